@@ -1,0 +1,40 @@
+# make demo   install, then localise a replayed drive on a real ROS 2 graph
+# make test   install, then run the tests
+# make check  format, lint, types, tests
+# make fix    format and mend what can be mended
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test check fix install clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: setup.py setup.cfg constraints.txt .ci/system-packages
+	bash .ci/system-packages $(PYTHON)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip "setuptools<80" wheel
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[ros,train,test]"
+	touch $@
+
+demo: install
+	$(BIN)/geowarp demo --output demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+fix: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo build install log *.egg-info

@@ -1,0 +1,130 @@
+"""The parameter tree: default, unit, range and meaning of every leaf, written once.
+
+The node declares its ROS parameters from it, ``config/localizer.yaml`` and the README's table are held
+equal to it by tests, and the command line takes its defaults from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geowarp_ros.errors import ConfigError, did_you_mean
+
+
+class Section(BaseModel):
+    """A group of parameters; unknown names are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class RetrievalConfig(Section):
+    """The nearest-neighbour search over the gallery."""
+
+    candidates: int = Field(20, ge=1, le=1000, description="Gallery places retrieved per image.")
+
+
+class RerankConfig(Section):
+    """The comparison of the query with each of the first candidates."""
+
+    method: Literal["none", "geowarp"] = Field(
+        "geowarp", description="none: retrieval order; geowarp: pairwise warp, then dense features."
+    )
+    candidates: int = Field(5, ge=1, le=100, description="How many of the retrieved places are re-ranked.")
+
+
+class PositionConfig(Section):
+    """From ranked candidates to a position with covariance, or none."""
+
+    estimate: Literal["best", "cluster"] = Field(
+        "cluster",
+        description="best: the first candidate's position; cluster: mean of the candidates that agree with it.",
+    )
+    cluster_radius_m: float = Field(
+        10.0,
+        gt=0.0,
+        le=1000.0,
+        description="Candidates within this distance of the best one agree with it, in m.",
+    )
+    min_confidence: float = Field(
+        0.5, ge=0.0, le=1.0, description="Below this confidence the answer is NO_FIX; 0 publishes every fix."
+    )
+    position_std_m: float = Field(
+        5.0, gt=0.0, le=1000.0, description="Least horizontal standard deviation of a fix, in m."
+    )
+    vertical_std_m: float = Field(
+        1000.0, gt=0.0, description="Vertical standard deviation where the gallery has no altitude, in m."
+    )
+
+
+class LocalizerConfig(Section):
+    """Everything the localizer needs besides the gallery."""
+
+    model: str = Field("default", description="Model file, or default for the one that ships.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
+    precision: Literal["float32", "float16"] = Field(
+        "float32", description="Arithmetic of the networks; float16 on CUDA only."
+    )
+    retrieval: RetrievalConfig = RetrievalConfig()
+    rerank: RerankConfig = RerankConfig()
+    position: PositionConfig = PositionConfig()
+
+
+class NodeConfig(LocalizerConfig):
+    """The localizer's parameters and those of its ROS edge."""
+
+    gallery: str = Field("", description="Folder of the gallery to localise in; required.")
+    autostart: bool = Field(True, description="Configure and activate at start, without a lifecycle manager.")
+    image_transport: Literal["raw", "compressed"] = Field(
+        "raw", description="raw: subscribe image; compressed: subscribe image/compressed."
+    )
+    frame_id: str = Field("", description="frame_id of fixes; empty: the image's own.")
+    map_frame: str = Field("map", description="frame_id of ~/pose, a local ENU frame about the datum.")
+    datum_latitude: float = Field(
+        0.0,
+        ge=-90.0,
+        le=90.0,
+        description="Latitude of the map frame's origin; 0 with datum_longitude 0: the gallery's centre.",
+    )
+    datum_longitude: float = Field(0.0, ge=-180.0, le=180.0, description="Longitude of the map frame's origin.")
+    altitude_nan: bool = Field(
+        False,
+        description="Publish NaN altitude where the gallery has none (navsat_transform drops such fixes).",
+    )
+
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def parse_config(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    """Validate ``values`` (nested dictionaries) as ``kind``.
+
+    Raises:
+        ConfigError: One line naming each wrong parameter by its dotted name, its value and what was expected;
+            an unknown name comes with the nearest known one.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        known = [name for name, _ in leaves(kind)]
+        problems = []
+        for item in error.errors():
+            name = ".".join(str(part) for part in item["loc"])
+            if item["type"] == "extra_forbidden":
+                problems.append(f"unknown parameter {name!r}{did_you_mean(name, known)}")
+            else:
+                problems.append(f"{name} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+        raise ConfigError("; ".join(problems)) from None
+
+
+def leaves(kind: type[Section], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted name, pydantic FieldInfo) of every parameter of ``kind``, in the order written."""
+    found: list[tuple[str, Any]] = []
+    for name, info in kind.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            found += leaves(annotation, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, info))
+    return found

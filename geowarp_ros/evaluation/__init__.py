@@ -1,0 +1,1 @@
+"""Metrics, data sets, bags, reports. No ROS in here."""

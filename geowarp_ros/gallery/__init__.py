@@ -1,0 +1,1 @@
+"""Geotagged photographs: read, described, stored, searched."""

@@ -1,0 +1,1 @@
+"""The network: encoders, aggregation, matching, regression, checkpoints."""

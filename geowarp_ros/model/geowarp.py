@@ -1,0 +1,89 @@
+"""The network as a whole: one encoder for retrieval, matching and score, one regression for the warp."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from geowarp_ros.config import Section
+from geowarp_ros.geometry import warp
+from geowarp_ros.model.aggregation import AggregationName, build_aggregation, descriptor_dim
+from geowarp_ros.model.encoders import CHANNELS, EncoderName, build_encoder
+from geowarp_ros.model.matching import correlate, pool_local_features, similarity
+from geowarp_ros.model.regression import WarpRegression
+
+
+class ModelConfig(Section):
+    """What a checkpoint's header holds: enough to rebuild the network."""
+
+    encoder: EncoderName = Field("resnet18", description="Truncated classifier that makes the feature map.")
+    aggregation: AggregationName = Field("gem", description="From the feature map to the descriptor.")
+    resolution: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Shorter side that images are resized to before the encoder, px; 0: as they are.",
+    )
+    regression: bool = Field(True, description="Whether the checkpoint has a warping regression.")
+
+
+class GeoWarp(nn.Module):
+    """Encoder E, aggregation A and warping regression R with the keys of the published checkpoints.
+
+    ``encoder.*`` and ``pool.*`` are the features extractor's, ``regression.conv.*`` and ``regression.linear.*``
+    the homography regression's. Images are (B, 3, H, W), ImageNet-normalised (:mod:`geowarp_ros.images`).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = CHANNELS[config.encoder]
+        self.encoder = build_encoder(config.encoder)
+        self.pool = build_aggregation(config.aggregation, channels)
+        self.regression = WarpRegression() if config.regression else None
+
+    @property
+    def channels(self) -> int:
+        """C of the feature map."""
+        return CHANNELS[self.config.encoder]
+
+    @property
+    def descriptor_dim(self) -> int:
+        """D of the descriptor."""
+        return descriptor_dim(self.config.aggregation, self.channels)
+
+    def describe(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """One encoder pass (eq. 5) for both uses: descriptors (B, D) and local features (B, C, 15, 15)."""
+        feature_map = self.encoder(images)
+        return self.pool(feature_map), pool_local_features(feature_map)
+
+    def local_features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, 15, 15), unit length over C."""
+        return pool_local_features(self.encoder(images))
+
+    def regress(self, f_q: Tensor, f_p: Tensor) -> tuple[Tensor, Tensor]:
+        """W of eq. 9 from local features: the quads (B, 4, 2) of both images.
+
+        W is not symmetric, so both orders are run – in one batch – and averaged.
+        """
+        if self.regression is None:
+            raise ValueError("this model has no warping regression")
+        batch = f_q.shape[0]
+        both = self.regression(correlate(torch.cat([f_q, f_p]), torch.cat([f_p, f_q])))
+        qp, pq = both[:batch], both[batch:]
+        return (qp[:, :4] + pq[:, 4:]) / 2, (qp[:, 4:] + pq[:, :4]) / 2
+
+    def match(self, image_q: Tensor, image_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Warp a pair of images to a common viewpoint and compare them (eq. 1-4, 9).
+
+        Args:
+            image_q: (B, 3, H, W).
+            image_p: (B, 3, H', W').
+
+        Returns:
+            Score (B,), larger is better; quad_q (B, 4, 2); quad_p (B, 4, 2).
+        """
+        quad_q, quad_p = self.regress(self.local_features(image_q), self.local_features(image_p))
+        warped_q, warped_p = warp(image_q, quad_q), warp(image_p, quad_p)
+        return similarity(self.local_features(warped_q), self.local_features(warped_p)), quad_q, quad_p

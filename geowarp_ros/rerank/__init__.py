@@ -1,0 +1,1 @@
+"""The re-rankers: candidates in, candidates out, best first."""

@@ -1,0 +1,1 @@
+"""The only room that says ROS: node, conversions, parameters."""

@@ -1,0 +1,1 @@
+"""From geotagged images to a model. No ROS in here."""

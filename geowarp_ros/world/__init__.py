@@ -1,0 +1,1 @@
+"""The procedural street world: demo, tests, training data."""

@@ -1,0 +1,54 @@
+"""ament_python and pip install the same package from this one file."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = "geowarp_ros"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Visual geolocalization for robots: retrieval, GeoWarp re-ranking, NavSatFix out.",
+    license="MIT",
+    maintainer="The geowarp_ros authors",
+    maintainer_email="maintainers@geowarp-ros.invalid",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["py.typed", "model/*.safetensors", "model/*.md"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
+        (f"share/{PACKAGE}/config", glob("config/*")),
+    ],
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.2",
+        "kornia>=0.7.3",
+        "faiss-cpu>=1.8",
+        "numpy>=1.26",
+        "opencv-python<5",
+        "pillow>=10",
+        "pydantic>=2.7",
+        "safetensors>=0.4.3",
+        "rosbags>=0.10.6",
+        "rosbags-image>=0.10",
+        "pyproj>=3.6",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+        "matplotlib>=3.8",
+        "scikit-learn>=1.4",
+    ],
+    extras_require={
+        "ros": ["ros-jazzy-rclpy[fastrtps]", "ros-jazzy-common-interfaces"],
+        "train": ["tensorboard>=2.16"],
+        "test": ["pytest<9", "pytest-xdist", "hypothesis", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={
+        "console_scripts": [
+            "geowarp = geowarp_ros.cli:main",
+            "localizer = geowarp_ros.ros.node:main",
+        ],
+    },
+    zip_safe=False,
+)
