@@ -1,0 +1,121 @@
+"""From a camera message to an RGB image: any object with the fields of sensor_msgs/Image or CompressedImage.
+
+Live messages (rclpy) and recorded ones (rosbags) pass through the same few lines; nothing here imports ROS.
+Encodings and their names: sensor_msgs/image_encodings.hpp.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from geowarp_ros.errors import ImageError, did_you_mean
+from geowarp_ros.images import check_image, decode_image
+from geowarp_ros.types import Image
+
+
+class ImageMessage(Protocol):
+    """The fields of sensor_msgs/Image that carry the picture."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+class CompressedImageMessage(Protocol):
+    """The fields of sensor_msgs/CompressedImage that carry the picture."""
+
+    format: str
+    data: Any
+
+
+AS_IT_IS = -1
+
+# encoding -> bits per sample, samples per pixel, OpenCV's conversion to RGB
+_ENCODINGS: dict[str, tuple[int, int, int]] = {
+    "rgb8": (8, 3, AS_IT_IS),
+    "bgr8": (8, 3, cv2.COLOR_BGR2RGB),
+    "rgba8": (8, 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (8, 4, cv2.COLOR_BGRA2RGB),
+    "mono8": (8, 1, cv2.COLOR_GRAY2RGB),
+    "mono16": (16, 1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (8, 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": (8, 3, cv2.COLOR_BGR2RGB),  # OpenCV's matrices without a colour name are BGR
+    "yuv422": (8, 2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (8, 2, cv2.COLOR_YUV2RGB_UYVY),  # the newer name of yuv422
+    "yuv422_yuy2": (8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (8, 2, cv2.COLOR_YUV2RGB_YUY2),  # the newer name of yuv422_yuy2
+} | {
+    f"bayer_{pattern}{bits}": (bits, 1, getattr(cv2, f"COLOR_Bayer{pattern.upper()}2RGB"))
+    for pattern in ("rggb", "bggr", "gbrg", "grbg")
+    for bits in (8, 16)
+}
+
+_CODECS = ("jpeg", "jpg", "png")
+
+
+def image_from_message(message: ImageMessage) -> Image:
+    """Return the picture of a sensor_msgs/Image as (H, W, 3) uint8 RGB.
+
+    Of 16 bits the upper 8 are kept. Rows may be padded (``step`` larger than the pixels need).
+
+    Raises:
+        ImageError: An encoding not supported, ``step`` or ``data`` that do not fit the size, or a size
+            outside the limits of :mod:`geowarp_ros.images`.
+    """
+    if message.encoding not in _ENCODINGS:
+        raise ImageError(
+            f"image message: encoding {message.encoding!r} is not supported"
+            f"{did_you_mean(message.encoding, _ENCODINGS)}; expected one of {', '.join(_ENCODINGS)}"
+        )
+    bits, samples, conversion = _ENCODINGS[message.encoding]
+    if bits == 16:
+        words = _pixels(message, np.dtype(">u2" if message.is_bigendian else "<u2"), samples)
+        pixels = (words >> 8).astype(np.uint8)
+    else:
+        pixels = _pixels(message, np.dtype(np.uint8), samples)
+    if samples == 2 and message.width % 2:
+        raise ImageError(f"image message: width = {message.width}, expected an even one for {message.encoding}")
+    if conversion == AS_IT_IS:
+        return check_image(pixels.copy(), "image message")
+    return check_image(cv2.cvtColor(pixels, conversion), "image message")
+
+
+def image_from_compressed(message: CompressedImageMessage) -> Image:
+    """Return the picture of a sensor_msgs/CompressedImage (jpeg or png) as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: Another format, or bytes that do not decode.
+    """
+    # image_transport writes "bgr8; jpeg compressed bgr8", drivers write "jpeg"; depth images are no pictures
+    kind = message.format.lower()
+    if "depth" in kind or not any(codec in kind for codec in _CODECS):
+        raise ImageError(
+            f"compressed image message: format {message.format!r} is not supported; expected jpeg or png"
+        )
+    return decode_image(bytes(message.data), "compressed image message")
+
+
+def _pixels(message: ImageMessage, dtype: np.dtype[Any], samples: int) -> NDArray[Any]:
+    """View the message's bytes as (H, W) or (H, W, samples), without its padding."""
+    height, width, step = message.height, message.width, message.step
+    row = width * samples * dtype.itemsize
+    data = np.frombuffer(message.data, np.uint8)
+    if height < 1 or width < 1:
+        raise ImageError(f"image message: is {width}×{height} px, expected at least one")
+    if step < row:
+        raise ImageError(
+            f"image message: step = {step} bytes, expected at least {row} for {width} px of {message.encoding}"
+        )
+    if data.size != height * step:
+        raise ImageError(
+            f"image message: data has {data.size} bytes, expected {height * step} for {height} rows of {step}"
+        )
+    rows = np.ascontiguousarray(data.reshape(height, step)[:, :row]).view(dtype)
+    return rows.reshape((height, width) if samples == 1 else (height, width, samples))
