@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from geowarp_ros.config import Section
+from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
 from geowarp_ros.model.aggregation import AggregationName, build_aggregation, descriptor_dim
 from geowarp_ros.model.encoders import CHANNELS, EncoderName, build_encoder
@@ -53,22 +54,33 @@ class GeoWarp(nn.Module):
         """D of the descriptor."""
         return descriptor_dim(self.config.aggregation, self.channels)
 
+    def feature_map(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, h, w). Under autocast the encoder alone runs in half precision.
+
+        What follows squares and cubes activations, which float16 does not hold.
+        """
+        encoded: Tensor = self.encoder(images)
+        return encoded.to(images.dtype)
+
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """One encoder pass (eq. 5) for both uses: descriptors (B, D) and local features (B, C, 15, 15)."""
-        feature_map = self.encoder(images)
+        feature_map = self.feature_map(images)
         return self.pool(feature_map), pool_local_features(feature_map)
 
     def local_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, 15, 15), unit length over C."""
-        return pool_local_features(self.encoder(images))
+        return pool_local_features(self.feature_map(images))
 
     def regress(self, f_q: Tensor, f_p: Tensor) -> tuple[Tensor, Tensor]:
         """W of eq. 9 from local features: the quads (B, 4, 2) of both images.
 
         W is not symmetric, so both orders are run – in one batch – and averaged.
+
+        Raises:
+            ModelError: The model was built without a regression.
         """
         if self.regression is None:
-            raise ValueError("this model has no warping regression")
+            raise ModelError("the model has no warping regression; train or import one")
         batch = f_q.shape[0]
         both = self.regression(correlate(torch.cat([f_q, f_p]), torch.cat([f_p, f_q])))
         qp, pq = both[:batch], both[batch:]

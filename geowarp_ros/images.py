@@ -1,0 +1,152 @@
+"""From an encoded camera image to the network's input: decode, check, resize, normalise.
+
+Pillow decodes, as in the reference implementation, because it refuses truncated files where OpenCV fills them
+with grey; its header is read first, so that an absurd size is refused before memory is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from geowarp_ros.errors import ImageError
+from geowarp_ros.types import Image
+
+MEAN = (0.485, 0.456, 0.406)
+"""ImageNet's mean of R, G, B in 0..1, with which the encoders were trained."""
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's standard deviation of R, G, B in 0..1."""
+
+MIN_SIDE_PX = 16
+"""Below this the encoders' feature map (stride 16) is empty."""
+MAX_SIDE_PX = 16384
+MAX_PIXELS = 100_000_000
+
+# No GIF, PDF or EPS (which would start Ghostscript): what cameras and their drivers write.
+_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error)
+
+
+def read_image(path: Path) -> Image:
+    """Read an image file as RGB, upright by its EXIF orientation.
+
+    16 bits become 8, grey and CMYK become RGB, alpha is dropped.
+
+    Raises:
+        ImageError: The file is absent, empty, truncated, no image, or of a size outside the limits above.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> Image:
+    """Decode an encoded image (JPEG, PNG, …) as :func:`read_image` does.
+
+    Args:
+        data: The file's bytes.
+        name: What to call it in errors.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageError: As :func:`read_image`.
+    """
+    if not data:
+        raise ImageError(f"{name}: is empty (0 bytes), expected an image")
+    try:
+        with _open(data) as encoded:
+            _check_size(encoded.width, encoded.height, name)
+            return _to_rgb(ImageOps.exif_transpose(encoded), name)
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name}: is no image that can be decoded, expected one of {', '.join(_FORMATS)}"
+        ) from None
+    except Pillow.DecompressionBombError:
+        raise ImageError(f"{name}: has far more pixels than a camera image, at most {MAX_PIXELS:,}") from None
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"{name}: is truncated or broken: {str(error).splitlines()[0]}") from None
+
+
+def check_image(image: NDArray[Any], name: str) -> Image:
+    """Return ``image`` if it is an RGB image within the limits, as the decoders above would have made it.
+
+    Raises:
+        ImageError: Another shape or dtype than (H, W, 3) uint8, or a size outside the limits.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ImageError(f"{name}: is {image.dtype} of shape {image.shape}, expected uint8 of shape (H, W, 3)")
+    _check_size(image.shape[1], image.shape[0], name)
+    return image
+
+
+def resize_shorter(image: Image, resolution: int) -> Image:
+    """Shrink ``image`` by area so that its shorter side is ``resolution`` px; 0 leaves it. Never enlarges."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    if resolution == 0 or shorter <= resolution:
+        return image
+    # an extreme panorama keeps at least one pixel per side: the limits above keep its shorter side >= 16
+    size = (round(width * resolution / shorter), round(height * resolution / shorter))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]
+
+
+def to_tensor(
+    images: Image | Sequence[Image], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Normalise one image, or several of the same size, with ImageNet's mean and deviation.
+
+    Args:
+        images: (H, W, 3) uint8 RGB, or B of them.
+        device: Where the tensor goes; the pixels travel as bytes.
+        dtype: Of the result.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    stack = images[None].copy() if isinstance(images, np.ndarray) and images.ndim == 3 else np.stack(list(images))
+    pixels = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).contiguous().to(dtype)
+    mean, std = (torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    return (pixels / 255 - mean) / std
+
+
+def _open(data: bytes) -> Pillow.Image:
+    with warnings.catch_warnings():  # our own limit, refused by name, replaces Pillow's warning
+        warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+        return Pillow.open(io.BytesIO(data), formats=_FORMATS)
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if min(width, height) < MIN_SIDE_PX:
+        raise ImageError(f"{name}: is {width}×{height} px, expected at least {MIN_SIDE_PX} px a side")
+    if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: is {width}×{height} px, expected at most {MAX_SIDE_PX} px a side and {MAX_PIXELS:,} in all"
+        )
+
+
+def _to_rgb(image: Pillow.Image, name: str) -> Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it to 255
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ImageError(f"{name}: has values from {grey.min()} to {grey.max()}, expected 8 or 16 bits")
+        return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ImageError(f"{name}: holds floating-point values, expected 8 or 16 bits")
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,192 @@
+"""The network at work: from images to descriptors, and from a query and its candidates to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geowarp_ros.errors import ConfigError, ModelError
+from geowarp_ros.geometry import warp
+from geowarp_ros.images import resize_shorter, to_tensor
+from geowarp_ros.model.checkpoints import fingerprint
+from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.matching import GRID, similarity
+from geowarp_ros.types import Image
+
+Precision: TypeAlias = Literal["float32", "float16"]
+
+PIXELS_PER_PASS = 5_000_000
+"""At most this many pixels (16 images of 640×480) go through the encoder at once: bounds memory, not speed."""
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Return the device of that name; ``auto`` is CUDA where there is one.
+
+    Raises:
+        ModelError: ``cuda`` is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelError("device = 'cuda': this machine has no usable CUDA device; expected auto or cpu here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One image as the network sees it.
+
+    Attributes:
+        image: (1, 3, H, W) normalised, at working resolution.
+        descriptor: (D,) float32.
+        local_features: (1, C, 15, 15), unit length over C.
+    """
+
+    image: Tensor
+    descriptor: NDArray[np.float32]
+    local_features: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """A query against P candidates.
+
+    Attributes:
+        score: (P,) after the warp, larger is better.
+        score_unwarped: (P,) the same without the warp.
+        quads_q: (P, 4, 2) on the query, clockwise from top-left, -1..1.
+        quads_p: (P, 4, 2) on each candidate.
+    """
+
+    score: NDArray[np.float32]
+    score_unwarped: NDArray[np.float32]
+    quads_q: NDArray[np.float32]
+    quads_p: NDArray[np.float32]
+
+
+class Describer:
+    """Images to descriptors and local features, one encoder pass for both.
+
+    The model is moved to ``device`` and put in eval mode.
+
+    Raises:
+        ConfigError: Half precision on a CPU.
+    """
+
+    def __init__(self, model: GeoWarp, device: torch.device | str, precision: Precision = "float32") -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self._arithmetic = _Arithmetic(self.device, precision)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What a gallery stores of the model that made it."""
+        return fingerprint(self.model)
+
+    def prepare(self, image: Image) -> Image:
+        """Return the image at the model's working resolution."""
+        return resize_shorter(image, self.model.config.resolution)
+
+    @torch.inference_mode()
+    def __call__(self, image: Image) -> Query:
+        """Describe one image of any size, (H, W, 3)."""
+        tensor = to_tensor(self.prepare(image), self.device)
+        with self._arithmetic():
+            descriptor, local_features = self.model.describe(tensor)
+        return Query(tensor, _numpy(descriptor[0]), local_features)
+
+    @torch.inference_mode()
+    def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """Describe B images; those that share a size share encoder passes.
+
+        Returns:
+            Descriptors (B, D) float32 and local features (B, C, 15, 15) float16, in the order given.
+        """
+        prepared = [self.prepare(image) for image in images]
+        descriptors = np.empty((len(images), self.model.descriptor_dim), np.float32)
+        local_features = np.empty((len(images), self.model.channels, GRID, GRID), np.float16)
+        for rows in _passes([image.shape for image in prepared]):
+            with self._arithmetic():
+                d, f = self.model.describe(to_tensor([prepared[row] for row in rows], self.device))
+            descriptors[rows], local_features[rows] = _numpy(d), f.half().cpu().numpy()
+        return descriptors, local_features
+
+
+class Warper:
+    """Pairwise warp and dense comparison of a query with its candidates (paper sec. 3.2, eq. 1-4, 9).
+
+    The model is moved to ``device`` and put in eval mode.
+
+    Raises:
+        ModelError: The model has no warping regression.
+        ConfigError: Half precision on a CPU.
+    """
+
+    def __init__(self, model: GeoWarp, device: torch.device | str, precision: Precision = "float32") -> None:
+        if model.regression is None:
+            raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self._arithmetic = _Arithmetic(self.device, precision)
+
+    @torch.inference_mode()
+    def __call__(self, query: Query, images: Sequence[Image], local_features: NDArray[np.floating]) -> PairScores:
+        """Warp and compare the query with P candidates.
+
+        Args:
+            query: As :class:`Describer` made it.
+            images: P candidate images at working resolution, (H, W, 3) uint8; their sizes may differ.
+            local_features: (P, C, 15, 15) of the candidates; half precision is enough.
+
+        Returns:
+            P scores and quads, in the order given.
+        """
+        f_p = torch.from_numpy(np.ascontiguousarray(local_features, np.float32)).to(self.device)
+        f_q = query.local_features.expand_as(f_p)
+        quads_q, quads_p = self.model.regress(f_q, f_p)
+        score = torch.empty(len(images), device=self.device)
+        for rows in _passes([image.shape for image in images], per_row=2):
+            warped_q = warp(query.image.expand(len(rows), -1, -1, -1), quads_q[rows])
+            warped_p = warp(to_tensor([images[row] for row in rows], self.device), quads_p[rows])
+            score[rows] = similarity(*self._encode(warped_q, warped_p))
+        return PairScores(_numpy(score), _numpy(similarity(f_q, f_p)), _numpy(quads_q), _numpy(quads_p))
+
+    def _encode(self, warped_q: Tensor, warped_p: Tensor) -> tuple[Tensor, Tensor]:
+        with self._arithmetic():
+            if warped_q.shape != warped_p.shape:
+                return self.model.local_features(warped_q), self.model.local_features(warped_p)
+            features = self.model.local_features(torch.cat([warped_q, warped_p]))
+        return features[: len(warped_q)], features[len(warped_q) :]
+
+
+class _Arithmetic:
+    """Makes the context in which the encoder runs: half precision on CUDA, or nothing special."""
+
+    def __init__(self, device: torch.device, precision: Precision) -> None:
+        if precision == "float16" and device.type != "cuda":
+            raise ConfigError(f"precision = 'float16': needs CUDA and the device is {device}; expected float32")
+        self._device, self._half = device.type, precision == "float16"
+
+    def __call__(self) -> AbstractContextManager[object]:
+        return torch.autocast(self._device, torch.float16, enabled=self._half)
+
+
+def _passes(shapes: Sequence[tuple[int, ...]], per_row: int = 1) -> Iterator[list[int]]:
+    """Split rows into encoder passes: equal sizes together, at most PIXELS_PER_PASS of them."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for row, shape in enumerate(shapes):
+        by_shape.setdefault(shape, []).append(row)
+    for (height, width, *_), rows in by_shape.items():
+        step = max(1, PIXELS_PER_PASS // (height * width * per_row))
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step]
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy()

@@ -1,0 +1,132 @@
+"""Weights that others publish: the six GeoWarp pairs and plain ImageNet classifiers, as state dicts of torch."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geowarp_ros.errors import ModelError
+from geowarp_ros.model.aggregation import AggregationName
+from geowarp_ros.model.checkpoints import BATCH_COUNTER, check_tensors, read_safetensors
+from geowarp_ros.model.encoders import EncoderName
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+
+_log = logging.getLogger(__name__)
+
+_WRAPPERS = ("state_dict", "model_state_dict")
+# torchvision's names of what stands at place N of the truncated network
+_RESNET_PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}
+_NOT_KEPT = re.compile(r"(layer4|fc|classifier)\.")
+
+
+def import_weights(
+    encoder: EncoderName,
+    aggregation: AggregationName,
+    features_extractor: Path,
+    homography_regression: Path | None = None,
+    resolution: int = 0,
+) -> GeoWarp:
+    """Build a model from a published pair of state dicts, or from ImageNet weights for the encoder alone.
+
+    Args:
+        encoder: The truncated classifier that the weights are for.
+        aggregation: Layer A. With ImageNet weights it keeps its start: p = 3 for gem, and for netvlad random
+            centroids from a fixed seed, which want training.
+        features_extractor: ``.pth`` or ``.safetensors`` with keys ``encoder.*`` and ``pool.*``, or torchvision's
+            classifier. A ``module.`` prefix or a ``state_dict`` wrapper is seen through; the batch norms'
+            counters may be absent.
+        homography_regression: The same with keys ``conv.*`` and ``linear.*``; None: a model without warp.
+        resolution: Shorter side in px that the model will work at; 0: images as they are.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        ModelError: A file is unreadable, holds code, or has missing or unexpected keys or shapes.
+    """
+    config = ModelConfig(
+        encoder=encoder,
+        aggregation=aggregation,
+        resolution=resolution,
+        regression=homography_regression is not None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = GeoWarp(config)
+    own = model.state_dict()
+    features = _read_state_dict(features_extractor)
+    expected = {key: t for key, t in own.items() if not key.startswith("regression.")}
+    if (classifier := _from_classifier(features)) is not None:
+        features, expected = classifier, {k: t for k, t in expected.items() if k.startswith("encoder.")}
+        if aggregation == "netvlad":
+            _log.warning("%s has no pool.*: NetVLAD's centroids are random and want training", features_extractor)
+    weights = _completed(features, expected, features_extractor)
+    if homography_regression is not None:
+        expected = {key: t for key, t in own.items() if key.startswith("regression.")}
+        regression = {f"regression.{key}": t for key, t in _read_state_dict(homography_regression).items()}
+        weights |= _completed(regression, expected, homography_regression)
+    model.load_state_dict({**own, **weights})
+    return model.eval()
+
+
+def _completed(found: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    counters = {key: t for key, t in expected.items() if key.endswith(BATCH_COUNTER)}
+    complete = {**counters, **found}  # state dicts from before torch 0.4.1 have none
+    check_tensors(complete, expected, str(path))
+    return complete
+
+
+def _from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Rename a torchvision classifier's keys to ``encoder.N…``; None if ``state`` is no such classifier."""
+    if not any(key.startswith(("features.", "conv1.")) for key in state):
+        return None
+    renamed = {}
+    for key, tensor in state.items():
+        head, _, rest = key.partition(".")
+        if head == "features":
+            renamed[f"encoder.{rest}"] = tensor
+        elif head in _RESNET_PLACES:
+            renamed[f"encoder.{_RESNET_PLACES[head]}.{rest}"] = tensor
+        elif not _NOT_KEPT.match(key):
+            renamed[key] = tensor
+    return renamed
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    state: Any = read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not state:
+        raise ModelError(f"{path}: holds {type(state).__name__}, expected a state dict of named tensors")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ModelError(f"{path}: {key!r} is {type(value).__name__}, expected a state dict of named tensors")
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return dict(state)
+
+
+def _read_pth(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError(f"{path}: {'is a folder' if path.is_dir() else 'does not exist'}, expected a state dict")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: is no state dict of plain tensors (anything else could run code): {_last_line(error)}"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelError(f"{path}: is truncated or not a file of torch.save: {_last_line(error)}") from None
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
