@@ -6,9 +6,9 @@ equal to it by tests, and the command line takes its defaults from it.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from geowarp_ros.errors import ConfigError, did_you_mean
 
@@ -48,13 +48,21 @@ class PositionConfig(Section):
         description="Candidates within this distance of the best one agree with it, in m.",
     )
     min_confidence: float = Field(
-        0.5, ge=0.0, le=1.0, description="Below this confidence the answer is NO_FIX; 0 publishes every fix."
+        -1.0,
+        ge=-1.0,
+        le=1.0,
+        description="Below this confidence the answer is NO_FIX; 0 publishes every fix; "
+        "-1: what the gallery's calibration found, 0.5 without one.",
     )
     position_std_m: float = Field(
-        5.0, gt=0.0, le=1000.0, description="Least horizontal standard deviation of a fix, in m."
+        5.0,
+        gt=0.0,
+        le=1000.0,
+        description="Horizontal standard deviation added to the candidates' scatter, in m; "
+        "a calibration has its own.",
     )
     vertical_std_m: float = Field(
-        1000.0, gt=0.0, description="Vertical standard deviation where the gallery has no altitude, in m."
+        1000.0, gt=0.0, le=1e6, description="Vertical standard deviation where the gallery has no altitude, in m."
     )
 
 
@@ -71,15 +79,25 @@ class LocalizerConfig(Section):
     position: PositionConfig = PositionConfig()
 
 
+def _not_a_world_frame(frame_id: str) -> str:
+    if frame_id.strip("/") in ("map", "odom", "earth"):
+        raise ValueError("expected a frame of the robot, where the camera is (REP 105)")
+    return frame_id
+
+
 class NodeConfig(LocalizerConfig):
     """The localizer's parameters and those of its ROS edge."""
 
-    gallery: str = Field("", description="Folder of the gallery to localise in; required.")
+    gallery: str = Field(
+        "", description="Folder of the gallery to localise in; required. ~/reload_gallery applies a change."
+    )
     autostart: bool = Field(True, description="Configure and activate at start, without a lifecycle manager.")
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="raw: subscribe image; compressed: subscribe image/compressed."
     )
-    frame_id: str = Field("", description="frame_id of fixes; empty: the image's own.")
+    frame_id: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
+        "", description="frame_id of fixes: the camera's or base link's; empty: the image's own."
+    )
     map_frame: str = Field("map", description="frame_id of ~/pose, a local ENU frame about the datum.")
     datum_latitude: float = Field(
         0.0,
@@ -92,20 +110,28 @@ class NodeConfig(LocalizerConfig):
         False,
         description="Publish NaN altitude where the gallery has none (navsat_transform drops such fixes).",
     )
+    input_timeout_s: float = Field(
+        5.0, gt=0.0, le=3600.0, description="Without an image for this long /diagnostics warns, in s."
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 
-def parse_config(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+def parse_config(kind: type[ConfigT], values: dict[str, Any], *, strict: bool = False) -> ConfigT:
     """Validate ``values`` (nested dictionaries) as ``kind``.
+
+    Args:
+        kind: The section to build.
+        values: Nested dictionaries; what is absent keeps its default.
+        strict: Refuse "5" for 5 and 1 for true, as ROS parameters do; 30 for 30.0 passes.
 
     Raises:
         ConfigError: One line naming each wrong parameter by its dotted name, its value and what was expected;
             an unknown name comes with the nearest known one.
     """
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(values, strict=strict)
     except ValidationError as error:
         known = [name for name, _ in leaves(kind)]
         problems = []

@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "match": "compare two images: distance, warp, score",
     "gallery": "build and keep a gallery of geotagged images",
     "localize": "say where images were taken",
+    "calibrate": "measure on a held-out drive when an answer can be trusted",
     "world": "render the procedural street world",
     "train": "train the retrieval network and the warping regression",
     "import-weights": "read the published checkpoints or ImageNet weights",

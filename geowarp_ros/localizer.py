@@ -1,0 +1,160 @@
+"""The localizer: one camera image in, a position or an honest "no" out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geowarp_ros.config import LocalizerConfig
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.images import check_image
+from geowarp_ros.integrity import Calibration, load_calibration, settings_of
+from geowarp_ros.model.checkpoints import load_model
+from geowarp_ros.model.describer import Describer, choose_device
+from geowarp_ros.position import estimate_position
+from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.types import Candidate, Fix, Frame, NoFix
+
+_log = logging.getLogger(__name__)
+
+
+class Localizer:
+    """Retrieval, re-ranking, position: the paper's pipeline over one gallery.
+
+    Stateless between frames; not thread-safe.
+    """
+
+    def __init__(
+        self,
+        describer: Describer,
+        gallery: Gallery,
+        reranker: Reranker,
+        config: LocalizerConfig,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.describer = describer
+        self.gallery = gallery
+        self.reranker = reranker
+        self.config = config
+        self.calibration = _applicable(calibration, config, describer)
+
+    @classmethod
+    def open(cls, gallery: Path, config: LocalizerConfig | None = None) -> Localizer:
+        """Load model and gallery and put them together.
+
+        Raises:
+            ModelError: The model file is missing, truncated or foreign, or CUDA is asked for and absent.
+            GalleryError: The gallery is missing, truncated, or was made by another model.
+        """
+        config = config or LocalizerConfig()
+        device = choose_device(config.device)
+        describer = Describer(load_model(config.model, device), device, config.precision)
+        opened = Gallery.open(gallery, device)
+        opened.check_model(describer.fingerprint)
+        reranker = build_reranker(config, opened, describer)
+        return cls(describer, opened, reranker, config, load_calibration(Path(gallery)))
+
+    def localize(self, frame: Frame) -> Fix | NoFix:
+        """Say where an image was taken.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB and its stamp.
+
+        Returns:
+            A Fix, or a NoFix with its reason; both with candidates, the frame's stamp and the time of each stage.
+
+        Raises:
+            ImageError: The image is no camera picture (empty, absurd size, wrong type).
+        """
+        clock = _StageClock()
+        image = check_image(frame.image, "frame")
+        with clock("describe"):
+            query = self.describer(image)
+        with clock("search"):
+            candidates = self.gallery.search(query.descriptor, self.config.retrieval)
+        with clock("rerank"):
+            ranked = self.reranker(query, candidates)
+        with clock("position"):
+            answer = estimate_position(ranked, self.config.position, self.calibration)
+        return replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
+
+    def reconfigured(self, config: LocalizerConfig) -> Localizer:
+        """Return a localizer over the same model and gallery with other retrieval, re-ranking and position."""
+        reranker = build_reranker(config, self.gallery, self.describer)
+        return Localizer(self.describer, self.gallery, reranker, config, load_calibration(self.gallery.path))
+
+    def warm_up(self) -> None:
+        """Localise one grey image, so that the first real one does not pay for lazy initialisation."""
+        self.localize(Frame(np.full((240, 320, 3), 127, np.uint8)))
+
+
+def _applicable(
+    calibration: Calibration | None, config: LocalizerConfig, describer: Describer
+) -> Calibration | None:
+    """Return the calibration if it was measured with these settings; say loudly if it was not."""
+    if calibration is None:
+        return None
+    here = settings_of(config, describer.fingerprint)
+    other = [
+        f"{k} = {v!r} (now {here.get(k)!r})" for k, v in calibration.measured_with.items() if here.get(k) != v
+    ]
+    if other:
+        _log.warning("the gallery's calibration is not used: it was measured with %s", ", ".join(other))
+        return None
+    return calibration
+
+
+class _StageClock:
+    """Collects the duration of each stage in milliseconds, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.timing_ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timing_ms[stage] = (time.perf_counter() - start) * 1e3
+
+
+def answer_to_dict(answer: Fix | NoFix, image: str = "") -> dict[str, Any]:
+    """Return an answer as JSON-ready values: the form of ``geowarp localize --json`` and of ``~/localize``.
+
+    Keys: image, status (fix | no_fix), reason, detail, latitude, longitude, altitude, covariance (9 values
+    row-major, m²), confidence, candidates (path, latitude, longitude, altitude, distance, score), timing_ms.
+    What a NoFix lacks is null.
+    """
+    fix = answer if isinstance(answer, Fix) else None
+    return {
+        "image": image,
+        "status": "fix" if fix else "no_fix",
+        "reason": None if isinstance(answer, Fix) else answer.reason,
+        "detail": None if isinstance(answer, Fix) else answer.detail,
+        "latitude": fix.latitude_deg if fix else None,
+        "longitude": fix.longitude_deg if fix else None,
+        "altitude": fix.altitude_m if fix else None,
+        "covariance": [float(value) for value in fix.covariance.flat] if fix else None,
+        "confidence": answer.confidence,
+        "candidates": [_candidate_to_dict(candidate) for candidate in answer.candidates],
+        "timing_ms": {stage: round(value, 3) for stage, value in answer.timing_ms.items()},
+    }
+
+
+def _candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
+    altitude = candidate.place.altitude_m
+    return {
+        "path": candidate.place.name,
+        "latitude": candidate.place.latitude_deg,
+        "longitude": candidate.place.longitude_deg,
+        "altitude": None if math.isnan(altitude) else altitude,
+        "distance": candidate.distance,
+        "score": candidate.score,
+    }

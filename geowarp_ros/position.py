@@ -1,0 +1,112 @@
+"""From ranked candidates to a position with its uncertainty, or an honest absence of one. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from geowarp_ros.config import PositionConfig
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.integrity import Calibration, Evidence, covariance_of, gather_evidence
+from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
+
+UNCONTRASTED = 0.5
+"""Confidence, uncalibrated, when every candidate agrees: nothing tells a gallery's only place from no place."""
+
+UNCALIBRATED_MIN_CONFIDENCE = 0.5
+"""Least confidence where neither the parameter nor a calibration says one."""
+
+
+def estimate_position(
+    candidates: Sequence[Candidate], config: PositionConfig, calibration: Calibration | None = None
+) -> Fix | NoFix:
+    """Estimate where the query was taken.
+
+    The candidates within ``cluster_radius_m`` of the best one agree with it; they make the position and its
+    scatter. Confidence is the calibration's probability of being right or, without one, the share of all
+    candidates' weight that agrees: a query off the gallery finds its candidates equally unlike, and scattered.
+
+    Args:
+        candidates: Best first, as a re-ranker returns them.
+        config: Estimate, radius, least confidence, least standard deviation.
+        calibration: Measured on a held-out drive, see :mod:`geowarp_ros.integrity`.
+
+    Returns:
+        A Fix, or a NoFix: ``empty_gallery`` without candidates; below the least confidence ``disagreement`` where
+        most of the weight lies elsewhere, else ``low_confidence``.
+    """
+    if not candidates:
+        return NoFix("empty_gallery", "the gallery has no place to compare with")
+    ranked = tuple(candidates)
+    evidence = gather_evidence(ranked, config.cluster_radius_m)
+    confidence = _confidence(evidence, calibration)
+    wanted = _min_confidence(config, calibration)
+    if confidence < wanted:
+        return _no_fix(evidence, confidence, wanted, config, ranked)
+
+    centre, scatter, share = locate(evidence, config.estimate)
+    if calibration:
+        position_std_m, scatter_gain = calibration.position_std_m, calibration.scatter_gain
+    else:
+        position_std_m, scatter_gain = config.position_std_m, 1.0
+    covariance = np.zeros((3, 3))
+    covariance[:2, :2] = covariance_of(scatter, position_std_m, scatter_gain)
+    altitude, covariance[2, 2] = _altitude(ranked, evidence.agrees, share, config)
+    origin = LocalFrame(ranked[0].place.latitude_deg, ranked[0].place.longitude_deg)
+    latitude, longitude, _ = origin.to_geodetic(np.array([[centre[0], centre[1], 0.0]]))
+    return Fix(
+        latitude_deg=float(latitude[0]),
+        longitude_deg=float(longitude[0]),
+        altitude_m=altitude,
+        covariance=covariance,
+        confidence=confidence,
+        candidates=ranked,
+    )
+
+
+def locate(evidence: Evidence, estimate: str) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Position (2,) about the best candidate, m; scatter (2, 2) about it, m²; shares (M,) of the agreeing ones."""
+    points, weights = evidence.east_north_m[evidence.agrees], evidence.weights[evidence.agrees]
+    share = weights / weights.sum()
+    centre = share @ points if estimate == "cluster" else np.zeros(2)
+    offsets = points - centre
+    return np.asarray(centre), np.asarray((offsets * share[:, None]).T @ offsets), np.asarray(share)
+
+
+def _confidence(evidence: Evidence, calibration: Calibration | None) -> float:
+    if calibration:
+        return calibration.confidence(evidence)
+    return evidence.agreement if evidence.contrasted else UNCONTRASTED
+
+
+def _min_confidence(config: PositionConfig, calibration: Calibration | None) -> float:
+    if config.min_confidence >= 0:
+        return config.min_confidence
+    return calibration.min_confidence if calibration else UNCALIBRATED_MIN_CONFIDENCE
+
+
+def _no_fix(
+    evidence: Evidence, confidence: float, wanted: float, config: PositionConfig, ranked: tuple[Candidate, ...]
+) -> NoFix:
+    said = f"confidence {confidence:.2f}, at least {wanted:.2f} wanted"
+    if evidence.agreement < 0.5:
+        squares = (evidence.east_north_m**2).sum(axis=1)
+        spread = float(np.sqrt(np.average(squares, weights=evidence.weights)))
+        share = (
+            f"{evidence.agreement:.2f} of the candidates' weight within {config.cluster_radius_m:g} m of the best"
+        )
+        return NoFix("disagreement", f"{said}; {share}, spread {spread:.0f} m", confidence, ranked)
+    nearest = f"nearest descriptor distance {evidence.distance:.3g}, contrast {evidence.contrast:.2f}"
+    return NoFix("low_confidence", f"{said}; {nearest}", confidence, ranked)
+
+
+def _altitude(
+    candidates: Sequence[Candidate], agrees: np.ndarray, share: FloatArray, config: PositionConfig
+) -> tuple[float, float]:
+    """Altitude (m) and its variance (m²): 0 with a variance that says "unknown" where a place has none."""
+    altitudes = np.array([c.place.altitude_m for c, agree in zip(candidates, agrees, strict=True) if agree])
+    if not np.isfinite(altitudes).all():
+        return 0.0, config.vertical_std_m**2
+    mean = float(share @ altitudes) if config.estimate == "cluster" else float(altitudes[0])
+    return mean, float(share @ (altitudes - mean) ** 2) + config.position_std_m**2

@@ -1,0 +1,43 @@
+"""GeoWarp's re-ranking: warp both views to a common viewpoint, compare dense features (paper sec. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.model.describer import Query, Warper
+from geowarp_ros.types import Candidate
+
+
+class GeoWarpReranker:
+    """Sorts the first ``count`` candidates by the score of eq. 4; the rest keep their order behind them.
+
+    The candidates' local features and images come from the gallery, the query's from its retrieval pass: for P
+    candidates the encoder sees the 2·P warped images and nothing else.
+    """
+
+    def __init__(self, gallery: Gallery, warper: Warper, count: int) -> None:
+        self._gallery = gallery
+        self._warper = warper
+        self._count = count
+
+    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+        """Return the candidates with scores and quads, best first; ties keep retrieval's order."""
+        head, tail = candidates[: self._count], candidates[self._count :]
+        if not head:
+            return []
+        indices = [candidate.index for candidate in head]
+        images = [self._gallery.image(index) for index in indices]
+        pairs = self._warper(query, images, self._gallery.local_features(indices))
+        scored = [
+            replace(
+                candidate,
+                score=float(pairs.score[row]),
+                score_unwarped=float(pairs.score_unwarped[row]),
+                quad_q=pairs.quads_q[row],
+                quad_p=pairs.quads_p[row],
+            )
+            for row, candidate in enumerate(head)
+        ]
+        return sorted(scored, key=lambda c: -(c.score or 0.0)) + list(tail)

@@ -1,0 +1,150 @@
+"""Evidence against hand-worked values; the calibration against draws whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geowarp_ros.config import LocalizerConfig
+from geowarp_ros.errors import GalleryError
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.integrity import (
+    CALIBRATION_FILE,
+    CELLS,
+    Calibration,
+    Evidence,
+    Sample,
+    fit_calibration,
+    gather_evidence,
+    load_calibration,
+    normalized_error,
+    save_calibration,
+    settings_of,
+)
+from geowarp_ros.types import Candidate, Place
+
+FRAME = LocalFrame(55.7, 13.2)
+FULL = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
+
+
+def candidate(
+    east: float, distance: float, score: float | None = None, quad: np.ndarray | None = None
+) -> Candidate:
+    latitude, longitude, _ = FRAME.to_geodetic(np.array([[east, 0.0, 0.0]]))
+    place = Place(f"{east}.jpg", float(latitude[0]), float(longitude[0]))
+    unwarped = None if score is None else score - 22.5
+    return Candidate(0, place, distance, score, unwarped, quad, quad)
+
+
+def test_evidence_of_a_reranked_list() -> None:
+    half = FULL * [0.5, 1.0]
+    ranked = [candidate(0, 1.0, 180.0, half), candidate(5, 1.2, 170.0, FULL), candidate(80, 2.0, 135.0, FULL)]
+    evidence = gather_evidence(ranked, 10.0)
+    assert evidence.agrees.tolist() == [True, True, False]
+    inside, outside = 1 + math.exp(-2), math.exp(-10)
+    assert evidence.agreement == pytest.approx(inside / (inside + outside))
+    assert evidence.contrast == pytest.approx(2.0)
+    assert evidence.score == pytest.approx(180 / CELLS)
+    assert evidence.score_gain == pytest.approx(0.1)
+    assert evidence.score_margin == pytest.approx(45 / CELLS)
+    assert evidence.quad_area == pytest.approx(0.5)
+
+
+def test_a_folded_quad_has_no_area() -> None:
+    bow_tie = FULL[[0, 2, 1, 3]]
+    assert gather_evidence([candidate(0, 1.0, 1.0, bow_tie)], 10.0).quad_area == 0.0
+
+
+def test_without_reranking_the_scores_are_unknown() -> None:
+    evidence = gather_evidence([candidate(0, 1.0), candidate(50, 1.5)], 10.0)
+    assert math.isnan(evidence.score) and math.isnan(evidence.score_margin) and math.isnan(evidence.quad_area)
+    assert evidence.contrast == pytest.approx(1.5)
+
+
+def test_no_candidates_are_no_evidence() -> None:
+    with pytest.raises(ValueError, match="no candidates"):
+        gather_evidence([], 10.0)
+
+
+def drawn(rng: np.random.Generator, right: bool, sigma: float, gain: float) -> Sample:
+    """An answer whose contrast and score tell right from wrong, with an error of known covariance."""
+    contrast = math.exp(rng.normal(0.8 if right else 0.05, 0.15))
+    score = rng.normal(0.7 if right else 0.5, 0.04)
+    scatter = np.diag(rng.uniform(0, 9, 2))
+    evidence = Evidence(
+        np.zeros((1, 2)), np.ones(1), np.ones(1, bool), 0.9 if right else 0.6, 0.3, contrast, score, 0.05, 0.1, 0.6
+    )
+    error = rng.multivariate_normal(np.zeros(2), gain * scatter + sigma**2 * np.eye(2))
+    return Sample(evidence, float(np.hypot(*error)) if right else math.inf, error, scatter)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    rng = np.random.default_rng(1)
+    return [drawn(rng, index % 2 == 0, 1.5, 0.5) for index in range(2000)]
+
+
+def test_calibration_tells_right_from_wrong_and_its_probability_is_one(samples: list[Sample]) -> None:
+    calibration, summary = fit_calibration(samples, correct_within_m=25.0)
+    assert summary["auc"] > 0.99
+    assert summary["false_fix_rate"] <= 0.01
+    assert summary["availability"] > 0.95
+    rng = np.random.default_rng(2)
+    fresh = [drawn(rng, index % 3 == 0, 1.5, 0.5) for index in range(1500)]
+    confidence = np.array([calibration.confidence(s.evidence) for s in fresh])
+    right = np.array([math.isfinite(s.error_m) for s in fresh])
+    kept = confidence >= calibration.min_confidence
+    assert (kept & ~right).sum() / kept.sum() <= 0.03
+    assert ((confidence - right) ** 2).mean() < 0.02
+
+
+def test_calibration_finds_the_covariance_of_the_draws(samples: list[Sample]) -> None:
+    calibration, _ = fit_calibration(samples, correct_within_m=25.0)
+    assert calibration.position_std_m == pytest.approx(1.5, rel=0.15)
+    assert calibration.scatter_gain == pytest.approx(0.5, rel=0.25)
+    rng = np.random.default_rng(3)
+    fresh = [drawn(rng, True, 1.5, 0.5) for _ in range(3000)]
+    nees = np.array([normalized_error(s, calibration.position_std_m, calibration.scatter_gain) for s in fresh])
+    assert 0.93 <= (nees <= 5.991).mean() <= 0.97
+    assert 1.6 <= nees.mean() <= 2.5
+
+
+def test_heavy_tails_widen_the_ellipse() -> None:
+    rng = np.random.default_rng(4)
+    base = [drawn(rng, index % 2 == 0, 1.0, 0.0) for index in range(600)]
+    tails = [
+        Sample(s.evidence, s.error_m, s.error_en_m * (4.0 if i % 10 == 0 else 1.0), s.scatter)
+        for i, s in enumerate(base)
+    ]
+    _, summary = fit_calibration(tails, correct_within_m=100.0)
+    assert summary["inside_95"] >= 0.945
+
+
+def test_too_few_samples_are_refused(samples: list[Sample]) -> None:
+    with pytest.raises(ValueError, match="at least 10 of each"):
+        fit_calibration(samples[::2], correct_within_m=25.0)
+
+
+def test_round_trip_in_a_gallery_folder(tmp_path: Path, samples: list[Sample]) -> None:
+    assert load_calibration(tmp_path) is None
+    calibration, _ = fit_calibration(samples[:200], correct_within_m=25.0)
+    calibration = calibration.model_copy(update={"measured_with": settings_of(LocalizerConfig(), "abc")})
+    save_calibration(tmp_path, calibration)
+    assert load_calibration(tmp_path) == calibration
+    assert calibration.measured_with["rerank.method"] == "geowarp"
+    assert [path.name for path in tmp_path.iterdir()] == [CALIBRATION_FILE]
+
+
+def test_a_foreign_calibration_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / CALIBRATION_FILE).write_text('{"features": []', encoding="utf-8")
+    with pytest.raises(GalleryError, match=CALIBRATION_FILE):
+        load_calibration(tmp_path)
+
+
+def test_an_unwritable_folder_is_said(tmp_path: Path, samples: list[Sample]) -> None:
+    calibration: Calibration = fit_calibration(samples[:200], correct_within_m=25.0)[0]
+    with pytest.raises(GalleryError, match="cannot write"):
+        save_calibration(tmp_path / "absent", calibration)

@@ -1,0 +1,129 @@
+"""Position from candidates, against hand-worked values and simulated draws."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geowarp_ros.config import PositionConfig
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.integrity import SHARPNESS, candidate_weights
+from geowarp_ros.position import UNCONTRASTED, estimate_position
+from geowarp_ros.types import Candidate, Fix, NoFix, Place
+
+FRAME = LocalFrame(55.7, 13.2)
+
+
+def candidate(east: float, north: float, distance: float, altitude: float = math.nan, index: int = 0) -> Candidate:
+    latitude, longitude, _ = FRAME.to_geodetic(np.array([[east, north, 0.0]]))
+    place = Place(f"{index}.jpg", float(latitude[0]), float(longitude[0]), altitude)
+    return Candidate(index, place, distance)
+
+
+def east_north(fix: Fix) -> np.ndarray:
+    return FRAME.to_enu(np.array([fix.latitude_deg]), np.array([fix.longitude_deg]), np.zeros(1))[0, :2]
+
+
+def test_weights_depend_on_ratios_of_distances() -> None:
+    weights = candidate_weights(np.array([0.2, 0.3, 0.4]))
+    assert weights == pytest.approx([1.0, math.exp(-SHARPNESS * 0.5), math.exp(-SHARPNESS)])
+    assert candidate_weights(np.array([20.0, 30.0, 40.0])) == pytest.approx(weights)
+
+
+def test_an_identical_image_keeps_its_weight() -> None:
+    assert candidate_weights(np.array([0.0, 0.1])) == pytest.approx([1.0, 0.0])
+    assert candidate_weights(np.array([0.0, 0.1])).min() > 0
+
+
+def test_cluster_is_the_weighted_mean_of_what_agrees() -> None:
+    # two equally near candidates 6 m apart agree, the third lies 100 m away with weight exp(-10)
+    candidates = [candidate(0, 0, 1.0), candidate(6, 0, 1.0), candidate(100, 0, 2.0)]
+    fix = estimate_position(candidates, PositionConfig(position_std_m=2.0))
+    assert isinstance(fix, Fix)
+    assert east_north(fix) == pytest.approx([3.0, 0.0], abs=1e-3)
+    # scatter of ±3 m about the mean is 9 m², plus 2² of the floor
+    assert fix.covariance[0, 0] == pytest.approx(13.0, abs=1e-2)
+    assert fix.covariance[1, 1] == pytest.approx(4.0, abs=1e-2)
+    assert fix.confidence == pytest.approx(2 / (2 + math.exp(-10)), abs=1e-9)
+
+
+def test_best_is_the_first_candidates_position() -> None:
+    candidates = [candidate(0, 0, 1.0), candidate(6, 0, 1.0), candidate(100, 0, 2.0)]
+    fix = estimate_position(candidates, PositionConfig(estimate="best", position_std_m=2.0))
+    assert isinstance(fix, Fix)
+    assert east_north(fix) == pytest.approx([0.0, 0.0], abs=1e-3)
+    # the second candidate lies 6 m off with half of the weight: 18 m², plus the floor
+    assert fix.covariance[0, 0] == pytest.approx(22.0, abs=1e-2)
+
+
+def test_rank_decides_which_place_is_best_not_distance() -> None:
+    candidates = [candidate(50, 0, 1.02), candidate(0, 0, 1.0)]
+    fix = estimate_position(candidates, PositionConfig(min_confidence=0.0))
+    assert isinstance(fix, Fix)
+    assert east_north(fix) == pytest.approx([50.0, 0.0], abs=1e-2)
+
+
+def test_no_candidates_is_an_empty_gallery() -> None:
+    answer = estimate_position([], PositionConfig())
+    assert isinstance(answer, NoFix)
+    assert answer.reason == "empty_gallery"
+
+
+def test_scattered_candidates_disagree() -> None:
+    candidates = [candidate(100.0 * i, 0, 1.0 + 0.001 * i) for i in range(10)]
+    answer = estimate_position(candidates, PositionConfig())
+    assert isinstance(answer, NoFix)
+    assert answer.reason == "disagreement"
+    assert answer.confidence < 0.12
+    assert "0.1" in answer.detail
+
+
+def test_a_single_place_is_neither_certain_nor_refused_by_default() -> None:
+    fix = estimate_position([candidate(0, 0, 1.0)], PositionConfig())
+    assert isinstance(fix, Fix)
+    assert fix.confidence == UNCONTRASTED
+    answer = estimate_position([candidate(0, 0, 1.0)], PositionConfig(min_confidence=0.6))
+    assert isinstance(answer, NoFix)
+    assert answer.reason == "low_confidence"
+
+
+def test_altitude_only_where_every_agreeing_place_knows_it() -> None:
+    known = [candidate(0, 0, 1.0, 10.0), candidate(1, 0, 1.0, 14.0)]
+    fix = estimate_position(known, PositionConfig(position_std_m=1.0))
+    assert isinstance(fix, Fix)
+    assert fix.altitude_m == pytest.approx(12.0)
+    assert fix.covariance[2, 2] == pytest.approx(4.0 + 1.0)
+    partly = [candidate(0, 0, 1.0, 10.0), candidate(1, 0, 1.0)]
+    fix = estimate_position(partly, PositionConfig())
+    assert isinstance(fix, Fix)
+    assert fix.altitude_m == 0.0
+    assert fix.covariance[2, 2] == pytest.approx(1000.0**2)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-500, 500), st.floats(-500, 500), st.floats(0, 4)), min_size=1, max_size=20),
+    st.sampled_from(["best", "cluster"]),
+)
+def test_covariance_is_symmetric_positive_definite(rows: list[tuple[float, float, float]], estimate: str) -> None:
+    candidates = [candidate(*row, index=i) for i, row in enumerate(rows)]
+    answer = estimate_position(
+        candidates, PositionConfig.model_validate({"estimate": estimate, "min_confidence": 0})
+    )
+    assert isinstance(answer, Fix)
+    assert answer.covariance == pytest.approx(answer.covariance.T)
+    assert np.linalg.eigvalsh(answer.covariance).min() >= 5.0**2 - 1e-6
+    assert 0.0 <= answer.confidence <= 1.0
+
+
+def test_covariance_is_consistent_where_its_model_holds() -> None:
+    # truth scattered with the floor's standard deviation about a gallery place: NEES of two dimensions averages 2
+    rng = np.random.default_rng(0)
+    fix = estimate_position([candidate(0, 0, 1.0), candidate(900, 0, 3.0)], PositionConfig(position_std_m=4.0))
+    assert isinstance(fix, Fix)
+    errors = rng.normal(0, 4.0, (4000, 2))
+    nees = np.einsum("ni,ij,nj->n", errors, np.linalg.inv(fix.covariance[:2, :2]), errors)
+    assert nees.mean() == pytest.approx(2.0, abs=0.15)
