@@ -269,7 +269,7 @@ def fit_calibration(
     held_out = cross_val_predict(model, rows, right, cv=folds, method="predict_proba")[:, 1]
     threshold = _least_confidence(held_out, right, false_fix_rate)
     kept = np.asarray(held_out >= threshold)
-    published = [samples[row] for row in np.flatnonzero(kept & right)]
+    published = [samples[row] for row in np.flatnonzero(kept & right).tolist()]
     sigma, gain = _fit_covariance(published)
     model.fit(rows, right)
     scaler, logistic = model[0], model[1]
@@ -285,7 +285,7 @@ def fit_calibration(
         correct_within_m=correct_within_m,
         samples=len(samples),
     )
-    nees = np.array([normalized_error(s, sigma, gain) for s, ok in zip(samples, kept & right, strict=True) if ok])
+    nees = np.array([normalized_error(sample, sigma, gain) for sample in published])
     summary = {
         "auc": float(roc_auc_score(right, held_out)),
         "brier": float(brier_score_loss(right, held_out)),
