@@ -269,12 +269,14 @@ def fit_calibration(
     held_out = cross_val_predict(model, rows, right, cv=folds, method="predict_proba")[:, 1]
     threshold = _least_confidence(held_out, right, false_fix_rate)
     kept = np.asarray(held_out >= threshold)
-    published = [samples[row] for row in np.flatnonzero(kept & right).tolist()]
+    # where no confidence holds the wanted rate nothing is published, and all right answers tell the covariance
+    telling = kept & right if (kept & right).any() else right
+    published = [samples[row] for row in np.flatnonzero(telling).tolist()]
     sigma, gain = _fit_covariance(published)
     model.fit(rows, right)
     scaler, logistic = model[0], model[1]
     calibration = Calibration(
-        features=tuple(name for name, use in zip(FEATURES, used, strict=True) if use),
+        features=tuple(name for name, use in zip(FEATURES, used.tolist(), strict=True) if use),
         mean=tuple(scaler.mean_.tolist()),
         scale=tuple(scaler.scale_.tolist()),
         weights=tuple(logistic.coef_[0].tolist()),

@@ -123,6 +123,18 @@ def test_heavy_tails_widen_the_ellipse() -> None:
     assert summary["inside_95"] >= 0.945
 
 
+def test_where_right_and_wrong_look_alike_little_is_published(samples: list[Sample]) -> None:
+    # the evidence of the right answers given to right and wrong ones alike
+    alike = [
+        Sample(samples[index - index % 2].evidence, s.error_m, s.error_en_m, s.scatter)
+        for index, s in enumerate(samples)
+    ]
+    calibration, summary = fit_calibration(alike, correct_within_m=25.0)
+    assert summary["auc"] == pytest.approx(0.5, abs=0.05)
+    assert summary["availability"] < 0.02
+    assert calibration.min_confidence > 0.45
+
+
 def test_too_few_samples_are_refused(samples: list[Sample]) -> None:
     with pytest.raises(ValueError, match="at least 10 of each"):
         fit_calibration(samples[::2], correct_within_m=25.0)
