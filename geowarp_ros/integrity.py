@@ -262,7 +262,7 @@ def fit_calibration(
     if min(right.sum(), (~right).sum()) < 10:
         raise ValueError(f"{right.sum()} right and {(~right).sum()} wrong answers; at least 10 of each are needed")
     rows = np.stack([feature_row(sample.evidence) for sample in samples])
-    used = np.isfinite(rows).all(axis=0)
+    used = np.asarray(np.isfinite(rows).all(axis=0))
     rows = rows[:, used]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
@@ -276,7 +276,7 @@ def fit_calibration(
     model.fit(rows, right)
     scaler, logistic = model[0], model[1]
     calibration = Calibration(
-        features=tuple(name for name, use in zip(FEATURES, used.tolist(), strict=True) if use),
+        features=tuple(name for name, use in zip(FEATURES, used, strict=True) if use),
         mean=tuple(scaler.mean_.tolist()),
         scale=tuple(scaler.scale_.tolist()),
         weights=tuple(logistic.coef_[0].tolist()),
