@@ -46,11 +46,13 @@ class Query:
         image: (1, 3, H, W) normalised, at working resolution.
         descriptor: (D,) float32.
         local_features: (1, C, 15, 15), unit length over C.
+        pixels: (H, W, 3) uint8 RGB, the same image for methods that are no network.
     """
 
     image: Tensor
     descriptor: NDArray[np.float32]
     local_features: Tensor
+    pixels: Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,11 @@ class Describer:
     @torch.inference_mode()
     def __call__(self, image: Image) -> Query:
         """Describe one image of any size, (H, W, 3)."""
-        tensor = to_tensor(self.prepare(image), self.device)
+        pixels = self.prepare(image)
+        tensor = to_tensor(pixels, self.device)
         with self._arithmetic():
             descriptor, local_features = self.model.describe(tensor)
-        return Query(tensor, _numpy(descriptor[0]), local_features)
+        return Query(tensor, _numpy(descriptor[0]), local_features, pixels)
 
     @torch.inference_mode()
     def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geowarp_ros.config import parse_config
 from geowarp_ros.errors import ModelError
 from geowarp_ros.model.aggregation import AggregationName
 from geowarp_ros.model.checkpoints import BATCH_COUNTER, check_tensors, read_safetensors
@@ -50,12 +51,16 @@ def import_weights(
 
     Raises:
         ModelError: A file is unreadable, holds code, or has missing or unexpected keys or shapes.
+        ConfigError: Another encoder, aggregation or resolution than a model can have.
     """
-    config = ModelConfig(
-        encoder=encoder,
-        aggregation=aggregation,
-        resolution=resolution,
-        regression=homography_regression is not None,
+    config = parse_config(
+        ModelConfig,
+        {
+            "encoder": encoder,
+            "aggregation": aggregation,
+            "resolution": resolution,
+            "regression": homography_regression is not None,
+        },
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
