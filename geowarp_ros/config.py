@@ -66,6 +66,20 @@ class PositionConfig(Section):
     )
 
 
+class TrackingConfig(Section):
+    """What earlier images say about the newest one's answer."""
+
+    method: Literal["none", "hmm"] = Field(
+        "none",
+        description="none: every image stands for itself; hmm: jumps that motion cannot explain are held back.",
+    )
+    max_speed_mps: float = Field(3.0, gt=0.0, le=100.0, description="Greatest speed of the robot, in m/s.")
+    kidnap_probability: float = Field(
+        0.001, gt=0.0, lt=1.0, description="Probability per image of having been carried anywhere."
+    )
+    forget_after_s: float = Field(30.0, gt=0.0, description="Time without an image that ends a track, in s.")
+
+
 class LocalizerConfig(Section):
     """Everything the localizer needs besides the gallery."""
 
@@ -77,6 +91,7 @@ class LocalizerConfig(Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     rerank: RerankConfig = RerankConfig()
     position: PositionConfig = PositionConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
 
 def _not_a_world_frame(frame_id: str) -> str:

@@ -21,6 +21,7 @@ from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer, choose_device
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.tracking import build_tracker
 from geowarp_ros.types import Candidate, Fix, Frame, NoFix
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 class Localizer:
     """Retrieval, re-ranking, position: the paper's pipeline over one gallery.
 
-    Stateless between frames; not thread-safe.
+    Remembers earlier frames only where tracking is on; not thread-safe.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Localizer:
         self.reranker = reranker
         self.config = config
         self.calibration = _applicable(calibration, config, describer)
+        self.tracker = build_tracker(config.tracking, gallery.positions_enu, config.position.cluster_radius_m)
 
     @classmethod
     def open(cls, gallery: Path, config: LocalizerConfig | None = None) -> Localizer:
@@ -84,7 +86,9 @@ class Localizer:
             ranked = self.reranker(query, candidates)
         with clock("position"):
             answer = estimate_position(ranked, self.config.position, self.calibration)
-        return replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
+        return self.tracker(
+            replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
+        )
 
     def reconfigured(self, config: LocalizerConfig) -> Localizer:
         """Return a localizer over the same model and gallery with other retrieval, re-ranking and position."""
@@ -94,6 +98,7 @@ class Localizer:
     def warm_up(self) -> None:
         """Localise one grey image, so that the first real one does not pay for lazy initialisation."""
         self.localize(Frame(np.full((240, 320, 3), 127, np.uint8)))
+        self.tracker.reset()
 
 
 def _applicable(

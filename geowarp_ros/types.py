@@ -17,9 +17,10 @@ Image: TypeAlias = NDArray[np.uint8]
 
 FloatArray: TypeAlias = NDArray[np.floating]
 
-NoFixReason: TypeAlias = Literal["empty_gallery", "low_confidence", "disagreement", "paused", "no_image"]
+NoFixReason: TypeAlias = Literal["empty_gallery", "low_confidence", "disagreement", "jump", "paused", "no_image"]
 """Why there is no position. ``low_confidence``: the best candidate is too unlike the query.
-``disagreement``: the candidates that are alike lie too far from one another."""
+``disagreement``: the candidates that are alike lie too far from one another. ``jump``: the track's motion does not
+explain the place."""
 
 
 @dataclass(frozen=True, slots=True)

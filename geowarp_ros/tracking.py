@@ -1,0 +1,147 @@
+"""Fixes over time: jumps that the motion cannot explain are held back. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from geowarp_ros.config import TrackingConfig
+from geowarp_ros.integrity import candidate_weights
+from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
+
+_FORGOTTEN = 1e-9
+"""Places with less belief than this leave the filter's support."""
+
+_TRUST = 0.98
+"""Share of an image's evidence that its candidates make; the rest says nothing about the place."""
+
+
+class Tracker(Protocol):
+    """Looks at the answers in the order of their images."""
+
+    def __call__(self, answer: Fix | NoFix, travelled_m: float | None = None, /) -> Fix | NoFix:
+        """Return the answer, or a NoFix in its stead.
+
+        Args:
+            answer: Of the newest image.
+            travelled_m: Path length since the image before, by odometry; None where there is none.
+        """
+
+    def reset(self) -> None:
+        """Forget everything."""
+
+
+class NoTracking:
+    """The null tracker: every image stands for itself."""
+
+    def __call__(self, answer: Fix | NoFix, travelled_m: float | None = None, /) -> Fix | NoFix:
+        """Return the answer as it is."""
+        return answer
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+
+class HmmTracker:
+    """A causal forward filter over the gallery's places (hidden Markov model; Rabiner 1989, sec. III.A).
+
+    A place's belief is carried to the places that the robot can have reached since – by the greatest speed and the
+    elapsed time, or by the odometer – and multiplied by the share of the candidates' weight around it. A small
+    probability of having been carried anywhere lets the filter recover: after that, a few images that agree with
+    one another move the belief. A fix is published only where at least half of the belief lies.
+
+    Only places with belief and the newest candidates are held, so the cost does not grow with the gallery.
+    State is forgotten when time jumps back and after ``forget_after_s`` without an image.
+    """
+
+    def __init__(self, positions_m: FloatArray, cluster_radius_m: float, config: TrackingConfig) -> None:
+        self._positions_m = positions_m
+        self._radius_m = cluster_radius_m
+        self._config = config
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget where the robot was."""
+        self._places = np.zeros(0, np.int64)
+        self._belief = np.zeros(0)
+        self._stamp_ns: int | None = None
+
+    def __call__(self, answer: Fix | NoFix, travelled_m: float | None = None, /) -> Fix | NoFix:
+        """Update the belief and hold the answer back if it is a jump (reason ``jump``)."""
+        if not answer.candidates:
+            return answer
+        elapsed_s = self._elapsed_s(answer.stamp_ns)
+        if elapsed_s is None:
+            self.reset()
+            elapsed_s = 0.0
+        first = not len(self._places)
+        self._predict(answer.candidates, elapsed_s, travelled_m)
+        self._correct(answer.candidates)
+        self._stamp_ns = answer.stamp_ns
+        if isinstance(answer, NoFix) or first:
+            return answer
+        support = self.belief_around(answer.candidates[0].index)
+        if support >= 0.5:
+            return answer
+        return NoFix(
+            "jump",
+            f"{support:.2f} of the track's belief lies there; the motion does not explain the jump",
+            answer.confidence,
+            answer.candidates,
+            answer.stamp_ns,
+            answer.frame_id,
+            answer.timing_ms,
+        )
+
+    def belief_around(self, place: int) -> float:
+        """Share of the belief within the cluster radius of a place, 0..1."""
+        offsets = self._positions_m[self._places] - self._positions_m[place]
+        return float(self._belief[np.hypot(offsets[:, 0], offsets[:, 1]) <= self._radius_m].sum())
+
+    def _elapsed_s(self, stamp_ns: int) -> float | None:
+        """Seconds since the last image; None where the past no longer counts."""
+        if self._stamp_ns is None or stamp_ns < self._stamp_ns:
+            return None
+        elapsed_s = (stamp_ns - self._stamp_ns) / 1e9
+        return elapsed_s if elapsed_s <= self._config.forget_after_s else None
+
+    def _predict(self, candidates: tuple[Candidate, ...], elapsed_s: float, travelled_m: float | None) -> None:
+        """Carry the belief to where the robot can be now, over the old support and the new candidates."""
+        places = np.union1d(self._places, [candidate.index for candidate in candidates]).astype(np.int64)
+        uniform = np.full(len(places), 1.0 / len(places))
+        if len(self._places):
+            here, there = self._positions_m[self._places, :2], self._positions_m[places, :2]
+            apart_m = np.linalg.norm(here[:, None] - there[None], axis=2)
+            reach_m = self._config.max_speed_mps * elapsed_s if travelled_m is None else travelled_m
+            # a gallery place stands for what lies around it, hence the radius on top of the way
+            beyond = np.maximum(apart_m - reach_m - self._radius_m, 0.0) / self._radius_m
+            moves = np.exp(-0.5 * beyond**2)
+            carried = self._belief @ (moves / moves.sum(axis=1, keepdims=True))
+            kidnapped = self._config.kidnap_probability
+            self._belief = (1.0 - kidnapped) * carried + kidnapped * uniform
+        else:
+            self._belief = uniform
+        self._places = places
+
+    def _correct(self, candidates: tuple[Candidate, ...]) -> None:
+        """Multiply the belief by the evidence of the candidates around each place (the forward step)."""
+        rows = np.array([candidate.index for candidate in candidates])
+        share = candidate_weights(np.array([candidate.distance for candidate in candidates]))
+        # what re-ranking put first counts as the nearest, whatever its descriptor said
+        share[0] = share.max()
+        share = share / share.sum()
+        there, seen = self._positions_m[self._places, :2], self._positions_m[rows, :2]
+        around = np.linalg.norm(there[:, None] - seen[None], axis=2) <= self._radius_m
+        evidence = _TRUST * (around @ share) + (1.0 - _TRUST)
+        belief = self._belief * evidence
+        belief /= belief.sum()
+        kept = belief > _FORGOTTEN
+        self._places, self._belief = self._places[kept], belief[kept] / belief[kept].sum()
+
+
+def build_tracker(config: TrackingConfig, positions_m: FloatArray, cluster_radius_m: float) -> Tracker:
+    """Return the tracker that the configuration names; positions (N, 2 or 3) are the gallery's, local ENU, m."""
+    if config.method == "none":
+        return NoTracking()
+    return HmmTracker(positions_m, cluster_radius_m, config)
