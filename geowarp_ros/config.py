@@ -6,7 +6,7 @@ equal to it by tests, and the command line takes its defaults from it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,13 +25,80 @@ class RetrievalConfig(Section):
     candidates: int = Field(20, ge=1, le=1000, description="Gallery places retrieved per image.")
 
 
+RerankMethod: TypeAlias = Literal[
+    "none",
+    "geowarp",
+    "geowarp-unwarped",
+    "one-way",
+    "qe-dba",
+    "diffusion",
+    "dense-ransac",
+    "sift",
+    "orb",
+    "loftr",
+    "disk-lightglue",
+]
+"""The ways to compare a query with its candidates: :mod:`geowarp_ros.rerank`."""
+
+
+class ExpansionConfig(Section):
+    """Query expansion and database-side augmentation (qe-dba)."""
+
+    neighbours: int = Field(3, ge=0, le=1000, description="qe-dba: candidates averaged with the query; 0: none.")
+    augment_neighbours: int = Field(
+        3, ge=0, le=1000, description="qe-dba: nearest places averaged with each gallery place; 0: none."
+    )
+    alpha: float = Field(
+        3.0, ge=0.0, le=100.0, description="qe-dba: a neighbour weighs its cosine to this power; 0: all weigh 1."
+    )
+
+
+class DiffusionConfig(Section):
+    """Diffusion on the gallery's neighbour graph."""
+
+    neighbours: int = Field(10, ge=1, le=1000, description="diffusion: edges of a place; one-sided ones go.")
+    query_neighbours: int = Field(3, ge=1, le=1000, description="diffusion: candidates from which it starts.")
+    alpha: float = Field(0.9, ge=0.0, lt=1.0, description="diffusion: how far it spreads; 0: not at all.")
+    gamma: float = Field(3.0, gt=0.0, le=100.0, description="diffusion: an edge weighs its cosine to this power.")
+
+
+class VerificationConfig(Section):
+    """Matching of points and a homography that as many as possible obey."""
+
+    keypoints: int = Field(
+        1000, ge=4, le=100_000, description="sift, orb, disk-lightglue: strongest keypoints kept per image."
+    )
+    ratio: float = Field(
+        0.8, gt=0.0, le=1.0, description="sift, orb: a match is this much nearer than the second best (Lowe)."
+    )
+    threshold_px: float = Field(
+        3.0,
+        gt=0.0,
+        le=1000.0,
+        description="Points nearer than this to where the homography puts them are inliers.",
+    )
+    threshold_cells: float = Field(
+        1.0, gt=0.0, le=15.0, description="dense-ransac: the same, in cells of the 15×15 local features."
+    )
+
+
 class RerankConfig(Section):
     """The comparison of the query with each of the first candidates."""
 
-    method: Literal["none", "geowarp"] = Field(
-        "geowarp", description="none: retrieval order; geowarp: pairwise warp, then dense features."
+    method: RerankMethod = Field(
+        "geowarp",
+        description="none: retrieval order; geowarp: pairwise warp, then dense features; "
+        "geowarp-unwarped: without the warp; one-way: only the candidate is warped; qe-dba: query expansion; "
+        "diffusion: on the neighbour graph; dense-ransac, sift, orb, loftr, disk-lightglue: inliers.",
     )
-    candidates: int = Field(5, ge=1, le=100, description="How many of the retrieved places are re-ranked.")
+    candidates: int = Field(
+        5, ge=1, le=100, description="How many of the retrieved places are re-ranked; qe-dba and diffusion: all."
+    )
+    weights: str = Field("", description="loftr, disk-lightglue: file of the matcher's weights.")
+    keypoint_weights: str = Field("", description="disk-lightglue: file of DISK's weights.")
+    expansion: ExpansionConfig = ExpansionConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    verification: VerificationConfig = VerificationConfig()
 
 
 class PositionConfig(Section):

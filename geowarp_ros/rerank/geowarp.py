@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query, Warper
+from geowarp_ros.rerank.order import best_first
 from geowarp_ros.types import Candidate
 
 
@@ -40,4 +41,4 @@ class GeoWarpReranker:
             )
             for row, candidate in enumerate(head)
         ]
-        return sorted(scored, key=lambda c: -(c.score or 0.0)) + list(tail)
+        return best_first(scored) + list(tail)

@@ -1,0 +1,35 @@
+"""GeoWarp's score without its warp: dense features alone (paper Table 3, "local" without losses)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.model.describer import Query
+from geowarp_ros.model.matching import similarity
+from geowarp_ros.rerank.order import best_first
+from geowarp_ros.types import Candidate
+
+
+class UnwarpedReranker:
+    """Sorts the first ``count`` candidates by eq. 4 of the stored local features; no encoder pass."""
+
+    def __init__(self, gallery: Gallery, count: int) -> None:
+        self._gallery = gallery
+        self._count = count
+
+    @torch.inference_mode()
+    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+        """Return the candidates with scores, best first; ties keep retrieval's order."""
+        head, tail = candidates[: self._count], candidates[self._count :]
+        if not head:
+            return []
+        stored = self._gallery.local_features([candidate.index for candidate in head])
+        f_p = torch.from_numpy(np.ascontiguousarray(stored, np.float32)).to(query.local_features.device)
+        scores = similarity(query.local_features.float(), f_p).tolist()
+        scored = [replace(c, score=s, score_unwarped=s) for c, s in zip(head, scores, strict=True)]
+        return best_first(scored) + list(tail)

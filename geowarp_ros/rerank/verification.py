@@ -1,0 +1,121 @@
+"""Geometric verification: match points, fit a homography, count those that obey it.
+
+InLoc's dense verification (Taira et al., CVPR 2018) and the spatial verification of DELG (Cao et al., ECCV 2020),
+with keypoints of SIFT (Lowe, IJCV 2004) or ORB (Rublee et al., ICCV 2011); the homography by MAGSAC++ (Barath et
+al., CVPR 2020) as OpenCV has it. The learned matchers are in :mod:`geowarp_ros.rerank.learned`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Protocol, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from geowarp_ros.config import VerificationConfig
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.model.describer import Query
+from geowarp_ros.model.matching import GRID
+from geowarp_ros.rerank.order import best_first
+from geowarp_ros.types import Candidate, FloatArray, Image
+
+Points: TypeAlias = NDArray[np.float32]
+"""(N, 2), (x, y)."""
+
+NO_POINTS: Points = np.empty((0, 2), np.float32)
+
+
+class Matcher(Protocol):
+    """Finds points of the query in gallery images."""
+
+    def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
+        """Yield for each gallery row the matched points of the query and of the place, row by row."""
+
+
+class VerifiedReranker:
+    """Sorts the first ``count`` candidates by the inliers of a homography between matched points.
+
+    Args:
+        matcher: Where the points come from.
+        threshold: Largest distance of an inlier, in the matcher's unit.
+        count: How many candidates are verified.
+    """
+
+    def __init__(self, matcher: Matcher, threshold: float, count: int) -> None:
+        self._matcher = matcher
+        self._threshold = threshold
+        self._count = count
+
+    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+        """Return the candidates with the number of inliers as score, best first; ties keep retrieval's order."""
+        head, tail = candidates[: self._count], candidates[self._count :]
+        matches = self._matcher(query, [candidate.index for candidate in head])
+        scored = [
+            replace(candidate, score=float(count_inliers(points_q, points_p, self._threshold)))
+            for candidate, (points_q, points_p) in zip(head, matches, strict=True)
+        ]
+        return best_first(scored) + list(tail)
+
+
+def count_inliers(points_q: Points, points_p: Points, threshold: float) -> int:
+    """Count the matches that obey the best homography; 0 with fewer than the four points that determine one."""
+    if len(points_q) < 4:
+        return 0
+    _, mask = cv2.findHomography(points_p, points_q, cv2.USAC_MAGSAC, threshold, None, 10_000, 0.999)
+    return 0 if mask is None else int(mask.sum())
+
+
+class DenseMatcher:
+    """Mutual nearest neighbours among the 15×15 local features of encoder E; points in cells."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+
+    def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
+        """Yield the centres of matched cells, 0.5 to 14.5."""
+        f_q = query.local_features[0].flatten(1).float().cpu().numpy()
+        rows, columns = np.divmod(np.arange(GRID * GRID), GRID)
+        centres = np.stack([columns, rows], axis=1).astype(np.float32) + 0.5
+        for f_p in self._gallery.local_features(list(indices)) if indices else ():
+            cells_q, cells_p = mutual_nearest(f_q.T @ f_p.reshape(f_p.shape[0], -1).astype(np.float32))
+            yield centres[cells_q], centres[cells_p]
+
+
+def mutual_nearest(products: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs (row, column) of a matrix of inner products that are largest in both row and column."""
+    best_column, best_row = products.argmax(axis=1), products.argmax(axis=0)
+    rows = np.flatnonzero(best_row[best_column] == np.arange(len(products)))
+    return rows, best_column[rows]
+
+
+class KeypointMatcher:
+    """SIFT or ORB keypoints at working resolution, nearest neighbours with the ratio test; points in px."""
+
+    def __init__(self, gallery: Gallery, kind: Literal["sift", "orb"], config: VerificationConfig) -> None:
+        self._gallery = gallery
+        self._ratio = config.ratio
+        if kind == "sift":
+            self._detector: Any = cv2.SIFT.create(nfeatures=config.keypoints)
+            self._matcher: Any = cv2.BFMatcher(cv2.NORM_L2)
+        else:
+            self._detector = cv2.ORB.create(nfeatures=config.keypoints)
+            self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
+
+    def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
+        """Yield the matched keypoints."""
+        points_q, descriptors_q = self._detect(query.pixels)
+        for index in indices:
+            points_p, descriptors_p = self._detect(self._gallery.image(index))
+            if descriptors_q is None or descriptors_p is None:  # an image without texture
+                yield NO_POINTS, NO_POINTS
+                continue
+            two = [pair for pair in self._matcher.knnMatch(descriptors_q, descriptors_p, 2) if len(pair) == 2]
+            good = [best for best, second in two if best.distance < self._ratio * second.distance]
+            yield points_q[[m.queryIdx for m in good]], points_p[[m.trainIdx for m in good]]
+
+    def _detect(self, image: Image) -> tuple[Points, NDArray[Any] | None]:
+        keypoints, descriptors = self._detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
+        return np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2), descriptors

@@ -1,0 +1,85 @@
+"""A gallery in memory, and a small network, for tests of the re-rankers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from geowarp_ros.model.describer import Describer, Query
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.types import Candidate, Image, Place
+
+
+class MemoryGallery:
+    """What re-rankers read of a gallery."""
+
+    def __init__(
+        self, descriptors: NDArray, images: Sequence[Image] = (), local_features: NDArray | None = None
+    ) -> None:
+        self.descriptors = np.asarray(descriptors, np.float32)
+        self.images = images
+        self._local_features = local_features
+
+    def __len__(self) -> int:
+        return len(self.descriptors)
+
+    def image(self, index: int) -> Image:
+        return self.images[index]
+
+    def local_features(self, indices: Sequence[int]) -> NDArray:
+        return self._local_features[list(indices)]
+
+
+def candidates_of(indices: Sequence[int]) -> list[Candidate]:
+    """Candidates with growing distances, as retrieval hands them over."""
+    return [Candidate(i, Place(f"{i}.jpg", 0.0, 0.0), 0.1 * rank) for rank, i in enumerate(indices)]
+
+
+def query_of(descriptor: Sequence[float] = (), pixels: Image | None = None, local: NDArray | None = None) -> Query:
+    """A query of which only what a method reads is filled."""
+    return Query(
+        torch.empty(0),
+        np.asarray(descriptor, np.float32),
+        torch.empty(0) if local is None else torch.from_numpy(local),
+        np.zeros((32, 32, 3), np.uint8) if pixels is None else pixels,
+    )
+
+
+def textured(seed: int, height: int = 96, width: int = 128) -> Image:
+    """Blobs of random colour: plenty of corners, none alike."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="session")
+def model() -> GeoWarp:
+    """ResNet-18 with random weights and a regression that does bend."""
+    torch.manual_seed(0)
+    model = GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")).eval()
+    with torch.no_grad():
+        model.regression.linear.weight.normal_(std=0.05)
+    return model
+
+
+@pytest.fixture(scope="session")
+def describer(model: GeoWarp) -> Describer:
+    return Describer(model, "cpu")
+
+
+@pytest.fixture(scope="session")
+def gallery(describer: Describer) -> MemoryGallery:
+    """Six textured places; two of another size."""
+    images = [textured(i) for i in range(4)] + [textured(i, 112, 96) for i in (4, 5)]
+    return MemoryGallery(*_described(describer, images))
+
+
+def _described(describer: Describer, images: list[Image]) -> tuple[NDArray, list[Image], NDArray]:
+    descriptors, local_features = describer.describe_batch(images)
+    return descriptors, images, local_features
