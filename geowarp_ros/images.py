@@ -35,8 +35,8 @@ MIN_SIDE_PX = 16
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 100_000_000
 
-# No GIF, PDF or EPS (which would start Ghostscript): what cameras and their drivers write.
-_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
+# No GIF, PDF or EPS (which would start Ghostscript): what cameras and their drivers write. JPEG covers MPO.
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error)
 
 

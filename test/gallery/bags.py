@@ -1,0 +1,98 @@
+"""Writes small ROS bags for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+ROS2 = get_typestore(Stores.ROS2_JAZZY)
+ROS1 = get_typestore(Stores.ROS1_NOETIC)
+START_NS = 1_700_000_000_000_000_000
+LATITUDE, LONGITUDE = 45.0, 9.0
+LATENCY_NS = 30_000_000  # between a header stamp and its recording
+
+Message = tuple[str, int, Any]
+"""(topic, time of recording in ns, message)."""
+
+
+def picture(shade: int) -> np.ndarray:
+    """A 32×24 image that is recognised by its red channel."""
+    image = np.full((24, 32, 3), 90, np.uint8)
+    image[..., 0] = shade
+    return image
+
+
+def _header(store: Any, stamp_ns: int) -> Any:
+    stamp = store.types["builtin_interfaces/msg/Time"](stamp_ns // 10**9, stamp_ns % 10**9)
+    extra = (0,) if store is ROS1 else ()
+    return store.types["std_msgs/msg/Header"](*extra, stamp, "camera")
+
+
+def image(t_s: float, shade: int, topic: str = "/camera", *, store: Any = ROS2, stamped: bool = True) -> Message:
+    """An rgb8 image taken t_s after the start."""
+    stamp_ns = START_NS + round(t_s * 1e9)
+    pixels = picture(shade)
+    height, width = pixels.shape[:2]
+    message = store.types["sensor_msgs/msg/Image"](
+        _header(store, stamp_ns if stamped else 0), height, width, "rgb8", 0, width * 3, pixels.ravel()
+    )
+    return topic, stamp_ns + LATENCY_NS, message
+
+
+def compressed(t_s: float, shade: int, topic: str = "/camera/compressed") -> Message:
+    """The same as a png."""
+    stamp_ns = START_NS + round(t_s * 1e9)
+    data = cv2.imencode(".png", picture(shade)[..., ::-1])[1].ravel()
+    kind = ROS2.types["sensor_msgs/msg/CompressedImage"]
+    return topic, stamp_ns + LATENCY_NS, kind(_header(ROS2, stamp_ns), "rgb8; png compressed bgr8", data)
+
+
+def fix(
+    t_s: float, latitude: float, longitude: float = LONGITUDE, altitude: float = 50.0, *, status: int = 0,
+    store: Any = ROS2, topic: str = "/fix",
+) -> Message:  # fmt: skip
+    """A NavSatFix; recorded 200 ms late, as receivers are."""
+    stamp_ns = START_NS + round(t_s * 1e9)
+    message = store.types["sensor_msgs/msg/NavSatFix"](
+        _header(store, stamp_ns), store.types["sensor_msgs/msg/NavSatStatus"](status, 1),
+        latitude, longitude, altitude, np.zeros(9), 0,
+    )  # fmt: skip
+    return topic, stamp_ns + 200_000_000, message
+
+
+def write_bag(path: Path, messages: Iterable[Message], storage: Literal["mcap", "sqlite3"] = "mcap") -> Path:
+    """Write a ROS 2 bag in order of recording; returns its folder."""
+    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        connections: dict[str, Any] = {}
+        for topic, time_ns, message in sorted(messages, key=lambda item: item[1]):
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=ROS2)
+            writer.write(connections[topic], time_ns, ROS2.serialize_cdr(message, kind))
+    return path
+
+
+def write_bag1(path: Path, messages: Iterable[Message]) -> Path:
+    """Write a ROS 1 bag; returns its file."""
+    with Writer1(path) as writer:
+        connections: dict[str, Any] = {}
+        for topic, time_ns, message in sorted(messages, key=lambda item: item[1]):
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=ROS1)
+            writer.write(connections[topic], time_ns, ROS1.serialize_ros1(message, kind))
+    return path
+
+
+def drive(images: int = 8, *, store: Any = ROS2) -> list[Message]:
+    """North at one arc-millidegree a second: a fix each second, an image each half; image i has shade 10 i."""
+    messages = [image(i / 2, 10 * i, store=store) for i in range(images)]
+    return messages + [fix(s, LATITUDE + s * 1e-3, store=store) for s in range(images // 2 + 1)]
