@@ -54,8 +54,8 @@ def read_bag(
     """
     files = BagFiles(path)
     with files.reader() as reader:
-        image_topic = _choose_topic(path, reader, image_topic, IMAGE_TYPES, "image_topic")
-        fix_topic = _choose_topic(path, reader, fix_topic, FIX_TYPES, "fix_topic")
+        image_topic = choose_topic(path, reader, image_topic, IMAGE_TYPES, "image_topic")
+        fix_topic = choose_topic(path, reader, fix_topic, FIX_TYPES, "fix_topic")
         recording = _scan(reader, image_topic, fix_topic)
     if not recording.fixes:
         raise SourceError(
@@ -68,26 +68,26 @@ def read_bag(
         skipped.append(Skipped(path.name, f"with a broken end, used as far as it goes ({broken})"))
 
     track = _Track(recording.fixes)
-    recorded = _RecordedImages(files, image_topic)
+    recorded = RecordedImages(files, image_topic)
     images: list[SourceImage] = []
     last_m = np.full(2, np.inf)
     seen: set[int] = set()
-    for stamp_ns, recorded_ns in sorted(recording.images):
-        name = f"{path.stem}/{image_topic.strip('/')}/{stamp_ns}"
-        east_north_m = track.east_north_m(stamp_ns)
-        if stamp_ns in seen:
+    for stamp, recorded_ns in sorted(recording.images):
+        name = f"{path.stem}/{image_topic.strip('/')}/{stamp}"
+        east_north_m = track.east_north_m(stamp)
+        if stamp in seen:
             skipped.append(Skipped(name, "with the stamp of another image"))
-        elif track.gap_s(stamp_ns) > max_gap_s:
+        elif track.gap_s(stamp) > max_gap_s:
             skipped.append(Skipped(name, f"farther than {max_gap_s:g} s from a fix"))
         elif math.dist(east_north_m, last_m) < min_spacing_m:
             skipped.append(Skipped(name, f"closer than {min_spacing_m:g} m to the image before"))
         else:
             last_m = east_north_m
-            place = track.place(name, stamp_ns)
-            images.append(SourceImage(place, partial(recorded.read, recorded_ns, stamp_ns, name)))
-        seen.add(stamp_ns)
+            place = track.place(name, stamp)
+            images.append(SourceImage(place, partial(recorded.read, recorded_ns, stamp, name)))
+        seen.add(stamp)
     if not images:
-        nearest_s = min((track.gap_s(stamp_ns) for stamp_ns in seen), default=math.inf)
+        nearest_s = min((track.gap_s(stamp) for stamp in seen), default=math.inf)
         raise SourceError(
             f"{path}: none of the {len(recording.images)} images on {image_topic} is within max_gap_s ="
             f" {max_gap_s:g} s of a fix on {fix_topic}; the nearest is {nearest_s:.3f} s away"
@@ -95,7 +95,7 @@ def read_bag(
     return Source(tuple(images), tuple(skipped), f"bag {path}, {image_topic} with {fix_topic}")
 
 
-def _choose_topic(path: Path, reader: Any, wanted: str, types: Sequence[str], option: str) -> str:
+def choose_topic(path: Path, reader: Any, wanted: str, types: Sequence[str], option: str) -> str:
     """Return ``wanted``, or the only topic of one of ``types`` that has messages."""
     type_of = {connection.topic: connection.msgtype for connection in reader.connections}
     there = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(type_of.items())) or "no topic"
@@ -138,11 +138,11 @@ def _scan(reader: Any, image_topic: str, fix_topic: str) -> _Recording:
     try:
         for connection, recorded_ns, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            stamp_ns = _stamp_ns(message) or recorded_ns
+            stamp_ns = headerstamp_ns(message) or recorded_ns
             if connection.topic == image_topic:
                 found.images.append((stamp_ns, recorded_ns))
             elif message.status.status >= 0 and _is_position(message.latitude, message.longitude):
-                found.fixes.append((stamp_ns, message.latitude, message.longitude, message.altitude))
+                found.fixes.append((stamp, message.latitude, message.longitude, message.altitude))
             else:
                 found.void_fixes += 1
     except Exception as error:  # rosbags has no exception of its own for every kind of damage
@@ -150,7 +150,8 @@ def _scan(reader: Any, image_topic: str, fix_topic: str) -> _Recording:
     return found
 
 
-def _stamp_ns(message: Any) -> int:
+def headerstamp_ns(message: Any) -> int:
+    """Return the stamp of a message's header; 0 where nobody set it."""
     return int(message.header.stamp.sec) * _NS + int(message.header.stamp.nanosec)
 
 
@@ -162,37 +163,37 @@ class _Track:
     """Where the receiver was at any time."""
 
     def __init__(self, fixes: Sequence[tuple[int, float, float, float]]) -> None:
-        ordered = sorted({stamp_ns: rest for stamp_ns, *rest in fixes}.items())
+        ordered = sorted({stamp: rest for stamp, *rest in fixes}.items())
         self._start_ns = ordered[0][0]
-        self._time_s = np.array([(stamp_ns - self._start_ns) / _NS for stamp_ns, _ in ordered])
+        self._time_s = np.array([(stamp - self._start_ns) / _NS for stamp, _ in ordered])
         latitude, longitude, self._altitude_m = np.array([rest for _, rest in ordered], np.float64).T
         # a plane about the first fix: no seam at the antimeridian
         self._frame = LocalFrame(float(latitude[0]), float(longitude[0]))
         self._east_m, self._north_m, self._up_m = self._frame.to_enu(latitude, longitude).T
 
-    def gap_s(self, stamp_ns: int) -> float:
+    def gap_s(self, stamp: int) -> float:
         """Return the time to the nearest fix."""
-        time_s = (stamp_ns - self._start_ns) / _NS
+        time_s = (stamp - self._start_ns) / _NS
         after = np.searchsorted(self._time_s, time_s)
         return float(np.abs(self._time_s[max(0, after - 1) : after + 1] - time_s).min())
 
-    def east_north_m(self, stamp_ns: int) -> NDArray[np.float64]:
+    def east_north_m(self, stamp: int) -> NDArray[np.float64]:
         """Return the position in the plane, (2,)."""
-        return np.array([self._at(stamp_ns, self._east_m), self._at(stamp_ns, self._north_m)])
+        return np.array([self._at(stamp, self._east_m), self._at(stamp, self._north_m)])
 
-    def place(self, name: str, stamp_ns: int) -> Place:
+    def place(self, name: str, stamp: int) -> Place:
         """Return the position as a place; its altitude is NaN where a fix beside it has none."""
-        enu = [*self.east_north_m(stamp_ns), self._at(stamp_ns, self._up_m)]
+        enu = [*self.east_north_m(stamp), self._at(stamp, self._up_m)]
         latitude, longitude, _ = self._frame.to_geodetic(enu)
-        altitude = self._at(stamp_ns, self._altitude_m)
-        return Place(name, float(latitude), float(longitude), altitude_m=altitude, stamp_ns=stamp_ns)
+        altitude = self._at(stamp, self._altitude_m)
+        return Place(name, float(latitude), float(longitude), altitude_m=altitude, stamp=stamp)
 
-    def _at(self, stamp_ns: int, values: NDArray[np.float64]) -> float:
-        return float(np.interp((stamp_ns - self._start_ns) / _NS, self._time_s, values))
+    def _at(self, stamp: int, values: NDArray[np.float64]) -> float:
+        return float(np.interp((stamp - self._start_ns) / _NS, self._time_s, values))
 
 
-class _RecordedImages:
-    """The images of one topic, read in passing: asked for in order, the bag is read once, one image in memory.
+class RecordedImages:
+    """The images of one topic, read in passing: in order, the bag is read once, one image in memory.
 
     Asked for out of order, each jump costs one look into the bag's index. Opened by the first read.
     """
@@ -204,7 +205,7 @@ class _RecordedImages:
         self._messages: Iterator[tuple[int, Any]] | None = None
         self._position_ns = 0
 
-    def read(self, recorded_ns: int, stamp_ns: int, name: str) -> Image:
+    def read(self, recorded_ns: int, stamp: int, name: str) -> Image:
         """Decode the image that was recorded then and carries that stamp.
 
         Raises:
@@ -212,7 +213,7 @@ class _RecordedImages:
         """
         try:
             with self._lock:
-                message = self._find(recorded_ns, stamp_ns) or self._find(recorded_ns, stamp_ns)
+                message = self._find(recorded_ns, stamp) or self._find(recorded_ns, stamp)
         except Exception as error:  # rosbags has no exception of its own for every kind of damage
             self._messages = None
             raise ImageError(f"{name}: cannot be read from the bag: {error}") from None
@@ -223,7 +224,7 @@ class _RecordedImages:
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from None
 
-    def _find(self, recorded_ns: int, stamp_ns: int) -> Any:
+    def _find(self, recorded_ns: int, stamp: int) -> Any:
         ahead_ns = recorded_ns - self._position_ns
         if self._messages is None or not 0 <= ahead_ns < _JUMP_NS:
             self._messages = self._stream(recorded_ns)
@@ -231,7 +232,7 @@ class _RecordedImages:
             self._position_ns = time_ns
             if time_ns > recorded_ns:
                 break
-            if time_ns == recorded_ns and (_stamp_ns(message) or time_ns) == stamp_ns:
+            if time_ns == recorded_ns and (headerstamp_ns(message) or time_ns) == stamp_ns:
                 return message
         self._messages = None
         return None
