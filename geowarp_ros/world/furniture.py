@@ -35,15 +35,15 @@ def paint_tree(seed: int, texels: float) -> Pixels:
         (86, 126, 56), float(rng.normal(0, 0.035)), float(rng.uniform(0.7, 1.1)), float(rng.uniform(0.85, 1.15))
     )
     form = int(rng.integers(3))
-    count = 170
-    heights = rng.uniform(0, 1, count)
-    for height in heights[np.argsort(rng.random(count))]:
-        z = 2.3 + 4.2 * height
-        reach = (2.1 * np.sqrt(max(0.0, 1 - (2 * height - 1) ** 2)), 1.0, 2.0 * (1 - height))[form]
-        x = 2.5 + float(rng.uniform(-1, 1)) * max(0.15, float(reach))
-        light = 0.6 + 0.5 * height + 0.12 * (x - 2.5) / 2 + float(rng.normal(0, 0.12))
-        size = float(rng.uniform(0.18, 0.42))
-        canvas.ellipse(x, z, size, size * 0.8, shift(hue, value=light))
+    count = 520
+    # leaves in the shade first, those that catch the light over them
+    order = np.sort(rng.uniform(0, 1, count))
+    for depth, height, across in zip(order, rng.uniform(0, 1, count), rng.uniform(-1, 1, count), strict=True):
+        reach = (2.1 * np.sqrt(max(0.0, 1 - (2 * height - 1) ** 2)), 1.0, 1.9 * (1 - height))[form]
+        x = 2.5 + float(across) * max(0.15, float(reach) * (0.8 + 0.2 * float(depth)))
+        light = 0.5 + 0.45 * float(depth) + 0.25 * float(height) - 0.1 * (x - 2.5) + float(rng.normal(0, 0.07))
+        size = float(rng.uniform(0.1, 0.26)) * (1.6 - 0.7 * float(depth))
+        canvas.ellipse(x, 2.6 + 3.9 * float(height), size, size * 0.8, shift(hue, value=light))
     return canvas.rgba
 
 

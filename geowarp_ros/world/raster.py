@@ -10,7 +10,8 @@ Convention:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,7 @@ class Scene:
     textures: list[Texture] = field(default_factory=list)
     two_sided: list[bool] = field(default_factory=list)
     reach_m: list[float] = field(default_factory=list)
+    _arrays: tuple[Vector, Vector, Vector, NDArray[np.bool_], Vector] | None = None
 
     def add(
         self,
@@ -88,16 +90,42 @@ class Scene:
 
     def arrays(self) -> tuple[Vector, Vector, Vector, NDArray[np.bool_], Vector]:
         """Return origins, u, v (N, 3), two_sided (N,) and reach (N,)."""
+        if self._arrays is not None and len(self._arrays[0]) == len(self.origins):
+            return self._arrays
         if not self.origins:
             empty = np.zeros((0, 3))
             return empty, empty, empty, np.zeros(0, bool), np.zeros(0)
-        return (
+        self._arrays = (
             np.array(self.origins),
             np.array(self.us),
             np.array(self.vs),
             np.array(self.two_sided),
             np.array(self.reach_m),
         )
+        return self._arrays
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """One surface in camera coordinates.
+
+    Attributes:
+        o: (3,) corner.
+        u: (3,) along its columns.
+        v: (3,) along its rows.
+        depth_plane: (3,) p with ``p · (x, y, 1)`` = inverse depth at pixel (x, y).
+        sheet_from_pixels: (3, 3) homography from pixels to (a, b).
+        texture: What is on it.
+        light: 255 × cosine of the sun's incidence.
+    """
+
+    o: Vector
+    u: Vector
+    v: Vector
+    depth_plane: Vector
+    sheet_from_pixels: Vector
+    texture: Texture
+    light: int
 
 
 class Raster:
@@ -116,9 +144,31 @@ class Raster:
         self.colour = np.zeros((self.height, self.width, 3), np.uint8)
         self.inverse_depth = np.zeros((self.height, self.width), np.float32)
         self.sunlight = np.zeros((self.height, self.width), np.uint8)
+        self._columns = np.arange(self.width, dtype=np.float32)
+        self._rows = np.arange(self.height, dtype=np.float32)
 
     def draw(self, scene: Scene) -> None:
         """Draw all surfaces of a scene, hidden parts removed."""
+        for sheet in self._sheets(scene):
+            for piece in _pieces(sheet):
+                self._draw_piece(sheet, *piece)
+
+    def darken(self, shadows: Scene) -> None:
+        """Lay soft shadows, whose alpha is how much light they take away, on the ground that is already drawn."""
+        for sheet in self._sheets(shadows):
+            box, _ = self._outline(_corners(sheet, (0.0, 1.0), (0.0, 1.0)))
+            if box is None:
+                continue
+            x0, y0, x1, y1 = box
+            taken = self._sample(sheet, sheet.texture.pixels, box)[..., 3]
+            window = (slice(y0, y1), slice(x0, x1))
+            # only what lies on the shadow's own plane, to a few per cent of its depth
+            near = np.abs(self.inverse_depth[window] / self._inverse_depth_of(sheet, box) - 1) < 0.04
+            light = (255 - np.where(near, taken, 0).astype(np.uint16))[..., None]
+            self.colour[window] = (self.colour[window] * light // 255).astype(np.uint8)
+
+    def _sheets(self, scene: Scene) -> Iterator[_Sheet]:
+        """Yield the surfaces that may be seen, near to far."""
         origins, us, vs, two_sided, reach = scene.arrays()
         rotation = self.camera.camera_from_world
         o = (origins - self.camera.position) @ rotation.T
@@ -126,153 +176,125 @@ class Raster:
         corners = np.stack([o, o + u, o + u + v, o + v], axis=1)  # (N, 4, 3)
         normals = np.cross(u, v)
         facing = np.einsum("ij,ij->i", normals, o)
-        nearest = np.linalg.norm(corners, axis=2).min(1)
+        nearest = np.sqrt((corners**2).sum(2).min(1))
         seen = self._in_view(corners) & (two_sided | (facing > 0)) & (nearest < reach) & (np.abs(facing) > 1e-9)
-        world_normals = np.cross(vs, us)
-        cosines = world_normals @ self.sun / np.maximum(np.linalg.norm(world_normals, axis=1), 1e-12)
-        cosines = np.where(two_sided, np.abs(cosines), cosines)
         chosen = np.flatnonzero(seen)
-        for index in chosen[np.argsort(nearest[chosen], kind="stable")]:
-            light = int(255 * max(0.0, float(cosines[index])))
-            plane = normals[index] / facing[index] @ np.linalg.inv(self.matrix)
-            self._surface(o[index], u[index], v[index], plane, scene.textures[index], light)
-
-    def darken(self, shadows: Scene) -> None:
-        """Lay soft shadows, whose alpha is how much light they take away, on the ground that is already drawn."""
-        origins, us, vs, _, _ = shadows.arrays()
-        rotation = self.camera.camera_from_world
-        o, u, v = (origins - self.camera.position) @ rotation.T, us @ rotation.T, vs @ rotation.T
-        corners = np.stack([o, o + u, o + u + v, o + v], axis=1)
-        for index in np.flatnonzero(self._in_view(corners) & (corners[..., 2].min(1) > NEAR_M)):
-            pixels = corners[index] @ self.matrix.T
-            pixels = pixels[:, :2] / pixels[:, 2:]
-            x0, y0 = np.maximum(np.floor(pixels.min(0)).astype(int), 0)
-            x1 = min(int(np.ceil(pixels[:, 0].max())) + 1, self.width)
-            y1 = min(int(np.ceil(pixels[:, 1].max())) + 1, self.height)
-            if x1 - x0 < 4 or y1 - y0 < 2:
-                continue
-            normal = np.cross(u[index], v[index])
-            plane = normal / (normal @ o[index]) @ np.linalg.inv(self.matrix)
-            inverse = plane[0] * np.arange(x0, x1)[None, :] + (plane[1] * np.arange(y0, y1) + plane[2])[:, None]
-            texture = shadows.textures[index]
-            taken = self._warp(o[index], u[index], v[index], texture.pixels, (x0, y0, x1, y1))[..., 3]
-            window = (slice(y0, y1), slice(x0, x1))
-            # only what lies on the shadow's own plane, to a few per cent of its depth
-            taken = np.where(np.abs(self.inverse_depth[window] / inverse - 1) < 0.04, taken, 0)
-            light = (255 - taken.astype(np.uint16))[..., None]
-            self.colour[window] = (self.colour[window] * light // 255).astype(np.uint8)
+        chosen = chosen[np.argsort(nearest[chosen], kind="stable")]
+        outward = np.cross(vs[chosen], us[chosen])
+        cosines = outward @ self.sun / np.sqrt((outward**2).sum(1))
+        cosines = np.where(two_sided[chosen], np.abs(cosines), np.maximum(cosines, 0))
+        pixels_from_camera = np.linalg.inv(self.matrix)
+        planes = normals[chosen] / facing[chosen, None] @ pixels_from_camera
+        homographies = np.linalg.inv(self.matrix @ np.stack([u[chosen], v[chosen], o[chosen]], axis=2))
+        for i, index in enumerate(chosen):
+            light = int(255 * cosines[i])
+            yield _Sheet(o[index], u[index], v[index], planes[i], homographies[i], scene.textures[index], light)
 
     def _in_view(self, corners: Vector) -> NDArray[np.bool_]:
-        """Tell which quads (N, 4, 3) are not wholly outside one side of the view."""
+        """Tell which quads (N, 4, 3) are not wholly outside one side of the view, nor smaller than a pixel."""
         x, y, z = corners[..., 0], corners[..., 1], corners[..., 2]
         slope_x = self.width / 2 / self.matrix[0, 0]
         slope_y = self.height / 2 / self.matrix[1, 1]
-        outside = [z < NEAR_M, x > slope_x * z, -x > slope_x * z, y > slope_y * z, -y > slope_y * z]
-        return ~np.any([np.all(side, axis=1) for side in outside], axis=0)
+        outside = (z < NEAR_M, x > slope_x * z, -x > slope_x * z, y > slope_y * z, -y > slope_y * z)
+        hidden = np.any([np.all(side, axis=1) for side in outside], axis=0)
+        depth = np.maximum(z, NEAR_M) / self.matrix[0, 0]
+        small = (np.ptp(x / depth, axis=1) < self.factor) | (np.ptp(y / depth, axis=1) < self.factor)
+        return ~(hidden | (small & (z.min(1) > NEAR_M)))
 
-    def _surface(self, o: Vector, u: Vector, v: Vector, plane: Vector, texture: Texture, light: int) -> None:
-        """Draw one surface in pieces whose depth varies little, each at its own reduction of the texture."""
-        across = max(abs(u[2]), abs(v[2]))
-        z = np.array([o[2], o[2] + u[2], o[2] + v[2], o[2] + u[2] + v[2]])
-        near, far = max(float(z.min()), NEAR_M), max(float(z.max()), NEAR_M)
-        pieces = int(np.clip(np.ceil(np.log(far / near) / np.log(1.8)), 1, 6)) if across > 0.5 else 1
-        if pieces == 1:
-            self._piece(o, u, v, (0.0, 1.0), (0.0, 1.0), plane, texture, light)
-            return
-        along_u = abs(u[2]) >= abs(v[2])
-        start, step = (o[2], u[2]) if along_u else (o[2], v[2])
-        cuts = (near * (far / near) ** np.linspace(0, 1, pieces + 1) - start) / step
-        cuts = np.clip(np.sort(cuts), 0.0, 1.0)
-        cuts[0], cuts[-1] = 0.0, 1.0
-        for low, high in zip(cuts[:-1], cuts[1:], strict=True):
-            if high - low > 1e-6:
-                span_u, span_v = ((low, high), (0.0, 1.0)) if along_u else ((0.0, 1.0), (low, high))
-                self._piece(o, u, v, span_u, span_v, plane, texture, light)
-
-    def _piece(
-        self,
-        o: Vector,
-        u: Vector,
-        v: Vector,
-        span_u: tuple[float, float],
-        span_v: tuple[float, float],
-        plane: Vector,
-        texture: Texture,
-        light: int,
-    ) -> None:
-        (a0, a1), (b0, b1) = span_u, span_v
-        quad = np.stack([o + a0 * u + b0 * v, o + a1 * u + b0 * v, o + a1 * u + b1 * v, o + a0 * u + b1 * v])
-        polygon = quad if quad[:, 2].min() > NEAR_M else _clip_near(quad)
+    def _outline(self, quad: Vector) -> tuple[tuple[int, int, int, int] | None, Vector]:
+        """Project a quad (4, 3); returns its box (x0, y0, x1, y1), None outside the view, and its corners in pixels."""
+        polygon = quad if min(quad[0, 2], quad[1, 2], quad[2, 2], quad[3, 2]) > NEAR_M else _clip_near(quad)
         if len(polygon) < 3:
-            return
+            return None, polygon
         pixels = polygon @ self.matrix.T
         pixels = pixels[:, :2] / pixels[:, 2:]
-        x0, y0 = np.maximum(np.floor(pixels.min(0)).astype(int), 0)
-        x1 = min(int(np.ceil(pixels[:, 0].max())) + 1, self.width)
-        y1 = min(int(np.ceil(pixels[:, 1].max())) + 1, self.height)
-        if x1 <= x0 or y1 <= y0:
+        (left, top), (right, bottom) = pixels.min(0), pixels.max(0)
+        x0, y0 = max(int(left), 0), max(int(top), 0)
+        x1, y1 = min(int(right) + 2, self.width), min(int(bottom) + 2, self.height)
+        return ((x0, y0, x1, y1) if x1 > x0 and y1 > y0 and right >= 0 and bottom >= 0 else None), pixels
+
+    def _inverse_depth_of(self, sheet: _Sheet, box: tuple[int, int, int, int]) -> NDArray[np.float32]:
+        x0, y0, x1, y1 = box
+        a, b, c = (np.float32(value) for value in sheet.depth_plane)
+        result: NDArray[np.float32] = np.add.outer(b * self._rows[y0:y1] + c, a * self._columns[x0:x1])
+        return result
+
+    def _draw_piece(self, sheet: _Sheet, span_u: tuple[float, float], span_v: tuple[float, float]) -> None:
+        quad = _corners(sheet, span_u, span_v)
+        box, pixels = self._outline(quad)
+        if box is None:
             return
+        x0, y0, x1, y1 = box
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         # 4 fractional bits; the limit keeps what lies far outside the picture within 32 bits
         fixed = np.clip((pixels - (x0, y0)) * 16, -200000000, 200000000).round().astype(np.int32)
         cv2.fillConvexPoly(mask, fixed, 255, lineType=cv2.LINE_8, shift=4)
-        columns = (plane[0] * np.arange(x0, x1)).astype(np.float32)
-        rows = (plane[1] * np.arange(y0, y1) + plane[2]).astype(np.float32)
-        inverse = rows[:, None] + columns[None, :]
-        window = (slice(y0, y1), slice(x0, x1))
-        cv2.bitwise_and(mask, cv2.compare(inverse, self.inverse_depth[window], cv2.CMP_GT), dst=mask)
+        inverse = self._inverse_depth_of(sheet, box)
+        depths = self.inverse_depth[y0:y1, x0:x1]
+        cv2.bitwise_and(mask, cv2.compare(inverse, depths, cv2.CMP_GT), dst=mask)
         if not cv2.countNonZero(mask):
             return
-        warped = self._sample(o, u, v, quad, texture, (a1 - a0, b1 - b0), (x0, y0, x1, y1))
-        if warped.shape[2] == 4:
-            cv2.bitwise_and(mask, cv2.compare(warped[..., 3], 127, cv2.CMP_GT), dst=mask)
-            warped = np.ascontiguousarray(warped[..., :3])
-        cv2.copyTo(warped, mask, self.colour[window])
-        cv2.copyTo(inverse, mask, self.inverse_depth[window])
-        self.sunlight[window][mask > 0] = light
+        share = (span_u[1] - span_u[0], span_v[1] - span_v[0])
+        sampled = self._sample(sheet, self._reduced(sheet.texture, quad, share), box)
+        if sampled.shape[2] == 4:
+            cv2.bitwise_and(mask, cv2.compare(sampled[..., 3], 127, cv2.CMP_GT), dst=mask)
+            sampled = cv2.cvtColor(sampled, cv2.COLOR_RGBA2RGB)
+        cv2.copyTo(sampled, mask, self.colour[y0:y1, x0:x1])
+        cv2.copyTo(inverse, mask, depths)
+        self.sunlight[y0:y1, x0:x1][mask > 0] = sheet.light
 
-    def _sample(
-        self,
-        o: Vector,
-        u: Vector,
-        v: Vector,
-        quad: Vector,
-        texture: Texture,
-        share: tuple[float, float],
-        box: tuple[int, int, int, int],
-    ) -> Any:
+    def _reduced(self, texture: Texture, quad: Vector, share: tuple[float, float]) -> Pixels:
+        """Return the reduction of a texture that has about one texel per pixel on a piece of its surface."""
         height, width = texture.pixels.shape[:2]
-        scale = self.matrix[0, 0] / np.maximum(quad[:, 2], NEAR_M * 2)
-        # screen length of each side, foreshortening included, against the texels that fall on it
-        screen = quad[:, :2] * scale[:, None]
-        length_u = max(_length(screen[1] - screen[0]), _length(screen[2] - screen[3]), 1e-3)
-        length_v = max(_length(screen[3] - screen[0]), _length(screen[2] - screen[1]), 1e-3)
-        reduced = texture.level(_halvings(width * share[0] / length_u), _halvings(height * share[1] / length_v))
-        return self._warp(o, u, v, reduced, box)
+        screen = quad[:, :2] * (self.matrix[0, 0] / np.maximum(quad[:, 2:], NEAR_M * 2))
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = screen.tolist()
+        length_u = max(math.hypot(x1 - x0, y1 - y0), math.hypot(x2 - x3, y2 - y3), 1e-3)
+        length_v = max(math.hypot(x3 - x0, y3 - y0), math.hypot(x2 - x1, y2 - y1), 1e-3)
+        return texture.level(_halvings(width * share[0] / length_u), _halvings(height * share[1] / length_v))
 
-    def _warp(self, o: Vector, u: Vector, v: Vector, pixels: Pixels, box: tuple[int, int, int, int]) -> Any:
+    def _sample(self, sheet: _Sheet, pixels: Pixels, box: tuple[int, int, int, int]) -> Any:
+        """Return what the texture shows at every pixel of a box."""
         h, w = pixels.shape[:2]
         x0, y0, x1, y1 = box
-        screen_from_plane = self.matrix @ np.stack([u, v, o], axis=1)
-        texels_from_plane = np.array([[w, 0.0, -0.5], [0.0, h, -0.5], [0.0, 0.0, 1.0]])
-        texels_from_screen = texels_from_plane @ np.linalg.inv(screen_from_plane)
-        texels_from_screen[:, 2] += texels_from_screen[:, :2] @ (x0, y0)
-        solid = pixels.shape[2] == 3
+        texels_from_sheet = np.array([[w, 0.0, -0.5], [0.0, h, -0.5], [0.0, 0.0, 1.0]])
+        texels_from_box = texels_from_sheet @ sheet.sheet_from_pixels
+        texels_from_box[:, 2] += texels_from_box[:, :2] @ (x0, y0)
         return cv2.warpPerspective(
             pixels,
-            texels_from_screen,
-            (int(x1 - x0), int(y1 - y0)),
+            texels_from_box,
+            (x1 - x0, y1 - y0),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE if solid else cv2.BORDER_CONSTANT,
+            borderMode=cv2.BORDER_REPLICATE if pixels.shape[2] == 3 else cv2.BORDER_CONSTANT,
         )
 
 
-def _length(vector: Vector) -> float:
-    return float(np.hypot(vector[0], vector[1]))
+def _pieces(sheet: _Sheet) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+    """Cut a surface into spans (of u, of v) whose depth varies little: each takes its own reduction of the texture."""
+    o, u, v = float(sheet.o[2]), float(sheet.u[2]), float(sheet.v[2])
+    corners = (o, o + u, o + v, o + u + v)
+    near, far = max(min(corners), NEAR_M), max(max(corners), NEAR_M)
+    whole = (0.0, 1.0)
+    count = min(6, math.ceil(math.log(far / near) / math.log(1.8))) if max(abs(u), abs(v)) > 0.5 else 1
+    if count <= 1:
+        yield whole, whole
+        return
+    along_u = abs(u) >= abs(v)
+    step = u if along_u else v
+    cuts = sorted((near * (far / near) ** (i / count) - o) / step for i in range(1, count))
+    cuts = [0.0, *(min(max(cut, 0.0), 1.0) for cut in cuts), 1.0]
+    for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+        if high - low > 1e-6:
+            yield ((low, high), whole) if along_u else (whole, (low, high))
+
+
+def _corners(sheet: _Sheet, span_u: tuple[float, float], span_v: tuple[float, float]) -> Vector:
+    """Return the corners (4, 3) of a part of a surface."""
+    weights = np.array([(1.0, a, b) for a, b in zip((*span_u, *span_u[::-1]), np.repeat(span_v, 2), strict=True)])
+    return np.asarray(weights @ np.stack([sheet.o, sheet.u, sheet.v]))
 
 
 def _halvings(texels_per_pixel: float) -> int:
-    return max(0, int(np.floor(np.log2(max(texels_per_pixel, 1e-6)) + 0.4)))
+    return max(0, math.floor(math.log2(max(texels_per_pixel, 1e-6)) + 0.4))
 
 
 def _clip_near(quad: Vector) -> Vector:

@@ -78,14 +78,17 @@ def build_scenery(quarter: Quarter, props: Props, texels: float) -> Scenery:
 def _add_ground(scene: Scene, quarter: Quarter, street: Street, texels: float) -> None:
     """Lay carriageway, kerbs and pavements between the corners, in one sheet seen from above."""
     start, length = street.width_m / 2, street.length_m - street.width_m
+    apron = 0.6  # the pavement goes on where houses stand back
+    breadth = street.width_m + 2 * apron
+    pavement = street.pavement_m + apron
 
     def paint() -> Pixels:
         rng = generator(quarter.seed, "ground", street.name)
-        canvas = Canvas(length, street.width_m, texels, ASPHALT)
+        canvas = Canvas(length, breadth, texels, ASPHALT)
         grey = shift(ASPHALT, value=float(rng.uniform(0.85, 1.2)))
         canvas.rgba[..., :3] = materials.asphalt(rng, *canvas.size, texels, grey)
         for _ in range(int(length / 14)):
-            x, z = float(rng.uniform(0, length)), float(rng.uniform(3, street.width_m - 3))
+            x, z = float(rng.uniform(0, length)), float(rng.uniform(3, breadth - 3))
             canvas.shade(
                 x,
                 z,
@@ -94,26 +97,26 @@ def _add_ground(scene: Scene, quarter: Quarter, street: Street, texels: float) -
                 float(rng.uniform(0.75, 0.92)),
             )
         stone = ((172, 166, 156), (156, 150, 148), (178, 160, 142))[int(rng.integers(3))]
-        for z in (0.0, street.width_m - street.pavement_m):
-            view = canvas.window(0, z, length, z + street.pavement_m)
+        for z in (0.0, breadth - pavement):
+            view = canvas.window(0, z, length, z + pavement)
             view[..., :3] = materials.slabs(rng, *view.shape[:2], texels, stone)
-        for z in (street.pavement_m, street.width_m - street.pavement_m):
+        for z in (pavement, breadth - pavement):
             canvas.rectangle(0, z - 0.12, length, z + 0.06, (198, 194, 186))
-        middle = street.width_m / 2
+        middle = breadth / 2
         for x in np.arange(1.0, length, 6.0):
             canvas.rectangle(float(x), middle - 0.07, float(x) + 3.0, middle + 0.07, MARKING)
         if rng.random() < 0.75:
             crossing = float(rng.uniform(6, length - 10))
-            for z in np.arange(street.pavement_m + 0.4, street.width_m - street.pavement_m - 0.4, 1.0):
+            for z in np.arange(pavement + 0.4, breadth - pavement - 0.4, 1.0):
                 canvas.rectangle(crossing, float(z), crossing + 3.0, float(z) + 0.5, MARKING)
         for _ in range(5):
-            x, z = float(rng.uniform(0, length)), float(rng.uniform(3.5, street.width_m - 3.5))
+            x, z = float(rng.uniform(0, length)), float(rng.uniform(3.5, breadth - 3.5))
             canvas.ellipse(x, z, 0.33, 0.33, (58, 56, 56))
         return np.ascontiguousarray(canvas.rgba[..., :3])
 
     along = np.append(street.direction, 0.0) * length
-    across = np.append(street.left, 0.0) * street.width_m
-    scene.add(ground_point(street, start, street.width_m / 2), along, -across, Texture(paint))
+    across = np.append(street.left, 0.0) * breadth
+    scene.add(ground_point(street, start, breadth / 2), along, -across, Texture(paint))
 
 
 def _add_wide_ground(scene: Scene, quarter: Quarter) -> None:
@@ -227,7 +230,7 @@ def _add_furniture(scenery: Scenery, quarter: Quarter, street: Street, props: Pr
         x = street.margin_m + float(rng.uniform(2, 8))
         while street.trees_m and x < street.length_m - street.margin_m:
             if rng.random() < 0.75:
-                size = float(rng.uniform(0.65, 0.95))
+                size = float(rng.uniform(0.6, 0.85))
                 tree = props.trees[kind if rng.random() < 0.7 else int(rng.integers(len(props.trees)))]
                 foot = ground_point(street, x, side * kerb)
                 scenery.uprights.append(Upright(foot, (5 * size, 7 * size), tree))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -48,17 +49,17 @@ class Street:
     pavement_m: float
     trees_m: float
 
-    @property
+    @cached_property
     def length_m(self) -> float:
         """From corner to corner."""
         return float(np.linalg.norm(self.end - self.start))
 
-    @property
+    @cached_property
     def direction(self) -> Vector:
         """(2,) unit vector along the street."""
         return np.asarray((self.end - self.start) / self.length_m)
 
-    @property
+    @cached_property
     def left(self) -> Vector:
         """(2,) unit vector to the left of it."""
         return np.array([-self.direction[1], self.direction[0]])
@@ -227,7 +228,7 @@ def _row(
         rest = length - x
         width = rest if rest < 11.0 else float(rng.uniform(5.0, min(13.0, rest - 5.0)))
         corner = np.append(left, 0.0) + x * along
-        if not after_gap and 16.0 < rest and rng.random() < 0.16:
+        if not after_gap and rest > 16.0 and rng.random() < 0.16:
             width = float(rng.uniform(2.5, 6.0))
             kind = ("fence", "wall", "hedge", "open")[int(rng.integers(4))]
             gaps.append(Gap(corner, along, outwards, width, kind, int(rng.integers(2**31))))  # type: ignore[arg-type]
