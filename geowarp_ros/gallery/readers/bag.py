@@ -135,22 +135,35 @@ class _Recording:
 def _scan(reader: Any, image_topic: str, fix_topic: str) -> _Recording:
     found = _Recording()
     connections = [c for c in reader.connections if c.topic in (image_topic, fix_topic)]
-    try:
-        for connection, recorded_ns, raw in reader.messages(connections):
-            message = reader.deserialize(raw, connection.msgtype)
-            stamp_ns = headerstamp_ns(message) or recorded_ns
-            if connection.topic == image_topic:
-                found.images.append((stamp_ns, recorded_ns))
-            elif message.status.status >= 0 and _is_position(message.latitude, message.longitude):
-                found.fixes.append((stamp, message.latitude, message.longitude, message.altitude))
-            else:
-                found.void_fixes += 1
-    except Exception as error:  # rosbags has no exception of its own for every kind of damage
-        found.broken = f"{type(error).__name__}: {error}".splitlines()[0]
+    for topic, recorded_ns, message in _until_broken(reader, connections, found):
+        stamp = header_stamp_ns(message) or recorded_ns
+        if topic == image_topic:
+            found.images.append((stamp, recorded_ns))
+        elif message.status.status >= 0 and _is_position(message.latitude, message.longitude):
+            found.fixes.append((stamp, message.latitude, message.longitude, message.altitude))
+        else:
+            found.void_fixes += 1
     return found
 
 
-def headerstamp_ns(message: Any) -> int:
+def _until_broken(
+    reader: Any, connections: Sequence[Any], recording: _Recording
+) -> Iterator[tuple[str, int, Any]]:
+    """Yield (topic, time of recording, message); damage ends it and is noted."""
+    messages = reader.messages(connections)
+    while True:
+        try:
+            connection, recorded_ns, raw = next(messages)
+            message = reader.deserialize(raw, connection.msgtype)
+        except StopIteration:
+            return
+        except Exception as error:  # rosbags has no exception of its own for every kind of damage
+            recording.broken = f"{type(error).__name__}: {error}".splitlines()[0]
+            return
+        yield connection.topic, recorded_ns, message
+
+
+def header_stamp_ns(message: Any) -> int:
     """Return the stamp of a message's header; 0 where nobody set it."""
     return int(message.header.stamp.sec) * _NS + int(message.header.stamp.nanosec)
 
@@ -186,7 +199,7 @@ class _Track:
         enu = [*self.east_north_m(stamp), self._at(stamp, self._up_m)]
         latitude, longitude, _ = self._frame.to_geodetic(enu)
         altitude = self._at(stamp, self._altitude_m)
-        return Place(name, float(latitude), float(longitude), altitude_m=altitude, stamp=stamp)
+        return Place(name, float(latitude), float(longitude), altitude_m=altitude, stamp_ns=stamp)
 
     def _at(self, stamp: int, values: NDArray[np.float64]) -> float:
         return float(np.interp((stamp - self._start_ns) / _NS, self._time_s, values))
@@ -232,7 +245,7 @@ class RecordedImages:
             self._position_ns = time_ns
             if time_ns > recorded_ns:
                 break
-            if time_ns == recorded_ns and (headerstamp_ns(message) or time_ns) == stamp_ns:
+            if time_ns == recorded_ns and (header_stamp_ns(message) or time_ns) == stamp:
                 return message
         self._messages = None
         return None
