@@ -144,7 +144,9 @@ class TrackingConfig(Section):
     kidnap_probability: float = Field(
         0.001, gt=0.0, lt=1.0, description="Probability per image of having been carried anywhere."
     )
-    forget_after_s: float = Field(30.0, gt=0.0, description="Time without an image that ends a track, in s.")
+    forget_after_s: float = Field(
+        30.0, gt=0.0, le=3600.0, description="Time without an image that ends a track, in s."
+    )
 
 
 class LocalizerConfig(Section):

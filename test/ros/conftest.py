@@ -1,0 +1,156 @@
+"""A real ROS 2 graph on loopback, in a domain of this session's own, and the other end of the line."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image, NavSatFix
+from std_srvs.srv import SetBool, Trigger
+
+from geowarp_ros.ros.loopback import loopback_environment, own_domain_id
+
+PATIENCE_S = 60.0
+"""How long a test waits before it fails; nothing passes by waiting."""
+
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+}
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait for a condition of the graph, for which rclpy has no event."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
+        time.sleep(0.01)
+    return result
+
+
+class Robot:
+    """What stands around the localizer on a robot: a camera, a consumer of fixes, an operator."""
+
+    def __init__(self, name: str = "robot") -> None:
+        self.node = Node(name)
+        self.fixes: queue.Queue[NavSatFix] = queue.Queue()
+        self.poses: queue.Queue[PoseWithCovarianceStamped] = queue.Queue()
+        self.diagnostics: queue.Queue[DiagnosticArray] = queue.Queue()
+        self.raw = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
+        self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos_profile_sensor_data)
+        self.node.create_subscription(NavSatFix, "/geowarp_localizer/fix", self.fixes.put, 50)
+        self.node.create_subscription(PoseWithCovarianceStamped, "/geowarp_localizer/pose", self.poses.put, 50)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.put, 50)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join(PATIENCE_S)
+        self.node.destroy_node()
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(timeout_sec=PATIENCE_S), f"no service {name}"
+        future, done = client.call_async(request), threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        assert done.wait(PATIENCE_S), f"{name} does not answer"
+        self.node.destroy_client(client)
+        return future.result()
+
+    def trigger(self, name: str) -> Any:
+        return self.call(Trigger, f"/geowarp_localizer/{name}", Trigger.Request())
+
+    def pause(self, paused: bool) -> Any:
+        return self.call(SetBool, "/geowarp_localizer/pause", SetBool.Request(data=paused))
+
+    def state(self) -> str:
+        answer = self.call(GetState, "/geowarp_localizer/get_state", GetState.Request())
+        return str(answer.current_state.label)
+
+    def change(self, transition: str) -> bool:
+        request = ChangeState.Request(transition=Transition(id=TRANSITIONS[transition]))
+        return bool(self.call(ChangeState, "/geowarp_localizer/change_state", request).success)
+
+    def set(self, **parameters: Any) -> str:
+        """Set parameters as one (``__`` for a dot); returns the reason of a refusal, empty when they are set."""
+        values = [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]
+        request = SetParametersAtomically.Request(parameters=[value.to_parameter_msg() for value in values])
+        name = "/geowarp_localizer/set_parameters_atomically"
+        result = self.call(SetParametersAtomically, name, request).result
+        assert result.successful == (not result.reason)
+        return str(result.reason)
+
+    def describe(self, *names: str) -> list[Any]:
+        request = DescribeParameters.Request(names=list(names))
+        name = "/geowarp_localizer/describe_parameters"
+        return list(self.call(DescribeParameters, name, request).descriptors)
+
+    def show(self, message: Any) -> None:
+        """Publish a camera message, once the localizer listens."""
+        publisher = self.raw if isinstance(message, Image) else self.compressed
+        until(publisher.get_subscription_count, "the localizer to subscribe")
+        publisher.publish(message)
+
+    def fix(self) -> NavSatFix:
+        return self.fixes.get(timeout=PATIENCE_S)
+
+    def diagnosis(self, wanted: Callable[[dict[str, Any]], bool] = lambda parts: True) -> dict[str, Any]:
+        """Return the first diagnostics that are as wanted, by subcomponent."""
+        while True:
+            array = self.diagnostics.get(timeout=PATIENCE_S)
+            parts = {status.name.split(": ")[1]: status for status in array.status}
+            parts["stamp"] = array.header.stamp
+            if wanted(parts):
+                return parts
+
+
+def values(status: Any) -> dict[str, str]:
+    return {item.key: item.value for item in status.values}
+
+
+def image_message(pixels: Any, stamp_s: float = 1.0, frame_id: str = "camera", encoding: str = "rgb8") -> Image:
+    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
+    message.step = pixels.strides[0]
+    message.data = pixels.tobytes()
+    message.header.frame_id = frame_id
+    message.header.stamp.sec, message.header.stamp.nanosec = int(stamp_s), round(stamp_s % 1 * 1e9)
+    return message
+
+
+def seconds(stamp: Any) -> float:
+    return float(stamp.sec + stamp.nanosec * 1e-9)
+
+
+@pytest.fixture(scope="session")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    os.environ.update(loopback_environment(own_domain_id()))  # the processes that tests start inherit it
+    os.environ.update(ROS_LOG_DIR=str(tmp_path_factory.mktemp("ros_log")), OMP_NUM_THREADS="1")
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def pixels() -> Any:
+    return np.random.default_rng(5).integers(0, 255, (48, 64, 3), np.uint8)

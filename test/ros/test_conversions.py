@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from sensor_msgs.msg import CompressedImage, NavSatFix
+
+from geowarp_ros.errors import ImageError
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.ros.conversions import (
+    frame_from_message,
+    header,
+    is_unsupported,
+    known_altitude,
+    navsatfix_from_answer,
+    pose_from_fix,
+    stamp_ns,
+)
+from geowarp_ros.types import Fix, NoFix
+from test.ros.conftest import image_message
+
+DATUM = LocalFrame(50.0, 8.0, 100.0)
+FIX = Fix(50.001, 8.0, 130.0, np.diag([4.0, 9.0, 16.0]), 0.8, stamp_ns=1_500_000_001, frame_id="camera")
+
+
+def test_stamps_make_the_round_trip_to_the_nanosecond() -> None:
+    stamp = 1_763_912_345_999_999_999
+    assert stamp_ns(header(stamp, "camera").stamp) == stamp
+
+
+def test_image_message_becomes_a_frame() -> None:
+    pixels = np.arange(32 * 24 * 3, dtype=np.uint8).reshape(24, 32, 3)
+    frame = frame_from_message(image_message(pixels, stamp_s=1.5, frame_id="front", encoding="bgr8"))
+    assert np.array_equal(frame.image, pixels[..., ::-1])
+    assert (frame.stamp_ns, frame.frame_id) == (1_500_000_000, "front")
+
+
+def test_compressed_message_becomes_a_frame() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    frame = frame_from_message(CompressedImage(format="bgr8; png compressed bgr8", data=data))
+    assert np.array_equal(frame.image, pixels[..., ::-1])
+
+
+def test_an_unsupported_encoding_is_told_from_bad_bytes() -> None:
+    message = image_message(np.zeros((24, 32, 3), np.uint8), encoding="32FC1")
+    with pytest.raises(ImageError) as error:
+        frame_from_message(message)
+    assert is_unsupported(error.value)
+    message.encoding, message.data = "rgb8", message.data[:7]
+    with pytest.raises(ImageError) as error:
+        frame_from_message(message)
+    assert not is_unsupported(error.value)
+
+
+def test_cv_bridge_gets_a_second_try_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CvBridge:
+        def imgmsg_to_cv2(self, message: object, encoding: str) -> object:
+            if message.encoding == "32FC1":  # type: ignore[attr-defined]
+                raise TypeError("no colour")
+            return np.full((24, 32, 3), 7 if encoding == "rgb8" else 0, np.uint8)
+
+    module = types.ModuleType("cv_bridge")
+    module.CvBridge = CvBridge  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cv_bridge", module)
+    message = image_message(np.zeros((36, 32), np.uint8), encoding="nv24")
+    assert frame_from_message(message).image[0, 0].tolist() == [7, 7, 7]
+    message.encoding = "32FC1"
+    with pytest.raises(ImageError, match=r"'32FC1' is not supported.*cv_bridge: no colour"):
+        frame_from_message(message)
+
+
+@pytest.mark.parametrize("answer", [FIX, NoFix("disagreement", stamp_ns=1_500_000_001, frame_id="camera")])
+def test_every_message_on_fix_obeys_the_consumers_rules(answer: Fix | NoFix) -> None:
+    message = navsatfix_from_answer(answer, DATUM)
+    assert message.status.status == (0 if isinstance(answer, Fix) else -1)  # never -2, which is taken for a fix
+    assert message.status.service == 0
+    assert np.isfinite([message.latitude, message.longitude, message.altitude]).all()
+    assert message.position_covariance_type == NavSatFix.COVARIANCE_TYPE_APPROXIMATED
+    assert (np.linalg.eigvalsh(message.position_covariance.reshape(3, 3)) > 0).all()
+    assert message.header.frame_id == "camera"
+    assert stamp_ns(message.header.stamp) == 1_500_000_001
+    assert navsatfix_from_answer(answer, DATUM, frame_id="base_link").header.frame_id == "base_link"
+
+
+def test_pose_by_hand() -> None:
+    pose = pose_from_fix(FIX, DATUM, "map", altitude=130.0).pose
+    # one degree of latitude at 50° is 111 229 m (WGS84), so a thousandth is 111.23 m; 30 m above the datum
+    assert pose.pose.position.x == pytest.approx(0.0, abs=1e-6)
+    assert pose.pose.position.y == pytest.approx(111.23, abs=0.01)
+    assert pose.pose.position.z == pytest.approx(30.0, abs=0.01)
+    diagonal = np.diag(pose.covariance.reshape(6, 6))
+    assert diagonal.tolist() == [4.0, 9.0, 16.0, 1e6, 1e6, 1e6]
+
+
+def test_altitude_is_known_by_its_variance() -> None:
+    assert known_altitude(FIX, vertical_std_m=1000.0) == 130.0
+    assert known_altitude(replace(FIX, covariance=np.diag([4.0, 9.0, 1e6])), vertical_std_m=1000.0) is None
+    assert known_altitude(replace(FIX, altitude_m=float("nan")), vertical_std_m=1000.0) is None

@@ -1,0 +1,408 @@
+"""The node with a scripted localizer: what it publishes, counts, refuses and forgets."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, NavSatFix
+
+from geowarp_ros.errors import ConfigError, GalleryError, ModelError
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.ros.node import LocalizerNode
+from geowarp_ros.types import Candidate, Fix, Frame, NoFix, Place
+from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until, values
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
+
+DATUM = LocalFrame(55.71, 13.19, 30.0)
+PLACE = Place("a.jpg", 55.71, 13.19)
+COVARIANCE = np.array([[9.0, 1.0, 0.0], [1.0, 16.0, 0.0], [0.0, 0.0, 1e6]])
+FIX = Fix(
+    55.7109, 13.1902, 0.0, COVARIANCE, 0.9, (Candidate(0, PLACE, 0.1, score=7.0),), timing_ms={"describe": 3.0}
+)
+
+
+class ScriptedGallery:
+    frame, places, model_fingerprint = DATUM, (PLACE,), "f00d"
+
+    def image(self, index: int, /) -> Any:
+        return np.full((48, 64, 3), 10 * index, np.uint8)
+
+
+class ScriptedLocalizer:
+    """Answers as told; ``gate`` holds it, ``frames`` is what it was shown."""
+
+    gallery = ScriptedGallery()
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.tracker = self
+
+    def reset(self) -> None:
+        self.script.tracks += 1
+
+    def localize(self, frame: Frame) -> Fix | NoFix:
+        self.script.frames.append(frame)
+        self.script.begun.set()
+        assert self.script.gate.wait(PATIENCE_S)
+        if self.script.error:
+            raise self.script.error
+        return replace(self.script.answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
+
+    def reconfigured(self, config: Any) -> ScriptedLocalizer:
+        if config.rerank.method == "none":
+            raise ModelError("rerank.method = 'none': not with this script")
+        self.script.configs.append(config)
+        return ScriptedLocalizer(self.script)
+
+
+class Script:
+    def __init__(self) -> None:
+        self.answer: Fix | NoFix = FIX
+        self.error: Exception | None = None
+        self.opening_error: Exception | None = None
+        self.frames: list[Frame] = []
+        self.configs: list[Any] = []
+        self.tracks = 0
+        self.gate, self.begun = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def open(self, config: Any) -> ScriptedLocalizer:
+        self.configs.append(config)
+        if self.opening_error:
+            raise self.opening_error
+        return ScriptedLocalizer(self)
+
+
+@pytest.fixture
+def robot(graph: None) -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def start(script: Script, robot: Robot) -> Iterator[Callable[..., LocalizerNode]]:
+    executor = MultiThreadedExecutor(3)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    nodes: list[LocalizerNode] = []
+
+    def begin(given: dict[str, Any] | None = None, **options: Any) -> LocalizerNode:
+        overrides = [Parameter(name, value=value) for name, value in ({"gallery": "g"} | (given or {})).items()]
+        node = LocalizerNode(script.open, parameter_overrides=overrides, **options)
+        nodes.append(node)
+        executor.add_node(node)
+        if not thread.is_alive():
+            thread.start()
+        return node
+
+    yield begin
+    script.gate.set()
+    for node in nodes:
+        node.halt(PATIENCE_S)
+    executor.shutdown()
+    for node in nodes:
+        node.destroy_node()
+
+
+def test_a_fix_obeys_every_rule_of_its_consumers(start: Any, robot: Robot, pixels: Any) -> None:
+    start()
+    robot.show(image_message(pixels, stamp_s=12.25, frame_id="front_camera"))
+    fix = robot.fix()
+    assert (fix.status.status, fix.status.service) == (0, 0)
+    assert (fix.latitude, fix.longitude, fix.altitude) == (55.7109, 13.1902, 0.0)
+    assert fix.position_covariance_type == NavSatFix.COVARIANCE_TYPE_APPROXIMATED
+    assert np.array_equal(fix.position_covariance.reshape(3, 3), COVARIANCE)
+    assert fix.header.frame_id == "front_camera"
+    assert seconds(fix.header.stamp) == 12.25
+    (info,) = robot.node.get_publishers_info_by_topic("/geowarp_localizer/fix")
+    assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    assert info.qos_profile.durability == DurabilityPolicy.VOLATILE
+
+
+def test_the_pose_lies_in_the_map_frame_about_the_datum(start: Any, robot: Robot, pixels: Any) -> None:
+    start()
+    robot.show(image_message(pixels, stamp_s=12.25))
+    pose = robot.poses.get(timeout=PATIENCE_S)
+    assert (pose.header.frame_id, seconds(pose.header.stamp)) == ("map", 12.25)
+    # by hand: 0.0009° of latitude are 100.2 m at 55.7°, 0.0002° of longitude 12.6 m
+    assert pose.pose.pose.position.x == pytest.approx(12.56, abs=0.1)
+    assert pose.pose.pose.position.y == pytest.approx(100.2, abs=0.2)
+    assert pose.pose.pose.position.z == 0.0  # the gallery has no altitude
+    q = pose.pose.pose.orientation
+    assert (q.x, q.y, q.z, q.w) == (0.0, 0.0, 0.0, 1.0)
+    covariance = pose.pose.covariance.reshape(6, 6)
+    assert np.array_equal(covariance[:3, :3], COVARIANCE)
+    assert np.array_equal(covariance[3:, 3:], np.eye(3) * 1e6)
+    assert not covariance[:3, 3:].any()
+
+
+def test_no_fix_weighs_nothing_and_leads_nobody(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+    script.answer = NoFix("low_confidence", "0.1 of 0.5", candidates=FIX.candidates)
+    start()
+    robot.show(image_message(pixels, stamp_s=3.5))
+    fix = robot.fix()
+    assert fix.status.status == -1
+    assert (fix.latitude, fix.longitude, fix.altitude) == (55.71, 13.19, 30.0)  # the datum, not the candidate
+    assert fix.position_covariance_type == NavSatFix.COVARIANCE_TYPE_APPROXIMATED
+    assert np.array_equal(fix.position_covariance.reshape(3, 3), np.eye(3) * 1e14)
+    assert (fix.header.frame_id, seconds(fix.header.stamp)) == ("camera", 3.5)
+    script.answer = FIX
+    robot.show(image_message(pixels, stamp_s=4.0))
+    assert robot.fix().status.status == 0
+    assert seconds(robot.poses.get(timeout=PATIENCE_S).header.stamp) == 4.0  # none came of the first image
+
+
+def test_altitude_nan_and_frame_by_parameter(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+    start({"altitude_nan": True, "frame_id": "base_link", "datum_latitude": 55.7, "datum_longitude": 13.1})
+    robot.show(image_message(pixels))
+    fix = robot.fix()
+    assert math.isnan(fix.altitude)
+    assert fix.header.frame_id == "base_link"
+    assert robot.poses.get(timeout=PATIENCE_S).pose.pose.position.y == pytest.approx(1217.5, abs=5)
+    script.answer = replace(FIX, altitude_m=42.0, covariance=np.eye(3))  # known: its variance says so
+    robot.show(image_message(pixels, stamp_s=2.0))
+    assert robot.fix().altitude == 42.0
+
+
+def test_only_the_latest_frame_is_kept_while_busy(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+    script.gate.clear()
+    node = start()
+    robot.show(image_message(pixels, stamp_s=1.0))
+    assert script.begun.wait(PATIENCE_S)
+    for number in range(2, 7):
+        robot.show(image_message(pixels, stamp_s=float(number)))
+        until(lambda count=number: node.statistics.snapshot().received == count, "the image to arrive")
+    script.gate.set()
+    assert [seconds(robot.fix().header.stamp) for _ in range(2)] == [1.0, 6.0]
+    counts = node.statistics.snapshot()
+    assert (counts.received, counts.dropped) == (6, 4)
+    assert [frame.stamp_ns for frame in script.frames] == [10**9, 6 * 10**9]
+
+
+def test_bad_frames_are_counted_by_reason_and_the_node_lives(
+    start: Any, robot: Robot, pixels: Any, script: Script
+) -> None:
+    node = start()
+    robot.show(image_message(pixels, encoding="32FC1"))
+    short = image_message(pixels, stamp_s=1.1)
+    short.data = short.data[:100]
+    until(lambda: node.statistics.snapshot().bad == {"encoding": 1}, "the first to be counted")
+    robot.show(short)
+    parts = robot.diagnosis(lambda parts: "bad: data" in values(parts["input"]))
+    assert parts["input"].level == DiagnosticStatus.WARN
+    assert "100 bytes" in parts["input"].message
+    script.error = ZeroDivisionError("surprise")
+    robot.show(image_message(pixels, stamp_s=1.2))
+    parts = robot.diagnosis(lambda parts: "bad: internal error" in values(parts["input"]))
+    assert values(parts["input"])["bad"] == "3"
+    assert "ZeroDivisionError: surprise" in parts["input"].message
+    script.error = None
+    robot.show(image_message(pixels, stamp_s=1.3))
+    assert seconds(robot.fix().header.stamp) == pytest.approx(1.3)
+
+
+def test_diagnostics_say_how_it_goes(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+    start({"input_timeout_s": 0.5})
+    silent = robot.diagnosis(lambda parts: parts["input"].message.startswith("no image for"))
+    assert silent["input"].level == DiagnosticStatus.WARN
+    assert silent["localization"].name == "geowarp_localizer: localization"  # REP 107
+    gallery = values(silent["gallery"])
+    assert (gallery["gallery"], gallery["places"], gallery["model fingerprint"]) == ("g", "1", "f00d")
+    script.answer = NoFix("disagreement", "they spread")
+    robot.show(image_message(pixels))
+    lost = robot.diagnosis(lambda parts: values(parts["localization"])["no fixes"] == "1")
+    assert lost["localization"].level == DiagnosticStatus.WARN
+    assert lost["localization"].message == "no fix, disagreement: they spread"
+    assert values(lost["localization"])["no fixes: disagreement"] == "1"
+    script.answer = FIX
+    robot.show(image_message(pixels, stamp_s=1.1))
+    found = values(robot.diagnosis(lambda parts: values(parts["localization"])["fixes"] == "1")["localization"])
+    assert (found["describe p50 (ms)"], found["describe p95 (ms)"]) == ("3.0", "3.0")
+    assert float(found["total p50 (ms)"]) > 0
+    assert found["state"] == "active"
+
+
+def test_a_bag_that_loops_begins_anew(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+    node = start()
+    robot.show(image_message(pixels, stamp_s=100.0))
+    robot.fix()
+    script.gate.clear()
+    script.begun.clear()
+    robot.show(image_message(pixels, stamp_s=101.0))
+    assert script.begun.wait(PATIENCE_S)
+    robot.show(image_message(pixels, stamp_s=50.0))
+    until(lambda: node.statistics.snapshot().resets == 1, "the jump to be seen")
+    script.gate.set()
+    assert seconds(robot.fix().header.stamp) == 50.0  # the answer from before the jump is let go
+    assert script.tracks == 1
+    robot.show(image_message(pixels, stamp_s=49.9))  # out of order by a little: no jump
+    assert seconds(robot.fix().header.stamp) == pytest.approx(49.9)
+    assert node.statistics.snapshot().resets == 1
+
+
+def test_sim_time_stamps_what_is_published_and_its_jumps_reset(start: Any, robot: Robot, pixels: Any) -> None:
+    start({"use_sim_time": True})
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    until(clock.get_subscription_count, "the node to follow /clock")
+    tick = Clock()
+    tick.clock.sec = 5000
+    clock.publish(tick)
+    robot.diagnosis(lambda parts: parts["stamp"].sec == 5000)
+    tick.clock.sec = 4000
+    clock.publish(tick)
+    parts = robot.diagnosis(lambda parts: parts["stamp"].sec == 4000)
+    assert values(parts["localization"])["resets"] == "1"
+
+
+def test_match_images_are_rendered_while_someone_looks(
+    start: Any, robot: Robot, pixels: Any, script: Script
+) -> None:
+    start()
+    robot.show(image_message(pixels))
+    robot.fix()
+    seen: list[Any] = []
+    arrived = threading.Event()
+    robot.node.create_subscription(
+        CompressedImage,
+        "/geowarp_localizer/match_image/compressed",
+        lambda message: (seen.append(message), arrived.set()),
+        10,
+    )
+    until(lambda: robot.node.count_publishers("/geowarp_localizer/match_image/compressed"), "the topic")
+    stamp = 2.0
+    while not arrived.wait(0.05):  # the node learns of the subscription in its own time
+        robot.show(image_message(pixels, stamp_s=stamp))
+        robot.fix()
+        stamp += 0.1
+        assert stamp < 100
+    picture = cv2.imdecode(np.frombuffer(seen[0].data, np.uint8), cv2.IMREAD_COLOR)
+    assert seen[0].format == "jpeg"
+    assert picture.shape == (28 + 240, 2 * 320, 3)
+
+
+def test_lifecycle_stops_frees_and_begins_again(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+    node = start({"autostart": False})
+    assert robot.state() == "unconfigured"
+    assert robot.set(image_transport="compressed") == ""
+    assert robot.change("configure")
+    assert "before configure" in robot.set(image_transport="raw")
+    assert robot.raw.get_subscription_count() == robot.compressed.get_subscription_count() == 0
+    assert robot.change("activate")
+    encoded = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    message = CompressedImage(header=image_message(pixels).header, format="png", data=encoded)
+    robot.show(message)
+    robot.fix()
+    assert np.array_equal(script.frames[0].image, pixels)
+    assert robot.change("deactivate")
+    until(lambda: not robot.compressed.get_subscription_count(), "the subscription to go")
+    assert robot.change("cleanup")
+    until(lambda: not robot.node.count_publishers("/geowarp_localizer/fix"), "the publishers to go")
+    assert node.state == "unconfigured"
+    assert robot.set(image_transport="raw") == ""
+    assert robot.change("configure")
+    assert robot.change("activate")
+    robot.show(image_message(pixels, stamp_s=9.0))
+    assert seconds(robot.fix().header.stamp) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(GalleryError("g: no such gallery"), "g: no such gallery"), (KeyError("x"), "KeyError")]
+)
+def test_a_failed_configure_is_said_and_can_be_tried_again(
+    start: Any, robot: Robot, script: Script, error: Exception, said: str
+) -> None:
+    start({"autostart": False})
+    script.opening_error = error
+    assert not robot.change("configure")
+    assert robot.state() == "unconfigured"
+    parts = robot.diagnosis(lambda parts: parts["localization"].level == DiagnosticStatus.ERROR)
+    assert said in parts["localization"].message
+    script.opening_error = None
+    assert robot.change("configure")
+    robot.diagnosis(lambda parts: parts["localization"].level == DiagnosticStatus.OK)
+
+
+def test_autostart_gives_up_when_it_cannot_configure(start: Any, script: Script) -> None:
+    script.opening_error = GalleryError("g: no such gallery")
+    gave_up = threading.Event()
+    start(give_up=gave_up.set)
+    assert gave_up.wait(PATIENCE_S)
+
+
+def test_parameters_change_while_running_as_a_whole(start: Any, robot: Robot, script: Script, pixels: Any) -> None:
+    start()
+    until(lambda: robot.state() == "active", "activation")
+    assert robot.set(position__cluster_radius_m=30, retrieval__candidates=7) == ""  # 30 for a double
+    config = script.configs[-1]
+    assert (config.position.cluster_radius_m, config.retrieval.candidates) == (30.0, 7)
+    assert "out of range" in robot.set(retrieval__candidates=0).lower()
+    refused = robot.set(position__cluster_radius_m=0.0, frame_id="base_link")
+    assert "position.cluster_radius_m = 0.0: input should be greater than 0" in refused
+    assert "not with this script" in robot.set(rerank__method="none")
+    assert "'vlad'" in robot.set(rerank__method="vlad")
+    assert "before configure" in robot.set(model="other.safetensors")
+    assert "autostart" in robot.set(autostart=False)
+    robot.show(image_message(pixels))
+    assert robot.fix().header.frame_id == "camera"  # nothing of a refused set was taken
+    assert script.configs[-1] == config
+
+
+def test_services_localize_pause_reset_reload(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+    node = start()
+    until(lambda: robot.state() == "active", "activation")
+    answer = robot.trigger("localize")
+    assert not answer.success
+    assert json.loads(answer.message)["reason"] == "no_image"
+    assert robot.pause(True).message == "paused"
+    robot.show(image_message(pixels, stamp_s=7.0))
+    until(lambda: node.statistics.snapshot().dropped == 1, "the image to arrive")
+    answer = robot.trigger("localize")
+    said = json.loads(answer.message)
+    assert answer.success
+    assert (said["status"], said["latitude"], said["stamp_ns"]) == ("fix", 55.7109, 7 * 10**9)
+    assert robot.pause(False).message == "active"
+    assert robot.trigger("reset").success
+    assert not robot.trigger("localize").success  # the image is forgotten
+    assert robot.fixes.empty()
+    script.opening_error = GalleryError("other: no such gallery")
+    assert robot.set(gallery="other") == ""
+    refused = robot.trigger("reload_gallery")
+    assert (refused.success, refused.message) == (False, "the old gallery stays: other: no such gallery")
+    script.opening_error = None
+    assert json.loads(robot.trigger("reload_gallery").message)["gallery"] == "other"
+    robot.show(image_message(pixels, stamp_s=8.0))
+    assert seconds(robot.fix().header.stamp) == 8.0
+
+
+def test_qos_overrides_are_taken_and_unknown_ones_refused(start: Any, robot: Robot, pixels: Any) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'qos_overrides\./image\.subscription\.depth'"):
+        start({"qos_overrides./imag.subscription.depth": 1})
+    start({"qos_overrides./image.subscription.reliability": "reliable"})
+    (info,) = until(lambda: robot.node.get_subscriptions_info_by_topic("/image"), "the subscription")
+    assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_an_impossible_qos_override_fails_the_transition(start: Any, robot: Robot) -> None:
+    start({"autostart": False, "qos_overrides./geowarp_localizer/fix.publisher.reliability": "relyable"})
+    assert not robot.change("configure")
+    parts = robot.diagnosis(lambda parts: parts["localization"].level == DiagnosticStatus.ERROR)
+    assert "relyable" in parts["localization"].message
