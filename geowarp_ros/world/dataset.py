@@ -22,6 +22,7 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Image
 from geowarp_ros.world.config import WorldConfig
+from geowarp_ros.world.drive import record_drive
 from geowarp_ros.world.passes import Shot, shots
 from geowarp_ros.world.world import World
 
@@ -173,6 +174,9 @@ def _write_positions(path: Path, planned: list[Shot], frame: LocalFrame) -> None
 
 def _write_drives(world: World, folder: Path, progress: Progress) -> None:
     """Write the bags that the configuration asks for."""
+    for wanted, name in ((world.config.drive, "drive"), (world.config.gallery_drive, "gallery_drive")):
+        if wanted and world.config.streets:
+            record_drive(world, folder / name, gallery=name == "gallery_drive", progress=progress)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
