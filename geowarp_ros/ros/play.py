@@ -1,0 +1,162 @@
+"""Replays bags onto a ROS 2 graph and records fixes from it, where there is no ``ros2 bag``."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
+
+from geowarp_ros.errors import SourceError
+from geowarp_ros.gallery.readers.bag_files import BagFiles
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.ros.conversions import header, stamp_ns
+
+NAVSATFIX = "sensor_msgs/msg/NavSatFix"
+
+
+def play(
+    node: Node,
+    bag: Path,
+    topics: Mapping[str, str],
+    *,
+    rate: float = 1.0,
+    clock: bool = False,
+    patience_s: float = 30.0,
+    progress: Progress = silent,
+) -> dict[int, float]:
+    """Publish a bag's messages as they were recorded: same bytes, same stamps, same distances in time.
+
+    Begins when each topic has a subscriber: what is published before discovery has finished is lost. Publishes
+    reliably, which serves every kind of subscriber.
+
+    Args:
+        node: Publishes; it need not spin.
+        bag: ROS 2 or ROS 1.
+        topics: Recorded topic -> topic to publish on.
+        rate: Of the recorded speed.
+        clock: Publish /clock, too, for nodes with ``use_sim_time``.
+        patience_s: How long to wait for subscribers.
+        progress: Shows how far it is.
+
+    Returns:
+        Header stamp of each message in nanoseconds -> when it was published, by ``time.monotonic``.
+
+    Raises:
+        SourceError: The bag has no such topic, or nobody subscribes.
+    """
+    with BagFiles(bag).reader() as reader:
+        connections = [connection for connection in reader.connections if connection.topic in topics]
+        if missing := set(topics) - {connection.topic for connection in connections}:
+            there = ", ".join(sorted(connection.topic for connection in reader.connections))
+            raise SourceError(f"{bag}: no topic {', '.join(sorted(missing))}; it has {there}")
+        publishers = {
+            connection.topic: node.create_publisher(
+                message_class(connection.msgtype), topics[connection.topic], 10
+            )
+            for connection in connections
+        }
+        ticks = node.create_publisher(Clock, "/clock", 10) if clock else None
+        try:
+            for topic, publisher in publishers.items():
+                _await_subscriber(publisher, topics[topic], patience_s)
+            messages = reader.messages(connections=connections)
+            total = sum(connection.msgcount for connection in connections)
+            published: dict[int, float] = {}
+            pace = _Pace(rate)
+            for connection, recorded_ns, data in progress(messages, total, "replay"):
+                message = reader.deserialize(data, connection.msgtype)
+                raw = data if reader.is2 else reader.typestore.ros1_to_cdr(data, connection.msgtype)
+                pace.wait_until(recorded_ns)
+                if ticks is not None:
+                    ticks.publish(Clock(clock=header(recorded_ns, "").stamp))
+                published[stamp_ns(message.header.stamp)] = time.monotonic()
+                publishers[connection.topic].publish(bytes(raw))
+            return published
+        finally:
+            for publisher in (*publishers.values(), ticks):
+                if publisher is not None:
+                    node.destroy_publisher(publisher)
+
+
+class Recorder:
+    """Writes the fixes of one topic into an mcap bag, as they come over the wire.
+
+    Attributes:
+        arrived: Header stamp of each fix in nanoseconds -> when it came, by ``time.monotonic``.
+    """
+
+    def __init__(self, node: Node, topic: str, bag: Path) -> None:
+        self.arrived: dict[int, float] = {}
+        self._node = node
+        self._topic = topic
+        self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._types = get_typestore(Stores.ROS2_JAZZY)
+        self._news = threading.Condition()
+        self._subscription: Any = None
+
+    def __enter__(self) -> Recorder:
+        """Open the bag and subscribe; the node's executor must spin."""
+        self._writer.open()
+        self._connection = self._writer.add_connection(self._topic, NAVSATFIX, typestore=self._types)
+        self._subscription = self._node.create_subscription(
+            message_class(NAVSATFIX), self._topic, self._record, 50, raw=True
+        )
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Unsubscribe and close the bag."""
+        self._node.destroy_subscription(self._subscription)
+        with self._news:
+            self._writer.close()
+
+    def wait_quiet(self, quiet_s: float) -> None:
+        """Return when no fix has come for ``quiet_s``: the last image is answered or was dropped."""
+        with self._news:
+            while self._news.wait(quiet_s):
+                pass
+
+    def _record(self, data: bytes) -> None:
+        at_s = time.monotonic()
+        message = self._types.deserialize_cdr(data, NAVSATFIX)
+        with self._news:
+            self.arrived[stamp_ns(message.header.stamp)] = at_s
+            self._writer.write(self._connection, time.time_ns(), data)
+            self._news.notify()
+
+
+class _Pace:
+    """Holds messages back to their distances in time as recorded, divided by a rate."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._first: tuple[int, float] | None = None
+
+    def wait_until(self, recorded_ns: int) -> None:
+        if self._first is None:
+            self._first = recorded_ns, time.monotonic()
+        start_ns, start_s = self._first
+        late_s = start_s + (recorded_ns - start_ns) * 1e-9 / self._rate - time.monotonic()
+        if late_s > 0:
+            time.sleep(late_s)
+
+
+def message_class(name: str) -> Any:
+    """Return rclpy's class of ``package/msg/Name``."""
+    package, _, kind = name.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), kind)
+
+
+def _await_subscriber(publisher: Any, topic: str, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not publisher.get_subscription_count():
+        if time.monotonic() > deadline:
+            raise SourceError(f"{topic}: nobody has subscribed for {patience_s:g} s")
+        time.sleep(0.02)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.node import Node
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, NavSatFix
+
+from geowarp_ros.errors import SourceError
+from geowarp_ros.ros.play import Recorder, play
+from test.ros.conftest import Robot, image_message, seconds, until
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
+
+STAMPS_S = (100.0, 100.1, 100.2)
+
+
+@pytest.fixture
+def drive(tmp_path: Path, pixels: Any) -> Path:
+    types = get_typestore(Stores.ROS2_JAZZY)
+    image, head, stamp = (
+        types.types[f"{name}"]
+        for name in ("sensor_msgs/msg/Image", "std_msgs/msg/Header", "builtin_interfaces/msg/Time")
+    )
+    with Writer(tmp_path / "drive", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/camera/image_raw", "sensor_msgs/msg/Image", typestore=types)
+        for at in STAMPS_S:
+            header = head(stamp(int(at), round(at % 1 * 1e9)), "camera")
+            message = image(header, 48, 64, "rgb8", 0, 192, pixels.reshape(-1))
+            writer.write(connection, round(at * 1e9), types.serialize_cdr(message, "sensor_msgs/msg/Image"))
+    return tmp_path / "drive"
+
+
+@pytest.fixture
+def player(graph: None) -> Iterator[Node]:
+    node = Node("player")
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def robot(graph: None) -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+def test_nothing_is_lost_and_stamps_are_kept(drive: Path, player: Node, robot: Robot, pixels: Any) -> None:
+    seen: list[Image] = []
+    ticks: list[Clock] = []
+    robot.node.create_subscription(Image, "/cam", seen.append, 10)
+    robot.node.create_subscription(Clock, "/clock", ticks.append, 10)
+    shown: list[int] = []
+
+    def progress(items: Any, total: int, label: str) -> Any:
+        shown.append(total)
+        return items
+
+    published = play(player, drive, {"/camera/image_raw": "/cam"}, rate=2.0, clock=True, progress=progress)
+    until(lambda: len(seen) == 3, "the images")
+    assert [seconds(message.header.stamp) for message in seen] == pytest.approx(STAMPS_S)
+    assert all(np.array_equal(np.asarray(message.data), pixels.reshape(-1)) for message in seen)
+    assert [round(stamp / 1e9, 1) for stamp in published] == list(STAMPS_S)
+    times = list(published.values())
+    assert times[-1] - times[0] >= 0.099  # 0.2 s at twice the speed; later is the machine's business
+    assert shown == [3]
+    assert all(tick.clock.sec == 100 for tick in ticks)
+
+
+def test_what_cannot_be_played_is_refused(drive: Path, player: Node) -> None:
+    with pytest.raises(SourceError, match=r"no topic /nope; it has /camera/image_raw"):
+        play(player, drive, {"/nope": "/cam"})
+    with pytest.raises(SourceError, match=r"/cam_without_listener: nobody has subscribed for 0\.1 s"):
+        play(player, drive, {"/camera/image_raw": "/cam_without_listener"}, patience_s=0.1)
+
+
+def test_recorded_fixes_read_back(tmp_path: Path, robot: Robot) -> None:
+    with Recorder(robot.node, "/loc/fix", tmp_path / "fixes") as recorder:
+        publisher = robot.node.create_publisher(NavSatFix, "/loc/fix", 10)
+        until(publisher.get_subscription_count, "the recorder")
+        for at in STAMPS_S:
+            fix = NavSatFix(latitude=at, longitude=8.0)
+            fix.header = image_message(np.zeros((1, 1, 3), np.uint8), at).header
+            publisher.publish(fix)
+        until(lambda: len(recorder.arrived) == 3, "the fixes")
+        recorder.wait_quiet(0.01)
+    with AnyReader([tmp_path / "fixes"]) as reader:
+        fixes = [reader.deserialize(data, connection.msgtype) for connection, _, data in reader.messages()]
+    assert [fix.latitude for fix in fixes] == list(STAMPS_S)
+    assert [round(stamp / 1e9, 1) for stamp in recorder.arrived] == list(STAMPS_S)
