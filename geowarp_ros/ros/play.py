@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def play(
             messages = reader.messages(connections=connections)
             total = sum(connection.msgcount for connection in connections)
             published: dict[int, float] = {}
-            pace = _Pace(rate)
+            pace = Pace(rate)
             for connection, recorded_ns, data in progress(messages, total, "replay"):
                 message = reader.deserialize(data, connection.msgtype)
                 raw = data if reader.is2 else reader.typestore.ros1_to_cdr(data, connection.msgtype)
@@ -132,20 +132,26 @@ class Recorder:
             self._news.notify()
 
 
-class _Pace:
-    """Holds messages back to their distances in time as recorded, divided by a rate."""
+class Pace:
+    """Holds messages back to their distances in time as recorded, divided by ``rate``."""
 
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
+    def __init__(
+        self,
+        rate: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rate, self._clock, self._sleep = rate, clock, sleep
         self._first: tuple[int, float] | None = None
 
     def wait_until(self, recorded_ns: int) -> None:
+        """Sleep until a message that was recorded at ``recorded_ns`` is due; a late one does not delay the next."""
         if self._first is None:
-            self._first = recorded_ns, time.monotonic()
+            self._first = recorded_ns, self._clock()
         start_ns, start_s = self._first
-        late_s = start_s + (recorded_ns - start_ns) * 1e-9 / self._rate - time.monotonic()
-        if late_s > 0:
-            time.sleep(late_s)
+        early_s = start_s + (recorded_ns - start_ns) * 1e-9 / self._rate - self._clock()
+        if early_s > 0:
+            self._sleep(early_s)
 
 
 def message_class(name: str) -> Any:
