@@ -361,3 +361,7 @@ def main(args: list[str] | None = None) -> int:
     from geowarp_ros.ros.process import run
 
     return run(LocalizerNode, args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -145,7 +145,7 @@ class Pace:
         self._first: tuple[int, float] | None = None
 
     def wait_until(self, recorded_ns: int) -> None:
-        """Sleep until a message that was recorded at ``recorded_ns`` is due; a late one does not delay the next."""
+        """Sleep until a message that was recorded at ``recorded_ns`` is due; a late one delays no other."""
         if self._first is None:
             self._first = recorded_ns, self._clock()
         start_ns, start_s = self._first
