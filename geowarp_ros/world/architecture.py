@@ -1,30 +1,34 @@
 """What distinguishes one house from the next: the quarter's taste and each building's design.
 
-A quarter has a taste (a few wall colours, materials, window forms, roofs), so that its houses belong together; every
-house draws its own design from it. Some are twins of an earlier one, told apart by details alone, as in real streets.
+A quarter has a taste (a few wall colours, materials, window forms, roofs), so that its houses belong together;
+every house draws its own design from it. Some are twins of an earlier one, told apart by details alone, as in real
+streets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from geowarp_ros.world.materials import WALLS, Colour, shift
 
+T = TypeVar("T")
 WindowForm: TypeAlias = Literal["sash", "casement", "arched", "wide", "french", "round_top", "tall", "square"]
 GroundFloor: TypeAlias = Literal["home", "shop", "cafe", "arcade", "garage"]
 RoofForm: TypeAlias = Literal["flat", "eaves", "gable", "stepped", "mansard"]
 
 WALL_COLOURS: tuple[Colour, ...] = (
-    (233, 216, 180), (218, 176, 102), (196, 112, 82), (158, 78, 60), (222, 172, 160), (166, 184, 148), (164, 190, 208),
-    (236, 233, 224), (176, 170, 158), (226, 196, 96), (178, 212, 196), (100, 106, 116), (128, 64, 58), (204, 140, 96),
-    (122, 140, 170), (246, 226, 206), (140, 150, 120), (88, 74, 66), (214, 206, 190), (190, 94, 104),
+    (233, 216, 180), (218, 176, 102), (196, 112, 82), (158, 78, 60), (222, 172, 160), (166, 184, 148),
+    (164, 190, 208), (236, 233, 224), (176, 170, 158), (226, 196, 96), (178, 212, 196), (100, 106, 116),
+    (128, 64, 58), (204, 140, 96), (122, 140, 170), (246, 226, 206), (140, 150, 120), (88, 74, 66),
+    (214, 206, 190), (190, 94, 104),
 )  # fmt: skip
 ACCENTS: tuple[Colour, ...] = (
-    (30, 76, 58), (140, 30, 34), (28, 52, 96), (216, 164, 44), (66, 44, 32), (34, 38, 42), (20, 112, 122), (196, 88, 40),
-    (96, 54, 104), (232, 226, 214), (88, 120, 64), (182, 52, 92),
+    (30, 76, 58), (140, 30, 34), (28, 52, 96), (216, 164, 44), (66, 44, 32), (34, 38, 42), (20, 112, 122),
+    (196, 88, 40), (96, 54, 104), (232, 226, 214), (88, 120, 64), (182, 52, 92),
 )  # fmt: skip
 ROOF_COLOURS: tuple[Colour, ...] = (
     (160, 78, 54),
@@ -35,9 +39,10 @@ ROOF_COLOURS: tuple[Colour, ...] = (
     (98, 112, 108),
 )
 SHOP_NAMES = (
-    "BAKERY", "BOOKS", "FLORA", "CAFE ROMA", "OPTIK", "HOTEL", "PHARMACY", "Bistro", "Tailor", "CYCLES", "MUSIC", "Antiques",
-    "TEA & CO", "CINEMA", "Fish Bar", "GALLERY", "HAIR", "Toys", "WINES", "RADIO", "Noodles", "BANK", "POST", "Cheese",
-    "SHOES", "Pasta", "GRILL 21", "LAMPS", "DENTIST", "Bike Lab", "TAVERN", "Kiosk", "ATELIER", "Gelato", "TOOLS", "Librairie",
+    "BAKERY", "BOOKS", "FLORA", "CAFE ROMA", "OPTIK", "HOTEL", "PHARMACY", "Bistro", "Tailor", "CYCLES",
+    "MUSIC", "Antiques", "TEA & CO", "CINEMA", "Fish Bar", "GALLERY", "HAIR", "Toys", "WINES", "RADIO",
+    "Noodles", "BANK", "POST", "Cheese", "SHOES", "Pasta", "GRILL 21", "LAMPS", "DENTIST", "Bike Lab", "TAVERN",
+    "Kiosk", "ATELIER", "Gelato", "TOOLS", "Librairie",
 )  # fmt: skip
 WINDOW_SIZES: dict[WindowForm, tuple[float, float]] = {
     "sash": (1.05, 1.75),
@@ -134,7 +139,7 @@ class Design:
 def random_taste(rng: np.random.Generator) -> Taste:
     """Draw a quarter's taste."""
 
-    def some(options: tuple, count: int) -> tuple:  # type: ignore[type-arg]
+    def some(options: tuple[T, ...], count: int) -> tuple[T, ...]:
         return tuple(options[i] for i in rng.permutation(len(options))[:count])
 
     low = int(rng.integers(1, 3))
@@ -154,7 +159,7 @@ def random_taste(rng: np.random.Generator) -> Taste:
 def random_design(rng: np.random.Generator, taste: Taste, width_m: float) -> Design:
     """Draw a house of the given width."""
 
-    def one(options):  # type: ignore[no-untyped-def]
+    def one(options: Sequence[T]) -> T:
         return options[int(rng.integers(len(options)))]
 
     def chance(probability: float) -> bool:

@@ -9,10 +9,11 @@ import numpy as np
 from geowarp_ros.world.architecture import WINDOW_SIZES, Design
 from geowarp_ros.world.camera import Vector
 from geowarp_ros.world.canvas import Canvas, Pixels
-from geowarp_ros.world.facades import TYPEFACES, paint_front, paint_side, paint_window
+from geowarp_ros.world.facades import paint_front, paint_side
 from geowarp_ros.world.materials import Colour, roof_tiles, shift
 from geowarp_ros.world.randomness import generator
-from geowarp_ros.world.raster import Scene, Texture
+from geowarp_ros.world.street_level import TYPEFACES, paint_window
+from geowarp_ros.world.surfaces import Scene, Texture
 
 UP = np.array([0.0, 0.0, 1.0])
 DETAIL_REACH_M = 55.0
@@ -39,7 +40,7 @@ class Building:
     end_right: bool = False
 
     def at(self, x: float, depth: float, z: float) -> Vector:
-        """Return the ENU point ``x`` along the front, ``depth`` behind its plane (the setback included), ``z`` up."""
+        """Return the ENU point ``x`` along the front, ``depth`` behind it (the setback added), ``z`` up."""
         return np.asarray(self.corner + x * self.right - (depth + self.design.setback_m) * self.out + z * UP)
 
     @property
@@ -127,7 +128,7 @@ def _add_profile(
     colour: Colour,
     texels: float,
 ) -> None:
-    """Close a roof at both ends with its cross-section: (distance from the front, height above the eaves) corners."""
+    """Close a roof at both ends with its cross-section: (metres behind the front, above the eaves) corners."""
     design = building.design
 
     def paint() -> Pixels:

@@ -1,4 +1,4 @@
-"""A pinhole camera in the town and the homographies that planes induce between two of them.
+"""A pinhole camera in the town.
 
 Convention:
     World: metres, ENU (REP 103). Camera: x right, y down, z along the optical axis (REP 103's optical frame).
@@ -87,7 +87,7 @@ class Camera:
         local = (np.asarray(points, dtype=float) - self.position) @ self.camera_from_world.T
         pixels = local @ self.matrix.T
         depth = np.where(pixels[:, 2:] > 1e-6, pixels[:, 2:], np.nan)
-        return pixels[:, :2] / depth
+        return np.asarray(pixels[:, :2] / depth)
 
     def pixels_from_plane(self, origin: Vector, u: Vector, v: Vector) -> Vector:
         """Return the homography (3, 3) taking (a, b, 1) on the plane ``origin + a·u + b·v`` to pixels."""
@@ -99,17 +99,3 @@ class Camera:
         """(3, 3): pixel centres to -1..1 at the image's outer edges."""
         w, h = self.width_px, self.height_px
         return np.array([[2 / w, 0.0, 1 / w - 1], [0.0, 2 / h, 1 / h - 1], [0.0, 0.0, 1.0]])
-
-
-def plane_homography(query: Camera, place: Camera, origin: Vector, u: Vector, v: Vector) -> Vector:
-    """Return the homography ``p_from_q`` (3, 3) that a plane induces between two views, normalised coordinates."""
-    q_from_plane = query.normalised_from_pixels @ query.pixels_from_plane(origin, u, v)
-    p_from_plane = place.normalised_from_pixels @ place.pixels_from_plane(origin, u, v)
-    homography = p_from_plane @ np.linalg.inv(q_from_plane)
-    return np.asarray(homography / homography[2, 2])
-
-
-def transform(homography: Vector, points: Vector) -> Vector:
-    """Apply a homography (3, 3) to points (N, 2); returns (N, 2)."""
-    mapped = points @ homography[:, :2].T + homography[:, 2]
-    return np.asarray(mapped[:, :2] / mapped[:, 2:])

@@ -49,12 +49,12 @@ class Canvas:
         self.window(x0, z0, max(x1, x0 + thin), max(z1, z0 + thin))[:] = (*colour, 255)
 
     def paste(self, x0: float, z0: float, pixels: Pixels) -> None:
-        """Lay RGB or RGBA texels with their lower left corner at (x0, z0); transparent ones leave what is there."""
+        """Lay RGB or RGBA texels, lower left corner at (x0, z0); transparent ones leave what is there."""
         height, width = pixels.shape[:2]
         view = self.window(x0, z0, x0 + width / self.texels, z0 + height / self.texels)
         if view.size == 0:
             return
-        pixels = cv2.resize(pixels, (view.shape[1], view.shape[0]), interpolation=cv2.INTER_NEAREST)  # type: ignore[assignment]
+        pixels = cv2.resize(pixels, (view.shape[1], view.shape[0]), interpolation=cv2.INTER_NEAREST)
         if pixels.shape[2] == 3:
             view[..., :3], view[..., 3] = pixels, 255
         else:

@@ -1,14 +1,13 @@
 """Writes a world to disk: photographs, their positions, the map, the drives.
 
 The folder is made under a hidden name beside its final one and renamed when complete. A second run with the same
-parameters goes on where the first was interrupted; every photograph has its own generator, so the bytes are the same.
+parameters goes on where the first was interrupted; a photograph's bytes depend on nothing but its own seeds.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def write_world(
 
     Args:
         config: What to render.
-        output: Folder to make: images/, positions.csv, map.json, world.json and, on request, drive/, gallery_drive/.
+        output: Folder to make: images/, positions.csv, map.json, world.json; drive/, gallery_drive/ on request.
         overwrite: Replace a world that is there already; anything else that is not empty is always refused.
         progress: Shows how far it is.
 
@@ -49,8 +48,12 @@ def write_world(
         SourceError: ``output`` is taken, or cannot be written.
     """
     _check_output(output, overwrite)
-    description = {"format": "geowarp-world", "format_version": FORMAT_VERSION, "version": __version__}
-    description["config"] = config.model_dump()  # type: ignore[assignment]
+    description = {
+        "format": "geowarp-world",
+        "format_version": FORMAT_VERSION,
+        "version": __version__,
+        "config": config.model_dump(),
+    }
     partial = output.with_name(f".{output.name}.partial")
     try:
         _prepare(partial, description)
@@ -182,7 +185,7 @@ def _write_drives(world: World, folder: Path, progress: Progress) -> None:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def _rounded(point: Any) -> list[float]:

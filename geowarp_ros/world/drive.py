@@ -6,6 +6,7 @@ import heapq
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ class Route:
 def plan_route(streets: tuple[Street, ...], lateral_m: float) -> Route:
     """Return the way along consecutive streets of a quarter in the lane at ``lateral_m``, corners rounded."""
     corners = [streets[0].point(streets[0].margin_m, lateral_m)]
-    for before, after in zip(streets[:-1], streets[1:], strict=True):
+    for before, after in pairwise(streets):
         lanes = np.stack([before.left, after.left])
         levels = np.array([before.left @ before.start, after.left @ after.start]) + lateral_m
-        corners.append(np.linalg.solve(lanes, levels))
+        corners.append(np.asarray(np.linalg.solve(lanes, levels), dtype=float))
     last = streets[-1]
     corners.append(last.point(last.length_m - last.margin_m, lateral_m))
     window = round(CORNER_M / _STEP_M)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from geowarp_ros.world.camera import Vector
 from geowarp_ros.world.canvas import Canvas, Pixels
 from geowarp_ros.world.materials import Colour, shift
 from geowarp_ros.world.randomness import generator
-from geowarp_ros.world.raster import Scene, Texture
+from geowarp_ros.world.surfaces import Scene, Texture
 
 CAR_COLOURS: tuple[Colour, ...] = (
-    (196, 36, 40), (32, 66, 120), (236, 236, 232), (44, 46, 50), (150, 154, 158), (222, 172, 44), (40, 100, 84), (140, 182, 204),
+    (196, 36, 40), (32, 66, 120), (236, 236, 232), (44, 46, 50), (150, 154, 158), (222, 172, 44), (40, 100, 84),
+    (140, 182, 204),
 )  # fmt: skip
 GLASS: Colour = (62, 76, 88)
 # side elevations, front to the right: (x, z) from the rear bumper round over the roof to the front bumper
@@ -170,7 +172,7 @@ class CarModel:
         rear = Texture(_paint_end(colour, texels, (190, 30, 34)))
         front = Texture(_paint_end(colour, texels, (250, 244, 214)))
         self._sheets = []
-        for (x0, z0), (x1, z1) in zip(profile[:-1], profile[1:], strict=True):
+        for (x0, z0), (x1, z1) in pairwise(profile):
             steep = abs(z1 - z0) > 0.25 * abs(x1 - x0)
             sheet = glass if steep and min(z0, z1) > 0.7 else body
             self._sheets.append(rear if x1 == 0 else front if x0 > self.length_m - 0.2 else sheet)

@@ -1,6 +1,7 @@
 """What things are made of: seeded textures in metres, drawn at any fineness.
 
-Every function takes a generator, a size in texels, the texels per metre and an RGB colour, and returns (h, w, 3) uint8.
+Every function takes a generator, a size in texels, the texels per metre and an RGB colour; it returns (h, w, 3)
+uint8.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def shift(colour: Colour, hue: float = 0.0, saturation: float = 1.0, value: floa
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 3) -> Field:
-    """Return smooth noise (h, w), mean near 0, mostly within -1..1; the coarsest blobs are ``cell`` texels wide."""
+    """Return smooth noise (h, w) about 0, mostly within -1..1; the coarsest blobs are ``cell`` texels wide."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         size = max(1.0, cell / 2**octave)
@@ -38,7 +39,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cell: float, octave
 def tint(colour: Colour, lightness: Field) -> Pixels:
     """Return ``colour`` scaled per texel by 1 + lightness."""
     pixels = np.asarray(colour, np.float32) * (1 + lightness)[..., None]
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(pixels, 0, 255), dtype=np.uint8)
 
 
 def plaster(rng: np.random.Generator, height: int, width: int, texels: float, colour: Colour) -> Pixels:

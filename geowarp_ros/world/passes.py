@@ -56,7 +56,7 @@ def split_name(street: Street, kind: str) -> str:
 
 
 def gallery_pass(world: World, street: Street) -> Iterator[Shot]:
-    """Yield the gallery of a street: every few metres, forward and to both sides, from one drive in one weather."""
+    """Yield the gallery of a street: every few metres, forward and to both sides, one drive in one weather."""
     config = world.config
     rng = generator(config.seed, "gallery", street.name)
     weather = random_conditions(rng, "overcast" if rng.random() < 0.4 else "clear", config.occluders)

@@ -1,108 +1,28 @@
 """A small software renderer: textured parallelograms with a depth buffer.
 
 Every surface is a plane, so its texture reaches the screen by one homography and its inverse depth is an affine
-function of the pixel: both are exact. Surfaces are drawn near to far; what the depth buffer hides is never sampled.
-
-Convention:
-    A surface is ``origin + a·u + b·v``, 0 ≤ a, b ≤ 1; its texture's columns run along u, its rows along v.
-    Seen from its front, u points right and v down: the outward normal is v × u.
+function of the pixel: both are exact. Surfaces are drawn near to far; nothing is sampled that the buffer hides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.world.camera import Camera, Vector
+from geowarp_ros.world.surfaces import Pixels, Scene, Texture
 
 NEAR_M = 0.15
-Pixels = NDArray[np.uint8]
-
-
-class Texture:
-    """An image painted when first needed, and its reductions.
-
-    The reductions halve columns and rows independently (a ripmap): walls seen at a slant shrink along one axis only.
-    """
-
-    def __init__(self, paint: Callable[[], Pixels]) -> None:
-        self._paint = paint
-        self._levels: dict[tuple[int, int], Pixels] = {}
-
-    @property
-    def pixels(self) -> Pixels:
-        """(H, W, 3) RGB or (H, W, 4) with alpha, where 128 and more is solid."""
-        if (0, 0) not in self._levels:
-            self._levels[0, 0] = np.ascontiguousarray(self._paint())
-        return self._levels[0, 0]
-
-    def level(self, columns: int, rows: int) -> Pixels:
-        """Return the texture with its columns halved ``columns`` times and its rows ``rows`` times."""
-        height, width = self.pixels.shape[:2]
-        columns = min(columns, width.bit_length() - 1)
-        rows = min(rows, height.bit_length() - 1)
-        if (columns, rows) not in self._levels:
-            size = (max(1, width >> columns), max(1, height >> rows))
-            self._levels[columns, rows] = cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        return self._levels[columns, rows]
-
-
-@dataclass
-class Scene:
-    """A list of surfaces; arrays are made once it is complete."""
-
-    origins: list[Vector] = field(default_factory=list)
-    us: list[Vector] = field(default_factory=list)
-    vs: list[Vector] = field(default_factory=list)
-    textures: list[Texture] = field(default_factory=list)
-    two_sided: list[bool] = field(default_factory=list)
-    reach_m: list[float] = field(default_factory=list)
-    _arrays: tuple[Vector, Vector, Vector, NDArray[np.bool_], Vector] | None = None
-
-    def add(
-        self,
-        origin: Vector,
-        u: Vector,
-        v: Vector,
-        texture: Texture,
-        *,
-        two_sided: bool = False,
-        reach_m: float = 400.0,
-    ) -> None:
-        """Add a surface; it is left out where the camera is farther than ``reach_m`` (small things)."""
-        self.origins.append(origin)
-        self.us.append(u)
-        self.vs.append(v)
-        self.textures.append(texture)
-        self.two_sided.append(two_sided)
-        self.reach_m.append(reach_m)
-
-    def extend(self, other: Scene) -> None:
-        """Add all surfaces of another scene."""
-        for name in ("origins", "us", "vs", "textures", "two_sided", "reach_m"):
-            getattr(self, name).extend(getattr(other, name))
-
-    def arrays(self) -> tuple[Vector, Vector, Vector, NDArray[np.bool_], Vector]:
-        """Return origins, u, v (N, 3), two_sided (N,) and reach (N,)."""
-        if self._arrays is not None and len(self._arrays[0]) == len(self.origins):
-            return self._arrays
-        if not self.origins:
-            empty = np.zeros((0, 3))
-            return empty, empty, empty, np.zeros(0, bool), np.zeros(0)
-        self._arrays = (
-            np.array(self.origins),
-            np.array(self.us),
-            np.array(self.vs),
-            np.array(self.two_sided),
-            np.array(self.reach_m),
-        )
-        return self._arrays
+Box: TypeAlias = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels, the latter two outside."""
+Span: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +119,10 @@ class Raster:
         hidden = np.any([np.all(side, axis=1) for side in outside], axis=0)
         depth = np.maximum(z, NEAR_M) / self.matrix[0, 0]
         small = (np.ptp(x / depth, axis=1) < self.factor) | (np.ptp(y / depth, axis=1) < self.factor)
-        return ~(hidden | (small & (z.min(1) > NEAR_M)))
+        return np.asarray(~(hidden | (small & (z.min(1) > NEAR_M))))
 
-    def _outline(self, quad: Vector) -> tuple[tuple[int, int, int, int] | None, Vector]:
-        """Project a quad (4, 3); returns its box (x0, y0, x1, y1), None outside the view, and its corners in pixels."""
+    def _outline(self, quad: Vector) -> tuple[Box | None, Vector]:
+        """Project a quad (4, 3); returns its box, None outside the view, and its corners in pixels."""
         polygon = quad if min(quad[0, 2], quad[1, 2], quad[2, 2], quad[3, 2]) > NEAR_M else _clip_near(quad)
         if len(polygon) < 3:
             return None, polygon
@@ -213,13 +133,13 @@ class Raster:
         x1, y1 = min(int(right) + 2, self.width), min(int(bottom) + 2, self.height)
         return ((x0, y0, x1, y1) if x1 > x0 and y1 > y0 and right >= 0 and bottom >= 0 else None), pixels
 
-    def _inverse_depth_of(self, sheet: _Sheet, box: tuple[int, int, int, int]) -> NDArray[np.float32]:
+    def _inverse_depth_of(self, sheet: _Sheet, box: Box) -> NDArray[np.float32]:
         x0, y0, x1, y1 = box
         a, b, c = (np.float32(value) for value in sheet.depth_plane)
         result: NDArray[np.float32] = np.add.outer(b * self._rows[y0:y1] + c, a * self._columns[x0:x1])
         return result
 
-    def _draw_piece(self, sheet: _Sheet, span_u: tuple[float, float], span_v: tuple[float, float]) -> None:
+    def _draw_piece(self, sheet: _Sheet, span_u: Span, span_v: Span) -> None:
         quad = _corners(sheet, span_u, span_v)
         box, pixels = self._outline(quad)
         if box is None:
@@ -243,7 +163,7 @@ class Raster:
         cv2.copyTo(inverse, mask, depths)
         self.sunlight[y0:y1, x0:x1][mask > 0] = sheet.light
 
-    def _reduced(self, texture: Texture, quad: Vector, share: tuple[float, float]) -> Pixels:
+    def _reduced(self, texture: Texture, quad: Vector, share: Span) -> Pixels:
         """Return the reduction of a texture that has about one texel per pixel on a piece of its surface."""
         height, width = texture.pixels.shape[:2]
         screen = quad[:, :2] * (self.matrix[0, 0] / np.maximum(quad[:, 2:], NEAR_M * 2))
@@ -252,7 +172,7 @@ class Raster:
         length_v = max(math.hypot(x3 - x0, y3 - y0), math.hypot(x2 - x1, y2 - y1), 1e-3)
         return texture.level(_halvings(width * share[0] / length_u), _halvings(height * share[1] / length_v))
 
-    def _sample(self, sheet: _Sheet, pixels: Pixels, box: tuple[int, int, int, int]) -> Any:
+    def _sample(self, sheet: _Sheet, pixels: Pixels, box: Box) -> Any:
         """Return what the texture shows at every pixel of a box."""
         h, w = pixels.shape[:2]
         x0, y0, x1, y1 = box
@@ -268,8 +188,8 @@ class Raster:
         )
 
 
-def _pieces(sheet: _Sheet) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
-    """Cut a surface into spans (of u, of v) whose depth varies little: each takes its own reduction of the texture."""
+def _pieces(sheet: _Sheet) -> Iterator[tuple[Span, Span]]:
+    """Cut a surface into spans (of u, of v) of little depth: each has its own reduction of the texture."""
     o, u, v = float(sheet.o[2]), float(sheet.u[2]), float(sheet.v[2])
     corners = (o, o + u, o + v, o + u + v)
     near, far = max(min(corners), NEAR_M), max(max(corners), NEAR_M)
@@ -282,12 +202,12 @@ def _pieces(sheet: _Sheet) -> Iterator[tuple[tuple[float, float], tuple[float, f
     step = u if along_u else v
     cuts = sorted((near * (far / near) ** (i / count) - o) / step for i in range(1, count))
     cuts = [0.0, *(min(max(cut, 0.0), 1.0) for cut in cuts), 1.0]
-    for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+    for low, high in pairwise(cuts):
         if high - low > 1e-6:
             yield ((low, high), whole) if along_u else (whole, (low, high))
 
 
-def _corners(sheet: _Sheet, span_u: tuple[float, float], span_v: tuple[float, float]) -> Vector:
+def _corners(sheet: _Sheet, span_u: Span, span_v: Span) -> Vector:
     """Return the corners (4, 3) of a part of a surface."""
     weights = np.array([(1.0, a, b) for a, b in zip((*span_u, *span_u[::-1]), np.repeat(span_v, 2), strict=True)])
     return np.asarray(weights @ np.stack([sheet.o, sheet.u, sheet.v]))

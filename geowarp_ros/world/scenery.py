@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -12,8 +14,8 @@ from geowarp_ros.world.camera import Camera, Vector
 from geowarp_ros.world.canvas import Canvas, Pixels
 from geowarp_ros.world.materials import Colour, shift
 from geowarp_ros.world.randomness import generator
-from geowarp_ros.world.raster import Scene, Texture
 from geowarp_ros.world.shadows import Row, rows_of
+from geowarp_ros.world.surfaces import Scene, Texture
 from geowarp_ros.world.town import Gap, Quarter, Street, ground_point
 
 ASPHALT: Colour = (98, 98, 102)
@@ -45,8 +47,8 @@ class Props:
     """Textures that the whole town shares."""
 
     def __init__(self, seed: int, texels: float) -> None:
-        def sprites(paint, count: int, fineness: float) -> list[Texture]:  # type: ignore[no-untyped-def]
-            return [Texture(lambda s=s: paint(seed + 31 * s, fineness)) for s in range(count)]
+        def sprites(paint: Callable[[int, float], Pixels], count: int, fineness: float) -> list[Texture]:
+            return [Texture(partial(paint, seed + 31 * number, fineness)) for number in range(count)]
 
         self.trees = sprites(furniture.paint_tree, 14, texels * 0.6)
         self.lamps = sprites(furniture.paint_lamp, 6, texels)
@@ -99,7 +101,7 @@ def _add_ground(scene: Scene, quarter: Quarter, street: Street, texels: float) -
         stone = ((172, 166, 156), (156, 150, 148), (178, 160, 142))[int(rng.integers(3))]
         for z in (0.0, breadth - pavement):
             view = canvas.window(0, z, length, z + pavement)
-            view[..., :3] = materials.slabs(rng, *view.shape[:2], texels, stone)
+            view[..., :3] = materials.slabs(rng, view.shape[0], view.shape[1], texels, stone)
         for z in (pavement, breadth - pavement):
             canvas.rectangle(0, z - 0.12, length, z + 0.06, (198, 194, 186))
         middle = breadth / 2
@@ -212,7 +214,7 @@ def _add_skyline(scene: Scene, quarter: Quarter) -> None:
         out = np.array([np.cos(angle), np.sin(angle), 0.0])
         left = np.cross(UP, out)
         corner = np.append(quarter.centre, 0.0) + out * reach + left * 75.0 + UP * 40.0
-        scene.add(corner, -left * 150.0, -UP * 40.0, Texture(lambda i=index: paint(i)), two_sided=True)  # type: ignore[misc]
+        scene.add(corner, -left * 150.0, -UP * 40.0, Texture(partial(paint, index)), two_sided=True)
 
 
 def _add_furniture(scenery: Scenery, quarter: Quarter, street: Street, props: Props) -> None:

@@ -1,8 +1,8 @@
-"""The plan: quarters, each a block with four streets around it, the plots along them, and what stands on them.
+"""The plan: quarters, each a block with four streets around it, the plots along them, and the houses on those.
 
 Convention:
-    A quarter's corners run counter-clockwise; street ``i`` leads from corner ``i`` to corner ``i + 1``, so its block
-    lies on its left. ``along_m`` is measured on the centre line, ``lateral_m`` to the left of it (REP 103).
+    A quarter's corners run counter-clockwise; street ``i`` leads from corner ``i`` to ``i + 1``, so the block lies
+    on its left. ``along_m`` is measured on the centre line, ``lateral_m`` to the left of it (REP 103).
     Photographs are taken of quarters of one split only: no house is seen in two splits.
 """
 
@@ -22,6 +22,8 @@ from geowarp_ros.world.config import WorldConfig
 from geowarp_ros.world.randomness import generator
 
 Part: TypeAlias = Literal["test", "val", "train"]
+Barrier: TypeAlias = Literal["fence", "wall", "hedge", "open"]
+BARRIERS: tuple[Barrier, ...] = ("fence", "wall", "hedge", "open")
 SIDES = 4
 
 
@@ -96,7 +98,7 @@ class Gap:
     right: Vector
     out: Vector
     width_m: float
-    kind: Literal["fence", "wall", "hedge", "open"]
+    kind: Barrier
     seed: int
 
 
@@ -123,13 +125,14 @@ def lay_out(config: WorldConfig) -> tuple[Quarter, ...]:
     """Plan the whole town; the test quarters come first, so more training streets change none of them."""
     quarters: list[Quarter] = []
     pitch = 1.25 * config.street_length_m + 75.0
-    for part, count in (("test", config.streets), ("val", config.val_streets), ("train", config.train_streets)):
+    counts: dict[Part, int] = {"test": config.streets, "val": config.val_streets, "train": config.train_streets}
+    for part, count in counts.items():
         for number in range(-(-count // SIDES)):
             photographed = min(SIDES, count - number * SIDES)
             rng = generator(config.seed, "quarter", part, number)
             cell = _spiral(len(quarters))
             centre = (np.array(cell) + rng.uniform(-0.06, 0.06, 2)) * pitch
-            quarters.append(_quarter(config, part, len(quarters), number, photographed, centre, rng))  # type: ignore[arg-type]
+            quarters.append(_quarter(config, part, len(quarters), number, photographed, centre, rng))
     return tuple(quarters)
 
 
@@ -230,8 +233,8 @@ def _row(
         corner = np.append(left, 0.0) + x * along
         if not after_gap and rest > 16.0 and rng.random() < 0.16:
             width = float(rng.uniform(2.5, 6.0))
-            kind = ("fence", "wall", "hedge", "open")[int(rng.integers(4))]
-            gaps.append(Gap(corner, along, outwards, width, kind, int(rng.integers(2**31))))  # type: ignore[arg-type]
+            kind = BARRIERS[int(rng.integers(len(BARRIERS)))]
+            gaps.append(Gap(corner, along, outwards, width, kind, int(rng.integers(2**31))))
             after_gap = True
         else:
             design = _choose_design(rng, taste, width, designs)

@@ -1,7 +1,7 @@
 """Light, weather and the camera's own faults.
 
-Surfaces carry their albedo; here they are lit (ambient + sun × cosine × not in shadow), dimmed by fog with distance,
-put before a sky, and spoilt as a camera spoils them: exposure, white balance, vignette, noise, blur.
+Surfaces carry their albedo; here they are lit (ambient + sun × cosine × not in shadow), dimmed by fog with
+distance, put before a sky, and spoilt as a camera spoils them: exposure, white balance, vignette, noise, blur.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _sky_dome(weather: Weather, variant: int) -> Pixels:
     amount = np.clip((field - cover) * 1.8, 0, 1)[..., None] * 0.92
     light = 1 - 0.16 * np.clip(field, 0, 1)[..., None]
     sky = sky * (1 - amount) + np.array(CLOUDS[weather]) * light * amount
-    return np.clip(sky, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(sky, 0, 255), dtype=np.uint8)
 
 
 def paint_sky(camera: Camera, conditions: Conditions) -> Image:
@@ -158,8 +158,8 @@ def paint_sky(camera: Camera, conditions: Conditions) -> Image:
     elevation = np.arctan2(up, np.hypot(east, north)) / np.float32(math.pi / 2)
     columns = (azimuth % 1.0) * dome.shape[1]
     rows = np.clip((1 - elevation) * (dome.shape[0] - 1), 0, dome.shape[0] - 1)
-    sky = cv2.remap(dome, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    return np.asarray(cv2.resize(sky, (camera.width_px, camera.height_px)), dtype=np.uint8)
+    clouds = cv2.remap(dome, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return np.asarray(cv2.resize(clouds, (camera.width_px, camera.height_px)), dtype=np.uint8)
 
 
 def light_up(
@@ -197,7 +197,7 @@ def photograph(light: Floats, conditions: Conditions) -> Image:
     """Return what the camera makes of the light (H, W, 3): uint8."""
     height, width = light.shape[:2]
     balance = np.array([1 + 0.1 * conditions.warmth, 1.0, 1 - 0.1 * conditions.warmth], np.float32)
-    picture = light * (conditions.gain * balance)
+    picture: Floats = light * (conditions.gain * balance)
     picture = (picture - 118) * conditions.contrast + 118
     rng = generator(conditions.frame, "frame")
     if conditions.weather == "rain":
@@ -210,7 +210,7 @@ def photograph(light: Floats, conditions: Conditions) -> Image:
         dy, dx = rng.integers(0, 512, 2)
         grain = np.tile(tile[dy : dy + 512, dx : dx + 512], (*repeats, 1)) if max(repeats) > 1 else tile[dy:, dx:]
         picture = picture * _vignette(height, width) + conditions.noise * grain[:height, :width]
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture + 0.5, 0, 255), dtype=np.uint8)
 
 
 @lru_cache(maxsize=4)
@@ -223,7 +223,7 @@ def _vignette(height: int, width: int) -> Floats:
 def _rain(picture: Floats, rng: np.random.Generator) -> Floats:
     """Add slanting streaks."""
     height, width = picture.shape[:2]
-    veil = np.zeros((height, width), np.uint8)
+    veil: Pixels = np.zeros((height, width), np.uint8)
     length, slant = max(3, height // 16), float(rng.uniform(-0.3, 0.3))
     for x, y in rng.uniform((0, 0), (width, height), (width // 3, 2)):
         cv2.line(
@@ -234,6 +234,5 @@ def _rain(picture: Floats, rng: np.random.Generator) -> Floats:
             1,
             cv2.LINE_AA,
         )
-    amount = 0.22 * (veil.astype(np.float32) / 255)[..., None]
-    result: Floats = picture * (1 - amount) + 225 * amount
-    return result
+    amount = (veil.astype(np.float32) * np.float32(0.22 / 255))[..., None]
+    return np.asarray(picture * (1 - amount) + 225 * amount, np.float32)

@@ -10,12 +10,14 @@ import numpy as np
 
 from geowarp_ros.types import Image
 from geowarp_ros.world.buildings import Building
-from geowarp_ros.world.camera import Camera, Vector, plane_homography
+from geowarp_ros.world.camera import Camera, Vector
 from geowarp_ros.world.config import WorldConfig
+from geowarp_ros.world.correspondence import plane_homography, shared_quads
 from geowarp_ros.world.furniture import billboard
-from geowarp_ros.world.raster import Raster, Scene
+from geowarp_ros.world.raster import Raster
 from geowarp_ros.world.scenery import Props, Scenery, build_scenery, occluders
 from geowarp_ros.world.shadows import sunlit
+from geowarp_ros.world.surfaces import Scene
 from geowarp_ros.world.town import Quarter, Street, lay_out
 from geowarp_ros.world.weather import SUNSHINE, Conditions, light_up, paint_sky, photograph
 
@@ -86,7 +88,8 @@ class World:
         size = (camera.width_px, camera.height_px)
         albedo = _reduce(raster.colour, size)
         coverage = _reduce(np.where(raster.inverse_depth > 0, np.uint8(255), np.uint8(0)), size) / 255
-        depth = 1 / np.maximum(raster.inverse_depth[factor // 2 :: factor, factor // 2 :: factor], 1e-3)
+        middle = slice(factor // 2, None, factor)
+        depth = np.reciprocal(np.maximum(raster.inverse_depth[middle, middle], np.float32(1e-3)))
         sunlight = _reduce(raster.sunlight, size) / 255
         if max(SUNSHINE[conditions.weather]) > 0.2:
             sunlight = sunlight * sunlit(scenery.rows, camera, depth, conditions.sun)
@@ -112,6 +115,11 @@ class World:
     def facade_homography(self, query: Camera, place: Camera, building: Building) -> Vector:
         """Return ``p_from_q`` (3, 3), normalised coordinates, that the house's front induces between two views."""
         return plane_homography(query, place, *building.front)
+
+    def true_quads(self, query: Camera, place: Camera) -> tuple[Vector, Vector] | None:
+        """Return the quads (4, 2) of two views that see the same of the wall ahead of the query, or None."""
+        building = self.facade_ahead(query)
+        return shared_quads(query, place, *building.front) if building else None
 
     def _quarter_of(self, camera: Camera) -> Quarter:
         offsets = self._centres - camera.position[:2]
