@@ -69,14 +69,17 @@ def warp(image: Tensor, quad: Tensor) -> Tensor:
         (B, C, H, W).
     """
     height, width = image.shape[-2:]
+    # sixteen bits cannot place a sample: half a pixel off at 640 px, several at 1280
+    exact = torch.promote_types(image.dtype, torch.float32)
     quad = quad.to(torch.promote_types(quad.dtype, torch.float32))
     ys = (torch.arange(height, device=image.device, dtype=quad.dtype) * 2 + 1) / height - 1
     xs = (torch.arange(width, device=image.device, dtype=quad.dtype) * 2 + 1) / width - 1
     h = quad_from_frame(quad)[:, :, :, None, None]  # (B, 3, 3, 1, 1)
     # H (x, y, 1) as outer sums: no (H·W, 3) matrix of grid points is formed
     mapped = h[:, :, 0] * xs[None, None, None, :] + h[:, :, 1] * ys[None, None, :, None] + h[:, :, 2]
-    grid = (mapped[:, :2] / mapped[:, 2:]).permute(0, 2, 3, 1).to(image.dtype)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid = (mapped[:, :2] / mapped[:, 2:]).permute(0, 2, 3, 1).to(exact)
+    warped = F.grid_sample(image.to(exact), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return warped.to(image.dtype)
 
 
 def flip_quad(quad: Tensor) -> Tensor:

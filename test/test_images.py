@@ -1,0 +1,194 @@
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from geowarp_ros.errors import ImageError
+from geowarp_ros.images import check_image, decode_image, read_image, resize_shorter, to_tensor
+
+
+def gradient(height=48, width=64):
+    ys, xs = np.mgrid[0:height, 0:width]
+    return np.stack([xs * 255 // (width - 1), ys * 255 // (height - 1), (xs + ys) % 256], axis=2).astype(np.uint8)
+
+
+def encode(image, kind, mode=None, **options):
+    file = io.BytesIO()
+    picture = Pillow.fromarray(image)
+    (picture.convert(mode) if mode else picture).save(file, kind, **options)
+    return file.getvalue()
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+KINDS = {
+    "jpeg": encode(NOISE, "JPEG", quality=95),
+    "progressive jpeg": encode(NOISE, "JPEG", quality=95, progressive=True),
+    "png": encode(NOISE, "PNG"),
+}
+
+
+def test_lossless_files_come_back_exactly(tmp_path):
+    for kind in ("PNG", "BMP", "TIFF", "PPM"):
+        path = tmp_path / f"image.{kind.lower()}"
+        path.write_bytes(encode(gradient(), kind))
+        np.testing.assert_array_equal(read_image(path), gradient())
+
+
+def test_jpeg_is_what_opencv_decodes():
+    data = KINDS["jpeg"]
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert np.abs(decode_image(data, "a.jpg").astype(int) - image).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    # what each value says must be done to the stored pixels to see them upright (Exif 2.3, tag 0x0112)
+    upright = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, 1),
+    }[orientation]
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode_image(encode(gradient(), "PNG", exif=exif), "a.png"), upright(gradient()))
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+def test_sixteen_bits_become_eight(kind):
+    deep = gradient().astype(np.uint16) * 257
+    _, colour = cv2.imencode(kind, deep[:, :, ::-1])
+    np.testing.assert_array_equal(decode_image(colour.tobytes(), "deep"), gradient())
+    _, grey = cv2.imencode(kind, deep[:, :, 0])
+    np.testing.assert_array_equal(decode_image(grey.tobytes(), "deep"), np.repeat(gradient()[:, :, :1], 3, axis=2))
+
+
+def test_grey_cmyk_palette_and_alpha_become_rgb():
+    grey = gradient()[:, :, 0]
+    np.testing.assert_array_equal(decode_image(encode(grey, "PNG"), "grey"), np.repeat(grey[:, :, None], 3, 2))
+    alpha = np.dstack([gradient(), np.zeros((48, 64), np.uint8)])
+    np.testing.assert_array_equal(decode_image(encode(alpha, "PNG"), "alpha"), gradient())
+    cmyk = decode_image(encode(gradient(), "JPEG", "CMYK", quality=100), "cmyk")
+    assert np.abs(cmyk.astype(int) - gradient()).mean() < 3
+    assert decode_image(encode(gradient(), "PNG", "P"), "palette").shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.6, 0.9, 0.97])
+def test_a_truncated_file_is_refused_by_name(kind, part):
+    data = KINDS[kind]
+    with pytest.raises(ImageError, match=r"^street/7\.jpg: is (empty|truncated|no image)") as caught:
+        decode_image(data[: int(part * len(data))], "street/7.jpg")
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), st.floats(0, 1))
+def test_wherever_a_file_ends_no_pixel_is_made_up(kind, part):
+    data = KINDS[kind]
+    try:
+        image = decode_image(data[: round(part * len(data))], "cut")
+    except ImageError:
+        assert part < 1
+    else:
+        np.testing.assert_array_equal(image, decode_image(data, "whole"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 32), (32, 20_000), (16_000, 16_000), (60_000, 60_000)])
+def test_an_absurd_size_is_refused_from_the_header_alone(width, height):
+    data = b"\x89PNG\r\n\x1a\n"
+    for chunk in (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT"):
+        data += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    with pytest.raises(
+        ImageError, match=r"^wide\.png: (is \d+×\d+ px, expected at most 16384|has far more pixels)"
+    ):
+        decode_image(data, "wide.png")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_image_is_refused_without_a_warning_beside():
+    with pytest.raises(ImageError, match="expected at most"):
+        decode_image(encode(np.zeros((10_100, 10_100), bool), "PNG", bits=1), "large.png")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (15, 64, 3), (64, 15, 3)])
+def test_a_tiny_image_is_refused(shape):
+    with pytest.raises(ImageError, match=f"is {shape[1]}×{shape[0]} px, expected at least 16 px a side"):
+        decode_image(encode(np.zeros(shape, np.uint8), "PNG"), "tiny.png")
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    for data in (b"GIF89a" + bytes(64), b"%!PS-Adobe-3.0 EPSF-3.0\n", b"filename,latitude\n"):
+        with pytest.raises(ImageError, match=r"^x: is no image that can be decoded"):
+            decode_image(data, "x")
+    with pytest.raises(ImageError, match=r"absent\.jpg: cannot be read: No such file"):
+        read_image(tmp_path / "absent.jpg")
+    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+        read_image(tmp_path)
+    with pytest.raises(ImageError, match="floating-point"):
+        decode_image(encode(np.zeros((32, 32), np.float32), "TIFF"), "depth.tiff")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_a_damaged_file_gives_an_image_or_an_image_error(kind, draw):
+    damaged = bytearray(KINDS[kind])
+    for _ in range(draw.draw(st.integers(1, 4))):
+        damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
+    try:
+        image = decode_image(bytes(damaged), "damaged")
+    except ImageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert image.dtype == np.uint8 and image.shape[2] == 3
+
+
+def test_arrays_are_checked_like_files():
+    image = gradient()
+    assert check_image(image, "camera") is image
+    for wrong in (image[:, :, 0], image.astype(np.float32), np.zeros((48, 64, 4), np.uint8), image[:8]):
+        with pytest.raises(ImageError, match=r"^camera: is .*expected"):
+            check_image(wrong, "camera")
+
+
+def test_resize_takes_the_shorter_side_and_never_enlarges():
+    image = gradient(48, 64)
+    assert resize_shorter(image, 0) is image
+    assert resize_shorter(image, 48) is image
+    assert resize_shorter(image, 400) is image
+    np.testing.assert_array_equal(  # halving by area is the mean of 2×2 pixels
+        resize_shorter(image, 24),
+        np.round(image.reshape(24, 2, 32, 2, 3).mean(axis=(1, 3)) + 1e-6).astype(np.uint8),
+    )
+    assert resize_shorter(gradient(64, 48), 24).shape == (32, 24, 3)
+    assert resize_shorter(gradient(30, 301), 20).shape == (20, 201, 3)
+
+
+def test_to_tensor_normalises_by_hand_values():
+    image = np.zeros((16, 20, 3), np.uint8)
+    image[3, 5] = (255, 128, 0)
+    tensor = to_tensor(image)
+    assert tensor.shape == (1, 3, 16, 20)
+    assert tensor.is_contiguous()
+    expected = [(1 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (0 - 0.406) / 0.225]
+    np.testing.assert_allclose(tensor[0, :, 3, 5], expected, rtol=1e-6)
+    np.testing.assert_allclose(tensor[0, 0, 0, 0], -0.485 / 0.229, rtol=1e-6)
+    pair = to_tensor([image, gradient(16, 20)])
+    assert pair.shape == (2, 3, 16, 20)
+    assert (pair[0] == tensor[0]).all()
+
+
+def test_to_tensor_takes_read_only_and_mirrored_arrays():
+    image = gradient(16, 20)
+    image.setflags(write=False)
+    np.testing.assert_array_equal(to_tensor(image[:, ::-1]), to_tensor(image).flip(-1))
