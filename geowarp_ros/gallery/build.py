@@ -1,0 +1,255 @@
+"""Making a gallery, adding to it, removing from it. Whatever happens, the gallery that was there stays whole."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geowarp_ros.errors import GalleryError, SourceError, did_you_mean
+from geowarp_ros.gallery.filling import Filled, fill_segment
+from geowarp_ros.gallery.manifest import (
+    MANIFEST,
+    SEGMENTS,
+    Manifest,
+    StoredModel,
+    read_manifest,
+    write_manifest,
+    writing,
+)
+from geowarp_ros.gallery.readers import Skipped, Source
+from geowarp_ros.gallery.segment import forget_journal
+from geowarp_ros.gallery.store import Gallery, check_model
+from geowarp_ros.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from geowarp_ros.model.describer import Describer
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        gallery: Its folder.
+        images: In the gallery now.
+        added: Of them by this build, the resumed ones included.
+        resumed: Taken over from a run that was stopped.
+        skipped: What was left out, by the source and because it could not be read.
+        seconds: How long it took.
+    """
+
+    gallery: Path
+    images: int
+    added: int
+    resumed: int
+    skipped: tuple[Skipped, ...]
+    seconds: float
+
+
+def build_gallery(
+    source: Source,
+    describer: Describer,
+    output: Path,
+    *,
+    copy_images: bool = True,
+    batch_size: int = 16,
+    replace_existing: bool = False,
+    options: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+) -> BuildReport:
+    """Describe and store the images of ``source`` as a new gallery.
+
+    Stopped at any moment and started again with the same source and model, it goes on after its last batch.
+
+    Args:
+        source: As :func:`geowarp_ros.gallery.readers.read_source` returns it.
+        describer: The model.
+        output: The gallery's folder.
+        copy_images: Store the images at working resolution; False refers to the source's files.
+        batch_size: Images described at once.
+        replace_existing: Put the new gallery in the place of the one there, once it is complete.
+        options: How the source was read, kept for people.
+        progress: Shows the images described.
+
+    Raises:
+        SourceError: No image, or none that can be read.
+        GalleryError: There is a gallery already, another process writes there, or the disk refuses.
+        ModelError: The model makes descriptors that are not finite.
+    """
+    started = time.monotonic()
+    _check_output(output)
+    with writing(output):
+        here = read_manifest(output) if (output / MANIFEST).exists() else None
+        if here and not replace_existing:
+            raise GalleryError(
+                f"{output}: has a gallery of {here.images} images already;"
+                " add to it, replace it (--replace), or choose another folder"
+            )
+        filled = fill_segment(
+            source,
+            describer,
+            output,
+            [segment.name for segment in here.segments] if here else [],
+            copy_images=copy_images,
+            batch_size=batch_size,
+            options=options or {},
+            progress=progress,
+        )
+        model = StoredModel(
+            fingerprint=describer.fingerprint,
+            config=describer.model.config,
+            descriptor_dim=describer.model.descriptor_dim,
+            channels=describer.model.channels,
+        )
+        manifest = Manifest(created=_now(), modified=_now(), model=model, segments=(filled.segment,))
+        _commit(output, manifest)
+    return _report(manifest, filled, output, source, started)
+
+
+def add_to_gallery(
+    source: Source,
+    describer: Describer,
+    gallery: Path,
+    *,
+    prefix: str = "",
+    copy_images: bool = True,
+    batch_size: int = 16,
+    options: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+) -> BuildReport:
+    """Add the images of ``source`` to a gallery; those that are in it already are skipped.
+
+    Args:
+        source: As :func:`geowarp_ros.gallery.readers.read_source` returns it.
+        describer: The model that made the gallery.
+        gallery: Its folder.
+        prefix: Put before each name with a slash; two sources may use the same names.
+        copy_images: As in :func:`build_gallery`, likewise the rest.
+        batch_size: Images described at once.
+        options: How the source was read, kept for people.
+        progress: Shows the images described.
+
+    Raises:
+        GalleryError: Another model's gallery, or a name that is in it with another position; and as
+            :func:`build_gallery`.
+        SourceError: No new image, or none that can be read.
+    """
+    started = time.monotonic()
+    read_manifest(gallery)  # before the lock's file is made in what may be no gallery
+    with writing(gallery):
+        manifest = read_manifest(gallery)
+        check_model(gallery, manifest, describer.fingerprint)
+        new = _only_new(source, Gallery.open(gallery), prefix)
+        filled = fill_segment(
+            new,
+            describer,
+            gallery,
+            [segment.name for segment in manifest.segments],
+            copy_images=copy_images,
+            batch_size=batch_size,
+            options=options or {},
+            progress=progress,
+        )
+        segments = (*manifest.segments, filled.segment)
+        manifest = manifest.model_copy(update={"modified": _now(), "segments": segments})
+        _commit(gallery, manifest)
+    return _report(manifest, filled, gallery, new, started)
+
+
+def remove_from_gallery(gallery: Path, names: Sequence[str]) -> int:
+    """Remove images by name; returns how many are left.
+
+    The rest of the files stays as it is; a segment of which nothing is left is deleted.
+
+    Raises:
+        GalleryError: A name that is not in the gallery (nothing is removed then), and as :func:`build_gallery`.
+    """
+    read_manifest(gallery)
+    with writing(gallery):
+        manifest = read_manifest(gallery)
+        opened = Gallery.open(gallery)
+        there = {place.name for place in opened.places}
+        unknown = [name for name in names if name not in there]
+        if unknown:
+            raise GalleryError(
+                f"{gallery}: has no image {unknown[0]!r}{did_you_mean(unknown[0], there)};"
+                f" {len(unknown)} of {len(names)} names are not in it, nothing was removed"
+            )
+        segments = []
+        for segment, here in zip(manifest.segments, opened.names_by_segment, strict=True):
+            gone = set(names) & set(here)
+            if len(gone) < len(here):
+                removed = tuple(sorted({*segment.removed, *gone}))
+                segments.append(segment.model_copy(update={"removed": removed}))
+        _commit(gallery, manifest.model_copy(update={"modified": _now(), "segments": tuple(segments)}))
+    return len(there) - len(set(names))
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a folder that holds something else; a stopped build's folder has segments and no manifest."""
+    if output.exists() and not output.is_dir():
+        raise GalleryError(f"{output}: is a file, expected a folder for the gallery")
+    if not output.exists() or (output / MANIFEST).exists() or (output / SEGMENTS).exists():
+        return
+    for path in output.iterdir():
+        if not path.name.startswith("."):
+            raise GalleryError(
+                f"{output}: is no gallery and has {path.name!r} in it; expected a new or empty folder"
+            )
+
+
+def _only_new(source: Source, gallery: Gallery, prefix: str) -> Source:
+    there = {place.name: place for place in gallery.places}
+    images, skipped = [], list(source.skipped)
+    for image in source.images:
+        name = f"{prefix.rstrip('/')}/{image.place.name}" if prefix else image.place.name
+        place = replace(image.place, name=name)
+        known = there.get(name)
+        if known is None:
+            images.append(replace(image, place=place))
+        elif (known.latitude_deg, known.longitude_deg) == (place.latitude_deg, place.longitude_deg):
+            skipped.append(Skipped(name, "already in the gallery"))
+        else:
+            raise GalleryError(
+                f"{gallery.path}: has an image {name!r} at {known.latitude_deg:.7f}, {known.longitude_deg:.7f},"
+                f" and the new one is at {place.latitude_deg:.7f}, {place.longitude_deg:.7f};"
+                " remove the old one first, or give the new ones a prefix"
+            )
+    if not images:
+        raise SourceError(
+            f"{source.description}: nothing new for {gallery.path}: all its images are in it already"
+        )
+    return replace(source, images=tuple(images), skipped=tuple(skipped))
+
+
+def _commit(gallery: Path, manifest: Manifest) -> None:
+    """Put the manifest in place, then delete what it does not name."""
+    write_manifest(gallery, manifest)
+    named = {segment.name for segment in manifest.segments}
+    with suppress(OSError):  # what stays behind only costs room, and the next change deletes it
+        for path in (gallery / SEGMENTS).iterdir():
+            if path.name in named:
+                forget_journal(path)
+            else:
+                shutil.rmtree(path)
+
+
+def _report(manifest: Manifest, filled: Filled, gallery: Path, source: Source, started: float) -> BuildReport:
+    return BuildReport(
+        gallery=gallery,
+        images=manifest.images,
+        added=filled.segment.images,
+        resumed=filled.resumed,
+        skipped=(*source.skipped, *filled.skipped),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,170 @@
+"""``gallery.json``: the one file that says what a gallery is. It is replaced whole, so a gallery is always whole.
+
+A gallery is a folder::
+
+    gallery.json           format, model, segments with the checksums of their files, removed names
+    segments/0001/         written once, never changed
+        descriptors.npy        (N, D) float32
+        local_features.npy     (N, C, 15, 15) float16
+        places.csv             one row per image: position, and the image's file, size and checksum
+        images/000000.jpg …    at working resolution, unless referenced
+    segments/0002.partial/ being written, see :mod:`geowarp_ros.gallery.segment`
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from geowarp_ros import __version__
+from geowarp_ros.config import Section
+from geowarp_ros.errors import GalleryError
+from geowarp_ros.model.geowarp import ModelConfig
+
+FORMAT = "geowarp-gallery"
+FORMAT_VERSION = 1
+MANIFEST = "gallery.json"
+SEGMENTS = "segments"
+_LOCK = ".lock"
+
+
+class StoredFile(Section):
+    """One file of a segment."""
+
+    size: int = Field(ge=0, description="Bytes.")
+    blake2b: str = Field(description="Checksum, 32 hex digits.")
+
+
+class Segment(Section):
+    """A folder of images that were added together."""
+
+    name: str = Field(pattern=r"^\d{4,}$", description="Its folder under segments/.")
+    images: int = Field(ge=1, description="Rows, the removed ones included.")
+    image_bytes: int = Field(ge=0, description="Size of the stored images together.")
+    source: str = Field(description="Where they came from, for people.")
+    copied: bool = Field(description="Whether images lie here; else the source's files are referenced.")
+    options: dict[str, str] = Field(description="How the source was read and the images described.")
+    created: str = Field(description="UTC, ISO 8601.")
+    files: dict[str, StoredFile] = Field(description="Name -> size and checksum.")
+    removed: tuple[str, ...] = Field((), description="Names that no longer count.")
+
+
+class StoredModel(Section):
+    """The model whose descriptors these are."""
+
+    fingerprint: str
+    config: ModelConfig
+    descriptor_dim: int = Field(ge=1)
+    channels: int = Field(ge=1)
+
+
+class Manifest(Section):
+    """What gallery.json holds."""
+
+    format: Literal["geowarp-gallery"] = "geowarp-gallery"
+    format_version: int = FORMAT_VERSION
+    tool: str = f"geowarp_ros {__version__}"
+    created: str
+    modified: str
+    model: StoredModel
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """Number of images, without the removed ones."""
+        return sum(segment.images - len(segment.removed) for segment in self.segments)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``folder``'s manifest.
+
+    Raises:
+        GalleryError: No gallery, a newer format, or a manifest that is truncated or edited.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise GalleryError(f"{folder}: {_what_it_is(folder)}, expected a gallery (a folder with {MANIFEST})")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GalleryError(f"{path}: is truncated or no JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise GalleryError(f"{path}: is not a gallery's manifest, expected format {FORMAT!r}")
+    version = values.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise GalleryError(
+            f"{path}: format_version is {version!r}, this geowarp_ros reads up to {FORMAT_VERSION}; update it"
+        )
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise GalleryError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace ``folder``'s manifest in one step, after everything it names is on the disk."""
+    temporary = folder / f".{MANIFEST}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(manifest.model_dump_json(indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / MANIFEST)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's or folder's content is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksum(path: Path) -> str:
+    """Return the BLAKE2b of a file, 16 bytes as hex."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold the gallery's lock; a failure of the disk within becomes one line.
+
+    Raises:
+        GalleryError: Another process writes there, no permission, a full disk.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise GalleryError(f"{folder}: another process is writing to this gallery; wait for it") from None
+            yield
+    except OSError as error:
+        raise GalleryError(
+            f"{error.filename or folder}: cannot be written: {error.strerror or error};"
+            " nothing that was there is lost, and a second run goes on where this one stopped"
+        ) from None
+
+
+def _what_it_is(folder: Path) -> str:
+    if (folder / SEGMENTS).is_dir():
+        return "has an unfinished gallery (build it again to go on)"
+    if not folder.exists():
+        return "does not exist"
+    return "has no gallery in it" if folder.is_dir() else "is a file"

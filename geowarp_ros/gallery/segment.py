@@ -1,0 +1,240 @@
+"""A segment being written, batch by batch, so that a killed build goes on after its last finished batch.
+
+``NNNN.partial/`` holds the segment's files as far as they are and two more: ``plan.json``, from what and by what
+it is made, and ``journal.jsonl``, one line per finished batch, written after the batch is on the disk. What lies
+in the files beyond the journal is cut off by the next run. A finished segment is renamed to ``NNNN``; only then
+does the manifest name it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geowarp_ros.gallery.manifest import StoredFile, checksum, sync
+from geowarp_ros.gallery.readers import Skipped
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.types import Place
+
+DESCRIPTORS = "descriptors.npy"
+LOCAL_FEATURES = "local_features.npy"
+PLACES = "places.csv"
+IMAGES = "images"
+PLAN = "plan.json"
+JOURNAL = "journal.jsonl"
+
+COLUMNS = (
+    "name", "latitude", "longitude", "altitude", "heading", "stamp_ns", "split",
+    "image", "image_size", "image_blake2b",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a segment.
+
+    Attributes:
+        place: Its name and position.
+        split: Of its source; may be empty.
+        image: Its file, relative to the segment, or absolute where it is referenced.
+        image_size: Bytes.
+        image_blake2b: Checksum.
+    """
+
+    place: Place
+    split: str
+    image: str
+    image_size: int
+    image_blake2b: str
+
+    def to_text(self) -> list[str]:
+        """Return the values of :data:`COLUMNS`; NaN is empty, floats keep every digit."""
+        p = self.place
+        numbers = (p.latitude_deg, p.longitude_deg, p.altitude_m, p.heading_deg)
+        texts = ["" if math.isnan(number) else repr(float(number)) for number in numbers]
+        return [p.name, *texts, str(p.stamp_ns), self.split, self.image, str(self.image_size), self.image_blake2b]
+
+    @classmethod
+    def from_text(cls, values: Sequence[str]) -> Row:
+        """Read what :meth:`to_text` wrote; ValueError where it is something else."""
+        name, latitude, longitude, altitude, heading, stamp_ns, split, image, size, digest = values
+        place = Place(
+            name,
+            float(latitude),
+            float(longitude),
+            float(altitude or "nan"),
+            float(heading or "nan"),
+            int(stamp_ns),
+        )
+        return cls(place, split, image, int(size), digest)
+
+
+class SegmentWriter:
+    """Appends batches to a segment.
+
+    Attributes:
+        folder: ``NNNN.partial``.
+        done: How many images of the source are dealt with, skipped ones included.
+        rows: The images that are in it.
+        skipped: The images that could not be read.
+    """
+
+    def __init__(self, folder: Path, descriptor_dim: int, channels: int, grid: int) -> None:
+        self.folder = folder
+        self.done = 0
+        self.rows: list[Row] = []
+        self.skipped: list[Skipped] = []
+        self._arrays = (
+            _GrowingArray(folder / DESCRIPTORS, np.dtype("<f4"), (descriptor_dim,)),
+            _GrowingArray(folder / LOCAL_FEATURES, np.dtype("<f2"), (channels, grid, grid)),
+        )
+
+    def start(self, plan: dict[str, Any]) -> None:
+        """Make the folder, or take over what a run with the same plan left in it."""
+        (self.folder / IMAGES).mkdir(parents=True, exist_ok=True)
+        if read_plan(self.folder) == plan:
+            self._read_journal()
+        else:
+            (self.folder / JOURNAL).unlink(missing_ok=True)
+            (self.folder / PLAN).write_text(json.dumps(plan), encoding="utf-8")
+            sync(self.folder / PLAN)
+        for array in self._arrays:
+            array.cut(len(self.rows))
+
+    def image_path(self, row: int) -> Path:
+        """Return where the image of that row goes."""
+        return self.folder / IMAGES / f"{row:06d}.jpg"
+
+    def append(
+        self,
+        rows: Sequence[Row],
+        skipped: Sequence[Skipped],
+        descriptors: NDArray[np.float32],
+        local_features: NDArray[np.float16],
+    ) -> None:
+        """Write one batch whose images are there already."""
+        self._arrays[0].append(descriptors)
+        self._arrays[1].append(local_features)
+        self.done += len(rows) + len(skipped)
+        self.rows += rows
+        self.skipped += skipped
+        entry = {
+            "done": self.done,
+            "rows": [row.to_text() for row in rows],
+            "skipped": [[skip.name, skip.reason] for skip in skipped],
+        }
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+
+    def finish(self, progress: Progress = silent) -> dict[str, StoredFile]:
+        """Close the arrays, write places.csv and put everything on the disk; returns the files' checksums."""
+        for array in self._arrays:
+            array.close(len(self.rows))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.to_text() for row in self.rows)])
+        (self.folder / PLACES).write_text(text.getvalue(), encoding="utf-8")
+        images = list((self.folder / IMAGES).iterdir())
+        for image in progress(images, len(images), "storing images"):
+            sync(image)
+        files = {}
+        for name in (DESCRIPTORS, LOCAL_FEATURES, PLACES):
+            path = self.folder / name
+            sync(path)
+            files[name] = StoredFile(size=path.stat().st_size, blake2b=checksum(path))
+        sync(self.folder / IMAGES)
+        sync(self.folder)
+        return files
+
+    def _read_journal(self) -> None:
+        journal = self.folder / JOURNAL
+        if not journal.is_file():
+            return
+        whole = b""
+        for line in journal.read_bytes().splitlines(keepends=True):
+            entry = _parse(line)
+            rows = [Row.from_text(values) for values in entry["rows"]] if entry else []
+            arrays_hold_it = all(array.holds(len(self.rows) + len(rows)) for array in self._arrays)
+            if entry is None or not arrays_hold_it or not all(self._is_there(row) for row in rows):
+                break  # half a line, or a batch of which a power cut took a part
+            whole += line
+            self.done = entry["done"]
+            self.rows += rows
+            self.skipped += [Skipped(*skip) for skip in entry["skipped"]]
+        journal.write_bytes(whole)
+
+    def _is_there(self, row: Row) -> bool:
+        path = self.folder / row.image  # an absolute one stays itself
+        return path.is_file() and path.stat().st_size == row.image_size
+
+
+def read_plan(folder: Path) -> Any:
+    """Return the plan of an unfinished segment, or None."""
+    try:
+        return json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def forget_journal(folder: Path) -> None:
+    """Drop what only an unfinished segment needs."""
+    for name in (JOURNAL, PLAN):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+class _GrowingArray:
+    """An .npy file that grows by rows; its header is written last, into the room that NumPy leaves for it."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
+        self._path = path
+        self._dtype = dtype
+        self._row_shape = row_shape
+        self._row_size = dtype.itemsize * math.prod(row_shape)
+
+    def cut(self, rows: int) -> None:
+        """Keep the first ``rows`` rows; makes the file."""
+        self._path.touch()
+        os.truncate(self._path, len(self._header(0)) + rows * self._row_size)
+
+    def holds(self, rows: int) -> bool:
+        return self._path.is_file() and self._path.stat().st_size >= len(self._header(0)) + rows * self._row_size
+
+    def append(self, values: NDArray[Any]) -> None:
+        with self._path.open("ab") as file:
+            file.write(np.ascontiguousarray(values, self._dtype).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self, rows: int) -> None:
+        with self._path.open("r+b") as file:
+            file.write(self._header(rows))
+
+    def _header(self, rows: int) -> bytes:
+        buffer = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            buffer,
+            {
+                "descr": np.lib.format.dtype_to_descr(self._dtype),
+                "fortran_order": False,
+                "shape": (rows, *self._row_shape),
+            },
+        )
+        return buffer.getvalue()

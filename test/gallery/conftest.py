@@ -1,0 +1,87 @@
+"""A small source of images on disk and a describer without a network."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from geowarp_ros.gallery.build import build_gallery
+from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.images import resize_shorter
+from geowarp_ros.model.geowarp import ModelConfig
+
+LATITUDE, LONGITUDE = 45.0, 9.0
+
+
+class ColourDescriber:
+    """Describes an image by its mean colour: the six numbers and the maps can be worked by hand."""
+
+    def __init__(self, fingerprint: str = "0123456789abcdef", resolution: int = 0) -> None:
+        self.fingerprint = fingerprint
+        self.model = SimpleNamespace(
+            config=ModelConfig(encoder="resnet18", resolution=resolution), descriptor_dim=6, channels=2
+        )
+        self.batches: list[int] = []
+
+    def prepare(self, image):
+        return resize_shorter(image, self.model.config.resolution)
+
+    def describe_batch(self, images):
+        self.batches.append(len(images))
+        descriptors = np.empty((len(images), 6), np.float32)
+        local_features = np.empty((len(images), 2, 15, 15), np.float16)
+        for row, image in enumerate(images):
+            mean = image.mean(axis=(0, 1)) / 255
+            descriptors[row] = [*mean, *(mean**2)]
+            local_features[row] = cv2.resize(image[..., :2], (15, 15)).transpose(2, 0, 1) / 255
+        return descriptors, local_features
+
+
+@pytest.fixture
+def describer() -> ColourDescriber:
+    return ColourDescriber()
+
+
+def shade(index: int) -> tuple[int, int, int]:
+    return (17 * index) % 256, (40 + 11 * index) % 256, 128
+
+
+@pytest.fixture
+def make_source(tmp_path):
+    """Writes `count` images of different colours and sizes with a CSV, north of one another by 1e-4°."""
+
+    def make(count: int, name: str = "source", first: int = 0, broken: tuple[int, ...] = ()) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        with (folder / "positions.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["filename", "latitude", "longitude", "altitude", "heading", "split"])
+            for index in range(first, first + count):
+                size = (48, 64) if index % 3 else (64, 48)
+                image = np.full((*size, 3), shade(index), np.uint8)
+                path = folder / f"{index:03d}.png"
+                cv2.imwrite(str(path), image[..., ::-1])
+                if index in broken:
+                    path.write_bytes(path.read_bytes()[:60])
+                rows.writerow(
+                    [path.name, LATITUDE + index * 1e-4, LONGITUDE, 100 + index, 10 * index, "ab"[index % 2]]
+                )
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def source(make_source):
+    return read_source(make_source(7))
+
+
+@pytest.fixture
+def gallery(source, describer, tmp_path) -> Path:
+    """Seven images."""
+    return build_gallery(source, describer, tmp_path / "gallery", batch_size=3).gallery
