@@ -17,10 +17,12 @@ Image: TypeAlias = NDArray[np.uint8]
 
 FloatArray: TypeAlias = NDArray[np.floating]
 
-NoFixReason: TypeAlias = Literal["empty_gallery", "low_confidence", "disagreement", "jump", "paused", "no_image"]
+NoFixReason: TypeAlias = Literal[
+    "empty_gallery", "low_confidence", "disagreement", "jump", "paused", "no_image", "unknown"
+]
 """Why there is no position. ``low_confidence``: the best candidate is too unlike the query.
 ``disagreement``: the candidates that are alike lie too far from one another. ``jump``: the track's motion does not
-explain the place."""
+explain the place. ``unknown``: a recorded NO_FIX does not say."""
 
 
 @dataclass(frozen=True, slots=True)

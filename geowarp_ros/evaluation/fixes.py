@@ -159,7 +159,9 @@ def claimed_radius_m(covariance_m2: FloatArray, probability: float = 0.95) -> Fl
 
     As the horizontal protection level of satellite navigation, K·d_major (RTCA DO-229, appendix J).
     """
-    return np.asarray(np.sqrt(ellipse_bound(probability) * np.linalg.eigvalsh(covariance_m2)[:, -1]))
+    east, north, mixed = covariance_m2[:, 0, 0], covariance_m2[:, 1, 1], covariance_m2[:, 0, 1]
+    largest = (east + north) / 2 + np.hypot((east - north) / 2, mixed)  # eigenvalue of a symmetric 2×2
+    return np.asarray(np.sqrt(ellipse_bound(probability) * largest))
 
 
 @dataclass(frozen=True, slots=True)

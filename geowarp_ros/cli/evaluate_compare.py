@@ -1,0 +1,44 @@
+"""Lay two runs of 'geowarp evaluate bag' over the same drive side by side: what was gained, lost and changed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("a", type=Path, metavar="A", help="output folder of the first run")
+    parser.add_argument("b", type=Path, metavar="B", help="output folder of the second run")
+    parser.add_argument("--output", type=Path, required=True, help="folder for compare.html and compare.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print both runs' figures and what changed, and write the page."""
+    import json
+    from dataclasses import asdict
+
+    from geowarp_ros.errors import SourceError
+    from geowarp_ros.evaluation.compare import Finished, change_rows, compare, table_rows, write_comparison
+
+    a, b = Finished.open(args.a), Finished.open(args.b)
+    comparison = compare(a, b)
+    rows = table_rows(a, b)
+    width = max(len(first) for _, first, _ in rows)
+    print(f"  {'':<36}{'A: ' + a.name:<{width + 3}}B: {b.name}")
+    for name, first, second in rows:
+        print(f"  {name:<36}{first:<{width + 3}}{second}")
+    print()
+    for name, value in change_rows(comparison):
+        print(f"  {name:<36}{value}")
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        found = asdict(comparison) | {"a": str(args.a), "b": str(args.b)}
+        if found["median_change_m"] != found["median_change_m"]:
+            found["median_change_m"] = None
+        (args.output / "compare.json").write_text(json.dumps(found, indent=1) + "\n")
+        write_comparison(a, b, comparison, args.output / "compare.html")
+    except OSError as error:
+        raise SourceError(f"{args.output}: the comparison cannot be written: {error}") from None
+    print(f"comparison: {args.output / 'compare.html'}")
+    return 0

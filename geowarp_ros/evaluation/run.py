@@ -1,0 +1,328 @@
+"""Ask a localizer about every image of a drive and judge its answers against the truth."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from geowarp_ros.config import PositionConfig
+from geowarp_ros.errors import ImageError
+from geowarp_ros.evaluation import fixes
+from geowarp_ros.evaluation.drive import Drive, DriveImage, Position
+from geowarp_ros.evaluation.fixes import Judged
+from geowarp_ros.gallery.readers import Skipped
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.position import estimate_position
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.types import Fix, Frame, Image, NoFix
+
+if TYPE_CHECKING:
+    from geowarp_ros.localizer import Localizer
+
+THUMBNAIL_PX = 320
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One image of the drive and what was answered.
+
+    Attributes:
+        name: The image's name.
+        stamp_ns: When it was taken.
+        truth: Where; None where the truth has a gap.
+        answer: What was published.
+        position: The same or, of a NoFix, the position that would have been published without any least
+            confidence; None where there is none.
+        thumbnail: The image as JPEG, at most THUMBNAIL_PX wide; empty where it is not at hand.
+    """
+
+    name: str
+    stamp_ns: int
+    truth: Position | None
+    answer: Fix | NoFix
+    position: Fix | None
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What counts.
+
+    Attributes:
+        correct_within_m: A fix farther from the truth is false.
+        thresholds_m: Distances at which recall is given.
+    """
+
+    correct_within_m: float = 25.0
+    thresholds_m: tuple[float, ...] = (2.0, 5.0, 10.0, 25.0, 50.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All answers to one drive.
+
+    Attributes:
+        title: One line for people: which drive.
+        answered: In the order of their stamps.
+        frame: Local east-north-up frame of every metre in here: about the gallery's centre.
+        criteria: What counts.
+        unreadable: Images that could not be decoded, with the reason.
+        dropped: Names of images that a live run never answered; they stand among the answered as NoFix.
+        notes: What the reader should know, in words: a bag cut off, a truth with gaps.
+        settings: Resolved configuration.
+    """
+
+    title: str
+    answered: tuple[Answered, ...]
+    frame: LocalFrame
+    criteria: Criteria = Criteria()
+    unreadable: tuple[Skipped, ...] = ()
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> tuple[Answered, ...]:
+        """The answers whose true position is known."""
+        return tuple(item for item in self.answered if item.truth is not None)
+
+
+def run_drive(
+    localizer: Localizer, drive: Drive, criteria: Criteria | None = None, progress: Progress = silent
+) -> Run:
+    """Localise every image of the drive, as the node would, without dropping any.
+
+    An image that cannot be decoded is left out and named.
+    """
+    localizer.warm_up()
+    answered: list[Answered] = []
+    unreadable: list[Skipped] = []
+    for item in progress(drive.images, len(drive.images), "localize"):
+        try:
+            image = item.read()
+            answer = localizer.localize(Frame(image, item.stamp_ns, item.frame_id))
+        except ImageError as error:
+            unreadable.append(Skipped(item.name, str(error)))
+            continue
+        answered.append(_answered(item, answer, without_threshold(localizer, answer), image))
+    return Run(
+        title=drive.title,
+        answered=tuple(answered),
+        frame=localizer.gallery.frame,
+        criteria=criteria or Criteria(),
+        unreadable=tuple(unreadable),
+        notes=drive.notes,
+        settings=localizer.config.model_dump(),
+    )
+
+
+def without_threshold(localizer: Localizer, answer: Fix | NoFix) -> Fix | None:
+    """Return the position that an answer would have had if any confidence were enough; None if there is none."""
+    if isinstance(answer, Fix):
+        return answer
+    config: PositionConfig = localizer.config.position.model_copy(update={"min_confidence": 0.0})
+    position = estimate_position(answer.candidates, config, localizer.calibration)
+    return position if isinstance(position, Fix) else None
+
+
+def join_recorded(
+    drive: Drive,
+    recorded: Sequence[Fix | NoFix],
+    frame: LocalFrame,
+    criteria: Criteria | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Judge the fixes of a live run: each belongs to the image with its stamp; images without one were dropped."""
+    by_stamp = {answer.stamp_ns: answer for answer in recorded}
+    answered: list[Answered] = []
+    dropped: list[str] = []
+    for item in progress(drive.images, len(drive.images), "judge"):
+        answer = by_stamp.pop(item.stamp_ns, None)
+        if answer is None:
+            dropped.append(item.name)
+            answer = NoFix("no_image", "no answer to this image was recorded", math.nan, (), item.stamp_ns)
+        try:
+            image = item.read()
+        except ImageError:
+            image = None
+        answered.append(_answered(item, answer, answer if isinstance(answer, Fix) else None, image))
+    notes = list(drive.notes)
+    if by_stamp:
+        notes.append(f"{len(by_stamp)} recorded fixes carry the stamp of no image of the drive; they are left out")
+    return Run(
+        drive.title, tuple(answered), frame, criteria or Criteria(), dropped=tuple(dropped), notes=tuple(notes)
+    )
+
+
+def frame_of(drive: Drive) -> LocalFrame:
+    """Return a local frame about the middle of the true positions."""
+    truths = [image.truth for image in drive.images if image.truth]
+    first = truths[0]
+    start = LocalFrame(first.latitude_deg, first.longitude_deg)
+    enu = start.to_enu([t.latitude_deg for t in truths], [t.longitude_deg for t in truths])
+    latitude, longitude, _ = start.to_geodetic((enu.min(axis=0) + enu.max(axis=0)) / 2)
+    return LocalFrame(float(latitude), float(longitude))
+
+
+def judge(run: Run) -> Judged:
+    """Return the answers with a known truth as arrays, one row each."""
+    items = run.judged
+    errors = np.full((len(items), 2), math.nan)
+    covariances = np.full((len(items), 2, 2), math.nan)
+    for row, item in enumerate(items):
+        if item.position is not None and item.truth is not None:
+            errors[row] = error_en_m(run.frame, item.position, item.truth)
+            covariance = item.position.covariance[:2, :2]
+            if covariance[0, 0] > 0 and np.linalg.det(covariance) > 0:
+                covariances[row] = covariance
+    return Judged(
+        error_en_m=errors,
+        covariance_m2=covariances,
+        confidence=np.array([item.answer.confidence for item in items], float),
+        fixed=np.array([isinstance(item.answer, Fix) for item in items], bool),
+    )
+
+
+def error_en_m(frame: LocalFrame, position: Fix, truth: Position) -> np.ndarray:
+    """Position minus truth, east and north, m."""
+    enu = frame.to_enu(
+        np.array([position.latitude_deg, truth.latitude_deg]),
+        np.array([position.longitude_deg, truth.longitude_deg]),
+        np.zeros(2),
+    )
+    return np.asarray(enu[0, :2] - enu[1, :2])
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """Return every figure of the run as JSON-ready values; what has no value is null."""
+    judged = judge(run)
+    correct = run.criteria.correct_within_m
+    errors = judged.error_m[judged.fixed]
+    values: dict[str, Any] = _plain(
+        {
+            "images": len(run.answered) + len(run.unreadable),
+            "judged": len(judged),
+            "without_truth": len(run.answered) - len(judged),
+            "unreadable": len(run.unreadable),
+            "dropped": len(run.dropped),
+            "correct_within_m": correct,
+            "availability": fixes.share(judged.fixed),
+            "false_fix_rate": fixes.false_fix_rate(judged, correct),
+            "recall": fixes.recall_within(judged, run.criteria.thresholds_m),
+            "error_m": fixes.error_quantiles(errors) | {"mean": _mean(errors), "max": _max(errors)},
+            "no_fix_reasons": dict(
+                Counter(
+                    "dropped" if item.name in run.dropped else item.answer.reason
+                    for item in run.judged
+                    if isinstance(item.answer, NoFix)
+                )
+            ),
+            "precision_availability_area": _area(judged, correct),
+            "calibration": _calibration(judged, correct),
+            "latency_ms": fixes.latency_percentiles(
+                [a.answer.timing_ms for a in run.answered if a.answer.timing_ms]
+            ),
+            "dropped_at_recorded_rate": _late(run),
+        }
+    )
+    return values
+
+
+def _calibration(judged: Judged, correct_within_m: float) -> dict[str, Any]:
+    """Ellipses, NEES and Stanford fields of all fixes, and the ellipses of the right ones alone."""
+    claimed = claims(judged)
+    values, radii = claimed.nees, claimed.radius_m
+    right = values[claimed.error_m <= correct_within_m]
+    return {
+        "fixes": len(values),
+        "without_covariance": int(judged.fixed.sum()) - len(values),
+        "inside": fixes.inside_ellipses(values),
+        "nees_mean": _mean(values),
+        "nees_median": float(np.median(values)) if len(values) else math.nan,
+        "inside_of_right": fixes.inside_ellipses(right),
+        "nees_mean_of_right": _mean(right),
+        "claimed_radius_median_m": float(np.median(radii)) if len(radii) else math.nan,
+        "stanford": fixes.stanford(claimed.error_m, radii, correct_within_m),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The K fixes that claim a covariance.
+
+    Attributes:
+        rows: (K,) which of the judged answers.
+        error_m: (K,).
+        nees: (K,).
+        radius_m: (K,) claimed 95 % radius.
+    """
+
+    rows: np.ndarray
+    error_m: np.ndarray
+    nees: np.ndarray
+    radius_m: np.ndarray
+
+
+def claims(judged: Judged) -> Claims:
+    """Return the fixes whose covariance is one: recorded fixes may carry zeros."""
+    rows = np.flatnonzero(judged.fixed & np.isfinite(judged.covariance_m2).all(axis=(1, 2)))
+    covariances = judged.covariance_m2[rows]
+    values = fixes.nees(judged.error_en_m[rows], covariances)
+    return Claims(rows, judged.error_m[rows], values, fixes.claimed_radius_m(covariances))
+
+
+def _area(judged: Judged, correct_within_m: float) -> float:
+    if not np.isfinite(judged.confidence).any():
+        return math.nan
+    return fixes.area_under_precision(fixes.precision_availability(judged, correct_within_m))
+
+
+def _late(run: Run) -> fixes.Share | None:
+    """Images that the node on this machine would have dropped at the recorded rate; None without times."""
+    timed = [item for item in run.answered if item.answer.timing_ms and item.stamp_ns]
+    if not timed:
+        return None
+    stamps = np.array([item.stamp_ns for item in timed], np.int64)
+    return fixes.share(fixes.dropped_at_rate(stamps, np.array([sum(i.answer.timing_ms.values()) for i in timed])))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _max(values: np.ndarray) -> float:
+    return float(values.max()) if len(values) else math.nan
+
+
+def _answered(item: DriveImage, answer: Fix | NoFix, position: Fix | None, image: Image | None) -> Answered:
+    thumbnail = b"" if image is None else jpeg(image)
+    return Answered(item.name, item.stamp_ns, item.truth, answer, position, thumbnail)
+
+
+def jpeg(image: Image, width_px: int = THUMBNAIL_PX, quality: int = 78) -> bytes:
+    """Return an image as a JPEG of at most ``width_px``."""
+    height, width = image.shape[:2]
+    if width > width_px:
+        image = np.asarray(
+            cv2.resize(image, (width_px, max(1, round(height * width_px / width))), interpolation=cv2.INTER_AREA)
+        )
+    return bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, keys as text, NaN and infinity as null."""
+    if hasattr(value, "__dataclass_fields__"):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {f"{key:g}" if isinstance(key, float) else str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

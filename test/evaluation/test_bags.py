@@ -1,0 +1,239 @@
+"""Drives, truth and recorded fixes out of small bags; what is wrong is said by name."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from geowarp_ros.errors import SourceError
+from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
+from geowarp_ros.evaluation.drive import NS, Track, drive_from_source
+from geowarp_ros.gallery.readers import Source, SourceImage
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.types import Fix, NoFix, Place
+from test.gallery import bags
+
+START = bags.START_NS
+
+
+def pose(t_s, x, y, *, topic="/pose", kind="geometry_msgs/msg/PoseStamped"):
+    """A pose in a local frame."""
+    types = bags.ROS2.types
+    stamp_ns = START + round(t_s * NS)
+    plain = types["geometry_msgs/msg/Pose"](
+        types["geometry_msgs/msg/Point"](x, y, 0.0), types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+    )
+    header = bags._header(bags.ROS2, stamp_ns)
+    if kind == "geometry_msgs/msg/PoseStamped":
+        message = types[kind](header, plain)
+    else:
+        with_covariance = types["geometry_msgs/msg/PoseWithCovariance"](plain, np.zeros(36))
+        if kind == "nav_msgs/msg/Odometry":
+            still = types["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
+            twist = types["geometry_msgs/msg/TwistWithCovariance"](
+                types["geometry_msgs/msg/Twist"](still, still), np.zeros(36)
+            )
+            message = types[kind](header, "base_link", with_covariance, twist)
+        else:
+            message = types[kind](header, with_covariance)
+    return topic, stamp_ns, message
+
+
+@pytest.fixture(scope="module")
+def plain_bag(tmp_path_factory):
+    return bags.write_bag(tmp_path_factory.mktemp("bags") / "plain", bags.drive())
+
+
+def test_truth_is_interpolated_to_image_stamps(plain_bag):
+    drive = read_drive(plain_bag, "/camera", TruthOptions("/fix"))
+    assert [image.stamp_ns for image in drive.images] == [START + row * NS // 2 for row in range(8)]
+    latitudes = [image.truth.latitude_deg for image in drive.images]
+    assert latitudes == pytest.approx([bags.LATITUDE + row * 0.5e-3 for row in range(8)], abs=1e-9)
+    assert drive.images[3].read()[0, 0, 0] == 30
+    assert drive.images[3].frame_id == "camera"
+    assert drive.notes == ()
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "ros1"])
+def test_other_kinds_of_bag(tmp_path, storage):
+    if storage == "ros1":
+        messages = [bags.image(0.5, 10, store=bags.ROS1)]
+        messages += [bags.fix(t, 45 + t * 1e-3, store=bags.ROS1) for t in range(2)]
+        path = bags.write_bag1(tmp_path / "drive.bag", messages)
+    else:
+        path = bags.write_bag(tmp_path / "drive", bags.drive(2), "sqlite3")
+    drive = read_drive(path)
+    assert drive.images[-1].truth.latitude_deg == pytest.approx(45.0005, abs=1e-9)
+    assert drive.images[-1].read()[0, 0, 0] == 10
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped", "nav_msgs/msg/Odometry"],
+)
+def test_truth_in_a_local_frame_needs_its_origin(tmp_path, kind):
+    path = bags.write_bag(
+        tmp_path / "drive", [bags.image(0.5, 10), *(pose(t, 10.0 * t, 4.0, kind=kind) for t in range(2))]
+    )
+    with pytest.raises(SourceError, match="--truth-datum"):
+        read_drive(path, truth=TruthOptions("/pose"))
+    drive = read_drive(path, truth=TruthOptions("/pose", datum=(45.0, 9.0)))
+    truth = drive.images[0].truth
+    east_north = LocalFrame(45.0, 9.0).to_enu(truth.latitude_deg, truth.longitude_deg)[:2]
+    assert east_north == pytest.approx([5.0, 4.0], abs=1e-3)
+
+
+def test_truth_from_another_bag(tmp_path):
+    images = bags.write_bag(tmp_path / "images", [bags.image(0.5, 10)])
+    truth = bags.write_bag(tmp_path / "truth", [bags.fix(t, 45 + t * 1e-3) for t in range(2)])
+    drive = read_drive(images, truth=TruthOptions(bag=truth))
+    assert drive.images[0].truth.latitude_deg == pytest.approx(45.0005, abs=1e-9)
+
+
+def test_an_offset_moves_the_truth_in_time(tmp_path):
+    path = bags.write_bag(tmp_path / "drive", [bags.image(7200.5, 10), *(bags.fix(t, 45 + t * 1e-3) for t in range(2))])
+    drive = read_drive(path, truth=TruthOptions(offset_s=7200.0))
+    assert drive.images[0].truth.latitude_deg == pytest.approx(45.0005, abs=1e-9)
+
+
+def test_an_absent_topic_lists_what_is_there_and_the_nearest(plain_bag):
+    with pytest.raises(SourceError, match=r"no topic '/camra'.*did you mean '/camera'.*/fix \(sensor_msgs/msg/NavSat"):
+        read_drive(plain_bag, "/camra")
+    with pytest.raises(SourceError, match="did you mean '/fix'"):
+        read_drive(plain_bag, "/camera", TruthOptions("/fixx"))
+
+
+def test_clocks_hours_apart_suggest_the_offset_by_the_recorders_clock(tmp_path):
+    # the truth's receiver stamps two hours ahead; both are recorded at the same time
+    ahead = [(topic, recorded - 7200 * NS, message) for topic, recorded, message in bags.drive()[8:]]
+    ahead = [(topic, recorded, _shifted(message, 0)) for topic, recorded, message in ahead]
+    images = [(topic, recorded - 7200 * NS, _shifted(message, -7200)) for topic, recorded, message in bags.drive()[:8]]
+    path = bags.write_bag(tmp_path / "drive", images + ahead)
+    with pytest.raises(SourceError, match=r"do not overlap: images from 2023.* try --truth-offset -71\d\d\.") as said:
+        read_drive(path)
+    offset = float(str(said.value).rsplit(" ", 1)[1])
+    # images are recorded 30 ms, fixes 200 ms late: the suggestion is that far off and no farther
+    assert offset == pytest.approx(-7200, abs=0.2)
+    drive = read_drive(path, truth=TruthOptions(offset_s=offset))
+    assert sum(image.truth is not None for image in drive.images) >= 7
+
+
+def _shifted(message, seconds):
+    message.header.stamp.sec += seconds
+    return message
+
+
+def test_two_bags_apart_suggest_as_if_they_had_begun_together(tmp_path):
+    images = bags.write_bag(tmp_path / "images", [bags.image(5000 + t, 10) for t in range(3)])
+    truth = bags.write_bag(tmp_path / "truth", [bags.fix(t, 45.0) for t in range(3)])
+    with pytest.raises(SourceError, match=r"4998\.000 s apart.*--truth-offset 5000\.000"):
+        read_drive(images, truth=TruthOptions(bag=truth))
+
+
+def test_truth_of_the_same_clock_that_ended_early_gets_no_suggestion(tmp_path):
+    path = bags.write_bag(tmp_path / "drive", [bags.image(60, 10), bags.fix(0, 45.0), bags.fix(1, 45.0)])
+    with pytest.raises(SourceError, match="was not recorded while images came") as said:
+        read_drive(path)
+    assert "--truth-offset" not in str(said.value)
+
+
+def test_a_gps_clock_18_s_ahead_is_noticed(tmp_path):
+    messages = [bags.image(20 + t, 10) for t in range(3)]
+    messages += [
+        (topic, recorded - 18 * NS, message)
+        for topic, recorded, message in (bags.fix(t, 45.0) for t in range(18, 42))
+    ]
+    notes = read_drive(bags.write_bag(tmp_path / "drive", messages)).notes
+    assert any("17.8" in note and "ahead of the images'; if" in note and "--truth-offset -17.8" in note for note in notes)
+
+
+def test_gaps_of_the_truth_are_counted(tmp_path):
+    path = bags.write_bag(
+        tmp_path / "drive", [*(bags.image(t, 10) for t in (0.5, 5, 9.5)), *(bags.fix(t, 45.0) for t in (0, 1, 9, 10))]
+    )
+    drive = read_drive(path)
+    assert [image.truth is not None for image in drive.images] == [True, False, True]
+    assert "1 of 3 images have no true position within 1 s" in drive.notes[0]
+    assert all(image.truth for image in read_drive(path, truth=TruthOptions(max_gap_s=4.0)).images)
+
+
+def test_a_bag_without_images_or_without_usable_fixes(tmp_path):
+    void = bags.write_bag(tmp_path / "void", [bags.image(0, 10), bags.fix(0, math.nan), bags.fix(1, 45.0, status=-1)])
+    with pytest.raises(SourceError, match="no usable position among the 2 messages on /fix"):
+        read_drive(void)
+    with pytest.raises(SourceError, match="no topic with messages of type sensor_msgs/msg/Image"):
+        read_drive(bags.write_bag(tmp_path / "blind", [bags.fix(0, 45.0)]))
+
+
+def test_a_bag_cut_off_in_the_middle_is_used_as_far_as_it_goes(tmp_path):
+    rng = np.random.default_rng(0)
+    messages = [_noisy(bags.image(t / 2, 10), rng) for t in range(240)] + [bags.fix(t, 45.0) for t in range(121)]
+    whole = bags.write_bag(tmp_path / "drive", messages)
+    file = next(whole.glob("*.mcap"))
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(file.read_bytes()[: int(file.stat().st_size * 0.8)])
+    drive = read_drive(cut)
+    assert 0 < len(drive.images) < 240
+    assert "broken end and was used as far as it goes" in drive.notes[0]
+    assert drive.images[0].read().shape == (96, 128, 3)
+
+
+def _noisy(message, rng):
+    topic, recorded, image = message
+    image.height, image.width, image.step = 96, 128, 384
+    image.data = rng.integers(0, 255, 96 * 384, np.uint8)
+    return topic, recorded, image
+
+
+def test_a_killed_recorder_leaves_no_metadata(tmp_path, plain_bag):
+    folder = tmp_path / "killed"
+    shutil.copytree(plain_bag, folder)
+    (folder / "metadata.yaml").unlink()
+    assert len(read_drive(folder).images) == 8
+
+
+def test_recorded_fixes(tmp_path):
+    path = bags.write_bag(
+        tmp_path / "live",
+        [
+            bags.fix(0, 45.0, topic="/geowarp_localizer/fix"),
+            bags.fix(1, math.nan, status=-1, topic="/geowarp_localizer/fix"),
+        ],
+    )
+    answers, notes = read_fixes(path)
+    assert [type(answer) for answer in answers] == [Fix, NoFix]
+    assert answers[0].stamp_ns == START and answers[1].stamp_ns == START + NS
+    assert answers[0].latitude_deg == 45.0 and math.isnan(answers[0].confidence)
+    assert notes == ()
+    with pytest.raises(SourceError, match="did you mean '/geowarp_localizer/fix'"):
+        read_fixes(path, "/geowarp_localiser/fix")
+
+
+def test_a_track_has_no_truth_outside_itself():
+    track = Track.of([(2 * NS, 45.0, 9.0, 1.0), (0, 45.0, 9.0, 0.0)])
+    assert track.at(-1, 5.0) is None and track.at(2 * NS + 1, 5.0) is None
+    assert track.at(NS, 1.0).altitude_m == pytest.approx(0.5)
+    assert track.at(NS, 0.9) is None
+    assert track.at(2 * NS, 0.1).altitude_m == 1.0
+
+
+def test_a_track_crosses_the_antimeridian():
+    truth = Track.of([(0, 0.0, 179.999, 0.0), (NS, 0.0, -179.999, 0.0)]).at(NS // 2, 1.0)
+    assert abs(truth.longitude_deg) == pytest.approx(180.0, abs=1e-6)
+
+
+def test_any_source_is_a_drive():
+    images = tuple(
+        SourceImage(Place(f"{row}.jpg", 45.0 + row, 9.0, stamp_ns=stamp), lambda: None)
+        for row, stamp in enumerate((5, 3))
+    )
+    drive = drive_from_source(Source(images))
+    assert [image.name for image in drive.images] == ["1.jpg", "0.jpg"]
+    unstamped = drive_from_source(Source((SourceImage(Place("a", 45.0, 9.0), lambda: None), images[0])))
+    assert [image.stamp_ns for image in unstamped.images] == [NS, 2 * NS]
+    assert "no stamps" in unstamped.notes[0]
+    with pytest.raises(SourceError, match="no images"):
+        drive_from_source(Source(()))
+    assert [image.name for image in drive.thinned(2).images] == ["1.jpg"]
+    assert len(drive.thinned(1, 1).images) == 1
