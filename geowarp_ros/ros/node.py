@@ -68,6 +68,8 @@ def transition(callback: Callable[[LocalizerNode], None]) -> Callable[[Localizer
             node.get_logger().error(f"cannot {verb}: {error}")
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
+            if node.halted:  # the context went away in the middle
+                return TransitionCallbackReturn.FAILURE
             node.problem = f"{type(error).__name__}: {error}"
             node.get_logger().error(f"cannot {verb}:\n{traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
@@ -109,7 +111,7 @@ class LocalizerNode(LifecycleNode):
         self._epoch = self._tracked_epoch = 0
         self._paused = self._finalized = False
         self.statistics = Statistics()
-        self.problem = ""
+        self.problem, self.halted = "", False
 
         self.add_on_set_parameters_callback(self._on_set_parameters)
         if hasattr(self, "add_pre_set_parameters_callback"):  # not in Humble: there, 30 for a double is refused
@@ -202,6 +204,7 @@ class LocalizerNode(LifecycleNode):
 
     def halt(self, timeout_s: float) -> bool:
         """Stop working because the process ends. Returns False where an image in hand took longer."""
+        self.halted = True
         worker, self._worker = self._worker, None
         return worker is None or worker.stop(timeout_s)
 

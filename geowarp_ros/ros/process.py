@@ -18,7 +18,10 @@ from rclpy.signals import SignalHandlerOptions
 from geowarp_ros.errors import GeowarpError
 
 GRACE_S = 0.5
-"""How long an image in hand, or a gallery being loaded, may take before the process ends without it."""
+"""How long an image in hand may take before the process ends without it."""
+
+LAST_S = 1.5
+"""How long the end may take, whatever is being loaded; a robot's supervisor kills after a few seconds."""
 
 
 class HaltableNode(Protocol):
@@ -107,14 +110,19 @@ def _spin(executor: MultiThreadedExecutor, stop: _Stop, logger: Any) -> None:
 
 
 def _end(node: HaltableNode, executor: MultiThreadedExecutor, spinner: threading.Thread, status: int) -> int:
-    halted = node.halt(GRACE_S)
-    halted &= bool(executor.shutdown(timeout_sec=GRACE_S))
-    spinner.join(GRACE_S)
-    if halted and not spinner.is_alive():
+    """End in order, within :data:`LAST_S`: native code cannot be interrupted, and Python waits for its threads."""
+    last = threading.Timer(LAST_S, _exit_now, (status,))
+    last.daemon = True
+    last.start()
+    if node.halt(GRACE_S):
+        executor.shutdown(timeout_sec=GRACE_S)
+        spinner.join(GRACE_S)
         node.destroy_node()
-        rclpy.try_shutdown()
-        return status
-    # native code cannot be interrupted, and the interpreter would wait for its thread
+    rclpy.try_shutdown()
+    return status
+
+
+def _exit_now(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,0 +1,42 @@
+"""The node's process with a localizer that hangs, for good: while it is loaded, or with its first image."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.ros.node import LocalizerNode
+from geowarp_ros.ros.process import run
+
+
+class StuckLocalizer:
+    frame = LocalFrame(50.0, 8.0)
+    places = ()
+    model_fingerprint = ""
+
+    def __init__(self) -> None:
+        self.gallery = self.tracker = self
+
+    def reset(self) -> None:
+        pass
+
+    def localize(self, frame: Any) -> Any:
+        hang()
+
+
+def hang() -> None:
+    sys.stdout.write("stuck\n")
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
+def open_stuck(config: Any) -> Any:
+    if config.model == "loading":
+        hang()
+    return StuckLocalizer()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(lambda give_up: LocalizerNode(open_stuck, give_up)))
