@@ -1,7 +1,7 @@
 """The three losses of the warping regression (paper sec. 3.4, eq. 13, 17, 19). Pure functions of tensors.
 
-A prediction is what the regression R gives for an ordered pair, (B, 8, 2): the quad of the first image, then of the
-second. All are 0 at the truth and differentiable. Their weighted sum is eq. 10.
+A prediction is what the regression R gives for an ordered pair, (B, 8, 2): the quad of the first image, then of
+the second. All are 0 at the truth and differentiable. Their weighted sum is eq. 10.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from geowarp_ros.geometry import flip_quad
 def self_supervised_loss(prediction_ab: Tensor, prediction_ba: Tensor, quad_a: Tensor, quad_b: Tensor) -> Tensor:
     """L_ss: distance of the predicted quads from the known ones, in both orders (eq. 13).
 
-    Four mean squared errors are added – each order, each image –, as the published training does; eq. 13 as printed
-    has the squared norm of one order.
+    Four mean squared errors are added – each order, each image –, as the published training does; eq. 13 as
+    printed has the squared norm of one order.
 
     Args:
         prediction_ab: (B, 8, 2) of W(I_a, I_b).
@@ -38,9 +38,9 @@ def self_supervised_loss(prediction_ab: Tensor, prediction_ba: Tensor, quad_a: T
 def features_wise_loss(f_q: Tensor, f_g: Tensor) -> Tensor:
     """L_fw: how unlike the local features of the warped pair are (eq. 16-17).
 
-    Mean squared difference. As printed, eq. 17 squares the inner product of the two cells, and minimising that would
-    push the warped images apart, against its purpose ("as close as possible"); the published training minimises
-    this difference. With cells of unit length it is 2 - 2·(inner product), over C.
+    Mean squared difference. As printed, eq. 17 squares the inner product of the two cells, and minimising that
+    would push the warped images apart, against its purpose ("as close as possible"); the published training
+    minimises this difference. With cells of unit length it is 2 - 2·(inner product), over C.
 
     Args:
         f_q: (B, C, 15, 15) of the warped query.
@@ -70,10 +70,10 @@ def pseudo_label(predictions: Sequence[Tensor]) -> Tensor:
 def consistency_loss(
     prediction_qg: Tensor, prediction_gq: Tensor, flipped_qg: Tensor, flipped_gq: Tensor
 ) -> Tensor:
-    """L_cons: how far predictions of one pair, in both orders and mirrored, lie from their mean (eq. 18-19, N = 2).
+    """L_cons: how far predictions of one pair, in both orders and mirrored, lie from their mean (eq. 18-19).
 
-    The mean squared errors of the 2N = 4 predictions are added, as the published training does, for which λ_cons
-    was chosen; eq. 19 as printed divides the squared norms by 2N.
+    N = 2: as it is and mirrored. The mean squared errors of the 2N predictions are added, as the published
+    training does, for which λ_cons was chosen; eq. 19 as printed divides the squared norms by 2N.
 
     Args:
         prediction_qg: (B, 8, 2) of W(I_q, I_g).
@@ -93,7 +93,7 @@ def consistency_loss(
         ]
     )
     label = pseudo_label(list(predictions))
-    return predictions.shape[0] * F.mse_loss(predictions, label.expand_as(predictions))
+    return (predictions - label).square().mean(dim=(1, 2, 3)).sum()
 
 
 def corner_error(quad: Tensor, truth: Tensor) -> Tensor:
@@ -106,4 +106,5 @@ def corner_error(quad: Tensor, truth: Tensor) -> Tensor:
     Returns:
         Scalar.
     """
-    return (quad - truth).norm(dim=-1).mean()
+    error: Tensor = torch.linalg.vector_norm(quad - truth, dim=-1)
+    return error.mean()

@@ -46,8 +46,8 @@ class Quadruplets:
 def random_trapezoids(count: int, k: float, like: Tensor) -> Tensor:
     """Draw trapezoids with two vertical sides (paper eq. 11).
 
-    In normalised coordinates eq. 11 reads: each side lies U(0, k) inside the photograph's edge, left and right once
-    per trapezoid, top and bottom once per corner. k = 0 is the full frame.
+    In normalised coordinates eq. 11 reads: each side lies U(0, k) inside the photograph's edge, left and right
+    once per trapezoid, top and bottom once per corner. k = 0 is the full frame.
 
     Args:
         count: How many.
@@ -70,13 +70,13 @@ def random_trapezoids(count: int, k: float, like: Tensor) -> Tensor:
 
 
 def overlap_trapezoid(trapezoid_x: Tensor, trapezoid_y: Tensor) -> Tensor:
-    """Return t_z, the widest trapezoid with two vertical edges within the intersection of t_x and t_y (sec. 3.4.1).
+    """Return t_z, the widest trapezoid with two vertical edges within t_x ∩ t_y (paper sec. 3.4.1).
 
     The intersection spans x from the larger left to the smaller right edge, so the widest one has its vertical
-    edges there, each from the lower of the two tops to the upper of the two bottoms. The intersection's own top and
-    bottom may have a corner between the edges, where two sides cross; t_z cuts it off. It lies within all the same,
-    because the intersection of two convex figures is convex and holds the segments between its points. The
-    published training takes the same four corners, from a polygon library, one pair at a time.
+    edges there, each from the lower of the two tops to the upper of the two bottoms. The intersection's own top
+    and bottom may have a corner between the edges, where two sides cross; t_z cuts it off. It lies within all
+    the same, because the intersection of two convex figures is convex and holds the segments between its points.
+    The published training takes the same four corners, from a polygon library, one pair at a time.
 
     Args:
         trapezoid_x: (P, 4, 2) with vertical left and right sides.
@@ -109,8 +109,8 @@ def project_on_crop(trapezoid: Tensor, crop: Tensor) -> Tensor:
 def generate_quadruplets(photographs: Tensor, k: float, views: int = 2) -> Quadruplets:
     """Make training pairs with a known overlap from single photographs (paper sec. 3.4.1, eq. 11-12, Figure 4).
 
-    Every pair of a photograph's crops is a training pair: with more than the paper's two views the encoder's work is
-    shared by several pairs (4 views: 6 pairs for the price of 2).
+    Every pair of a photograph's crops is a training pair: with more than the paper's two views the encoder's
+    work is shared by several pairs (4 views: 6 pairs for the price of 2).
 
     Args:
         photographs: (B, 3, H, W), any normalisation.
