@@ -2,7 +2,8 @@
 
 Convention:
     Points and quads are in normalised coordinates, -1..1 at the image's edges, quads clockwise from top-left,
-    as in :mod:`geowarp_ros.geometry`. A plane is given by its top-left corner and the vectors to its right and down.
+    as in :mod:`geowarp_ros.geometry`. A plane is given by its top-left corner
+    and the vectors to its right and down.
 """
 
 from __future__ import annotations
