@@ -1,0 +1,72 @@
+"""Key names and shapes of torchvision's ImageNet classifiers, written down by hand."""
+
+import torch
+
+_VGG_CONVOLUTIONS = {
+    0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256),
+    17: (256, 512), 19: (512, 512), 21: (512, 512), 24: (512, 512), 26: (512, 512), 28: (512, 512),
+}  # fmt: skip
+_CLASSIFIERS = {"alexnet": {1: (4096, 9216), 4: (4096, 4096), 6: (1000, 4096)}}
+_CLASSIFIERS["vgg16"] = {0: (4096, 25088), 3: (4096, 4096), 6: (1000, 4096)}
+
+
+def shapes(name, *, head=True):
+    """Key -> shape of the whole classifier; without its ``head`` only what the encoders keep."""
+    if name == "alexnet":
+        convolutions = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3)}
+        found = _biased("features", {**convolutions, 10: (256, 256, 3, 3)})
+    elif name == "vgg16":
+        found = _biased("features", {n: (o, i, 3, 3) for n, (i, o) in _VGG_CONVOLUTIONS.items()})
+    else:
+        return _resnet(name, head)
+    return found | (_biased("classifier", _CLASSIFIERS[name]) if head else {})
+
+
+def _biased(prefix, weights):
+    found = {}
+    for number, shape in weights.items():
+        found |= {f"{prefix}.{number}.weight": shape, f"{prefix}.{number}.bias": shape[:1]}
+    return found
+
+
+def _norm(key, channels):
+    vectors = {f"{key}.{name}": (channels,) for name in ("weight", "bias", "running_mean", "running_var")}
+    return vectors | {f"{key}.num_batches_tracked": ()}
+
+
+def _resnet(name, head):
+    found = {"conv1.weight": (64, 3, 7, 7)} | _norm("bn1", 64)
+    depths, expansion = {"resnet18": ((2, 2, 2, 2), 1), "resnet50": ((3, 4, 6, 3), 4)}[name]
+    before = 64
+    for stage, depth in enumerate(depths[: 4 if head else 3]):
+        inner = 64 * 2**stage
+        outer = inner * expansion
+        for block in range(depth):
+            key = f"layer{stage + 1}.{block}"
+            if expansion == 4:
+                kernels = {1: (inner, before, 1, 1), 2: (inner, inner, 3, 3), 3: (outer, inner, 1, 1)}
+            else:
+                kernels = {1: (inner, before, 3, 3), 2: (inner, inner, 3, 3)}
+            for number, shape in kernels.items():
+                found |= {f"{key}.conv{number}.weight": shape} | _norm(f"{key}.bn{number}", shape[0])
+            if block == 0 and before != outer:
+                found |= {f"{key}.downsample.0.weight": (outer, before, 1, 1)} | _norm(
+                    f"{key}.downsample.1", outer
+                )
+            before = outer
+    return found | ({"fc.weight": (1000, before), "fc.bias": (1000,)} if head else {})
+
+
+def state_dict(name, seed=0):
+    """A whole classifier of random weights. The head is a stride-0 view: nothing is spent on what is not kept."""
+    g = torch.Generator().manual_seed(seed)
+    kept = shapes(name, head=False)
+    state = {}
+    for key, shape in shapes(name).items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(3)
+        elif key not in kept:
+            state[key] = torch.zeros(()).expand(shape)
+        else:
+            state[key] = torch.rand(shape, generator=g) * 0.1
+    return state
