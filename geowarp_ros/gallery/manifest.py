@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError
 from geowarp_ros import __version__
 from geowarp_ros.config import Section
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.model.densevlad import DenseVladConfig
 from geowarp_ros.model.geowarp import ModelConfig
 
 FORMAT = "geowarp-gallery"
@@ -61,7 +62,7 @@ class StoredModel(Section):
     """The model whose descriptors these are."""
 
     fingerprint: str
-    config: ModelConfig
+    config: ModelConfig | DenseVladConfig
     descriptor_dim: int = Field(ge=1)
     channels: int = Field(ge=1)
 

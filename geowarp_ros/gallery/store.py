@@ -26,6 +26,7 @@ from geowarp_ros.gallery.search import ExactIndex, Index
 from geowarp_ros.gallery.segment import COLUMNS, DESCRIPTORS, LOCAL_FEATURES, PLACES, Row
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image, resize_shorter
+from geowarp_ros.model.densevlad import DenseVladConfig
 from geowarp_ros.model.geowarp import ModelConfig
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
@@ -84,7 +85,7 @@ class Gallery:
         return self.manifest.model.fingerprint
 
     @property
-    def model_config(self) -> ModelConfig:
+    def model_config(self) -> ModelConfig | DenseVladConfig:
         """Of the model that made the descriptors."""
         return self.manifest.model.config
 

@@ -69,7 +69,7 @@ def make_source(tmp_path):
                 if index in broken:
                     path.write_bytes(path.read_bytes()[:60])
                 rows.writerow(
-                    [path.name, LATITUDE + index * 1e-4, LONGITUDE, 100 + index, 10 * index, "ab"[index % 2]]
+                    [path.name, LATITUDE + index * 1e-4, LONGITUDE, 100 + index, 10 * index % 360, "ab"[index % 2]]
                 )
         return folder
 

@@ -58,7 +58,7 @@ def _read_utm_names(folder: Path, files: list[Path], utm_zone: str | None) -> So
         zone = _zone_of(fields) or given
         if zone is None:
             raise SourceError(
-                f"{path}: the name gives no UTM zone; give zone and hemisphere as utm_zone, such as 32N"
+                f"{path}: the name gives no UTM zone; give it once as utm_zone (--utm-zone), such as 32N"
             )
         by_zone[zone].append((path, fields))
     images: list[SourceImage] = []

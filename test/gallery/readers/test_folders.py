@@ -61,7 +61,7 @@ def test_names_that_carry_their_own_zone_and_heading(tmp_path):
 
 def test_names_without_a_zone_are_refused_when_none_is_given(tmp_path):
     save(tmp_path / "@500000@4982950@.jpg")
-    with pytest.raises(SourceError, match="gives no UTM zone; give zone and hemisphere as utm_zone, such as 32N"):
+    with pytest.raises(SourceError, match="gives no UTM zone; give it once as utm_zone"):
         read_source(tmp_path, utm_zone=None)
     with pytest.raises(SourceError, match="UTM zone '99X'"):
         read_source(tmp_path, utm_zone="99X")

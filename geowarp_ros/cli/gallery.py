@@ -1,0 +1,308 @@
+"""Build and keep a gallery of geotagged images.
+
+A source is a folder of images named @utm_east@utm_north@...@.jpg or with GPS in their EXIF, a CSV (filename,
+latitude, longitude and, if known, altitude, heading, split; or a folder with positions.csv), or a ROS bag with
+camera images and NavSatFix. A build that is stopped goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geowarp_ros.gallery.build import BuildReport
+    from geowarp_ros.gallery.readers import Source
+    from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.model.describer import Describer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, line: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name, help=line, description=line, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+
+    build = action("build", "describe the images of a source and store them as a new gallery")
+    build.add_argument("source", type=Path, help="folder, CSV or ROS bag")
+    build.add_argument("--output", type=Path, required=True, metavar="GALLERY", help="its folder; made if absent")
+    build.add_argument("--replace", action="store_true", help="put the new gallery in the place of the one there")
+    _add_source_options(build)
+    _add_describe_options(build)
+
+    add = action("add", "add the images of a source to a gallery")
+    add.add_argument("gallery", type=Path)
+    add.add_argument("source", type=Path, help="folder, CSV or ROS bag")
+    add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
+    _add_source_options(add)
+    _add_describe_options(add)
+
+    remove = action("remove", "remove images by name")
+    remove.add_argument("gallery", type=Path)
+    remove.add_argument("names", nargs="+", metavar="NAME", help="as 'geowarp localize' shows it")
+
+    info = action("info", "say what a gallery holds")
+    info.add_argument("gallery", type=Path)
+    info.add_argument("--json", action="store_true", help="as one JSON object")
+
+    verify = action("verify", "read everything and compare it with its checksums")
+    verify.add_argument("gallery", type=Path)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one action; returns the exit status."""
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {
+        "build": _build,
+        "add": _add,
+        "remove": _remove,
+        "info": _info,
+        "verify": _verify,
+    }
+    return actions[args.action](args)
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split", help="only this split of a CSV or a folder tree, such as gallery or test/gallery"
+    )
+    parser.add_argument("--utm-zone", metavar="32N", help="zone and hemisphere of @utm_east@utm_north@ names")
+    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag, where it has several")
+    parser.add_argument("--fix-topic", default="", metavar="TOPIC", help="of a bag, where it has several")
+    parser.add_argument("--max-gap", type=_positive, default=1.0, metavar="S", help="of a bag: farthest fix, s")
+    parser.add_argument(
+        "--min-spacing", type=_not_negative, default=0.0, metavar="M", help="of a bag: least way between images, m"
+    )
+
+
+def _add_describe_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="default", help="model file, or default for the one that ships")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is")
+    parser.add_argument("--batch-size", type=_count, default=16, metavar="N", help="images described at once")
+    parser.add_argument(
+        "--reference-images", action="store_true", help="refer to the source's files; the gallery needs them then"
+    )
+
+
+def _build(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.build import build_gallery
+    from geowarp_ros.progress import bar
+
+    source = _read_source(args)
+    report = build_gallery(
+        source,
+        _load_describer(args),
+        args.output,
+        copy_images=not args.reference_images,
+        batch_size=args.batch_size,
+        replace_existing=args.replace,
+        options=_options(args),
+        progress=bar,
+    )
+    _print_report(report)
+    return 0
+
+
+def _add(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.build import add_to_gallery
+    from geowarp_ros.progress import bar
+
+    source = _read_source(args)
+    report = add_to_gallery(
+        source,
+        _load_describer(args),
+        args.gallery,
+        prefix=args.prefix,
+        copy_images=not args.reference_images,
+        batch_size=args.batch_size,
+        options=_options(args),
+        progress=bar,
+    )
+    _print_report(report)
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.build import remove_from_gallery
+
+    left = remove_from_gallery(args.gallery, args.names)
+    print(f"{args.gallery}: {len(set(args.names))} removed, {left} images left")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.store import Gallery
+
+    summary = _summary(Gallery.open(args.gallery))
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        _print_summary(summary)
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.progress import bar
+
+    gallery = Gallery.open(args.gallery)
+    problems = gallery.verify(bar)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(
+        f"{args.gallery}: {len(gallery)} images, "
+        + (f"{len(problems)} problems" if problems else "all as written")
+    )
+    return 1 if problems else 0
+
+
+def _read_source(args: argparse.Namespace) -> Source:
+    from geowarp_ros.gallery.readers import read_source
+
+    source = read_source(
+        args.source,
+        split=args.split,
+        utm_zone=args.utm_zone,
+        image_topic=args.image_topic,
+        fix_topic=args.fix_topic,
+        max_gap_s=args.max_gap,
+        min_spacing_m=args.min_spacing,
+    )
+    print(f"{source.description}: {len(source.images)} images")
+    if args.split is None and len(source.splits) > 1:
+        there = ", ".join(f"{name or 'none'} ({count})" for name, count in source.splits.items())
+        print(f"  of splits {there}; --split takes only one")
+    return source
+
+
+def _load_describer(args: argparse.Namespace) -> Describer:
+    from geowarp_ros.model.checkpoints import load_model
+    from geowarp_ros.model.describer import Describer, choose_device
+
+    device = choose_device(args.device)
+    return Describer(load_model(args.model, device), device)
+
+
+def _options(args: argparse.Namespace) -> Mapping[str, str]:
+    """Return what was asked for, as the gallery keeps it for people."""
+    names = ("split", "utm_zone", "image_topic", "fix_topic", "max_gap", "min_spacing", "model", "device")
+    return {name: str(value) for name in names if (value := getattr(args, name)) not in (None, "")}
+
+
+def _print_report(report: BuildReport) -> None:
+    from geowarp_ros.gallery.readers import count_reasons
+
+    described = report.added - report.resumed
+    rate = f", {described / report.seconds:.1f} images/s" if described and report.seconds > 0.1 else ""
+    resumed = f" ({report.resumed} of them by an earlier run)" if report.resumed else ""
+    print(
+        f"{report.gallery}: {report.images} images, {report.added} added{resumed} in {report.seconds:.1f} s{rate}"
+    )
+    if report.skipped:
+        print(f"  {len(report.skipped)} left out: {count_reasons(report.skipped)}")
+
+
+def _summary(gallery: Gallery) -> dict[str, Any]:
+    """Return what ``info`` shows, in plain values."""
+    import math
+    from collections import Counter
+
+    manifest = gallery.manifest
+    size = sum(path.stat().st_size for path in gallery.path.rglob("*") if path.is_file())
+    altitudes = [place.altitude_m for place in gallery.places if math.isfinite(place.altitude_m)]
+    enu = gallery.positions_enu
+    extent = (enu.max(axis=0) - enu.min(axis=0)) if len(enu) else (0.0, 0.0)
+    model = manifest.model
+    return {
+        "gallery": str(gallery.path),
+        "images": len(gallery),
+        "removed": sum(len(segment.removed) for segment in manifest.segments),
+        "splits": dict(sorted(Counter(split for split in gallery.splits if split).items())),
+        "model": {
+            "fingerprint": model.fingerprint,
+            **model.config.model_dump(),
+            "descriptor_dim": model.descriptor_dim,
+        },
+        "size_bytes": size,
+        "bytes_per_image": round(size / len(gallery)) if len(gallery) else 0,
+        "images_bytes": sum(segment.image_bytes for segment in manifest.segments if segment.copied),
+        "centre": [gallery.frame.datum_latitude_deg, gallery.frame.datum_longitude_deg] if len(gallery) else None,
+        "extent_m": [round(float(extent[0]), 1), round(float(extent[1]), 1)],
+        "altitude_m": [min(altitudes), max(altitudes)] if altitudes else None,
+        "format_version": manifest.format_version,
+        "created": manifest.created,
+        "modified": manifest.modified,
+        "tool": manifest.tool,
+        "segments": [
+            {
+                "name": segment.name,
+                "images": segment.images,
+                "removed": len(segment.removed),
+                "source": segment.source,
+                "images_stored": segment.copied,
+                "created": segment.created,
+                "options": segment.options,
+            }
+            for segment in manifest.segments
+        ],
+    }
+
+
+def _print_summary(summary: Mapping[str, Any]) -> None:
+    model = summary["model"]
+    resolution = f"shorter side {model['resolution']} px" if model["resolution"] else "images as they are"
+    lines = {
+        "gallery": summary["gallery"],
+        "images": f"{summary['images']:,}" + (f" ({summary['removed']:,} removed)" if summary["removed"] else ""),
+        "splits": ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items()) or "none",
+        "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
+        "descriptors": f"{model['descriptor_dim']} numbers each",
+        "size": f"{_size(summary['size_bytes'])}, {_size(summary['bytes_per_image'])} per image,"
+        f" images {_size(summary['images_bytes'])}",
+        "extent": f"{summary['extent_m'][0]:,.1f} m east-west, {summary['extent_m'][1]:,.1f} m north-south",
+        "centre": "{:.7f}, {:.7f}".format(*summary["centre"]) if summary["centre"] else "none",
+        "altitude": "{:.1f} to {:.1f} m".format(*summary["altitude_m"]) if summary["altitude_m"] else "unknown",
+        "created": f"{summary['created']}, changed {summary['modified']}",
+        "format": f"{summary['format_version']}, by {summary['tool']}",
+    }
+    for name, value in lines.items():
+        print(f"{name:<12}{value}")
+    for segment in summary["segments"]:
+        how = "" if segment["images_stored"] else ", images referenced"
+        print(f"segment {segment['name']}{segment['images']:>8,} images from {segment['source']}{how}")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return value

@@ -1,0 +1,132 @@
+"""geowarp gallery: every action on a tiny gallery, its tables, and its one-line errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from geowarp_ros.cli import main
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.model.checkpoints import save_model
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_model(GeoWarp(ModelConfig(encoder="resnet18", regression=False)), path)
+    return str(path)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Four images of 64×80, of two splits, one of them absent."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with (folder / "positions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["filename", "latitude", "longitude", "altitude", "split"])
+        for index, split in enumerate(["gallery", "gallery", "query", "gallery"]):
+            if index != 3:
+                cv2.imwrite(str(folder / f"{index}.png"), rng.integers(0, 256, (64, 80, 3), np.uint8))
+            rows.writerow([f"{index}.png", 45 + index * 1e-3, 9, 100, split])
+    return folder
+
+
+def geowarp(*words):
+    return main(["gallery", *(str(word) for word in words)])
+
+
+def test_the_life_of_a_gallery(source, model, tmp_path, capsys):
+    gallery = tmp_path / "g"
+    build = ("build", source, "--model", model, "--output", gallery, "--device", "cpu", "--split", "gallery")
+    assert geowarp(*build) == 0
+    out = capsys.readouterr()
+    assert "2 images, 2 added" in out.out and "1 left out: 1 absent" in out.out
+    assert "describing images: 100%" in out.err
+
+    assert geowarp(*build) == 1
+    assert "has a gallery of 2 images already" in capsys.readouterr().err
+    assert geowarp(*build, "--replace") == 0
+
+    assert geowarp("add", gallery, source, "--model", model, "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert "of splits gallery (2), query (1); --split takes only one" in out
+    assert "3 images, 1 added" in out and "2 already in the gallery" in out
+
+    assert geowarp("info", gallery) == 0
+    table = capsys.readouterr().out
+    assert "images      3\n" in table
+    assert "resnet18 + gem, images as they are" in table
+    assert "0.0 m east-west, 222.3 m north-south" in table  # 2e-3° of latitude at 45°
+    assert "splits      gallery 2, query 1" in table
+
+    assert geowarp("info", gallery, "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["images"], info["removed"], info["splits"]) == (3, 0, {"gallery": 2, "query": 1})
+    assert info["model"]["fingerprint"] == Gallery.open(gallery).model_fingerprint
+    assert info["centre"] == pytest.approx([45.001, 9])
+    assert info["size_bytes"] == sum(path.stat().st_size for path in gallery.rglob("*") if path.is_file())
+    assert info["bytes_per_image"] > 15 * 15 * 256 * 2
+    assert [segment["options"].get("split") for segment in info["segments"]] == ["gallery", None]
+
+    assert geowarp("remove", gallery, "0.png") == 0
+    assert "1 removed, 2 images left" in capsys.readouterr().out
+    assert geowarp("verify", gallery) == 0
+    assert "2 images, all as written" in capsys.readouterr().out
+    (gallery / "segments/0003/images/000000.jpg").unlink()
+    assert geowarp("verify", gallery) == 1
+    out = capsys.readouterr()
+    assert "000000.jpg: cannot be read" in out.err and "1 problems" in out.out
+
+    assert geowarp("remove", gallery, "1.png", "2.png") == 0
+    capsys.readouterr()
+    assert geowarp("info", gallery) == 0
+    assert "images      0\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("info", "{tmp}/absent"), "absent: does not exist, expected a gallery"),
+        (("verify", "{tmp}/source"), "has no gallery in it"),
+        (("remove", "{tmp}/absent", "x"), "does not exist"),
+        (("build", "{tmp}/absent", "--output", "{tmp}/g"), "absent: does not exist, expected a folder"),
+        (("build", "{tmp}/source", "--output", "{tmp}/g", "--split", "galery"), "did you mean 'gallery'"),
+        (("build", "{tmp}/source", "--output", "{tmp}/g", "--model", "{tmp}/no.safetensors"), "no.safetensors"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_1(source, tmp_path, capsys, words, said):
+    assert geowarp(*(word.format(tmp=tmp_path) for word in words)) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and error.startswith("geowarp gallery: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("burn",), ("build", "s"), ("build", "s", "--output", "g", "--batch-size", "0"),
+     ("build", "s", "--output", "g", "--max-gap", "-1"), ("add", "g", "s", "--min-spacing", "nan")],
+)  # fmt: skip
+def test_usage(words, capsys):
+    with pytest.raises(SystemExit) as raised:
+        geowarp(*words)
+    assert raised.value.code == 2
+    assert "usage: geowarp gallery" in capsys.readouterr().err
+
+
+def test_names_without_a_zone_need_one(model, tmp_path, capsys):
+    folder = tmp_path / "utm"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "@500000@4982950@.jpg"), np.zeros((64, 80, 3), np.uint8))
+    build = ("build", folder, "--model", model, "--output", tmp_path / "g", "--device", "cpu")
+    assert geowarp(*build) == 1
+    assert "give it once as utm_zone (--utm-zone), such as 32N" in capsys.readouterr().err
+    assert geowarp(*build, "--utm-zone", "33N", "--reference-images") == 0
+    assert Gallery.open(tmp_path / "g").places[0].longitude_deg == pytest.approx(15)

@@ -1,0 +1,82 @@
+"""Search against brute force, by both engines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from geowarp_ros.errors import GalleryError
+from geowarp_ros.gallery import search
+from geowarp_ros.gallery.search import ExactIndex, Index
+
+ENGINES = ["faiss", "torch"]
+
+
+def brute_force(gallery, queries, k):
+    offsets = queries[:, None].astype(np.float64) - gallery[None]
+    distances = (offsets**2).sum(axis=2)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, order, axis=1), order
+
+
+def unit_rows(rng, *shape):
+    rows = rng.normal(size=shape).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("count", "queries", "k"), [(500, 1, 20), (500, 30, 5), (3, 2, 20), (1, 1, 1)])
+def test_equals_brute_force(engine, count, queries, k):
+    rng = np.random.default_rng(count)
+    gallery, query = unit_rows(rng, count, 24), unit_rows(rng, queries, 24)
+    index: Index = ExactIndex(gallery, "cpu", engine)
+    distances, rows = index.search(query, k)
+    expected, order = brute_force(gallery, query, k)
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(distances, expected, rtol=1e-6)
+    assert distances.dtype == np.float32 and rows.dtype == np.int64
+    assert rows.shape == (queries, min(k, count))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_lies_within_rounding_is_ranked_by_true_distance(engine):
+    # long descriptors that differ in the last bits: ‖a‖² + ‖b‖² - 2ab cancels all of it in float32
+    rng = np.random.default_rng(0)
+    query = (100 * unit_rows(rng, 1, 8)).astype(np.float32)
+    near = query + 1e-3 * rng.normal(size=(30, 8)).astype(np.float32)
+    gallery = np.concatenate([near, 100 * unit_rows(rng, 300, 8)]).astype(np.float32)
+    _, rows = ExactIndex(gallery, "cpu", engine).search(query, 10)
+    np.testing.assert_array_equal(rows, brute_force(gallery, query, 10)[1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_equals_rank_by_row(engine):
+    gallery = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
+    distances, rows = ExactIndex(gallery, "cpu", engine).search(gallery[[4]], 6)
+    assert rows.tolist() == [[3, 4, 5, 0, 1, 2]]
+    assert distances.tolist() == [[0, 0, 0, 2, 2, 2]]
+
+
+def test_torch_in_chunks(monkeypatch):
+    monkeypatch.setattr(search, "_ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(search, "_VALUES_AT_ONCE", 2000)
+    rng = np.random.default_rng(5)
+    gallery, query = unit_rows(rng, 200, 16), unit_rows(rng, 9, 16)
+    _, rows = ExactIndex(gallery, "cpu", "torch").search(query, 20)
+    np.testing.assert_array_equal(rows, brute_force(gallery, query, 20)[1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_to_find(engine):
+    empty = ExactIndex(np.empty((0, 4), np.float32), "cpu", engine)
+    assert [part.shape for part in empty.search(np.zeros((2, 4), np.float32), 5)] == [(2, 0), (2, 0)]
+    index = ExactIndex(np.zeros((3, 4), np.float32), "cpu", engine)
+    assert [part.shape for part in index.search(np.zeros((0, 4), np.float32), 2)] == [(0, 2), (0, 2)]
+
+
+def test_foreign_queries_are_refused():
+    index = ExactIndex(np.zeros((3, 4), np.float32))
+    with pytest.raises(GalleryError, match=r"shape \(1, 5\), expected \(Q, 4\)"):
+        index.search(np.zeros((1, 5), np.float32), 1)
+    with pytest.raises(GalleryError, match="NaN or infinite"):
+        index.search(np.full((1, 4), np.nan, np.float32), 1)
