@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "gallery": "build and keep a gallery of geotagged images",
     "localize": "say where images were taken",
     "calibrate": "measure on a held-out drive when an answer can be trusted",
+    "evaluate": "judge models, re-rankers and drives against the truth",
+    "play": "replay a bag into the running node",
     "world": "render the procedural street world",
     "train": "train the retrieval network and the warping regression",
     "import-weights": "read the published checkpoints or ImageNet weights",
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     module.add_arguments(verb_parser)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it tries
     try:
         return int(module.run(verb_parser.parse_args(words[1:])) or 0)
     except GeowarpError as error:
