@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from geowarp_ros import __version__
-from geowarp_ros.errors import SourceError
+from geowarp_ros.errors import ConfigError, SourceError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Image
@@ -45,8 +45,12 @@ def write_world(
         ``output``.
 
     Raises:
+        ConfigError: The configuration has no street.
         SourceError: ``output`` is taken, or cannot be written.
     """
+    if not config.streets + config.train_streets + config.val_streets:
+        raise ConfigError("streets = 0, train_streets = 0, val_streets = 0: expected at least one street in all")
+    output = output.resolve()
     _check_output(output, overwrite)
     description = {
         "format": "geowarp-world",
@@ -64,9 +68,7 @@ def write_world(
         _write_positions(partial / "positions.csv", planned, town_frame(config))
         _write_json(partial / "map.json", street_map(world))
         _write_drives(world, partial, progress)
-        if output.exists():
-            shutil.rmtree(output)
-        partial.replace(output)
+        _replace(output, partial)
     except OSError as error:
         raise SourceError(f"cannot write the world {output}: {error.strerror or error}") from error
     return output
@@ -137,6 +139,18 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise SourceError(f"output {output} is not empty and no world; nothing was written")
     if not overwrite:
         raise SourceError(f"output {output} is a world already; --overwrite replaces it")
+
+
+def _replace(output: Path, finished: Path) -> None:
+    """Put the finished folder in the place of the old one, which is whole until then."""
+    old = output.with_name(f".{output.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if output.exists():
+        output.replace(old)
+    finished.replace(output)
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def _prepare(partial: Path, description: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from geowarp_ros.world.world import World
 
 VIEWS: dict[str, float] = {"forward": 0.0, "right": 90.0, "left": -90.0}
 """The gallery's views: degrees clockwise from the street's direction."""
+ROOM_M = 3.0
+"""Least distance from a wall: nearer, an awning fills the picture."""
 LANE_M = -1.8
 """Lateral position of whoever drives along the street: the right-hand lane."""
 
@@ -88,7 +90,7 @@ def query_pass(world: World, street: Street, number: int) -> Iterator[Shot]:
     weather = random_conditions(rng, occluders=config.occluders)
     split, drive = split_name(street, "query"), f"query-{number}"
     height = float(rng.uniform(1.3, 2.6))
-    kerb = street.width_m / 2 - 2.0
+    kerb = street.width_m / 2 - ROOM_M
     span = street.length_m - 2 * street.margin_m
     places = street.margin_m + span * np.sort(rng.uniform(0, 1, max(1, round(span / config.query_spacing_m))))
     for index, along in enumerate(places):

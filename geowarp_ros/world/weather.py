@@ -38,6 +38,7 @@ class Conditions:
         contrast: 1 is none added.
         noise: Standard deviation of the sensor's noise, in grey levels.
         blur_px: Standard deviation of the blur; 0 is sharp.
+        vignette: How much darker the corners are; 0 is even.
         fog_per_m: Extinction coefficient.
         occluders: Density of cars and people; 0 empties the street.
         traffic: Seed of who is in the street: equal values, equal cars.
@@ -52,6 +53,7 @@ class Conditions:
     contrast: float = 1.0
     noise: float = 2.0
     blur_px: float = 0.0
+    vignette: float = 0.14
     fog_per_m: float = 0.0012
     occluders: float = 1.0
     traffic: int = 0
@@ -65,7 +67,7 @@ class Conditions:
         return np.array([level * math.sin(azimuth), level * math.cos(azimuth), math.sin(elevation)])
 
 
-PLAIN = Conditions(noise=0.0, occluders=0.0, fog_per_m=0.0)
+PLAIN = Conditions(noise=0.0, vignette=0.0, occluders=0.0, fog_per_m=0.0)
 """An even light, a perfect camera, an empty street."""
 
 AMBIENT: dict[Weather, tuple[float, float, float]] = {
@@ -204,19 +206,22 @@ def photograph(light: Floats, conditions: Conditions) -> Image:
         picture = _rain(picture, rng)
     if conditions.blur_px:
         picture = cv2.GaussianBlur(picture, (0, 0), conditions.blur_px)
+    if conditions.vignette:
+        picture = picture * (1 - conditions.vignette * _corners(height, width))
     if conditions.noise:
         tile = _noise_tile()
         repeats = (-(-height // 512), -(-width // 512))
         dy, dx = rng.integers(0, 512, 2)
         grain = np.tile(tile[dy : dy + 512, dx : dx + 512], (*repeats, 1)) if max(repeats) > 1 else tile[dy:, dx:]
-        picture = picture * _vignette(height, width) + conditions.noise * grain[:height, :width]
+        picture = picture + conditions.noise * grain[:height, :width]
     return np.asarray(np.clip(picture + 0.5, 0, 255), dtype=np.uint8)
 
 
 @lru_cache(maxsize=4)
-def _vignette(height: int, width: int) -> Floats:
+def _corners(height: int, width: int) -> Floats:
+    """Return (H, W, 1): 0 in the middle of the picture, 1 in its corners."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    result: Floats = (1 - 0.14 * (x**2 + y**2) / 2).astype(np.float32)[..., None]
+    result: Floats = ((x**2 + y**2) / 2).astype(np.float32)[..., None]
     return result
 
 

@@ -29,6 +29,7 @@ def test_the_verb_writes_a_world(tmp_path, capsys):
         (["--seed", "x"], "seed = 'x'"),
         (["--streets", "99999"], "streets = '99999'"),
         (["--fov-deg", "nan"], "fov_deg = 'nan'"),
+        (["--streets", "0"], "expected at least one street"),
         (["--size", "320"], "--size '320': expected WIDTHxHEIGHT"),
         (["--size", "320xtall"], "height_px = 'tall'"),
         (["--size", "9x9"], "width_px = '9'"),
