@@ -21,6 +21,8 @@ from geowarp_ros.world.town import Gap, Quarter, Street, ground_point
 ASPHALT: Colour = (98, 98, 102)
 MARKING: Colour = (226, 224, 214)
 PERSON_M = (0.9, 1.8)
+CAR_SPACE_M = 5.6
+"""Least distance of the middles of two cars in a lane."""
 
 
 @dataclass
@@ -257,11 +259,15 @@ def occluders(scenery: Scenery, props: Props, camera: Camera, density: float, tr
         cars = rng.uniform(0, 1, (int(rng.poisson(density * length / 16)), 5))
         people = rng.uniform(0, 1, (int(rng.poisson(density * length / 7)), 5))
         forward = np.append(street.direction, 0.0)
+        standing: list[Vector] = []
         for draw in cars:
             side = 1.0 if draw[1] < 0.5 else -1.0
             parked = draw[2] < 0.75
             lateral = side * (street.width_m / 2 - street.pavement_m - (1.05 if parked else 2.9))
             middle = ground_point(street, 4 + draw[0] * (length - 8), float(lateral))
+            if any(np.linalg.norm(middle - other) < CAR_SPACE_M for other in standing):
+                continue
+            standing.append(middle)
             if 4.2 < np.linalg.norm(middle[:2] - here) < 75:
                 model = props.cars[int(draw[4] * len(props.cars))]
                 model.add(solids, shadows, props.shadow, middle, -side * forward)
