@@ -44,7 +44,9 @@ def homography_from_quads(quad_src: Tensor, quad_dst: Tensor) -> Tensor:
     system = torch.cat([rows_u, rows_v], dim=1)
     # solve_ex: no host synchronisation on CUDA; a degenerate quad gives inf or NaN, as any solver would
     solution, _ = torch.linalg.solve_ex(system, torch.cat([u, v], dim=1).unsqueeze(-1))
-    return torch.cat([solution.squeeze(-1), torch.ones_like(solution[:, :1, 0])], dim=1).reshape(-1, 3, 3)
+    return torch.cat([solution.squeeze(-1), torch.ones_like(solution[:, :1, 0])], dim=1).reshape(
+        len(quad_src), 3, 3
+    )
 
 
 def quad_from_frame(quad: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def correlate(f_q: Tensor, f_p: Tensor) -> Tensor:
     batch, _, rows, columns = f_p.shape
     first = f_q.transpose(2, 3).flatten(2)  # (B, C, k)
     products = first.transpose(1, 2) @ f_p.flatten(2)  # (B, k, i·15 + j)
-    return l2_norm(F.relu(products)).reshape(batch, -1, rows, columns)
+    return l2_norm(F.relu(products)).reshape(batch, rows * columns, rows, columns)
 
 
 def similarity(f_q: Tensor, f_p: Tensor) -> Tensor:

@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from geowarp_ros.cli import main
+from geowarp_ros.images import resize_shorter
+from geowarp_ros.model.checkpoints import load_model, save_model
+from test.model import naive
+from test.model.conftest import picture
+from test.model.weights import PAIRS, make_model, published
+
+torch.set_num_threads(1)
+
+KEYS = ["distance", "descriptor_dim", "descriptor_norm", "score_unwarped", "score", "quad_q", "quad_p"]
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """Two image files of different size, lossless."""
+    folder = tmp_path_factory.mktemp("street")
+    for name, size, seed in (("a.png", (48, 64), 1), ("b.png", (56, 50), 2)):
+        Pillow.fromarray(picture(*size, seed=seed)).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    save_model(make_model(), path)
+    return path
+
+
+def match(capsys, street, model, *options):
+    assert main(["match", str(street / "a.png"), str(street / "b.png"), "--model", str(model), *options]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("encoder", "aggregation"), PAIRS)
+def test_imported_weights_match_as_the_method_says(encoder, aggregation, street, tmp_path, capsys):
+    """From published state dicts to the printed numbers, against loops in float64: the whole promise at once."""
+    features, regression = published(make_model(encoder, aggregation))
+    torch.save({f"module.{key}": t for key, t in features.items()}, tmp_path / "fe.pth")
+    torch.save(regression, tmp_path / "hr.pth")
+    words = ["import-weights", "--encoder", encoder, "--aggregation", aggregation]
+    words += [
+        "--features-extractor",
+        str(tmp_path / "fe.pth"),
+        "--homography-regression",
+        str(tmp_path / "hr.pth"),
+    ]
+    assert main([*words, "--output", str(tmp_path / "m.safetensors")]) == 0
+    assert f"{encoder} + {aggregation}" in capsys.readouterr().out
+
+    ours = json.loads(match(capsys, street, tmp_path / "m.safetensors", "--json"))
+    images = picture(48, 64, seed=1), picture(56, 50, seed=2)
+    expected = naive.match(encoder, aggregation, features, regression, *images)
+    assert list(ours) == KEYS
+    assert ours["descriptor_dim"] == expected["descriptor_dim"]
+    for name in ("quad_q", "quad_p"):
+        np.testing.assert_allclose(ours[name], expected[name], atol=1e-4)
+    for name in ("distance", "descriptor_norm", "score_unwarped", "score"):
+        assert ours[name] == pytest.approx(expected[name], rel=1e-4), name
+    # the oracle would notice: the warp moves corners and changes the score by far more than is allowed
+    assert np.abs(expected["quad_q"] - [(-1, -1), (1, -1), (1, 1), (-1, 1)]).max() > 0.05
+    assert abs(expected["score"] / expected["score_unwarped"] - 1) > 1e-4
+
+
+def test_an_image_with_itself_has_distance_zero(street, model_file, capsys):
+    image = str(street / "a.png")
+    assert main(["match", image, image, "--model", str(model_file), "--json"]) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert ours["distance"] == 0
+    assert ours["score_unwarped"] == pytest.approx(225, rel=1e-4)
+
+
+def test_the_model_says_the_resolution(street, tmp_path, capsys):
+    save_model(make_model(resolution=32), tmp_path / "small")
+    save_model(make_model(), tmp_path / "full")
+    for name, size, seed in (("a.png", (48, 64), 1), ("b.png", (56, 50), 2)):
+        Pillow.fromarray(resize_shorter(picture(*size, seed=seed), 32)).save(tmp_path / name)
+    shrunk = json.loads(match(capsys, street, tmp_path / "small", "--json"))
+    assert shrunk == json.loads(match(capsys, tmp_path, tmp_path / "full", "--json"))
+
+
+def test_words_and_figure(street, model_file, tmp_path, capsys):
+    out = match(capsys, street, model_file, "--figure", str(tmp_path / "figure.png"))
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "distance", "descriptor", "score", "score", "quad_q", "quad_p",
+    ]  # fmt: skip
+    with Pillow.open(tmp_path / "figure.png") as figure:
+        assert figure.width == 1200
+
+
+def test_a_model_without_regression_gives_null(street, tmp_path, capsys):
+    save_model(make_model(regression=False), tmp_path / "m")
+    out = match(capsys, street, tmp_path / "m", "--json", "--figure", str(tmp_path / "figure.png"))
+    ours = json.loads(out)
+    assert (ours["score"], ours["quad_q"], ours["quad_p"]) == (None, None, None)
+    assert ours["score_unwarped"] > 0
+    assert "no warping regression" in match(capsys, street, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.png", "absent.png"], "absent.png: cannot be read: No such file"),
+        (["a.png", "b.png", "--model", "absent"], "absent: does not exist, expected a model file"),
+        (["a.png", "b.png", "--figure", "absent/figure.png"], "figure.png: the figure cannot be written"),
+        (["a.png", "b.png", "--figure", "figure.xyz"], "figure.xyz: the figure cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, street, model_file, capsys, monkeypatch):
+    monkeypatch.chdir(street)
+    model = [] if "--model" in words else ["--model", str(model_file)]
+    assert main(["match", *words, *model]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("geowarp match: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_import_says_what_it_wrote_and_refuses_in_one_line(tmp_path, capsys):
+    features, _ = published(make_model())
+    torch.save(features, tmp_path / "fe.pth")
+    words = ["import-weights", "--encoder", "resnet18", "--features-extractor", str(tmp_path / "fe.pth")]
+    words += ["--output", str(tmp_path / "m"), "--half", "--resolution", "240"]
+    assert main([*words, "--aggregation", "gem"]) == 0
+    assert "256 values a descriptor, without warping regression" in capsys.readouterr().out
+    assert load_model(tmp_path / "m").config.resolution == 240
+    assert main([*words, "--aggregation", "netvlad"]) == 1
+    error = capsys.readouterr().err
+    assert "2 missing: pool.centroids, pool.conv.weight; 1 unexpected: pool.1.p" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,157 @@
+import os
+import re
+
+import pytest
+import safetensors.torch
+import torch
+
+from geowarp_ros.errors import ConfigError, ModelError
+from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
+from geowarp_ros.model.published import import_weights
+from test.model.torchvision_layout import state_dict
+from test.model.weights import PAIRS, published
+
+
+@pytest.fixture(scope="module")
+def small(models):
+    return models("resnet18")
+
+
+def write(folder, features, regression=None):
+    torch.save(features, folder / "fe.pth")
+    if regression is not None:
+        torch.save(regression, folder / "hr.pth")
+    return folder / "fe.pth", None if regression is None else folder / "hr.pth"
+
+
+def refusal(*arguments):
+    with pytest.raises(ModelError) as caught:
+        import_weights(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("encoder", "aggregation"), [*PAIRS, ("resnet18", "gem"), ("resnet18", "netvlad")])
+def test_a_published_pair_gives_its_model_back(models, encoder, aggregation, tmp_path):
+    model = models(encoder, aggregation)
+    imported = import_weights(encoder, aggregation, *write(tmp_path, *published(model)))
+    save_model(imported, tmp_path / "model.safetensors")
+    assert fingerprint(load_model(tmp_path / "model.safetensors")) == fingerprint(model)
+    assert not imported.training
+
+
+def test_prefixes_wrappers_safetensors_and_absent_counters_are_seen_through(small, tmp_path):
+    features, regression = published(small)
+    prefixed = {f"module.{key}": t for key, t in features.items()}
+    old = {key: t for key, t in prefixed.items() if not key.endswith("num_batches_tracked")}
+    forms = [
+        (prefixed, regression),
+        (old, {"state_dict": regression}),
+        ({"model_state_dict": prefixed, "epoch": 3}, regression),
+    ]
+    for form in forms:
+        assert fingerprint(import_weights("resnet18", "gem", *write(tmp_path, *form))) == fingerprint(small)
+    safetensors.torch.save_file({k: t.clone() for k, t in features.items()}, tmp_path / "fe.safetensors")
+    imported = import_weights("resnet18", "gem", tmp_path / "fe.safetensors", tmp_path / "hr.pth")
+    assert fingerprint(imported) == fingerprint(small)
+
+
+def test_without_a_regression_the_model_has_none(small, tmp_path):
+    imported = import_weights("resnet18", "gem", write(tmp_path, published(small)[0])[0], resolution=320)
+    assert imported.regression is None
+    assert (imported.config.regression, imported.config.resolution) == (False, 320)
+
+
+# what each torchvision name becomes; METHOD's table
+RENAMED = {
+    "alexnet": {"features.0.weight": "0.weight", "features.10.bias": "10.bias"},
+    "vgg16": {"features.0.weight": "0.weight", "features.28.bias": "28.bias"},
+    "resnet18": {"conv1.weight": "0.weight", "layer3.1.bn2.bias": "6.1.bn2.bias"},
+    "resnet50": {
+        "conv1.weight": "0.weight",
+        "bn1.running_var": "1.running_var",
+        "layer1.0.downsample.0.weight": "4.0.downsample.0.weight",
+        "layer2.3.conv3.weight": "5.3.conv3.weight",
+        "layer3.5.bn3.bias": "6.5.bn3.bias",
+    },
+}
+
+
+@pytest.mark.parametrize("encoder", RENAMED)
+def test_imagenet_classifiers_fill_the_encoder(encoder, tmp_path):
+    classifier = state_dict(encoder)
+    imported = import_weights(encoder, "gem", write(tmp_path, classifier)[0])
+    encoder_state = imported.encoder.state_dict()
+    for theirs, ours in RENAMED[encoder].items():
+        assert torch.equal(encoder_state[ours], classifier[theirs]), theirs
+    kept = [t for k, t in classifier.items() if not k.startswith(("layer4.", "fc.", "classifier."))]
+    assert len(kept) == len(encoder_state)
+    assert sum(t.double().sum() for t in kept).item() == pytest.approx(
+        sum(t.double().sum() for t in encoder_state.values()).item()
+    )
+    assert imported.pool[1].p.item() == 3
+
+
+def test_imagenet_with_netvlad_warns_and_always_gives_the_same_model(tmp_path, caplog):
+    paths = write(tmp_path, state_dict("alexnet"))
+    names = {fingerprint(import_weights("alexnet", "netvlad", *paths)) for _ in range(2)}
+    assert len(names) == 1
+    assert "NetVLAD's centroids are random" in caplog.text
+
+
+def test_wrong_weights_are_refused_naming_keys_and_shapes(small, models, tmp_path):
+    features, regression = published(small)
+    fe, hr = write(tmp_path, features, regression)
+    message = refusal("resnet18", "netvlad", fe, hr)
+    expected = (
+        "not the weights of this network: 2 missing: pool.centroids, pool.conv.weight; 1 unexpected: pool.1.p"
+    )
+    assert message == f"{fe}: {expected}"
+    message = refusal("resnet50", "gem", fe, hr)
+    assert re.search(
+        r"\d+ missing: encoder\.4\.0\.bn3\.bias, .* \(\d+ more\); \d+ wrong shape: encoder\.4\.", message
+    )
+    assert "unexpected: regression.encoder.0.weight" in refusal("resnet18", "gem", fe, fe)
+    surplus = {**regression, "linear.scale": torch.ones(1)}
+    assert f"{hr}: not the weights of this network: 1 unexpected: regression.linear.scale" == refusal(
+        "resnet18", "gem", *write(tmp_path, features, surplus)
+    )
+    message = refusal("resnet50", "gem", write(tmp_path, state_dict("resnet18"))[0])
+    assert "encoder.4.0.conv1.weight expected 64×64×1×1, found 64×64×3×3" in message
+    del features["encoder.0.weight"]
+    assert "1 missing: encoder.0.weight" in refusal("resnet18", "gem", write(tmp_path, features)[0])
+    with pytest.raises(ConfigError, match="resolution = -1"):
+        import_weights("resnet18", "gem", fe, None, -1)
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_file_is_refused_and_not_run(small, tmp_path):
+    message = refusal(
+        "resnet18", "gem", write(tmp_path, {**published(small)[0], "x": Malice(tmp_path / "owned")})[0]
+    )
+    assert "could run code" in message
+    assert not (tmp_path / "owned").exists()
+
+
+def test_what_is_no_state_dict_is_refused(small, tmp_path):
+    path = write(tmp_path, published(small)[0])[0]
+    data = path.read_bytes()
+    for broken in (b"", b"\x80\x02junk", data[:1000], data[: len(data) // 2], data[:-10]):
+        path.write_bytes(broken)
+        assert re.search(
+            "is truncated or not a file of torch.save|is no state dict", refusal("resnet18", "gem", path)
+        )
+    for content in (torch.ones(3), [torch.ones(3)], {}, {"encoder.0.weight": 3}, {7: torch.ones(1)}):
+        torch.save(content, path)
+        assert "expected a state dict of named tensors" in refusal("resnet18", "gem", path)
+    assert refusal("resnet18", "gem", tmp_path / "absent.pth").endswith("does not exist, expected a state dict")
+    assert refusal("resnet18", "gem", tmp_path).endswith("is a folder, expected a state dict")
+    (tmp_path / "fe.safetensors").write_bytes(b"junk")
+    assert "is truncated or no safetensors file" in refusal("resnet18", "gem", tmp_path / "fe.safetensors")
