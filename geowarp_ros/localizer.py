@@ -58,8 +58,8 @@ class Localizer:
         """
         config = config or LocalizerConfig()
         device = choose_device(config.device)
-        describer = Describer(load_model(config.model, device), device, config.precision)
         opened = Gallery.open(gallery, device)
+        describer = Describer(load_model(config.model, device), device, config.precision)
         opened.check_model(describer.fingerprint)
         reranker = build_reranker(config, opened, describer)
         return cls(describer, opened, reranker, config, load_calibration(Path(gallery)))

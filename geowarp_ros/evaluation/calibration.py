@@ -50,34 +50,36 @@ def collect_samples(
         raise GalleryError("an empty gallery cannot be calibrated")
     samples: list[Sample] = []
     unreadable: list[str] = []
+    shape = (240, 320)
     for item in progress(images, len(images), "calibrate"):
         try:
-            query = localizer.describer(item.read())
+            image = item.read()
         except ImageError:
             unreadable.append(item.place.name)
             continue
+        shape, query = image.shape[:2], localizer.describer(image)
         near = _near(localizer, item.place, 2 * correct_within_m)
         for candidates in (_search(localizer, query, frozenset()), _search(localizer, query, near)):
             if candidates:
                 samples.append(_sample(localizer, query, candidates, item.place))
-    for plain in plain_images(seed):
+    for plain in plain_images(*shape, seed):
         query = localizer.describer(plain)
         samples.append(_sample(localizer, query, _search(localizer, query, frozenset()), None))
     return Collected(tuple(samples), tuple(unreadable))
 
 
-def plain_images(seed: int = 0) -> Iterator[Image]:
-    """Pictures of no place: black, white, noise, a smooth sky, each 240×320."""
+def plain_images(height: int, width: int, seed: int = 0) -> Iterator[Image]:
+    """Pictures of no place, (height, width, 3): black, white and between, noise, smooth skies."""
     rng = np.random.default_rng(seed)
     for level in (0, 40, 128, 255):
-        yield np.full((240, 320, 3), level, np.uint8)
+        yield np.full((height, width, 3), level, np.uint8)
     for contrast in (8, 40, 128):
-        noise = rng.normal(128, contrast, (240, 320, 3))
+        noise = rng.normal(128, contrast, (height, width, 3))
         yield np.clip(noise, 0, 255).astype(np.uint8)
+    ramp = np.linspace(0, 1, height)[:, None, None]
     for _ in range(4):
         top, bottom = rng.uniform(60, 255, (2, 3))
-        ramp = np.linspace(0, 1, 240)[:, None, None]
-        yield np.broadcast_to(top * (1 - ramp) + bottom * ramp, (240, 320, 3)).astype(np.uint8)
+        yield np.broadcast_to(top * (1 - ramp) + bottom * ramp, (height, width, 3)).astype(np.uint8)
 
 
 def _near(localizer: Localizer, truth: Place, radius_m: float) -> frozenset[int]:

@@ -1,0 +1,201 @@
+"""The paragraph, from image to answer, over a small gallery of drawn pictures; and the verb ``localize``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from geowarp_ros.cli import main
+from geowarp_ros.config import LocalizerConfig, parse_config
+from geowarp_ros.errors import GalleryError, ImageError
+from geowarp_ros.evaluation.calibration import collect_samples, plain_images
+from geowarp_ros.gallery.build import build_gallery
+from geowarp_ros.gallery.readers import Source, SourceImage
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.integrity import fit_calibration, save_calibration, settings_of
+from geowarp_ros.localizer import Localizer, answer_to_dict
+from geowarp_ros.model.checkpoints import save_model
+from geowarp_ros.model.describer import Describer
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.types import Fix, Frame, Image, NoFix, Place
+
+PLACES = 12
+SPACING_M = 40.0
+TOWN = LocalFrame(45.0, 7.0)
+
+
+def picture(seed: int) -> Image:
+    """Large random blocks: unlike every other seed's."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    return cv2.resize(blocks, (96, 72), interpolation=cv2.INTER_CUBIC)
+
+
+def source_image(index: int, read: Callable[[], Image]) -> SourceImage:
+    latitude, longitude, _ = TOWN.to_geodetic(np.array([[index * SPACING_M, 0.0, 0.0]]))
+    return SourceImage(Place(f"{index:02}.png", float(latitude[0]), float(longitude[0])), read, None)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gallery_path(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
+    from geowarp_ros.model.checkpoints import load_model
+
+    source = Source(tuple(source_image(i, lambda i=i: picture(i)) for i in range(PLACES)), (), "drawn")
+    output = tmp_path_factory.mktemp("galleries") / "gallery"
+    build_gallery(source, Describer(load_model(model_path), "cpu"), output)
+    return output
+
+
+def config(model_path: Path, **sections: object) -> LocalizerConfig:
+    return parse_config(LocalizerConfig, {"model": str(model_path), "device": "cpu", **sections})
+
+
+@pytest.fixture(scope="module")
+def localizer(gallery_path: Path, model_path: Path) -> Localizer:
+    return Localizer.open(gallery_path, config(model_path))
+
+
+def test_a_gallery_picture_is_found_where_it_was_taken(localizer: Localizer) -> None:
+    noisy = np.clip(picture(7).astype(int) + np.random.default_rng(1).integers(-6, 7, (72, 96, 3)), 0, 255)
+    answer = localizer.localize(Frame(noisy.astype(np.uint8), stamp_ns=42, frame_id="camera"))
+    assert isinstance(answer, Fix)
+    east, north, _ = TOWN.to_enu(np.array([answer.latitude_deg]), np.array([answer.longitude_deg]), np.zeros(1))[0]
+    assert (east, north) == pytest.approx((7 * SPACING_M, 0.0), abs=0.01)
+    assert (answer.stamp_ns, answer.frame_id) == (42, "camera")
+    assert answer.candidates[0].place.name == "07.png"
+    assert set(answer.timing_ms) == {"describe", "search", "rerank", "position"}
+
+
+def test_reranking_orders_by_score_and_keeps_the_rest(localizer: Localizer) -> None:
+    answer = localizer.localize(Frame(picture(3)))
+    scores = [c.score for c in answer.candidates[:5]]
+    assert all(score is not None for score in scores)
+    assert scores == sorted(scores, key=lambda s: -(s or 0.0))
+    assert all(c.score is None for c in answer.candidates[5:])
+    assert len(answer.candidates) == PLACES
+    tail = [c.distance for c in answer.candidates[5:]]
+    assert tail == sorted(tail)
+    # an untrained regression leaves both images as they are
+    assert answer.candidates[0].score == pytest.approx(answer.candidates[0].score_unwarped, rel=1e-3)
+
+
+def test_a_picture_of_nowhere_is_no_fix(localizer: Localizer) -> None:
+    strict = localizer.reconfigured(
+        localizer.config.model_copy(
+            update={"position": localizer.config.position.model_copy(update={"min_confidence": 0.9})}
+        )
+    )
+    answer = strict.localize(Frame(np.full((72, 96, 3), 127, np.uint8)))
+    assert isinstance(answer, NoFix)
+    assert answer.reason in ("disagreement", "low_confidence")
+    assert answer.candidates
+
+
+def test_another_models_gallery_is_refused(gallery_path: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = tmp_path / "other.safetensors"
+    save_model(GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")), other)
+    with pytest.raises(GalleryError, match="was made by model"):
+        Localizer.open(gallery_path, config(other))
+
+
+def test_a_wrong_array_is_an_image_error(localizer: Localizer) -> None:
+    with pytest.raises(ImageError):
+        localizer.localize(Frame(np.zeros((72, 96), np.uint8)))
+
+
+def test_answer_to_dict_has_the_keys_that_programs_read(localizer: Localizer) -> None:
+    fix = answer_to_dict(localizer.localize(Frame(picture(2))), "a.png")
+    assert fix["status"] == "fix" and fix["reason"] is None and fix["image"] == "a.png"
+    assert len(fix["covariance"]) == 9
+    assert set(fix["candidates"][0]) == {"path", "latitude", "longitude", "altitude", "distance", "score"}
+    lost = answer_to_dict(NoFix("empty_gallery"))
+    assert lost["status"] == "no_fix" and lost["reason"] == "empty_gallery" and lost["latitude"] is None
+    json.dumps([fix, lost], allow_nan=False)
+
+
+def test_calibration_is_used_where_it_applies_and_said_where_not(
+    localizer: Localizer, gallery_path: Path, model_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [source_image(i, lambda i=i: picture(i)) for i in range(PLACES)]
+    collected = collect_samples(localizer, items, correct_within_m=5.0)
+    # each image with its place, and without it; and the plain ones
+    assert len(collected.samples) == 2 * PLACES + len(list(plain_images(72, 96)))
+    errors = [sample.error_m for sample in collected.samples]
+    assert max(errors[0 : 2 * PLACES : 2]) < 0.01
+    assert min(errors[1 : 2 * PLACES : 2]) >= SPACING_M - 0.01
+    assert all(math.isinf(error) for error in errors[2 * PLACES :])
+
+    calibration, summary = fit_calibration(collected.samples, 5.0)
+    assert summary["auc"] > 0.9
+    measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
+    save_calibration(gallery_path, calibration.model_copy(update={"measured_with": measured_with}))
+    try:
+        calibrated = Localizer.open(gallery_path, localizer.config)
+        assert calibrated.calibration is not None
+        sure = calibrated.localize(Frame(picture(5)))
+        blank = calibrated.localize(Frame(np.zeros((72, 96, 3), np.uint8)))
+        assert sure.confidence > 0.5 > blank.confidence
+        assert isinstance(blank, NoFix)
+        with caplog.at_level("WARNING"):
+            other = Localizer.open(gallery_path, config(model_path, rerank={"method": "none"}))
+        assert other.calibration is None
+        assert "rerank.method = 'geowarp' (now 'none')" in caplog.text
+    finally:
+        (gallery_path / "calibration.json").unlink()
+
+
+def test_an_unreadable_image_is_counted_by_the_calibration(localizer: Localizer) -> None:
+    def broken() -> Image:
+        raise ImageError("broken.png: is truncated")
+
+    items = [source_image(0, lambda: picture(0)), source_image(1, broken)]
+    assert collect_samples(localizer, items, 5.0).unreadable == ("01.png",)
+
+
+def test_tracking_holds_a_jump_back(localizer: Localizer) -> None:
+    tracking = localizer.config.tracking.model_copy(update={"method": "hmm"})
+    tracked = localizer.reconfigured(localizer.config.model_copy(update={"tracking": tracking}))
+    for second in range(3):
+        assert isinstance(tracked.localize(Frame(picture(0), second * 10**9)), Fix)
+    jumped = tracked.localize(Frame(picture(9), 3 * 10**9))
+    assert isinstance(jumped, NoFix) and jumped.reason == "jump"
+    tracked.tracker.reset()
+    assert isinstance(tracked.localize(Frame(picture(9), 4 * 10**9)), Fix)
+
+
+def test_localize_prints_one_json_object_a_line_and_goes_on_after_a_bad_image(
+    gallery_path: Path, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    cv2.imwrite(str(good), picture(4)[:, :, ::-1])
+    bad.write_bytes(b"")
+    words = ["localize", str(bad), str(good), "--gallery", str(gallery_path), "--model", str(model_path), "--json"]
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    (line,) = printed.out.splitlines()
+    answer = json.loads(line)
+    assert answer["image"] == str(good)
+    assert answer["candidates"][0]["path"] == "04.png"
+    assert "bad.png" in printed.err and len(printed.err.splitlines()) == 1
+
+
+def test_localize_refuses_what_is_no_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), picture(0))
+    assert main(["localize", str(image), "--gallery", str(tmp_path / "absent")]) == 1
+    assert "absent" in capsys.readouterr().err
