@@ -14,6 +14,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ PLACES = "places.csv"
 IMAGES = "images"
 PLAN = "plan.json"
 JOURNAL = "journal.jsonl"
+_SYNCS = 16  # file systems write out what waits together in one go
 
 COLUMNS = (
     "name", "latitude", "longitude", "altitude", "heading", "stamp_ns", "split",
@@ -146,8 +148,9 @@ class SegmentWriter:
         csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.to_text() for row in self.rows)])
         (self.folder / PLACES).write_text(text.getvalue(), encoding="utf-8")
         images = list((self.folder / IMAGES).iterdir())
-        for image in progress(images, len(images), "storing images"):
-            sync(image)
+        with ThreadPoolExecutor(_SYNCS) as pool:
+            for _ in progress(pool.map(sync, images), len(images), "storing images"):
+                pass
         files = {}
         for name in (DESCRIPTORS, LOCAL_FEATURES, PLACES):
             path = self.folder / name
