@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery import search
@@ -55,6 +56,16 @@ def test_equals_rank_by_row(engine):
     distances, rows = ExactIndex(gallery, "cpu", engine).search(gallery[[4]], 6)
     assert rows.tolist() == [[3, 4, 5, 0, 1, 2]]
     assert distances.tolist() == [[0, 0, 0, 2, 2, 2]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_ranks_as_the_cpu():
+    rng = np.random.default_rng(7)
+    gallery, query = unit_rows(rng, 5000, 256), unit_rows(rng, 40, 256)
+    for on_cuda, on_cpu in zip(
+        ExactIndex(gallery, "cuda").search(query, 20), ExactIndex(gallery).search(query, 20), strict=True
+    ):
+        np.testing.assert_array_equal(on_cuda, on_cpu)
 
 
 def test_torch_in_chunks(monkeypatch):
