@@ -13,13 +13,17 @@ from rclpy.node import Node
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.gallery.readers.bag_files import BagFiles
+from geowarp_ros.messages import image_from_message
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.ros.conversions import header, stamp_ns
+from geowarp_ros.ros.match_image import encode_jpeg
 
 NAVSATFIX = "sensor_msgs/msg/NavSatFix"
+IMAGE = "sensor_msgs/msg/Image"
 
 
 def play(
@@ -29,6 +33,7 @@ def play(
     *,
     rate: float = 1.0,
     clock: bool = False,
+    compressed: bool = False,
     patience_s: float = 30.0,
     progress: Progress = silent,
 ) -> dict[int, float]:
@@ -43,6 +48,7 @@ def play(
         topics: Recorded topic -> topic to publish on.
         rate: Of the recorded speed.
         clock: Publish /clock, too, for nodes with ``use_sim_time``.
+        compressed: Publish raw images as JPEG (sensor_msgs/CompressedImage) instead; what is compressed stays so.
         patience_s: How long to wait for subscribers.
         progress: Shows how far it is.
 
@@ -53,13 +59,19 @@ def play(
         SourceError: The bag has no such topic, or nobody subscribes.
     """
     with BagFiles(bag).reader() as reader:
+
+        def packs(connection: Any) -> bool:
+            return compressed and connection.msgtype == IMAGE
+
         connections = [connection for connection in reader.connections if connection.topic in topics]
         if missing := set(topics) - {connection.topic for connection in connections}:
             there = ", ".join(sorted(connection.topic for connection in reader.connections))
             raise SourceError(f"{bag}: no topic {', '.join(sorted(missing))}; it has {there}")
         publishers = {
             connection.topic: node.create_publisher(
-                message_class(connection.msgtype), topics[connection.topic], 10
+                CompressedImage if packs(connection) else message_class(connection.msgtype),
+                topics[connection.topic],
+                10,
             )
             for connection in connections
         }
@@ -73,12 +85,17 @@ def play(
             pace = Pace(rate)
             for connection, recorded_ns, data in progress(messages, total, "replay"):
                 message = reader.deserialize(data, connection.msgtype)
-                raw = data if reader.is2 else reader.typestore.ros1_to_cdr(data, connection.msgtype)
+                if packs(connection):
+                    outgoing: Any = _as_jpeg(message)
+                else:
+                    outgoing = bytes(
+                        data if reader.is2 else reader.typestore.ros1_to_cdr(data, connection.msgtype)
+                    )
                 pace.wait_until(recorded_ns)
                 if ticks is not None:
                     ticks.publish(Clock(clock=header(recorded_ns, "").stamp))
                 published[stamp_ns(message.header.stamp)] = time.monotonic()
-                publishers[connection.topic].publish(bytes(raw))
+                publishers[connection.topic].publish(outgoing)
             return published
         finally:
             for publisher in (*publishers.values(), ticks):
@@ -117,11 +134,10 @@ class Recorder:
         with self._news:
             self._writer.close()
 
-    def wait_quiet(self, quiet_s: float) -> None:
-        """Return when no fix has come for ``quiet_s``: the last image is answered or was dropped."""
+    def wait_for(self, stamp: int, patience_s: float) -> bool:
+        """Wait for the answer to the image with that stamp; False where it does not come."""
         with self._news:
-            while self._news.wait(quiet_s):
-                pass
+            return self._news.wait_for(lambda: stamp in self.arrived, patience_s)
 
     def _record(self, data: bytes) -> None:
         at_s = time.monotonic()
@@ -158,6 +174,13 @@ def message_class(name: str) -> Any:
     """Return rclpy's class of ``package/msg/Name``."""
     package, _, kind = name.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), kind)
+
+
+def _as_jpeg(message: Any) -> CompressedImage:
+    picture = encode_jpeg(image_from_message(message), quality=95)
+    return CompressedImage(
+        header=header(stamp_ns(message.header.stamp), str(message.header.frame_id)), format="jpeg", data=picture
+    )
 
 
 def _await_subscriber(publisher: Any, topic: str, patience_s: float) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
@@ -71,13 +71,16 @@ def run(make_node: Callable[..., Any], args: list[str] | None = None) -> int:
         args: Command line; None for ``sys.argv``.
 
     Returns:
-        0 after SIGINT or SIGTERM, 1 after a mistake (said in one line) or a surprise (with its traceback).
+        1 after a mistake at start, said in one line. What comes later ends the process from here: with 0 after
+        SIGINT or SIGTERM, with 1 when autostart failed or after a surprise in a callback.
     """
     stop = _Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.on_signal)
     logger = rclpy.logging.get_logger("geowarp_localizer")
-    logging.basicConfig(level=logging.INFO, handlers=[_RosLog(logger)], force=True)
+    rooms = logging.getLogger("geowarp_ros")
+    rooms.setLevel(logging.INFO)
+    rooms.addHandler(_RosLog(logger))
     try:
         # without rclpy's own handlers, which would end the context under the worker's feet
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -95,7 +98,7 @@ def run(make_node: Callable[..., Any], args: list[str] | None = None) -> int:
     spinner = threading.Thread(target=_spin, args=(executor, stop, logger), name="spin", daemon=True)
     spinner.start()
     stop.asked.wait()
-    return _end(node, executor, spinner, stop.status)
+    _end(node, executor, spinner, stop.status)
 
 
 def _spin(executor: MultiThreadedExecutor, stop: _Stop, logger: Any) -> None:
@@ -109,9 +112,13 @@ def _spin(executor: MultiThreadedExecutor, stop: _Stop, logger: Any) -> None:
             stop.on_failure()
 
 
-def _end(node: HaltableNode, executor: MultiThreadedExecutor, spinner: threading.Thread, status: int) -> int:
-    """End in order, within :data:`LAST_S`: native code cannot be interrupted, and Python waits for its threads."""
-    last = threading.Timer(LAST_S, _exit_now, (status,))
+def _end(node: HaltableNode, executor: MultiThreadedExecutor, spinner: threading.Thread, status: int) -> NoReturn:
+    """End in order where that is possible, within :data:`LAST_S` in any case.
+
+    The interpreter is not taken down: it waits for threads, native code cannot be interrupted, and a thread that
+    is in torch when Python goes away aborts the process.
+    """
+    last = threading.Timer(LAST_S, _exit, (status,))
     last.daemon = True
     last.start()
     if node.halt(GRACE_S):
@@ -119,10 +126,10 @@ def _end(node: HaltableNode, executor: MultiThreadedExecutor, spinner: threading
         spinner.join(GRACE_S)
         node.destroy_node()
     rclpy.try_shutdown()
-    return status
+    _exit(status)
 
 
-def _exit_now(status: int) -> None:
+def _exit(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image, NavSatFix
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.ros.play import Pace, Recorder, play
-from test.ros.conftest import Robot, image_message, seconds, until
+from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
 
@@ -106,8 +106,8 @@ def test_recorded_fixes_read_back(tmp_path: Path, robot: Robot) -> None:
             fix = NavSatFix(latitude=at, longitude=8.0)
             fix.header = image_message(np.zeros((1, 1, 3), np.uint8), at).header
             publisher.publish(fix)
-        until(lambda: len(recorder.arrived) == 3, "the fixes")
-        recorder.wait_quiet(0.01)
+        assert recorder.wait_for(100_200_000_000, PATIENCE_S)
+        assert not recorder.wait_for(1, patience_s=0.01)
     with AnyReader([tmp_path / "fixes"]) as reader:
         fixes = [reader.deserialize(data, connection.msgtype) for connection, _, data in reader.messages()]
     assert [fix.latitude for fix in fixes] == list(STAMPS_S)
