@@ -69,9 +69,10 @@ class DenseVlad:
         self.config = config
         self.device = torch.device("cpu")
         self.regression = None  # there is nothing to warp by
-        self._words = np.asarray(words, np.float32)
-        self._mean = np.asarray(mean, np.float32)
-        self._projection = np.asarray(projection, np.float32)
+        # safetensors writes the buffer as it lies, and scikit-learn's lie column by column
+        self._words = np.ascontiguousarray(words, np.float32)
+        self._mean = np.ascontiguousarray(mean, np.float32)
+        self._projection = np.ascontiguousarray(projection, np.float32)
         self._sift = cv2.SIFT.create()
 
     @cached_property

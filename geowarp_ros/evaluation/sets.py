@@ -1,0 +1,159 @@
+"""Data sets for evaluation: a gallery to search, queries of known position, and who may not help whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geowarp_ros.errors import SourceError
+from geowarp_ros.gallery.readers import Source, SourceImage, read_source
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.types import FloatArray, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """A gallery and its queries.
+
+    Attributes:
+        gallery: The images searched.
+        queries: The images asked about.
+        description: One line for people.
+    """
+
+    gallery: Source
+    queries: tuple[SourceImage, ...]
+    description: str
+
+
+def read_sets(
+    directory: Path,
+    *,
+    gallery_split: str | None = None,
+    query_split: str | None = None,
+    every: int = 0,
+    utm_zone: str | None = "32N",
+) -> Sets:
+    """Read the gallery and the queries of a data set.
+
+    Args:
+        directory: Anything :func:`geowarp_ros.gallery.readers.read_source` reads.
+        gallery_split: None: ``test/gallery`` where there is a test split, else ``gallery``.
+        query_split: None: ``test/queries`` where there is a test split, else ``query``.
+        every: Instead of splits: of all images every N-th is a query, the others are the gallery; 0: by splits.
+        utm_zone: Zone of names that give none.
+
+    Raises:
+        SourceError: No such split, no images in one, or images in both.
+    """
+    if every:
+        return _every_nth(read_source(directory, utm_zone=utm_zone), every, directory)
+    if gallery_split is None or query_split is None:
+        inside = read_source(directory, utm_zone=utm_zone).splits
+        tree = any(name.startswith("test/") for name in inside)
+        gallery_split = gallery_split or ("test/gallery" if tree else "gallery")
+        query_split = query_split or ("test/queries" if tree else "query")
+    gallery = read_source(directory, split=gallery_split, utm_zone=utm_zone)
+    queries = read_source(directory, split=query_split, utm_zone=utm_zone).images
+    if both := {image.place.name for image in gallery.images} & {image.place.name for image in queries}:
+        raise SourceError(
+            f"{directory}: {min(both)} is in both {gallery_split!r} and {query_split!r} ({len(both)} images are)"
+        )
+    return Sets(gallery, queries, f"{gallery_split} of {directory.name} searched for {query_split}")
+
+
+def spread(queries: Sequence[SourceImage], limit: int) -> tuple[SourceImage, ...]:
+    """Return at most ``limit`` of the queries, evenly spread over all of them; 0 returns all."""
+    if not limit or limit >= len(queries):
+        return tuple(queries)
+    return tuple(queries[int(row)] for row in np.linspace(0, len(queries) - 1, limit))
+
+
+class Distances:
+    """Distances of gallery places from one place, by their coordinates alone: altitudes do not count."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._frame = LocalFrame(places[0].latitude_deg, places[0].longitude_deg)
+        self._positions_m = self._of(places)
+
+    def __call__(self, place: Place) -> FloatArray:
+        """Return the distances (N,), in m, straight through the Earth: 10 km come out 1 mm short."""
+        return np.asarray(np.linalg.norm(self._positions_m - self._of([place]), axis=1))
+
+    def _of(self, places: Sequence[Place]) -> FloatArray:
+        return self._frame.to_enu([p.latitude_deg for p in places], [p.longitude_deg for p in places])
+
+
+def check_reachable(sets: Sets, thresholds_m: Sequence[float]) -> dict[float, int]:
+    """Count the queries that have no gallery image within each threshold: they can only be missed.
+
+    Raises:
+        SourceError: That is all of them, at the largest threshold.
+    """
+    distances = Distances([image.place for image in sets.gallery.images])
+    nearest_m = np.array([distances(query.place).min() for query in sets.queries])
+    largest = max(thresholds_m)
+    if nearest_m.min() > largest:
+        raise SourceError(
+            f"{sets.description}: none of {len(nearest_m)} queries has a gallery image within {largest:g} m; the "
+            f"nearest pair is {nearest_m.min():.1f} m apart; do the positions agree, are the thresholds too small?"
+        )
+    return {threshold: int((nearest_m > threshold).sum()) for threshold in thresholds_m}
+
+
+class Neighbours:
+    """Which rows of a gallery were taken within so many images of a query, on the same pass.
+
+    The last number in a file's name is its place in a sequence; the rest of the path names the sequence.
+    """
+
+    def __init__(self, places: Sequence[Place], apart: int) -> None:
+        self._apart = apart
+        self._rows: dict[str, tuple[NDArray[np.intp], NDArray[np.int64]]] = {}
+        if apart:
+            keys = [sequence_and_number(place.name) for place in places]
+            for sequence in {key[0] for key in keys}:
+                rows = [row for row, key in enumerate(keys) if key[0] == sequence]
+                self._rows[sequence] = (np.array(rows), np.array([keys[row][1] for row in rows]))
+
+    def __call__(self, place: Place) -> frozenset[int]:
+        """Return the rows within ``apart`` numbers of the place; none where ``apart`` is 0.
+
+        Raises:
+            SourceError: The place's name has no number.
+        """
+        if not self._apart:
+            return frozenset()
+        sequence, number = sequence_and_number(place.name)
+        if sequence not in self._rows:
+            return frozenset()
+        rows, numbers = self._rows[sequence]
+        return frozenset(rows[np.abs(numbers - number) <= self._apart].tolist())
+
+
+def sequence_and_number(name: str) -> tuple[str, int]:
+    """Split ``images/IMG_0446.jpg`` into its sequence ``images/IMG_`` and its number 446.
+
+    Raises:
+        SourceError: No digits in the file's name.
+    """
+    stem, dot, suffix = name.rpartition(".")
+    stem = stem if dot else suffix
+    found = re.search(r"(\d+)\D*$", stem.rpartition("/")[2])
+    if not found:
+        raise SourceError(f"{name}: has no number in its name by which to tell how far apart images were taken")
+    return stem[: -len(found.group(0))], int(found.group(1))
+
+
+def _every_nth(found: Source, every: int, directory: Path) -> Sets:
+    count = len(found.images)
+    if not 2 <= every <= count:
+        raise SourceError(f"{directory}: every = {every} of its {count} images, expected 2 to {count}")
+    kept = tuple(image for row, image in enumerate(found.images) if row % every != every - 1)
+    gallery = Source(kept, found.skipped, found.description)
+    return Sets(gallery, found.images[every - 1 :: every], f"{directory.name}, one image in {every} a query")

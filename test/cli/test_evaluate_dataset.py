@@ -1,0 +1,136 @@
+"""``geowarp evaluate dataset`` as it is typed, on eight small pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from geowarp_ros.cli import main
+from geowarp_ros.model.checkpoints import save_model
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+
+STEP_DEG = 20 / 111_132
+
+
+def _textured(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (96, 80), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    rows = [["filename", "latitude", "longitude", "split"]]
+    for i in range(10):
+        for kind, shift, north_m in (("gallery", 0, 0.0), ("query", 4, 2.0)):
+            name = f"{kind}_{i:02d}.png"
+            cv2.imwrite(str(folder / name), np.roll(_textured(i), shift, axis=1))
+            if kind == "gallery" or i < 3:
+                rows.append([name, f"{45 + i * STEP_DEG + north_m / 111_132:.8f}", "9.0", kind])
+    with (folder / "positions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> tuple[str, str]:
+    """One with a regression, one without."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    paths = (folder / "warping.safetensors", folder / "plain.safetensors")
+    for path, regression in zip(paths, (True, False), strict=True):
+        save_model(GeoWarp(ModelConfig(regression=regression)), path)
+    return str(paths[0]), str(paths[1])
+
+
+def test_tables_plot_and_configuration_are_written_and_galleries_are_used_again(folder, models, tmp_path, capsys):
+    command = ["evaluate", "dataset", str(folder), "--model", *models, "--output", str(tmp_path / "out")]
+    command += ["--rerank", "none", "geowarp", "sift", "--recalls", "1", "5", "--thresholds", "5", "25"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 queries, 10 places" in said
+    assert "plain: has no warping regression: without geowarp." in said
+    assert "| ResNet-18 | GeM + GeoWarp |" in said
+    out = tmp_path / "out"
+    results = json.loads((out / "results.json").read_text())
+    assert [row["Method"] for row in results["table2"]] == [
+        "GeM", "GeM + GeoWarp", "GeM + SIFT + RANSAC", "GeM", "GeM + SIFT + RANSAC",
+    ]  # fmt: skip
+    resolved = json.loads((out / "config.json").read_text())
+    assert resolved["config"]["thresholds_m"] == [5.0, 25.0]
+    assert resolved["config"]["localizer"]["rerank"]["candidates"] == 5
+    assert {"commit", "seed", "version"} <= resolved.keys()
+    assert len(resolved["models"]) == 2
+    with (out / "queries.csv").open() as file:
+        queries = list(csv.DictReader(file))
+    assert len(queries) == 5 * 3
+    hits = [
+        float(row["first_error_m"]) <= 5 for row in queries if (row["model"], row["method"]) == ("plain", "sift")
+    ]
+    assert results["table2"][4]["5 m"] == pytest.approx(100 * np.mean(hits)), "the table is the queries' mean"
+    assert (out / "recall.png").stat().st_size > 10_000
+    made = {path: path.stat().st_mtime_ns for path in (out / "galleries").rglob("descriptors.npy")}
+    assert len(made) == 2
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "galleries").rglob("descriptors.npy")} == made
+
+
+def test_densevlad_is_trained_on_the_gallery_once(folder, tmp_path, capsys):
+    command = ["evaluate", "dataset", str(folder), "--model", "densevlad", "--rerank", "none", "dense-ransac"]
+    command += ["--thresholds", "25", "--output", str(tmp_path), "--limit-queries", "2"]
+    assert main(command) == 0
+    assert "| – | DenseVLAD + dense features + RANSAC |" in capsys.readouterr().out
+    (trained,) = (tmp_path / "models").iterdir()
+    before = trained.stat().st_mtime_ns
+    assert main(command) == 0
+    assert trained.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rerank", "sfit"], "rerank.0 = 'sfit'"),
+        (["--thresholds", "-1"], "thresholds_m.0 = -1.0"),
+        (["--set", "rerank.expansion.alfa=1"], "did you mean 'localizer.rerank.expansion.alpha'"),
+        (["--set", "rerank"], "expected NAME=VALUE"),
+        (["--gallery-split", "train"], "no image of split 'train'"),
+        (["--every", "99"], "expected 2 to 13"),
+        (["--thresholds", "0.5"], "none of 3 queries has a gallery image within 0.5 m"),
+        (["--model", "absent.safetensors"], "does not exist"),
+        (["--rerank", "loftr"], "rerank.weights = ''"),
+        (["--model", "PLAIN", "--rerank", "geowarp"], "has no warping regression, which geowarp needs"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(options, said, folder, models, tmp_path, capsys):
+    options = [models[1] if option == "PLAIN" else option for option in options]
+    if "--model" not in options:
+        options += ["--model", models[0]]
+    assert main(["evaluate", "dataset", str(folder), "--output", str(tmp_path), *options]) == 1
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("geowarp evaluate:")]
+    assert said in line
+
+
+def test_parameters_reach_the_re_rankers(folder, models, tmp_path):
+    command = [
+        "evaluate",
+        "dataset",
+        str(folder),
+        "--model",
+        models[1],
+        "--rerank",
+        "sift",
+        "--output",
+        str(tmp_path),
+    ]
+    command += ["--thresholds", "25", "--set", "rerank.verification.ratio=0.6", "rerank.candidates=3"]
+    assert main(command) == 0
+    rerank = json.loads((tmp_path / "config.json").read_text())["config"]["localizer"]["rerank"]
+    assert rerank["verification"]["ratio"] == 0.6
+    assert rerank["candidates"] == 3
