@@ -14,7 +14,7 @@ setup(
     maintainer="The geowarp_ros authors",
     maintainer_email="maintainers@geowarp-ros.invalid",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "model/*.safetensors", "model/*.md"]},
+    package_data={PACKAGE: ["py.typed", "model/*.safetensors", "model/*.md", "evaluation/assets/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -37,12 +37,13 @@ setup(
         "pyyaml>=6",
         "tqdm>=4.66",
         "matplotlib>=3.8",
+        "plotly>=5.22",
         "scikit-learn>=1.4",
     ],
     extras_require={
         "ros": ["ros-jazzy-rclpy[fastrtps]", "ros-jazzy-common-interfaces"],
         "train": ["tensorboard>=2.16"],
-        "test": ["pytest<9", "pytest-xdist", "hypothesis", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
+        "test": ["evo", "pytest<9", "pytest-xdist", "hypothesis", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
     },
     entry_points={
         "console_scripts": [

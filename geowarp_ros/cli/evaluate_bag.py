@@ -128,6 +128,9 @@ def _check(args: argparse.Namespace) -> None:
 
     if not args.gallery and not args.fixes:
         raise ConfigError("give --gallery to localise in, or --fixes with the fixes of a live run")
+    for bag in (args.drive, args.fixes, args.truth_bag):
+        if bag and bag.resolve() == (args.output / "fixes").resolve():
+            raise ConfigError(f"--output {args.output} would overwrite {bag}: choose another folder")
     for name, least in (("every", 1), ("limit", 0)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} {getattr(args, name)}: expected at least {least}")
@@ -179,14 +182,13 @@ def _settings(args: argparse.Namespace, localizer: dict[str, Any]) -> dict[str, 
     from geowarp_ros import __version__
     from geowarp_ros.training.session import commit
 
-    options = {name: value for name, value in vars(args).items() if name not in ("evaluate", "what")}
     return {
         "gallery": str(args.gallery) if args.gallery else "",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__,
         "commit": commit(),
         "seed": 0,
-        "options": json.loads(json.dumps(options, default=str)),
+        "options": json.loads(json.dumps(vars(args), default=str)),
         "localizer": localizer,
     }
 

@@ -92,13 +92,17 @@ def test_truth_from_another_bag(tmp_path):
 
 
 def test_an_offset_moves_the_truth_in_time(tmp_path):
-    path = bags.write_bag(tmp_path / "drive", [bags.image(7200.5, 10), *(bags.fix(t, 45 + t * 1e-3) for t in range(2))])
+    path = bags.write_bag(
+        tmp_path / "drive", [bags.image(7200.5, 10), *(bags.fix(t, 45 + t * 1e-3) for t in range(2))]
+    )
     drive = read_drive(path, truth=TruthOptions(offset_s=7200.0))
     assert drive.images[0].truth.latitude_deg == pytest.approx(45.0005, abs=1e-9)
 
 
 def test_an_absent_topic_lists_what_is_there_and_the_nearest(plain_bag):
-    with pytest.raises(SourceError, match=r"no topic '/camra'.*did you mean '/camera'.*/fix \(sensor_msgs/msg/NavSat"):
+    with pytest.raises(
+        SourceError, match=r"no topic '/camra'.*did you mean '/camera'.*/fix \(sensor_msgs/msg/NavSat"
+    ):
         read_drive(plain_bag, "/camra")
     with pytest.raises(SourceError, match="did you mean '/fix'"):
         read_drive(plain_bag, "/camera", TruthOptions("/fixx"))
@@ -108,9 +112,13 @@ def test_clocks_hours_apart_suggest_the_offset_by_the_recorders_clock(tmp_path):
     # the truth's receiver stamps two hours ahead; both are recorded at the same time
     ahead = [(topic, recorded - 7200 * NS, message) for topic, recorded, message in bags.drive()[8:]]
     ahead = [(topic, recorded, _shifted(message, 0)) for topic, recorded, message in ahead]
-    images = [(topic, recorded - 7200 * NS, _shifted(message, -7200)) for topic, recorded, message in bags.drive()[:8]]
+    images = [
+        (topic, recorded - 7200 * NS, _shifted(message, -7200)) for topic, recorded, message in bags.drive()[:8]
+    ]
     path = bags.write_bag(tmp_path / "drive", images + ahead)
-    with pytest.raises(SourceError, match=r"do not overlap: images from 2023.* try --truth-offset -71\d\d\.") as said:
+    with pytest.raises(
+        SourceError, match=r"do not overlap: images from 2023.* try --truth-offset -71\d\d\."
+    ) as said:
         read_drive(path)
     offset = float(str(said.value).rsplit(" ", 1)[1])
     # images are recorded 30 ms, fixes 200 ms late: the suggestion is that far off and no farther
@@ -145,12 +153,15 @@ def test_a_gps_clock_18_s_ahead_is_noticed(tmp_path):
         for topic, recorded, message in (bags.fix(t, 45.0) for t in range(18, 42))
     ]
     notes = read_drive(bags.write_bag(tmp_path / "drive", messages)).notes
-    assert any("17.8" in note and "ahead of the images'; if" in note and "--truth-offset -17.8" in note for note in notes)
+    assert any(
+        "17.8" in note and "ahead of the images'; if" in note and "--truth-offset -17.8" in note for note in notes
+    )
 
 
 def test_gaps_of_the_truth_are_counted(tmp_path):
     path = bags.write_bag(
-        tmp_path / "drive", [*(bags.image(t, 10) for t in (0.5, 5, 9.5)), *(bags.fix(t, 45.0) for t in (0, 1, 9, 10))]
+        tmp_path / "drive",
+        [*(bags.image(t, 10) for t in (0.5, 5, 9.5)), *(bags.fix(t, 45.0) for t in (0, 1, 9, 10))],
     )
     drive = read_drive(path)
     assert [image.truth is not None for image in drive.images] == [True, False, True]
@@ -159,7 +170,9 @@ def test_gaps_of_the_truth_are_counted(tmp_path):
 
 
 def test_a_bag_without_images_or_without_usable_fixes(tmp_path):
-    void = bags.write_bag(tmp_path / "void", [bags.image(0, 10), bags.fix(0, math.nan), bags.fix(1, 45.0, status=-1)])
+    void = bags.write_bag(
+        tmp_path / "void", [bags.image(0, 10), bags.fix(0, math.nan), bags.fix(1, 45.0, status=-1)]
+    )
     with pytest.raises(SourceError, match="no usable position among the 2 messages on /fix"):
         read_drive(void)
     with pytest.raises(SourceError, match="no topic with messages of type sensor_msgs/msg/Image"):
