@@ -118,7 +118,13 @@ def regression_of(model: GeoWarp) -> WarpRegression:
 
 
 @torch.no_grad()
-def generated_corner_error(model: GeoWarp, photographs: Tensor, k: float, seed: int = 0) -> float:
+def generated_corner_error(
+    model: GeoWarp,
+    photographs: Tensor,
+    k: float,
+    seed: int = 0,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> float:
     """Mean distance of predicted from true corners on pairs made from held-out photographs, in half image sides.
 
     The pairs depend on the seed alone, so that the values of one training can be compared; the caller's random
@@ -129,6 +135,7 @@ def generated_corner_error(model: GeoWarp, photographs: Tensor, k: float, seed: 
         photographs: (B, 3, H, W) uint8.
         k: Warping coefficient.
         seed: Of the pairs.
+        autocast: Makes the context in which the networks run; the truth is never rounded.
     """
     was_training = regression_of(model).training
     regression_of(model).eval()
@@ -137,9 +144,11 @@ def generated_corner_error(model: GeoWarp, photographs: Tensor, k: float, seed: 
         torch.manual_seed(seed)
         for pixels in torch.split(photographs, 16):
             made = generate_quadruplets(pixels.float(), k)
-            local = model.local_features(coloured(made.views, 0.0, torch.Generator()))
-            quad_a, quad_b = model.regress(local[made.first], local[made.second])
-            error = corner_error(torch.cat([quad_a, quad_b]), torch.cat([made.quad_a, made.quad_b]))
+            crops = coloured(made.views, 0.0, torch.Generator())
+            with autocast():
+                local = model.local_features(crops)
+                quad_a, quad_b = model.regress(local[made.first], local[made.second])
+            error = corner_error(torch.cat([quad_a, quad_b]).float(), torch.cat([made.quad_a, made.quad_b]))
             total += float(error) * len(pixels)
     regression_of(model).train(was_training)
     return total / len(photographs)

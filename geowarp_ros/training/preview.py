@@ -13,7 +13,6 @@ from matplotlib.patches import Polygon
 from torch import Tensor
 
 from geowarp_ros.geometry import warp
-from geowarp_ros.images import MEAN, STD
 from geowarp_ros.training.quadruplets import Quadruplets, generate_quadruplets
 from geowarp_ros.types import FloatArray
 
@@ -27,19 +26,19 @@ def draw_quadruplets(photographs: Tensor, k: float, seed: int = 0) -> Figure:
     The last two columns are the crops after the warp by their true quads: what a perfect regression would make.
 
     Args:
-        photographs: (B, 3, H, W), ImageNet-normalised.
+        photographs: (B, 3, H, W) uint8.
         k: Warping coefficient.
         seed: Decides the trapezoids; the caller's random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = generate_quadruplets(photographs, k)
+        made = generate_quadruplets(photographs.float() / 255, k)
     count, _, height, width = photographs.shape
     cell = 2.6
     figure = Figure(figsize=(5 * cell, count * cell * height / width + 0.35), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(count, 5, squeeze=False)
-    for row, title in enumerate(
+    for column, title in enumerate(
         (
             "photograph $I$:  $t_x$, $t_y$, overlap $t_z$",
             "$I_a$ with $t_a$",
@@ -48,9 +47,9 @@ def draw_quadruplets(photographs: Tensor, k: float, seed: int = 0) -> Figure:
             "$I_b$ warped by $t_b$",
         )
     ):
-        axes[0, row].set_title(title, fontsize=9)
+        axes[0, column].set_title(title, fontsize=9)
     for row in range(count):
-        _draw_row(axes[row], photographs[row], made, row)
+        _draw_row(axes[row], photographs[row].float() / 255, made, row)
     return figure
 
 
@@ -74,8 +73,7 @@ def _draw_row(axes: Any, photograph: Tensor, made: Quadruplets, row: int) -> Non
 
 
 def _show(axis: Any, image: Tensor, frame: str | None = None) -> None:
-    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
-    axis.imshow((image.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy())
+    axis.imshow(image.cpu().clamp(0, 1).permute(1, 2, 0).numpy())
     axis.set_xticks([])
     axis.set_yticks([])
     for side in axis.spines.values():

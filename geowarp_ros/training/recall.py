@@ -136,7 +136,8 @@ def _too_near_in_time(
     folder_q, number_q = _folder_and_number(queries)
     folder_p, number_p = _folder_and_number(places)
     near: NDArray[np.bool_] = np.abs(number_q[:, None] - number_p[None]) <= apart
-    return near & (folder_q[:, None] == folder_p[None])
+    same: NDArray[np.bool_] = near & (folder_q[:, None] == folder_p[None])
+    return same
 
 
 def _folder_and_number(images: Sequence[SourceImage]) -> tuple[NDArray[np.str_], NDArray[np.int64]]:

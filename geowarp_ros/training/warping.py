@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from geowarp_ros.config import Section
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.regression import WarpRegression
-from geowarp_ros.training.data import Photographs, ahead, describe
+from geowarp_ros.training.data import Photographs, ahead, common_frame, describe, has_split, read_photographs
 from geowarp_ros.training.objective import WarpLosses, coloured, generated_corner_error, regression_of
 from geowarp_ros.training.pairs import IndexPairs, mine_pairs, mine_pairs_within
 from geowarp_ros.training.processes import process_count
@@ -39,6 +40,9 @@ class WarpConfig(Section):
     batch_pairs: int = Field(16, ge=1, description="Query-positive pairs per step.")
     t_geo_m: float = Field(25.0, gt=0.0, description="Pairs lie nearer than this, m (eq. 14).")
     t_feat: float = Field(1.2, gt=0.0, description="Squared descriptor distance of pairs is below this (eq. 15).")
+    pairs_within: bool = Field(
+        False, description="Mine pairs among all images, not only between queries and gallery as the paper does."
+    )
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")
     learning_rate: float = Field(1e-4, gt=0.0, description="Learning rate.")
     schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate over the steps.")
@@ -53,6 +57,15 @@ class WarpConfig(Section):
         description="How far the colours of the crops of one photograph differ; the paper's 0.",
     )
     mirror: bool = Field(False, description="Mirror half of the batches of generated pairs; the paper does not.")
+    split: tuple[str, ...] = Field(
+        (), description="Of each source, the first of these splits that it has (train gallery); none: every image."
+    )
+    hold_out: tuple[str, ...] = Field(
+        (), description="Patterns (*name*) of images for the corner error; none: every tenth run of ten images."
+    )
+    resolution: int = Field(
+        0, ge=0, le=4096, description="Shorter side of the images that pairs are mined with, px."
+    )
     validate_every: int = Field(500, ge=1, description="Steps between corner errors on held-out photographs.")
 
     @property
@@ -99,6 +112,7 @@ def train_warp(
     regression = regression_of(model)
     _check(config, len(photographs))
     model.eval().requires_grad_(False)
+    model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     regression.train().requires_grad_(True)
     session = Session(
         model,
@@ -111,7 +125,7 @@ def train_warp(
     device = next(model.parameters()).device
     if config.needs_pairs and "pairs" not in session.memory:
         session.memory["pairs"] = torch.from_numpy(mine(model, photographs, config))
-    validation, _ = held_out.batch(range(min(len(held_out), MOST_HELD_OUT)), config.height, config.width)
+    validation = _spread(held_out, config)
     losses = WarpLosses(model, config.k, config.views, config.colour, session.autocast)
     batches = ahead(_reader(photographs, session, config), range(session.step, config.iterations))
     for step, batch in zip(session.steps(config.iterations), batches, strict=True):
@@ -122,8 +136,7 @@ def train_warp(
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()  # eq. 10
         session.apply(total, batch.names, **terms)
         if session.step % config.validate_every == 0 or session.step == config.iterations:
-            with session.autocast():
-                error = generated_corner_error(model, validation.to(device), config.k)
+            error = generated_corner_error(model, validation.to(device), config.k, autocast=session.autocast)
             session.log("corner_error", error)
             session.save_best(-error, {"corner_error": f"{error:.4f}"})
     session.finish()
@@ -142,13 +155,65 @@ def mine(model: GeoWarp, photographs: Photographs, config: WarpConfig) -> IndexP
     gallery = readable[~photographs.queries[readable]]
     thresholds = {"t_geo_m": config.t_geo_m, "t_feat": config.t_feat}
     positions = photographs.positions_m
-    if not len(queries) or not len(gallery):
+    if config.pairs_within or not len(queries) or not len(gallery):
         within = mine_pairs_within(positions[readable], descriptors[readable], **thresholds)
         return readable[within]
     pairs = mine_pairs(
         positions[queries], descriptors[queries], positions[gallery], descriptors[gallery], **thresholds
     )
     return np.stack([queries[pairs[:, 0]], gallery[pairs[:, 1]]], axis=1)
+
+
+def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs, Photographs]:
+    """Read the photographs to train with, and those held out, in one frame.
+
+    Raises:
+        SourceError: A source that cannot be read, or lacks the split.
+        TrainingError: One of the two sets is empty.
+    """
+    splits = [_split_of(source, config.split) for source in sources]
+
+    images = [
+        image for path, split in zip(sources, splits, strict=True) for image in read_photographs([path], split)
+    ]
+    held = [is_held_out(image.place.name, index, len(images), config) for index, image in enumerate(images)]
+    kept = tuple(image for image, out in zip(images, held, strict=True) if not out)
+    held_out = tuple(image for image, out in zip(images, held, strict=True) if out)
+    if not kept or not held_out:
+        raise TrainingError(
+            f"{len(kept)} images are left to train on and {len(held_out)} are held out: expected some of both"
+        )
+    frame = common_frame(kept)
+    return (
+        Photographs(kept, frame, resolution=config.resolution),
+        Photographs(held_out, frame, resolution=config.resolution),
+    )
+
+
+def is_held_out(name: str, index: int, count: int, config: WarpConfig) -> bool:
+    """Say whether the corner error is measured on this one of ``count`` images.
+
+    Without patterns every tenth run of ten: runs, because neighbours in a drive show the same.
+    """
+    if config.hold_out:
+        return any(fnmatch(name, pattern) for pattern in config.hold_out)
+    run = max(1, min(10, count // 10))
+    return index // run % 10 == 9
+
+
+def _split_of(source: Path, wanted: Sequence[str]) -> str | None:
+    if not wanted:
+        return None
+    there = [split for split in wanted if has_split([source], split)]
+    return there[0] if there else wanted[0]  # which the reader then refuses by name
+
+
+def with_regression(model: GeoWarp, *, fresh: bool = False) -> GeoWarp:
+    """Return ``model`` with an untrained R where it has none, or where ``fresh`` asks for it."""
+    if model.regression is None or fresh:
+        model.regression = WarpRegression()
+        model.config = model.config.model_copy(update={"regression": True})
+    return model
 
 
 def build_optimizer(regression: WarpRegression, config: WarpConfig) -> torch.optim.Optimizer:
@@ -205,17 +270,30 @@ def _reader(photographs: Photographs, session: Session, config: WarpConfig) -> C
     return read
 
 
-def _whole_batch(photographs: Photographs, indices: Any, config: WarpConfig) -> Tensor:
-    """Read images of a batch; an unreadable one is replaced by the next that can be read."""
-    pixels, readable = photographs.batch(indices, config.height, config.width)
+def _spread(held_out: Photographs, config: WarpConfig) -> Tensor:
+    """Return up to MOST_HELD_OUT photographs from all over the set, (B, 3, H, W) uint8."""
+    chosen = np.linspace(0, len(held_out) - 1, min(len(held_out), MOST_HELD_OUT)).astype(np.int64)
+    pixels, readable = held_out.batch(chosen, config.height, config.width)
     if not readable.any():
-        raise TrainingError(
-            f"not one image of a batch can be read: {photographs.names[int(indices[0])]} and others"
-        )
-    stand_ins = np.flatnonzero(readable)
-    for row in np.flatnonzero(~readable):
-        pixels[row] = pixels[stand_ins[row % len(stand_ins)]]
+        raise TrainingError(f"not one held-out photograph can be read: {held_out.names[0]} and others")
+    return pixels[torch.from_numpy(readable)]
+
+
+def _whole_batch(photographs: Photographs, indices: Any, config: WarpConfig) -> Tensor:
+    """Read the images of a batch; the next that can be read stands in for one that cannot."""
+    pixels, readable = photographs.batch(indices, config.height, config.width)
+    if readable.all():
+        return pixels
+    pixels, _ = photographs.batch([_readable(photographs, int(i)) for i in indices], config.height, config.width)
     return pixels
+
+
+def _readable(photographs: Photographs, index: int) -> int:
+    count = len(photographs)
+    for candidate in range(index, index + count):
+        if photographs[candidate % count] is not None:
+            return candidate % count
+    raise TrainingError(f"none of {count} photographs can be read: {photographs.names[index]} and all others")
 
 
 def _terms(losses: WarpLosses, batch: _Batch, config: WarpConfig, session: Session) -> dict[str, Tensor]:
