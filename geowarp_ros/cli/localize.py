@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--gallery", type=Path, required=True, help="folder made by 'geowarp gallery build'")
     parser.add_argument("--model", default="default", help="the gallery's model file; default: the one that ships")
-    parser.add_argument("--rerank", choices=("none", "geowarp"), default="geowarp")
+    parser.add_argument("--rerank", default="geowarp", metavar="METHOD", help="none, geowarp, sift, …")
     parser.add_argument("--candidates", type=int, default=5, help="how many candidates are re-ranked")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--min-confidence", type=float, default=None, help="below it the answer is no_fix")
