@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -57,6 +59,15 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(differentiable.all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
 
 
+def gather_objects(value: T) -> list[T]:
+    """Return every process's value, in their order."""
+    if process_count() == 1:
+        return [value]
+    values: list[Any] = [None] * process_count()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace each gradient by its mean over the processes, in one message."""
     if process_count() == 1:
@@ -69,15 +80,6 @@ def average_buffers(module: torch.nn.Module) -> None:
     """Replace running statistics by their mean over the processes, so that each saves the same model."""
     if process_count() > 1:
         _average([buffer for buffer in module.buffers() if buffer.is_floating_point()])
-
-
-def from_first(value: Any) -> Any:
-    """Return process 0's value in every process."""
-    if process_count() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
 
 
 def _average(tensors: list[Tensor]) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 LAST, BEST, SETTINGS = "last.pt", "best.safetensors", "training.json"
 """What a session writes: the checkpoint to resume from, the model to use, and how it was made."""
+
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class SessionConfig(Section):
@@ -142,9 +145,13 @@ class Session:
             if self.step % self.config.save_every == 0 or self.step == total:
                 self.save()
 
-    def rng(self, purpose: str) -> np.random.Generator:
-        """Return the generator of (seed, step, purpose): the same whenever and wherever it is asked for."""
-        return np.random.default_rng([self.config.seed, self.step, zlib.crc32(purpose.encode())])
+    def rng(self, purpose: str, step: int | None = None) -> np.random.Generator:
+        """Return the generator of (seed, step, purpose): the same whenever and wherever it is asked for.
+
+        ``step`` is the current one unless given, as work done ahead must.
+        """
+        step = self.step if step is None else step
+        return np.random.default_rng([self.config.seed, step, zlib.crc32(purpose.encode())])
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """:meth:`rng` for torch."""
@@ -152,10 +159,12 @@ class Session:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context that runs networks in the chosen precision."""
-        kind = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            self.config.precision
-        ]
-        return torch.autocast(self.device.type, kind, enabled=kind is not torch.float32)
+        return torch.autocast(self.device.type, self.kind, enabled=self.kind is not torch.float32)
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The chosen precision."""
+        return PRECISIONS[self.config.precision]
 
     def apply(self, loss: Tensor, names: Sequence[str], **terms: Tensor | float) -> None:
         """Go one step down the gradient of ``loss``, averaged over the processes.
@@ -205,8 +214,13 @@ class Session:
             torch.save(self._state(), buffer)
             write_whole(self.output / LAST, buffer.getvalue())
 
-    def save_best(self, score: float, notes: Mapping[str, str] | None = None) -> bool:
-        """Write ``best.safetensors`` if ``score`` is the best so far; returns whether it is."""
+    def save_best(
+        self, score: float, notes: Mapping[str, str] | None = None, model: GeoWarp | None = None
+    ) -> bool:
+        """Write ``best.safetensors`` if ``score`` is the best so far; returns whether it is.
+
+        ``model`` is what reached the score, where that is not the trained one itself (a running average).
+        """
         better = score > self.best
         self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
         average_buffers(self.model)
@@ -218,7 +232,7 @@ class Session:
                 "score": f"{score:.6g}",
             }
             try:
-                save_model(self.model, self.output / BEST, notes={**made, **(notes or {})})
+                save_model(model or self.model, self.output / BEST, notes={**made, **(notes or {})})
             except (OSError, ModelError) as error:
                 raise TrainingError(f"{self.output / BEST}: cannot be written: {error}") from None
         return better
@@ -335,3 +349,11 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise TrainingError(f"{path}: cannot be written ({error.strerror}); the previous one is kept") from None
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw start values from ``seed`` and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,83 @@
+"""SqueezeNet 1.0 (Iandola et al. 2016) as a frozen teacher of features, with torchvision's key layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from geowarp_ros.errors import ModelError
+from geowarp_ros.model.checkpoints import check_tensors
+
+
+class Fire(nn.Module):
+    """Squeeze by 1×1, expand by 1×1 and 3×3 side by side."""
+
+    def __init__(self, in_channels: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(in_channels, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, h, w) -> (B, 2·expand, h, w)."""
+        x = F.relu(self.squeeze(x))
+        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
+
+
+class SqueezeNet(nn.Module):
+    """The feature layers, up to the last Fire module.
+
+    Attributes:
+        channels: Of the two maps that are taught: after fire8 (stride 8) and after fire9 (stride 16).
+    """
+
+    channels = (512, 512)
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def pool() -> nn.MaxPool2d:
+            return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 96, 7, 2),
+            nn.ReLU(inplace=True),
+            pool(),
+            Fire(96, 16, 64),
+            Fire(128, 16, 64),
+            Fire(128, 32, 128),
+            pool(),
+            Fire(256, 32, 128),
+            Fire(256, 48, 192),
+            Fire(384, 48, 192),
+            Fire(384, 64, 256),
+            pool(),
+            Fire(512, 64, 256),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised -> the maps after fire8 and fire9."""
+        middle = self.features[:11](images)
+        return middle, self.features[11:](middle)
+
+
+def load_teacher(path: Path) -> SqueezeNet:
+    """Read torchvision's SqueezeNet 1.0 state dict, frozen and in eval mode.
+
+    Raises:
+        ModelError: The file is absent or holds something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: does not exist, expected torchvision's SqueezeNet 1.0 state dict")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        features = {key: value for key, value in state.items() if key.startswith("features.")}
+    except Exception as error:  # torch.load raises whatever a truncated or foreign file provokes
+        raise ModelError(f"{path}: is no state dict: {error}") from None
+    teacher = SqueezeNet()
+    check_tensors(features, teacher.state_dict(), str(path))
+    teacher.load_state_dict(features)
+    return teacher.eval().requires_grad_(False)
