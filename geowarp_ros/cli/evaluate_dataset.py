@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from geowarp_ros.errors import ModelError
+from geowarp_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from geowarp_ros.evaluation.dataset import Contender, DatasetConfig, Outcome
@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery-split", default=None, help="test/gallery or gallery, whichever is there")
     parser.add_argument("--query-split", default=None, help="test/queries or query, whichever is there")
     parser.add_argument(
-        "--every", type=int, default=0, metavar="N", help="without splits: every N-th image is a query"
+        "--every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="without splits: every N-th image is a query; 1: each, of all others",
     )
     parser.add_argument("--utm-zone", default="32N", help="of names that give none")
     parser.add_argument(
@@ -75,6 +79,10 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.progress import bar
 
     config = _config(args)
+    if args.every == 1 and not config.exclude_neighbours:
+        raise ConfigError(
+            "--every 1 makes each image find itself: leave it out with --exclude-neighbours, at least 1"
+        )
     sets = read_sets(
         args.directory,
         gallery_split=args.gallery_split,
@@ -82,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         every=args.every,
         utm_zone=args.utm_zone,
     )
-    unreachable = check_reachable(sets, config.thresholds_m)
+    unreachable = check_reachable(sets, config.thresholds_m, config.exclude_neighbours)
     queries = spread(sets.queries, config.limit_queries)
     notes = [
         f"{sets.description}: {len(queries)} of {len(sets.queries)} queries, {len(sets.gallery.images)} places."
@@ -121,7 +129,6 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
     import yaml
 
     from geowarp_ros.config import RerankMethod, parse_config
-    from geowarp_ros.errors import ConfigError
     from geowarp_ros.evaluation.dataset import DatasetConfig
 
     given = vars(args)

@@ -45,7 +45,8 @@ def read_sets(
         directory: Anything :func:`geowarp_ros.gallery.readers.read_source` reads.
         gallery_split: None: ``test/gallery`` where there is a test split, else ``gallery``.
         query_split: None: ``test/queries`` where there is a test split, else ``query``.
-        every: Instead of splits: of all images every N-th is a query, the others are the gallery; 0: by splits.
+        every: Instead of splits: of all images every N-th is a query, the others are the gallery; 1: each is a
+            query of all, which wants :class:`Neighbours` to leave out at least itself; 0: by splits.
         utm_zone: Zone of names that give none.
 
     Raises:
@@ -89,14 +90,20 @@ class Distances:
         return self._frame.to_enu([p.latitude_deg for p in places], [p.longitude_deg for p in places])
 
 
-def check_reachable(sets: Sets, thresholds_m: Sequence[float]) -> dict[float, int]:
+def check_reachable(sets: Sets, thresholds_m: Sequence[float], apart: int = 0) -> dict[float, int]:
     """Count the queries that have no gallery image within each threshold: they can only be missed.
+
+    Args:
+        sets: Gallery and queries.
+        thresholds_m: What counts as near.
+        apart: What :class:`Neighbours` leave out does not count.
 
     Raises:
         SourceError: That is all of them, at the largest threshold.
     """
     distances = Distances([image.place for image in sets.gallery.images])
-    nearest_m = np.array([distances(query.place).min() for query in sets.queries])
+    left_out = Neighbours([image.place for image in sets.gallery.images], apart)
+    nearest_m = np.array([_nearest_m(distances(query.place), left_out(query.place)) for query in sets.queries])
     largest = max(thresholds_m)
     if nearest_m.min() > largest:
         raise SourceError(
@@ -150,10 +157,17 @@ def sequence_and_number(name: str) -> tuple[str, int]:
     return stem[: -len(found.group(0))], int(found.group(1))
 
 
+def _nearest_m(distance_m: FloatArray, left_out: frozenset[int]) -> float:
+    distance_m[list(left_out)] = np.inf
+    return float(distance_m.min())
+
+
 def _every_nth(found: Source, every: int, directory: Path) -> Sets:
     count = len(found.images)
-    if not 2 <= every <= count:
-        raise SourceError(f"{directory}: every = {every} of its {count} images, expected 2 to {count}")
+    if not 1 <= every <= count:
+        raise SourceError(f"{directory}: every = {every} of its {count} images, expected 1 to {count}")
+    if every == 1:
+        return Sets(found, found.images, f"{directory.name}, each image a query of all others")
     kept = tuple(image for row, image in enumerate(found.images) if row % every != every - 1)
     gallery = Source(kept, found.skipped, found.description)
     return Sets(gallery, found.images[every - 1 :: every], f"{directory.name}, one image in {every} a query")

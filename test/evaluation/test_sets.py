@@ -74,9 +74,15 @@ def test_every_third_image_is_a_query(table):
     sets = read_sets(table, every=3)
     assert [q.place.name for q in sets.queries] == ["IMG_0002.jpg", "IMG_0005.jpg", "IMG_0008.jpg"]
     assert len(sets.gallery.images) == 7
-    for wrong in (1, 11):
-        with pytest.raises(SourceError, match="expected 2 to 10"):
-            read_sets(table, every=wrong)
+    with pytest.raises(SourceError, match="expected 1 to 10"):
+        read_sets(table, every=11)
+
+
+def test_each_image_is_a_query_of_all_but_its_neighbours(table):
+    sets = read_sets(table, every=1)
+    assert sets.queries == sets.gallery.images
+    # within two numbers nothing counts: the third is 30 m away
+    assert check_reachable(sets, [25.0, 31.0], apart=2) == {25.0: 10, 31.0: 0}
 
 
 def test_queries_without_a_place_near_them_are_counted_and_all_of_them_refused(table):
