@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -126,24 +126,11 @@ class LocalizerNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not stop the diagnostics
         self.create_timer(1.0, self._publish_diagnostics, MutuallyExclusiveCallbackGroup(), steady)
-        for name, kind, callback, _ in self.services_offered():
-            self.create_service(kind, name, functools.partial(self._answer, callback))
+        for service in SERVICES:
+            callback = functools.partial(self._answer, service.callback)
+            self.create_service(service.kind, service.name, callback)
         if self._config.autostart:
             self._starter = self.create_timer(0.0, self._start, clock=steady)
-
-    def services_offered(self) -> list[tuple[str, type, Callable[..., Any], str]]:
-        """Name, type, callback and meaning of the node's own services (the lifecycle's come with rclpy)."""
-        return [
-            ("~/localize", Trigger, self._on_localize, "Localises the newest image now; answers with JSON."),
-            ("~/pause", SetBool, self._on_pause, "true: images are received and let go; false: go on."),
-            ("~/reset", Trigger, self._on_reset, "Forgets what it knows of the past, as a jump of time does."),
-            (
-                "~/reload_gallery",
-                Trigger,
-                self._on_reload_gallery,
-                "Loads the folder in `gallery` and swaps it in; on failure the old one stays.",
-            ),
-        ]
 
     @property
     def state(self) -> str:
@@ -294,7 +281,7 @@ class LocalizerNode(LifecycleNode):
     def _answer(self, callback: Callable[..., Any], request: Any, response: Any) -> Any:
         """Run a service; a surprise is its answer, and logged – it must not end the node."""
         try:
-            callback(request, response)
+            callback(self, request, response)
         except Exception as error:
             self.get_logger().error(traceback.format_exc())
             response.success, response.message = False, f"{type(error).__name__}: {error}"
@@ -357,6 +344,37 @@ class LocalizerNode(LifecycleNode):
             self._config.input_timeout_s,
         )
         self._diagnostics.publish(message)
+
+
+class OfferedService(NamedTuple):
+    """One of the node's own services; the lifecycle's and the parameters' come with rclpy."""
+
+    name: str
+    kind: type
+    callback: Callable[[LocalizerNode, Any, Any], None]
+    meaning: str
+
+
+SERVICES = (
+    OfferedService(
+        "~/localize",
+        Trigger,
+        LocalizerNode._on_localize,
+        "Localises the newest image now; `message` is the answer as JSON, `success` whether it is a fix.",
+    ),
+    OfferedService(
+        "~/pause", SetBool, LocalizerNode._on_pause, "true: images are received and let go; false: go on."
+    ),
+    OfferedService(
+        "~/reset", Trigger, LocalizerNode._on_reset, "Forgets what it knows of the past, as a jump of time does."
+    ),
+    OfferedService(
+        "~/reload_gallery",
+        Trigger,
+        LocalizerNode._on_reload_gallery,
+        "Loads the folder in `gallery` and swaps it in without a gap; on failure the old one stays.",
+    ),
+)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,0 +1,63 @@
+"""Start the localizer for one camera.
+
+The node configures and activates itself (its parameter ``autostart``), so that there is one driver of its
+transitions and a gallery that cannot be loaded ends the process with a clear line and status 1. With
+``autostart:=false`` it waits for a lifecycle manager.
+
+    ros2 launch geowarp_ros localizer.launch.py gallery:=/path/to/gallery image:=/camera/image_raw
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+
+ARGUMENTS = {
+    "gallery": ("", "Folder of the gallery; empty: as the parameter file says."),
+    "image": ("image", "Topic of the camera; its /compressed with image_transport:=compressed."),
+    "image_transport": ("", "raw or compressed; empty: as the parameter file says."),
+    "params_file": ("", "Parameter file; empty: the defaults in config/localizer.yaml."),
+    "namespace": ("", "Namespace of the node."),
+    "name": ("geowarp_localizer", "Name of the node."),
+    "use_sim_time": ("false", "Follow /clock."),
+    "autostart": ("true", "Configure and activate at start; false: a lifecycle manager does."),
+    "respawn": ("false", "Start the node again when it ends."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_start)])
+
+
+def _start(context):
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    defaults = Path(get_package_share_directory("geowarp_ros"), "config", "localizer.yaml")
+    parameters = {name: given[name].lower() == "true" for name in ("use_sim_time", "autostart")}
+    for name in ("gallery", "image_transport"):
+        if given[name]:
+            parameters[name] = ParameterValue(given[name], value_type=str)
+    return [
+        Node(
+            package="geowarp_ros",
+            executable="localizer",
+            name=given["name"],
+            namespace=given["namespace"],
+            parameters=[given["params_file"] or str(defaults), parameters],
+            remappings=[("image", given["image"])],
+            ros_arguments=["--log-level", f"{given['name']}:={given['log_level']}"],
+            output="both",
+            emulate_tty=True,
+            respawn=given["respawn"].lower() == "true",
+            respawn_delay=2.0,
+        )
+    ]

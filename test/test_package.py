@@ -1,0 +1,132 @@
+"""The package's files agree with the code and with one another."""
+
+from __future__ import annotations
+
+import ast
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import geowarp_ros
+from geowarp_ros.ros.parameters import flatten, node_parameters, parse_parameters
+from geowarp_ros.ros.reference import yaml_file
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def setup_arguments() -> dict[str, Any]:
+    """The keyword arguments of setup(), as far as they are literals."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    call = next(n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "setup")
+    found = {}
+    for keyword in call.keywords:
+        try:
+            found[keyword.arg] = ast.literal_eval(keyword.value)
+        except ValueError:
+            continue
+    return {str(name): value for name, value in found.items()}
+
+
+@pytest.fixture(scope="module")
+def manifest() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / "package.xml").getroot()
+
+
+def test_versions_and_words_agree(manifest: ElementTree.Element, setup_arguments: dict[str, Any]) -> None:
+    assert manifest.findtext("version") == setup_arguments["version"] == geowarp_ros.__version__
+    assert manifest.findtext("description") == setup_arguments["description"]
+    assert manifest.findtext("license") == setup_arguments["license"]
+    maintainer = manifest.find("maintainer")
+    assert maintainer is not None
+    assert (maintainer.text, maintainer.get("email")) == (
+        setup_arguments["maintainer"],
+        setup_arguments["maintainer_email"],
+    )
+
+
+def test_manifest_is_an_ament_python_package_of_format_3(manifest: ElementTree.Element) -> None:
+    assert manifest.get("format") == "3"
+    assert manifest.findtext("export/build_type") == "ament_python"
+    assert (ROOT / "resource" / str(manifest.findtext("name"))).is_file()
+
+
+def test_every_ros_package_that_is_imported_is_declared(manifest: ElementTree.Element) -> None:
+    declared = {element.text for element in manifest.findall("exec_depend")}
+    assert "cv_bridge" in declared
+    for path in [*(ROOT / "geowarp_ros" / "ros").glob("*.py"), ROOT / "launch" / "localizer.launch.py"]:
+        for name in imported(path):
+            package = name.split(".")[0]
+            if package.endswith(("_msgs", "_srvs", "_interfaces")) or package in (
+                "rclpy",
+                "launch",
+                "launch_ros",
+                "ament_index_python",
+            ):
+                assert package in declared, f"{path.name} imports {package}"
+
+
+def test_every_python_requirement_is_declared_or_named_as_missing(
+    manifest: ElementTree.Element, setup_arguments: dict[str, Any]
+) -> None:
+    keys = {
+        "torch": "python3-pytorch-pip",
+        "faiss-cpu": "python3-faiss",
+        "kornia": "python3-kornia-pip",
+        "rosbags": "python3-rosbags-pip",
+        "opencv-python": "python3-opencv",
+        "pillow": "python3-pil",
+        "pyyaml": "python3-yaml",
+        "scikit-learn": "python3-sklearn",
+    }
+    declared = {element.text for element in manifest.findall("exec_depend")}
+    text = (ROOT / "package.xml").read_text()
+    for requirement in setup_arguments["install_requires"]:
+        name = requirement.split("<")[0].split(">")[0].split("=")[0]
+        assert keys.get(name, f"python3-{name}") in declared or f'"{requirement}"' in text, requirement
+
+
+def test_parameter_file_is_the_codes() -> None:
+    text = (ROOT / "config" / "localizer.yaml").read_text()
+    assert text == yaml_file(), "run: python -m geowarp_ros.ros.reference yaml > config/localizer.yaml"
+
+
+def test_parameter_file_reads_as_every_default() -> None:
+    parameters = yaml.safe_load((ROOT / "config" / "localizer.yaml").read_text())["/**"]["ros__parameters"]
+    given = dict(dotted(parameters))
+    assert given == {parameter.name: parameter.default for parameter in node_parameters()}
+    assert flatten(parse_parameters(given)) == given
+
+
+def test_launch_file_names_parameters_that_exist() -> None:
+    tree = ast.parse((ROOT / "launch" / "localizer.launch.py").read_text())
+    assigned = {
+        node.targets[0].id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    arguments = ast.literal_eval(assigned["ARGUMENTS"])
+    assert all(description for _, description in arguments.values())
+    known = {parameter.name for parameter in node_parameters()}
+    assert {"gallery", "image_transport", "autostart"} <= known & set(arguments)
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module or "")
+    return names
+
+
+def dotted(tree: dict[str, Any], prefix: str = "") -> Any:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
