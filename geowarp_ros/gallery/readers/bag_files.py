@@ -1,7 +1,8 @@
 """Opening a ROS bag, whole or with a broken end.
 
 A recorder that was killed leaves a file without its index: MCAP without the closing records, SQLite shorter than
-its header says, a folder without metadata.yaml. What was written before is as good as ever.
+its header says, a folder without metadata.yaml, a ROS 1 bag that was never indexed. What was written before is as
+good as ever.
 """
 
 from __future__ import annotations
@@ -19,11 +20,18 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from geowarp_ros.errors import SourceError
+from geowarp_ros.gallery.readers.bag1_files import MendedBag1
+from geowarp_ros.gallery.readers.spliced import Spliced
 
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 _MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _CHUNK, _DATA_END, _LAST_OPCODE = 0x02, 0x06, 0x0F, 0x0F
+_TAIL = (
+    struct.pack("<BQI", _DATA_END, 4, 0)  # no checksum of the data section
+    + struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0)  # no summary: readers scan
+    + _MAGIC
+)
 
 
 def is_bag(path: Path) -> bool:
@@ -78,7 +86,7 @@ class BagFiles:
                 return _Mcap(file)
             if file.suffix == ".db3":
                 return _copy_rows(file, Path(self._mended.name))
-            raise
+            return MendedBag1(file)
 
 
 def _storage_files(folder: Path) -> list[Path]:
@@ -103,7 +111,7 @@ class _Mcap:
         return getattr(self._path, name)
 
     def open(self, mode: str) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(_WithTail(self._path.open(mode, buffering=0), self._end)))
+        return cast(BinaryIO, io.BufferedReader(Spliced(self._path.open(mode, buffering=0), self._end, _TAIL)))
 
 
 def _last_whole_record(path: Path) -> int:
@@ -120,47 +128,6 @@ def _last_whole_record(path: Path) -> int:
                 break
             end = file.seek(length, io.SEEK_CUR)
     return end
-
-
-class _WithTail(io.RawIOBase):
-    """The first ``end`` bytes of a file, then an empty MCAP summary."""
-
-    _TAIL = (
-        struct.pack("<BQI", _DATA_END, 4, 0)  # no checksum of the data section
-        + struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0)  # no summary: readers scan
-        + _MAGIC
-    )
-
-    def __init__(self, file: Any, end: int) -> None:
-        self._file = file
-        self._end = end
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end + len(self._TAIL)}[whence]
-        self._position = origin + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        if self._position < self._end:
-            self._file.seek(self._position)
-            data = self._file.read(min(len(buffer), self._end - self._position))
-        else:
-            start = self._position - self._end
-            data = self._TAIL[start : start + len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def _copy_rows(path: Path, folder: Path) -> Path:
