@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,14 @@ def name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path, *, at_load_only: bool = False) -> Iterator[str]:
     """Yield the full names of what a module imports; of ``from a import b`` both a and a.b."""
-    tree = ast.parse(path.read_text())
-    nodes = list(_outside_functions(tree)) if at_load_only else list(ast.walk(tree))
-    for node in nodes:
+    for node in _outside_functions(ast.parse(path.read_text())) if at_load_only else nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -46,66 +50,67 @@ def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _outside_functions(node)
 
 
-def is_ros(imported: str) -> bool:
-    top = imported.split(".")[0]
-    return top.endswith(ROS_SUFFIXES) or top in ROS_NAMES
+def of_ros(imported: Iterable[str]) -> set[str]:
+    tops = {full.split(".")[0] for full in imported}
+    return {top for top in tops if top.endswith(ROS_SUFFIXES) or top in ROS_NAMES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_only_ros_says_ros(path: Path) -> None:
-    if room(path) == "ros":
-        return
-    found = {imported for imported in imports(path) if is_ros(imported)}
-    if room(path) == "cli":  # a verb may look whether ROS is there, inside its run()
-        assert not {imported for imported in imports(path, at_load_only=True) if is_ros(imported)}
-        assert found <= {"rclpy"}
-    else:
-        assert not found
+def test_only_ros_says_ros() -> None:
+    problems = []
+    for path in MODULES:
+        found = of_ros(imports(path))
+        if room(path) == "cli":  # a verb may ask whether ROS is there, inside its run()
+            found = of_ros(imports(path, at_load_only=True)) | (found - {"rclpy"})
+        if found and room(path) != "ros":
+            problems.append(f"{name(path)}: {', '.join(sorted(found))}")
+    assert not problems
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_the_arrow_points_one_way(path: Path) -> None:
-    inner = {imported.split(".")[1] for imported in imports(path) if imported.startswith("geowarp_ros.")}
-    if room(path) not in ("ros", "cli"):
-        assert not inner & {"ros", "cli"}
-    if room(path) == "ros":
-        assert "cli" not in inner
-    if room(path) not in ("gallery",):
-        assert not {imported for imported in imports(path) if imported.split(".")[0] == "faiss"}
+def test_the_arrow_points_one_way() -> None:
+    problems = []
+    for path in MODULES:
+        imported = set(imports(path))
+        inner = {full.split(".")[1] for full in imported if full.startswith("geowarp_ros.")}
+        forbidden = {"cli"} if room(path) == "ros" else {"ros", "cli"} if room(path) != "cli" else set()
+        if inner & forbidden:
+            problems.append(f"{name(path)}: {', '.join(sorted(inner & forbidden))}")
+        if room(path) != "gallery" and any(full.split(".")[0] == "faiss" for full in imported):
+            problems.append(f"{name(path)}: faiss")
+    assert not problems
 
 
 @pytest.mark.parametrize("relative", NUMPY_ONLY)
 def test_position_and_metrics_are_numpy_only(relative: str) -> None:
-    third_party = {
-        imported.split(".")[0]
-        for imported in imports(PACKAGE / relative)
-        if imported.split(".")[0] not in sys.stdlib_module_names
-    }
-    assert third_party <= {"numpy", "geowarp_ros"}
+    tops = {imported.split(".")[0] for imported in imports(PACKAGE / relative)}
+    assert tops - set(sys.stdlib_module_names) <= {"numpy", "geowarp_ros"}
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if room(path) != "cli"], ids=name)
-def test_libraries_do_not_print_exit_or_configure_logging(path: Path) -> None:
-    if name(path) == "ros/process.py":  # a process is what it is about
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in ("print", "exit", "quit", "sys.exit", "os._exit", "logging.basicConfig"), (
-                f"line {node.lineno}: {called}"
-            )
+def test_libraries_do_not_print_exit_or_configure_logging() -> None:
+    forbidden = {"print", "exit", "quit", "sys.exit", "os._exit", "logging.basicConfig"}
+    problems = [
+        f"{name(path)}:{node.lineno}: {ast.unparse(node.func)}"
+        for path in MODULES
+        if room(path) != "cli" and name(path) != "ros/process.py"  # a process is what that one is about
+        for node in nodes(path)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden
+    ]
+    assert not problems
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_nothing_read_can_execute(path: Path) -> None:
-    assert not {"cPickle", "dill", "shelve", "marshal"} & {imported.split(".")[0] for imported in imports(path)}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle":
-            assert node.attr == "UnpicklingError", f"line {node.lineno}"  # which torch.load raises
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert safe.get("weights_only") == "True", f"line {node.lineno}"
+def test_nothing_read_can_execute() -> None:
+    problems = []
+    for path in MODULES:
+        if tops := {"cPickle", "dill", "shelve", "marshal"} & {full.split(".")[0] for full in imports(path)}:
+            problems.append(f"{name(path)}: {tops}")
+        for node in nodes(path):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle":
+                if node.attr != "UnpicklingError":  # which torch.load raises
+                    problems.append(f"{name(path)}:{node.lineno}: pickle.{node.attr}")
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if given.get("weights_only") != "True":
+                    problems.append(f"{name(path)}:{node.lineno}: torch.load without weights_only=True")
+    assert not problems
 
 
 def test_the_core_imports_where_ros_is_not_installed() -> None:
