@@ -14,6 +14,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+OPTIONS = (
+    ("model", "model"),
+    ("device", "device"),
+    ("rerank", "rerank", "method"),
+    ("candidates", "rerank", "candidates"),
+    ("min_confidence", "position", "min_confidence"),
+)
+"""Option, then the parameter that it sets."""
+
 if TYPE_CHECKING:
     from geowarp_ros.evaluation.drive import Drive
     from geowarp_ros.evaluation.run import Run
@@ -59,13 +68,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recorded.add_argument("--fix-topic", default="/geowarp_localizer/fix")
 
     localizer = parser.add_argument_group("localizer")
-    localizer.add_argument("--model", default="default", help="the gallery's model file")
-    localizer.add_argument("--rerank", default="geowarp", metavar="METHOD", help="none, geowarp, …")
-    localizer.add_argument("--candidates", type=int, default=5, help="how many candidates are re-ranked")
     localizer.add_argument(
-        "--min-confidence", type=float, help="below it the answer is no fix; left out: the gallery's calibration's"
+        "--params-file",
+        type=Path,
+        metavar="YAML",
+        help="the node's parameter file; the options below go before it",
     )
-    localizer.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    for option, meaning in (
+        ("--model", "the gallery's model file; left out: the one that ships"),
+        ("--rerank", "re-ranking method: none, geowarp, sift, …; left out: geowarp"),
+        ("--device", "auto, cpu or cuda; left out: auto"),
+    ):
+        localizer.add_argument(option, default=argparse.SUPPRESS, help=meaning)
+    localizer.add_argument(
+        "--candidates", type=int, default=argparse.SUPPRESS, help="how many candidates are re-ranked; left out: 5"
+    )
+    localizer.add_argument(
+        "--min-confidence",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="below it the answer is no fix; left out: the gallery's calibration's",
+    )
 
     counts = parser.add_argument_group("what counts")
     counts.add_argument("--correct-within", type=float, default=25.0, metavar="M", help="beyond it a fix is false")
@@ -143,17 +166,39 @@ def _open_localizer(args: argparse.Namespace) -> Localizer:
     from geowarp_ros.config import LocalizerConfig, parse_config
     from geowarp_ros.localizer import Localizer
 
-    position = {} if args.min_confidence is None else {"min_confidence": args.min_confidence}
-    config = parse_config(
-        LocalizerConfig,
-        {
-            "model": args.model,
-            "device": args.device,
-            "rerank": {"method": args.rerank, "candidates": args.candidates},
-            "position": position,
-        },
-    )
-    return Localizer.open(args.gallery, config)
+    values = _parameters(args.params_file) if args.params_file else {}
+    for option, *path, leaf in OPTIONS:
+        if option in args:
+            section = values
+            for name in path:
+                section = section.setdefault(name, {})
+            section[leaf] = getattr(args, option)
+    return Localizer.open(args.gallery, parse_config(LocalizerConfig, values))
+
+
+def _parameters(path: Path) -> dict[str, Any]:
+    """Read the localizer's parameters out of the node's file; those of its ROS edge are left aside."""
+    import yaml
+
+    from geowarp_ros.config import LocalizerConfig, NodeConfig
+    from geowarp_ros.errors import ConfigError
+
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        flat = next(iter(read.values()))["ros__parameters"]
+        found: dict[str, Any] = {}
+        for name, value in flat.items():
+            *sections, leaf = name.split(".")
+            section = found
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[leaf] = {**section.get(leaf, {}), **value} if isinstance(value, dict) else value
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except (AttributeError, KeyError, StopIteration, TypeError):
+        raise ConfigError(f"{path}: is no parameter file, expected NODE: ros__parameters: …") from None
+    edge = set(NodeConfig.model_fields) - set(LocalizerConfig.model_fields) | {"use_sim_time", "qos_overrides"}
+    return {name: value for name, value in found.items() if name not in edge}
 
 
 def _judge(args: argparse.Namespace, drive: Drive, localizer: Localizer | None) -> Run:

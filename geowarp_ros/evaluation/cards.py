@@ -157,6 +157,7 @@ def hover(item: Answered, error: float) -> dict[str, Any]:
         "candidate": candidates[0].place.name if candidates else "",
         "image": "",
         "candidate_image": "",
+        "first": False,
     }
 
 
@@ -174,7 +175,9 @@ def attach_images(
     """Put the images into what :func:`hover` returned, at most SHOWN_WITH_IMAGES of them."""
     step = max(1, math.ceil(len(items) / SHOWN_WITH_IMAGES))
     seen: dict[int, str] = {}
-    for query, item in list(zip(queries, items, strict=True))[::step]:
+    for row, (query, item) in enumerate(zip(queries, items, strict=True)):
+        if row % step and not query["first"]:
+            continue
         if item.thumbnail:
             query["image"] = page.data_uri(jpeg(_decoded(item.thumbnail), _HOVER_PX, 65))
         if candidate_image is None or not item.answer.candidates:

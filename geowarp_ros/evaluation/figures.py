@@ -104,8 +104,10 @@ def precision_availability(
 ) -> go.Figure:
     """Precision against availability as the least confidence falls; a diamond where the run stood."""
     figure = go.Figure()
+    lowest = 0.9
     for (name, judged), colour in zip(runs, (FIRST, SECOND), strict=False):
         curve = fixes.precision_availability(judged, correct_within_m)
+        lowest = min(lowest, float(curve.precision.min(initial=1.0)) - 0.05)
         figure.add_scatter(
             x=curve.availability.tolist(), y=curve.precision.tolist(), name=name, mode="lines+markers",
             customdata=curve.threshold.tolist(),
@@ -123,7 +125,7 @@ def precision_availability(
         xaxis={"title": {"text": "availability"}, "range": [0, 1.02], "tickformat": ".0%"},
         yaxis={
             "title": {"text": f"precision within {correct_within_m:g} m"},
-            "range": [0, 1.03],
+            "range": [max(0.0, lowest), 1.02],
             "tickformat": ".0%",
         },
         showlegend=len(runs) > 1,

@@ -39,6 +39,9 @@ def write_report(
     """
     judged = judge(run)
     queries = [cards.hover(item, error) for item, error in zip(run.judged, judged.error_m, strict=True)]
+    if queries:
+        worst = np.where(judged.fixed, judged.error_m, -1.0)
+        queries[int(np.argmax(worst))]["first"] = True  # what the panel shows before anyone hovers
     cards.attach_images(queries, run.judged, candidate_image)
     body = [
         _header(run),
@@ -120,10 +123,10 @@ def _tiles(figures: Mapping[str, Any]) -> str:
         (
             words.percent(calibration["inside"]["0.95"]),
             "inside the 95 % ellipse",
-            f"mean NEES {words.number(calibration['nees_mean'])}, 2 is consistent",
+            f"mean NEES {words.number(calibration['nees_mean'])} (2 is true)",
             "",
         ),
-        (str(misled), "hazardously misleading", "claimed to be near, was far", "bad" if misled else "good"),
+        (str(misled), "misleading fixes", "said near and were far", "bad" if misled else "good"),
     ]
     if latency := figures["latency_ms"].get("total"):
         median = f"median {words.milliseconds(latency['50'])}"
@@ -153,9 +156,10 @@ def _all_notes(run: Run, figures: Mapping[str, Any]) -> list[str]:
 def _map_section(run: Run) -> str:
     return (
         "<h2>Where</h2><p>Each fix with its error as a line to the true position; crosses stand at the true"
-        " positions of images without a fix. Scroll to zoom, drag to move, hover to see the image.</p>"
+        " positions of images without a fix. Scroll to zoom, drag to move; hover to see the image; the worst fix's"
+        " stands there first.</p>"
         f'<div class="map"><div class="panel">{page.plot("map")}</div>'
-        '<aside class="panel" id="shown"><p>Hover over a fix or a cross to see its image here.</p></aside></div>'
+        '<aside class="panel" id="shown"></aside></div>'
     )
 
 

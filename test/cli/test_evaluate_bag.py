@@ -93,6 +93,24 @@ def test_everything_is_written_and_said(tmp_path, bag, opened, capsys):
     )
 
 
+def test_the_nodes_parameter_file_is_taken_and_options_go_before_it(tmp_path, bag, opened, capsys):
+    params = tmp_path / "node.yaml"
+    params.write_text(
+        "/**:\n  ros__parameters:\n    gallery: elsewhere\n    use_sim_time: true\n    rerank.candidates: 3\n"
+        "    rerank:\n      method: none\n    position:\n      min_confidence: 0.4\n"
+    )
+    words = ("--gallery", "g", "--params-file", params, "--min-confidence", 0.1, "--output", tmp_path / "run")
+    assert evaluate(bag, *words) == 0
+    rerank, position = opened[0].rerank, opened[0].position
+    assert (rerank.method, rerank.candidates, position.min_confidence) == ("none", 3, 0.1)
+    params.write_text("- no\n- parameters\n")
+    assert evaluate(bag, *words) == 1
+    assert "is no parameter file" in capsys.readouterr().err
+    params.write_text("/**:\n  ros__parameters:\n    rerank:\n      metod: none\n")
+    assert evaluate(bag, *words) == 1
+    assert "did you mean 'rerank.method'" in capsys.readouterr().err
+
+
 def test_recorded_fixes_are_judged_without_a_gallery(tmp_path, bag, opened, capsys):
     assert evaluate(bag, "--gallery", "g", "--output", tmp_path / "offline") == 0
     capsys.readouterr()

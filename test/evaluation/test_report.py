@@ -126,7 +126,7 @@ def test_hovering_shows_the_query(seen):
 
 
 def test_the_cards_show_query_candidate_and_both_warped(seen):
-    assert seen["images"] == 6 * 4
+    assert seen["images"] == 6 * 4 + 2  # and the worst beside the map
     assert seen["outlines"] == 6 * 2
 
 

@@ -17,6 +17,7 @@ function themed(layout) {
     plot_bgcolor: "rgba(0,0,0,0)",
     xaxis: { ...axis, ...layout.xaxis },
     yaxis: { ...axis, ...layout.yaxis },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--line"), activecolor: colour("--soft") },
     hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
   };
 }
@@ -28,7 +29,7 @@ function draw() {
     const layout = themed({ ...figure.layout, template: undefined, uirevision: "kept" });
     Plotly.react(element, figure.data, layout, {
       responsive: true, displaylogo: false, scrollZoom: id === "map",
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
     });
   }
 }
@@ -61,6 +62,7 @@ draw();
 dark.addEventListener("change", draw);
 const map = document.getElementById("map");
 if (map) {
+  show(queries.findIndex((query) => query.first));
   for (const event of ["plotly_hover", "plotly_click"]) {
     map.on(event, (hit) => { const index = hit.points[0].customdata; if (index !== undefined) show(index); });
   }
