@@ -122,9 +122,10 @@ def replay(
     fixes = output / "fixes"
     shutil.rmtree(fixes, ignore_errors=True)
     with _node_process(gallery.path, model, output / "node.log") as process:  # before rclpy.init: no fork after it
-        rclpy.init()
-        robot = rclpy.create_node("demo")
-        executor = SingleThreadedExecutor()
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        robot = rclpy.create_node("demo", context=context)
+        executor = SingleThreadedExecutor(context=context)
         executor.add_node(robot)
         thread = threading.Thread(target=executor.spin, daemon=True)
         thread.start()
@@ -137,7 +138,7 @@ def replay(
             executor.shutdown()
             thread.join()
             robot.destroy_node()
-            rclpy.try_shutdown()
+            context.try_shutdown()
     latencies = [(at - published[stamp]) * 1e3 for stamp, at in recorder.arrived.items() if stamp in published]
     return _judge(drive, gallery, fixes, np.array(latencies))
 

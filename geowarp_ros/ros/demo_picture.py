@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
 from geowarp_ros.evaluation.drive import DriveImage
 from geowarp_ros.evaluation.run import Answered, error_en_m
@@ -47,9 +46,9 @@ def write_picture(replay: Replay, localizer: Localizer, world: Path, path: Path,
         title: One line.
     """
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 10, "text.color": _INK}):
-        figure = Figure(figsize=(17.0, 9.0), dpi=110, facecolor=_PAPER)
+        figure = Figure(figsize=(17.0, 9.6), dpi=110, facecolor=_PAPER)
         grid = figure.add_gridspec(
-            1, 2, width_ratios=(1.0, 1.16), left=0.04, right=0.985, top=0.855, bottom=0.06, wspace=0.05
+            1, 2, width_ratios=(1.0, 1.16), left=0.04, right=0.985, top=0.85, bottom=0.12, wspace=0.05
         )
         figure.text(0.04, 0.945, title, fontsize=17, fontweight="bold")
         figure.text(0.04, 0.905, "   ·   ".join(f"{label} {value}" for label, value in replay.rows()), fontsize=11)
@@ -74,12 +73,21 @@ def _draw_map(figure: Figure, place: Any, replay: Replay, gallery: Gallery, worl
     shown = np.concatenate([places, track])
     middle, half = (shown.min(0) + shown.max(0)) / 2, np.ptp(shown, axis=0).max() / 2 * 1.08 + 8
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
-    axes.set_xlabel("east (m)")
+    axes.set_xlabel("east (m)", loc="right")
     axes.set_ylabel("north (m)")
     axes.tick_params(colors=_FAINT, labelcolor=_INK)
     for spine in axes.spines.values():
         spine.set_color("#d8d6cf")
-    axes.legend(handles=_legend(replay), loc="upper right", framealpha=0.95, edgecolor="#d8d6cf", fontsize=9)
+    axes.legend(
+        handles=_legend(replay),
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=5,
+        frameon=False,
+        fontsize=9.5,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
 
 
 def _draw_town(axes: Any, described: dict[str, Any]) -> None:
@@ -113,10 +121,7 @@ def _draw_answers(figure: Figure, axes: Any, replay: Replay, frame: LocalFrame) 
     dots = axes.scatter(
         *fixes.T, c=errors, cmap=_COLOURS, vmin=0, vmax=WORST_M, s=34, edgecolors=_INK, linewidths=0.5, zorder=7
     )
-    axes.add_patch(
-        Rectangle((0.012, 0.012), 0.39, 0.088, transform=axes.transAxes, facecolor="white", alpha=0.9, zorder=8)
-    )
-    beside = axes.inset_axes((0.035, 0.045, 0.34, 0.016), zorder=9)
+    beside = axes.inset_axes((0.0, -0.118, 0.42, 0.018))
     bar = figure.colorbar(dots, cax=beside, orientation="horizontal", extend="max")
     bar.set_label("error of the fix (m)", fontsize=9, labelpad=4)
     beside.xaxis.set_label_position("top")
@@ -134,7 +139,7 @@ def _legend(replay: Replay) -> list[Line2D]:
             {"marker": "o", "color": "#5ec962", "linestyle": "", "markeredgecolor": _INK},
         ),
         (f"no fix ({lost})", {"marker": "x", "color": _LOST, "linestyle": "", "markeredgewidth": 1.6}),
-        (f"dropped while busy ({dropped})", {"color": "none"}),
+        (f"dropped ({dropped})", {"color": "none"}),
     ]
     return [Line2D([], [], label=label, **style) for label, style in entries]
 
