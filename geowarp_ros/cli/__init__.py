@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
 
 from geowarp_ros import __version__
+from geowarp_ros.cli.verbs import run_verb
 from geowarp_ros.errors import GeowarpError, did_you_mean
 
 VERBS: dict[str, str] = {
@@ -43,17 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words[:1])
     if args.verb not in VERBS:
         parser.error(f"unknown verb {args.verb!r}{did_you_mean(args.verb, VERBS)}; verbs: {', '.join(VERBS)}")
-    module = importlib.import_module(f"geowarp_ros.cli.{args.verb.replace('-', '_')}")
-    verb_parser = argparse.ArgumentParser(
-        prog=f"geowarp {args.verb}",
-        description=module.__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    module.add_arguments(verb_parser)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it tries
+    for chatty in ("faiss", "numexpr"):  # they tell which of their builds and how many threads they take
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        return int(module.run(verb_parser.parse_args(words[1:])) or 0)
+        return run_verb(f"geowarp {args.verb}", args.verb.replace("-", "_"), words[1:])
     except GeowarpError as error:
         print(f"geowarp {args.verb}: {error}", file=sys.stderr)
         return 1

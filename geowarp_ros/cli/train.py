@@ -6,8 +6,8 @@ Under ``torchrun -m geowarp_ros.cli train …`` several processes share each bat
 from __future__ import annotations
 
 import argparse
-import importlib
-from types import ModuleType
+
+from geowarp_ros.cli.verbs import add_choice, run_verb
 
 TRAININGS: dict[str, str] = {
     "distill": "start an encoder from a teacher's features",
@@ -21,19 +21,9 @@ TRAININGS: dict[str, str] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Only the chosen training's module is imported; the others are known by name."""
-    parser.epilog = "trainings:\n" + "\n".join(f"  {name:<12}{line}" for name, line in TRAININGS.items())
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("training", choices=TRAININGS, metavar="TRAINING", help="see below")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="'geowarp train TRAINING --help' says more")
+    add_choice(parser, "training", TRAININGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Parse the rest with the chosen training's parser and run it."""
-    module: ModuleType = importlib.import_module(f"geowarp_ros.cli.train_{args.training}")
-    parser = argparse.ArgumentParser(
-        prog=f"geowarp train {args.training}",
-        description=module.__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    module.add_arguments(parser)
-    return int(module.run(parser.parse_args(args.options)) or 0)
+    return run_verb(f"geowarp train {args.chosen}", f"train_{args.chosen}", args.words)

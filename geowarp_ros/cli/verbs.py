@@ -1,0 +1,25 @@
+"""How a command finds the module of its verb: only the chosen one is imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping, Sequence
+
+
+def add_choice(parser: argparse.ArgumentParser, noun: str, choices: Mapping[str, str]) -> None:
+    """Let ``parser`` take one of ``choices`` (name -> its line in the help) and, unparsed, what follows it."""
+    parser.epilog = f"{noun}s:\n" + "\n".join(f"  {name:<12}{line}" for name, line in choices.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("chosen", choices=choices, metavar=noun.upper(), help="see below")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=f"'{parser.prog} {noun.upper()} --help' says more")
+
+
+def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
+    """Parse ``words`` with the parser of ``cli/<module>.py`` and run it; returns the exit status."""
+    verb = importlib.import_module(f"geowarp_ros.cli.{module}")
+    parser = argparse.ArgumentParser(
+        prog=prog, description=verb.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    verb.add_arguments(parser)
+    return int(verb.run(parser.parse_args(words)) or 0)

@@ -1,0 +1,73 @@
+"""The command itself: its verbs are there, mistakes are one line and status 1, surprises keep their traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import geowarp_ros.cli
+from geowarp_ros import __version__
+from geowarp_ros.cli import VERBS, main
+from geowarp_ros.cli.evaluate import EVALUATIONS
+from geowarp_ros.cli.train import TRAININGS
+
+EVERY = [[verb] for verb in VERBS]
+EVERY += [["evaluate", name] for name in EVALUATIONS] + [["train", name] for name in TRAININGS]
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_verb_says_how_it_is_used(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"usage: geowarp {' '.join(words)}")
+    assert printed.err == ""
+
+
+def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
+    folder = Path(geowarp_ros.cli.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "verbs", "options"}
+    named = {verb.replace("-", "_") for verb in VERBS}
+    named |= {f"evaluate_{name}" for name in EVALUATIONS} | {f"train_{name}" for name in TRAININGS}
+    assert modules == named
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"geowarp {__version__}\n"
+
+
+def test_an_unknown_verb_is_usage_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["galery"])
+    assert ended.value.code == 2
+    assert "did you mean 'gallery'?" in capsys.readouterr().err
+
+
+def test_a_mistake_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gallery", "info", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("geowarp gallery: ") and str(tmp_path) in line
+
+
+def test_a_surprise_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(geowarp_ros.cli, "run_verb", surprise)
+    with pytest.raises(ZeroDivisionError):
+        main(["match"])
+
+
+def test_an_interruption_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(geowarp_ros.cli, "run_verb", interrupt)
+    assert main(["match"]) == 130
+    assert capsys.readouterr().err == "geowarp match: interrupted\n"
