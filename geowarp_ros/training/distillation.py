@@ -1,0 +1,357 @@
+"""A start for an encoder where no ImageNet weights are at hand, from places told apart and a teacher's features.
+
+Three things are learned at once from photographs with positions, and no labels:
+
+- descriptors: near those of the same place, far from those of its rivals (a softmax over squared distances);
+- cells: each finds its counterpart in another view of its photograph, so that the warp has something to match;
+- directions: the student's maps after its second and third stage, projected by 1×1 convolutions, point where a
+  teacher's maps point (Romero et al., "FitNets", ICLR 2015). Without a teacher this part is left out.
+
+What is kept is a running average of the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import Tensor, nn
+
+from geowarp_ros.errors import TrainingError
+from geowarp_ros.geometry import quad_from_frame, transform_points
+from geowarp_ros.images import to_tensor
+from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.training.data import Augmentation, Indices, Photographs, ahead, describe
+from geowarp_ros.training.descriptor_losses import contrastive_loss
+from geowarp_ros.training.grounds import Ground, Lesson, read_validation
+from geowarp_ros.training.processes import process_count
+from geowarp_ros.training.retrieval import Places, train_mode, validate
+from geowarp_ros.training.session import Session, SessionConfig, seeded, training_device
+from geowarp_ros.training.teacher import SqueezeNet
+
+logger = logging.getLogger(__name__)
+
+STUDENT_STAGES = {"resnet18": (5, 6), "resnet50": (5, 6)}
+"""Places in ``encoder`` of the stages with the teacher's strides 8 and 16."""
+
+IMAGES_PER_GROUP = 6
+"""Three places that are easily taken for one another, two photographs of each."""
+
+
+class Distillation(SessionConfig):
+    """A recipe: the sets of photographs, the three losses, and how long."""
+
+    grounds: tuple[Ground, ...] = Field((), description="The sets of photographs.")
+    height: int = Field(160, ge=32, description="Height of the training images, px.")
+    width: int = Field(272, ge=32, description="Width of the training images, px.")
+    resolution: int = Field(192, ge=0, description="Shorter side that images are described at, px.")
+    memory_mb: int = Field(4096, ge=0, description="Decoded images are kept in memory up to this, MiB.")
+    tilt: float = Field(0.06, ge=0.0, lt=1.0, description="Augmentation: shift of a crop's corners, half sides.")
+    zoom: float = Field(0.25, ge=0.0, lt=1.0, description="Augmentation: how much of each side a crop may lose.")
+    colour: float = Field(0.2, ge=0.0, lt=1.0, description="Augmentation: strength of colour changes.")
+    mirror: bool = Field(True, description="Augmentation: flip half of the batches.")
+    iterations: int = Field(2000, ge=1, description="Steps; the learning rate falls along a cosine over them.")
+    batch_size: int = Field(48, ge=6, multiple_of=IMAGES_PER_GROUP, description="Images per step.")
+    learning_rate: float = Field(8e-4, gt=0.0, description="Of AdamW, at its highest.")
+    weight_decay: float = Field(0.03, ge=0.0, description="Of AdamW, on weights with more than one axis.")
+    teacher_weight: float = Field(0.0, ge=0.0, description="Weight of the teacher's directions.")
+    place_weight: float = Field(1.0, ge=0.0, description="Weight of telling places apart.")
+    temperature: float = Field(0.0025, gt=0.0, description="Squared distance that a factor e is worth.")
+    cell_weight: float = Field(0.15, ge=0.0, description="Weight of telling cells of one photograph apart.")
+    cell_temperature: float = Field(0.07, gt=0.0, description="Cosine that a factor e is worth, between cells.")
+    same_photograph: float = Field(
+        0.2, ge=0.0, le=1.0, description="Share of pairs that are two views of one photograph."
+    )
+    sparse_start: bool = Field(
+        False,
+        description="Before the first step, lower the last batch norm until channels are active here and there.",
+    )
+    mine_every: int = Field(300, ge=1, description="Steps between validations and searches for look-alikes.")
+    averaging: float = Field(0.99, ge=0.0, lt=1.0, description="Memory of the running average, per step.")
+
+
+class Teaching(nn.Module):
+    """What is trained along with the student and not kept: the projections onto the teacher's channels."""
+
+    def __init__(self, student: Sequence[int], teacher: Sequence[int]) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList([nn.Conv2d(s, t, 1) for s, t in zip(student, teacher, strict=True)])
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], centres: Sequence[Tensor]) -> Tensor:
+        """Mean over cells of 1 − cosine, the deeper map counted twice.
+
+        The teacher's vectors are taken to unit length and centred: what all photographs share teaches nothing.
+        """
+        losses = []
+        rows, columns = student[-1].shape[2:]
+        for projection, s, t, centre in zip(self.projections, student, teacher, centres, strict=True):
+            t = F.interpolate(t.float(), (rows, columns), mode="bilinear", align_corners=False)
+            s = F.adaptive_avg_pool2d(s.float(), (rows, columns))
+            losses.append(direction_loss(projection(s), F.normalize(t, dim=1) - centre[:, None, None]))
+        return losses[0] / 2 + losses[1]
+
+
+def direction_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """(B, C, h, w) twice -> mean over cells of 1 − cosine; 0 where they point the same way."""
+    return (1 - F.cosine_similarity(found, wanted, dim=1)).mean()
+
+
+def distill(
+    data: Path,
+    output: Path,
+    config: Distillation,
+    model: GeoWarp,
+    teacher: SqueezeNet | None,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> float:
+    """Train ``model``'s encoder and aggregation by a recipe; leaves ``best.safetensors`` in ``output``.
+
+    Args:
+        data: The folder that the grounds' paths are relative to.
+        output: New folder, or one to resume.
+        config: The recipe.
+        model: Where to start. Its regression is kept as it is.
+        teacher: Needed where ``teacher_weight`` is above 0.
+        resume: Go on from ``last.pt``.
+        progress: Shows how far mining and validation are.
+
+    Returns:
+        The best Recall@1 of the held-out places, percent, the mean over the grounds that have some.
+
+    Raises:
+        TrainingError: The data cannot train, the encoder has no stages to teach, no teacher for a lesson that
+            wants one, or several processes run.
+    """
+    if process_count() > 1:
+        raise TrainingError("distillation runs in one process: its running average is not shared")
+    if model.config.encoder not in STUDENT_STAGES:
+        raise TrainingError(f"encoder {model.config.encoder!r}: expected one of {', '.join(STUDENT_STAGES)}")
+    if config.teacher_weight > 0 and teacher is None:
+        raise TrainingError(f"teacher_weight = {config.teacher_weight:g} needs a teacher")
+    if not config.grounds:
+        raise TrainingError("grounds: the recipe names no photographs")
+    lesson = Lesson(config.grounds, data, resolution=config.resolution, memory_mb=config.memory_mb)
+    validation = read_validation(config.grounds, data, resolution=config.resolution, memory_mb=config.memory_mb)
+    session = _session(config, output, model, teacher)
+    session.start(resume)
+    if session.step == 0 and config.sparse_start:
+        start_sparse(session.model, lesson.photographs, session.rng("sparse"))
+    _run(session, config, lesson, teacher, validation, progress)
+    return session.best
+
+
+def _session(config: Distillation, output: Path, model: GeoWarp, teacher: SqueezeNet | None) -> Session:
+    device = training_device(config)
+    with seeded(config.seed):
+        teaching = Teaching((model.channels // 2, model.channels), SqueezeNet.channels)
+        averaged = GeoWarp(model.config)
+    averaged.load_state_dict(model.state_dict())
+    extra = nn.ModuleDict({"teaching": teaching, "averaged": averaged}).to(device)
+    for network in (model, teacher):
+        if network is not None:
+            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = [*model.encoder.parameters(), *model.pool.parameters(), *teaching.parameters()]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+    return Session(model, optimizer, config, output, config.model_dump(), extra)
+
+
+def _run(
+    session: Session,
+    config: Distillation,
+    lesson: Lesson,
+    teacher: SqueezeNet | None,
+    validation: Sequence[tuple[Places, float]],
+    progress: Progress,
+) -> None:
+    teaching, averaged = session.extra["teaching"], session.extra["averaged"]  # type: ignore[index]
+    augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
+    stages = STUDENT_STAGES[session.model.config.encoder]
+    batches: Iterator[tuple[Indices, Tensor]] | None = None
+    for step in session.steps(config.iterations):
+        place = step % config.mine_every
+        if place == 0 and step:
+            descriptors = describe(averaged, lesson.photographs, precision=session.kind, progress=progress)
+            session.memory["look-alikes"] = torch.from_numpy(lesson.look_alikes(descriptors))
+        if place == 0 or batches is None:
+            read = _Reader(session, config, lesson)
+            batches = ahead(read, range(step, step - place + config.mine_every))
+        indices, pixels = next(batches)
+        views = augment.views(pixels.to(session.device), session.generator("augmentation"))
+        _set_rate(session, config)
+        train_mode(session.model, "trained")
+        with session.autocast():
+            found = student_maps(session.model, views.images, stages)
+        last = found[-1].float()
+        same, different = (table.to(session.device) for table in lesson.pairs(indices))
+        described = session.model.pool(last)
+        terms = {
+            "places": contrastive_loss(described, described, same, different, config.temperature),
+            "cells": cell_loss(last, views.quads, same_photograph(indices), config.cell_temperature),
+        }
+        loss = config.place_weight * terms["places"] + config.cell_weight * terms["cells"]
+        if teacher is not None and config.teacher_weight > 0:
+            terms["teacher"] = _taught(session, teacher, teaching, found, views.images)
+            loss = loss + config.teacher_weight * terms["teacher"]
+        session.apply(loss, [lesson.photographs.names[index] for index in indices], **terms)
+        _average(averaged, session.model, min(config.averaging, step / (step + 20)))
+        if session.step % config.mine_every == 0 or session.step == config.iterations:
+            recalls = [validate(averaged, places, radius_m, 1, progress) for places, radius_m in validation]
+            session.log("recall@1", float(np.mean(recalls)))
+            session.save_best(float(np.mean(recalls)), model=averaged)
+    session.finish()
+
+
+class _Reader:
+    """Reads the batch of a step in the background."""
+
+    def __init__(self, session: Session, config: Distillation, lesson: Lesson) -> None:
+        known = session.memory.get("look-alikes")
+        self.look_alikes = None if known is None else known.cpu().numpy()
+        self.session, self.config, self.lesson = session, config, lesson
+
+    def __call__(self, step: int) -> tuple[Indices, Tensor]:
+        """Return indices (B,) and pixels (B, 3, H, W) uint8; an unreadable image becomes a copy of its partner."""
+        config, photographs = self.config, self.lesson.photographs
+        groups = config.batch_size // IMAGES_PER_GROUP
+        rng = self.session.rng("places", step)
+        indices = self.lesson.draw(rng, groups, self.look_alikes, config.same_photograph)
+        pixels, readable = photographs.batch(indices, config.height, config.width)
+        if not readable.any():
+            raise TrainingError(f"step {step}: none of the batch's images can be read")
+        for row in np.flatnonzero(~readable):
+            other = row ^ 1 if readable[row ^ 1] else int(np.flatnonzero(readable)[0])
+            pixels[row], indices[row] = pixels[other], indices[other]
+        return indices, pixels
+
+
+def _taught(
+    session: Session, teacher: SqueezeNet, teaching: nn.Module, found: Sequence[Tensor], images: Tensor
+) -> Tensor:
+    """Half of the batch, the other half next time: the teacher costs as much as the student's forward pass."""
+    half = slice(session.step % 2, None, 2)
+    with torch.no_grad(), session.autocast():
+        wanted = teacher(images[half])
+    for index, t in enumerate(wanted):
+        session.memory.setdefault(f"centre {index}", F.normalize(t.float(), dim=1).mean((0, 2, 3)))
+    centres = [session.memory[f"centre {index}"] for index in range(len(wanted))]
+    loss: Tensor = teaching([stage[half] for stage in found], wanted, centres)
+    return loss
+
+
+@torch.no_grad()
+def start_sparse(
+    model: GeoWarp, photographs: Photographs, rng: np.random.Generator, *, images: int = 32, above: float = 0.6
+) -> None:
+    """Lower the last batch norm's bias until a channel is active where it is ``above`` deviations above its mean.
+
+    From random or distilled weights almost every channel is active everywhere, GeM descriptors of all photographs
+    point the same way (cosine 0.99), and no softmax over their distances has anything to hold on to.
+    """
+    device = next(model.parameters()).device
+    pixels = [photographs[int(index)] for index in rng.permutation(len(photographs))[:images]]
+    last_block = model.encoder[-1][-1]  # type: ignore[index]
+    norm = last_block.bn3 if hasattr(last_block, "bn3") else last_block.bn2
+    model.eval()
+    with _raised(norm, 1e3):  # far above zero the ReLU cuts nothing off: what comes out is what went in, raised
+        maps = [model.feature_map(to_tensor(image, device))[0].flatten(1) for image in pixels if image is not None]
+    if not maps:
+        raise TrainingError("none of the images can be read")
+    cells = torch.cat(maps, dim=1)
+    norm.bias -= cells.mean(dim=1) - 1e3 + above * cells.std(dim=1)
+
+
+@contextmanager
+def _raised(norm: nn.BatchNorm2d, by: float) -> Iterator[None]:
+    norm.bias.data += by
+    try:
+        yield
+    finally:
+        norm.bias.data -= by
+
+
+def same_photograph(indices: Indices) -> list[tuple[int, int]]:
+    """Return the rows of neighbouring pairs that are views of one photograph."""
+    return [(row, row + 1) for row in range(0, len(indices) - 1, 2) if indices[row] == indices[row + 1]]
+
+
+def cell_loss(maps: Tensor, quads: Tensor, pairs: Sequence[tuple[int, int]], temperature: float) -> Tensor:
+    """Each cell of a view shall find its counterpart among the cells of another view, and of another photograph.
+
+    Where a cell of the first view falls on the second is known from the two quads. This makes local features
+    that match (eq. 6) and a score (eq. 4) that means something.
+
+    Args:
+        maps: (B, C, h, w).
+        quads: (B, 4, 2) of the views on their photographs.
+        pairs: Rows that show one photograph.
+        temperature: Of the softmax over cosines.
+
+    Returns:
+        Scalar; 0 where no two views overlap.
+    """
+    maps = F.normalize(maps, dim=1)
+    rows, columns = maps.shape[2:]
+    y, x = torch.meshgrid(
+        (torch.arange(rows, device=maps.device) * 2 + 1) / rows - 1,
+        (torch.arange(columns, device=maps.device) * 2 + 1) / columns - 1,
+        indexing="ij",
+    )
+    cells = torch.stack([x, y], dim=-1).reshape(1, -1, 2)
+    losses = []
+    for first, second in pairs:
+        photograph_from_first = quad_from_frame(quads[first][None])
+        second_from_photograph = torch.linalg.inv(quad_from_frame(quads[second][None]))
+        fallen = transform_points(second_from_photograph @ photograph_from_first, cells)
+        inside = (fallen.abs() < 1).all(dim=2)[0]
+        if int(inside.sum()) < rows * columns // 10:
+            continue
+        counterparts = F.grid_sample(maps[second][None], fallen[:, None, inside], align_corners=False)[0, :, 0].T
+        others = maps[(first + len(maps) // 2) % len(maps)].flatten(1).T
+        asked = maps[first].flatten(1).T[inside]
+        logits = asked @ torch.cat([F.normalize(counterparts, dim=1), others]).T / temperature
+        losses.append(F.cross_entropy(logits, torch.arange(len(logits), device=maps.device)))
+    return torch.stack(losses).mean() if losses else maps.sum() * 0
+
+
+def student_maps(model: GeoWarp, images: Tensor, stages: tuple[int, int]) -> list[Tensor]:
+    """Return the encoder's maps after the given places; the last is its output."""
+    maps = []
+    for place, layer in enumerate(model.encoder):
+        images = layer(images)
+        if place in stages:
+            maps.append(images)
+    return maps
+
+
+def _set_rate(session: Session, config: Distillation) -> None:
+    """A short warm-up, then a cosine down to 2 %."""
+    done = session.step / config.iterations
+    rate = (
+        config.learning_rate * min(1.0, (session.step + 1) / 100) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
+    )
+    for group in session.optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
+    new = model.state_dict()
+    for key, value in averaged.state_dict().items():
+        if value.dtype.is_floating_point:
+            value.lerp_(new[key], 1 - keep)
+        else:
+            value.copy_(new[key])
