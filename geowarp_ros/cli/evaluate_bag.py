@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Localise or read the fixes, judge, print the table and write everything."""
     from geowarp_ros.errors import SourceError
-    from geowarp_ros.evaluation.run import figures
+    from geowarp_ros.evaluation.judging import figures
     from geowarp_ros.evaluation.words import summary_rows
 
     _check(args)

@@ -24,7 +24,8 @@ from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation import fixes
 from geowarp_ros.evaluation.bags import FIX_TOPIC, FIX_TYPE
 from geowarp_ros.evaluation.drive import NS, Position
-from geowarp_ros.evaluation.run import Answered, Run, error_en_m
+from geowarp_ros.evaluation.judging import error_en_m
+from geowarp_ros.evaluation.run import Answered, Run
 from geowarp_ros.types import Fix
 
 POSE_TOPIC = "/geowarp_localizer/pose"

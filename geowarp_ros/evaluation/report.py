@@ -17,7 +17,8 @@ from geowarp_ros.evaluation import figures as draw
 from geowarp_ros.evaluation.cards import CandidateImage
 from geowarp_ros.evaluation.drive import NS, Position
 from geowarp_ros.evaluation.fixes import Judged
-from geowarp_ros.evaluation.run import Run, claims, judge
+from geowarp_ros.evaluation.judging import claims, judge
+from geowarp_ros.evaluation.run import Run
 from geowarp_ros.types import Fix, FloatArray
 
 
@@ -32,7 +33,7 @@ def write_report(
 
     Args:
         run: What was answered.
-        figures: Of :func:`geowarp_ros.evaluation.run.figures`.
+        figures: Of :func:`geowarp_ros.evaluation.judging.figures`.
         path: Of the HTML file.
         gallery_m: (G, 2) east and north of the gallery's places in the run's frame.
         candidate_image: Reads a gallery image; None shows the queries alone.

@@ -7,7 +7,7 @@ import pytest
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation import exports
 from geowarp_ros.evaluation.compare import Finished, change_rows, compare, mcnemar, table_rows, write_comparison
-from geowarp_ros.evaluation.run import figures
+from geowarp_ros.evaluation.judging import figures
 from test.evaluation import runs
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from geowarp_ros.evaluation.cards import choose
 from geowarp_ros.evaluation.compare import Finished, compare, write_comparison
+from geowarp_ros.evaluation.judging import figures, judge
 from geowarp_ros.evaluation.report import write_report
-from geowarp_ros.evaluation.run import figures, judge
 from test.evaluation import runs
 from test.evaluation.test_compare import finished
 

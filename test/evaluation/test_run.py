@@ -9,7 +9,8 @@ import pytest
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import ImageError
 from geowarp_ros.evaluation.drive import NS, DriveImage
-from geowarp_ros.evaluation.run import Criteria, error_en_m, figures, frame_of, join_recorded, judge, run_drive
+from geowarp_ros.evaluation.judging import error_en_m, figures, judge
+from geowarp_ros.evaluation.run import Criteria, frame_of, join_recorded, run_drive
 from geowarp_ros.position import estimate_position
 from geowarp_ros.types import Candidate, Fix, NoFix, Place
 from test.evaluation import runs
