@@ -94,6 +94,13 @@ class RerankConfig(Section):
     candidates: int = Field(
         5, ge=1, le=100, description="How many of the retrieved places are re-ranked; qe-dba and diffusion: all."
     )
+    retrieval_weight: float = Field(
+        -1.0,
+        ge=-1.0,
+        le=1000.0,
+        description="geowarp: sorts by score / 225 - weight x descriptor distance; 0: by the score, as in the "
+        "paper; -1: the weight that the model was measured with.",
+    )
     weights: str = Field("", description="loftr, disk-lightglue: file of the matcher's weights.")
     keypoint_weights: str = Field("", description="disk-lightglue: file of DISK's weights.")
     expansion: ExpansionConfig = ExpansionConfig()

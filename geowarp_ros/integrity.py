@@ -179,6 +179,7 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str) -> dict[str, st
         "retrieval.candidates": str(config.retrieval.candidates),
         "rerank.method": config.rerank.method,
         "rerank.candidates": str(config.rerank.candidates),
+        "rerank.retrieval_weight": f"{config.rerank.retrieval_weight:g}",
         "position.estimate": config.position.estimate,
         "position.cluster_radius_m": f"{config.position.cluster_radius_m:g}",
     }

@@ -27,6 +27,12 @@ class ModelConfig(Section):
         description="Shorter side that images are resized to before the encoder, px; 0: as they are.",
     )
     regression: bool = Field(True, description="Whether the checkpoint has a warping regression.")
+    retrieval_weight: float = Field(
+        0.0,
+        ge=0.0,
+        le=1000.0,
+        description="Re-ranking sorts by score / 225 - weight x descriptor distance; 0: as in the paper.",
+    )
 
 
 class GeoWarp(nn.Module):

@@ -11,6 +11,10 @@ GRID = 15
 """Local features are a GRID × GRID map, whatever the image's size (paper sec. 4.1)."""
 
 
+CELLS = GRID * GRID
+"""A score (eq. 4) divided by their number is a mean cosine, -1..1."""
+
+
 def pool_local_features(feature_map: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, C, 15, 15): adaptive average, then L2 norm over C at each cell."""
     return l2_norm(F.adaptive_avg_pool2d(feature_map, GRID))

@@ -54,7 +54,9 @@ def build_reranker(
         from geowarp_ros.model.describer import Warper
         from geowarp_ros.rerank.geowarp import GeoWarpReranker
 
-        return GeoWarpReranker(gallery, Warper(describer.model, describer.device, config.precision), count)
+        warper = Warper(describer.model, describer.device, config.precision)
+        own, asked = describer.model.config.retrieval_weight, rerank.retrieval_weight
+        return GeoWarpReranker(gallery, warper, count, own if asked < 0 else asked)
     if method == "geowarp-unwarped":
         from geowarp_ros.rerank.unwarped import UnwarpedReranker
 

@@ -7,21 +7,26 @@ from dataclasses import replace
 
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query, Warper
-from geowarp_ros.rerank.order import best_first
+from geowarp_ros.model.matching import CELLS
 from geowarp_ros.types import Candidate
 
 
 class GeoWarpReranker:
     """Sorts the first ``count`` candidates by the score of eq. 4; the rest keep their order behind them.
 
+    A ``retrieval_weight`` above 0 lets retrieval have its say: the key is the score's mean cosine minus the weight
+    times the descriptors' squared distance. An encoder whose descriptor tells near places apart better than its
+    dense features do needs it; the paper has none.
+
     The candidates' local features and images come from the gallery, the query's from its retrieval pass: for P
     candidates the encoder sees the 2·P warped images and nothing else.
     """
 
-    def __init__(self, gallery: Gallery, warper: Warper, count: int) -> None:
+    def __init__(self, gallery: Gallery, warper: Warper, count: int, retrieval_weight: float = 0.0) -> None:
         self._gallery = gallery
         self._warper = warper
         self._count = count
+        self._retrieval_weight = retrieval_weight
 
     def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates with scores and quads, best first; ties keep retrieval's order."""
@@ -41,4 +46,7 @@ class GeoWarpReranker:
             )
             for row, candidate in enumerate(head)
         ]
-        return best_first(scored) + list(tail)
+        return sorted(scored, key=self._key, reverse=True) + list(tail)
+
+    def _key(self, candidate: Candidate) -> float:
+        return (candidate.score or 0.0) / CELLS - self._retrieval_weight * candidate.distance

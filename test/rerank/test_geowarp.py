@@ -20,3 +20,30 @@ def test_scores_and_quads_are_those_of_the_whole_network_pair_by_pair(gallery, d
         assert candidate.score == pytest.approx(float(score), rel=1e-3)
         assert candidate.quad_q == pytest.approx(quad_q[0].numpy(), abs=5e-3)
         assert candidate.quad_p == pytest.approx(quad_p[0].numpy(), abs=5e-3)
+
+
+def test_a_retrieval_weight_mixes_the_distance_into_the_order(gallery, describer, model):
+    query, candidates = describer(textured(7)), candidates_of(range(6))
+    plain = GeoWarpReranker(gallery, Warper(model, "cpu"), 6)(query, candidates)
+    mixed = GeoWarpReranker(gallery, Warper(model, "cpu"), 6, retrieval_weight=0.02)(query, candidates)
+    key = {c.index: c.score / 225 - 0.02 * c.distance for c in plain}
+    assert [c.index for c in mixed] == sorted(key, key=lambda index: -key[index])
+    assert {c.index: c.score for c in mixed} == {c.index: c.score for c in plain}
+    ruled = GeoWarpReranker(gallery, Warper(model, "cpu"), 6, retrieval_weight=1000.0)(query, candidates)
+    assert [c.index for c in ruled] == list(range(6))  # retrieval's order
+
+
+def test_the_models_own_weight_holds_unless_another_is_asked_for(gallery, describer, model, monkeypatch):
+    from geowarp_ros.config import LocalizerConfig, parse_config
+    from geowarp_ros.rerank import build_reranker
+
+    monkeypatch.setattr(model, "config", model.config.model_copy(update={"retrieval_weight": 1000.0}))
+    query, candidates = describer(textured(7)), candidates_of(range(6))
+
+    def order(**rerank):
+        config = parse_config(LocalizerConfig, {"rerank": {"candidates": 6, **rerank}})
+        return [c.index for c in build_reranker(config, gallery, describer)(query, candidates)]
+
+    assert order() == list(range(6))
+    plain = GeoWarpReranker(gallery, Warper(model, "cpu"), 6)(query, candidates)
+    assert order(retrieval_weight=0.0) == [c.index for c in plain] != list(range(6))
