@@ -19,6 +19,7 @@ from launch import LaunchDescription
 
 ARGUMENTS = {
     "gallery": ("", "Folder of the gallery; empty: as the parameter file says."),
+    "model": ("", "Model file, or default; empty: as the parameter file says."),
     "image": ("image", "Topic of the camera; its /compressed with image_transport:=compressed."),
     "image_transport": ("", "raw or compressed; empty: as the parameter file says."),
     "params_file": ("", "Parameter file; empty: the defaults in config/localizer.yaml."),
@@ -43,7 +44,7 @@ def _start(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     defaults = Path(get_package_share_directory("geowarp_ros"), "config", "localizer.yaml")
     parameters = {name: given[name].lower() == "true" for name in ("use_sim_time", "autostart")}
-    for name in ("gallery", "image_transport"):
+    for name in ("gallery", "model", "image_transport"):
         if given[name]:
             parameters[name] = ParameterValue(given[name], value_type=str)
     return [

@@ -111,7 +111,7 @@ def test_launch_file_names_parameters_that_exist() -> None:
     arguments = ast.literal_eval(assigned["ARGUMENTS"])
     assert all(description for _, description in arguments.values())
     known = {parameter.name for parameter in node_parameters()}
-    assert {"gallery", "image_transport", "autostart"} <= known & set(arguments)
+    assert {"gallery", "model", "image_transport", "autostart"} <= known & set(arguments)
 
 
 def imported(path: Path) -> set[str]:
