@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     found = figures(result)
     print(result.title)
     for name, value in summary_rows(found):
-        print(f"  {name:<36}{value}")
+        print(f"  {name:<40}{value}")
     for note in result.notes:
         print(f"  note: {note}")
     _write(args.output, result, found, localizer)

@@ -25,12 +25,12 @@ def run(args: argparse.Namespace) -> int:
     comparison = compare(a, b)
     rows = table_rows(a, b)
     width = max(len(first) for _, first, _ in rows)
-    print(f"  {'':<36}{'A: ' + a.name:<{width + 3}}B: {b.name}")
+    print(f"  {'':<40}{'A: ' + a.name:<{width + 3}}B: {b.name}")
     for name, first, second in rows:
-        print(f"  {name:<36}{first:<{width + 3}}{second}")
+        print(f"  {name:<40}{first:<{width + 3}}{second}")
     print()
     for name, value in change_rows(comparison):
-        print(f"  {name:<36}{value}")
+        print(f"  {name:<40}{value}")
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         found = asdict(comparison) | {"a": str(args.a), "b": str(args.b)}

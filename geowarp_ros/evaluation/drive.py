@@ -56,11 +56,13 @@ class Drive:
         title: One line for people.
         images: In the order of their stamps.
         notes: What a reader of the figures should know, in words.
+        timed: Whether the stamps are true; otherwise they only keep the order.
     """
 
     title: str
     images: tuple[DriveImage, ...]
     notes: tuple[str, ...] = ()
+    timed: bool = True
 
     def thinned(self, every: int = 1, limit: int = 0) -> Drive:
         """Keep every N-th image, at most ``limit`` of them (0: all)."""
@@ -140,7 +142,7 @@ def drive_from_source(source: Source) -> Drive:
     if stamped:
         images.sort(key=lambda image: image.stamp_ns)
     notes = () if stamped else ("the images carry no stamps; they are taken as one second apart",)
-    return Drive(source.description, tuple(images), notes + _left_out(source))
+    return Drive(source.description, tuple(images), notes + _left_out(source), timed=stamped)
 
 
 def _left_out(source: Source) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def drive_map(
     gallery_m = gallery_m[::step]
     figure.add_scatter(
         **_xy(gallery_m), name="gallery", mode="markers", hoverinfo="skip",
-        marker={"size": 4, "color": QUIET, "opacity": 0.45},
+        marker={"size": 5, "color": QUIET, "opacity": 0.6},
     )  # fmt: skip
     figure.add_scatter(
         **_xy(truth_m), name="truth", mode="lines", hoverinfo="skip", line={"color": QUIET, "width": 1.5}

@@ -133,7 +133,7 @@ def _area(judged: Judged, correct_within_m: float) -> float:
 def _late(run: Run) -> fixes.Share | None:
     """Images that the node on this machine would have dropped at the recorded rate; None without times."""
     timed = [item for item in run.answered if item.answer.timing_ms and item.stamp_ns]
-    if not timed:
+    if not timed or not run.timed:
         return None
     stamps = np.array([item.stamp_ns for item in timed], np.int64)
     return fixes.share(fixes.dropped_at_rate(stamps, np.array([sum(i.answer.timing_ms.values()) for i in timed])))

@@ -124,7 +124,7 @@ def _tiles(figures: Mapping[str, Any]) -> str:
         (
             words.percent(calibration["inside"]["0.95"]),
             "inside the 95 % ellipse",
-            f"mean NEES {words.number(calibration['nees_mean'])} (2 is true)",
+            f"mean NEES {words.number(calibration['nees_mean'])}, ideal 2",
             "",
         ),
         (str(misled), "misleading fixes", "said near and were far", "bad" if misled else "good"),
@@ -157,8 +157,8 @@ def _all_notes(run: Run, figures: Mapping[str, Any]) -> list[str]:
 def _map_section(run: Run) -> str:
     return (
         "<h2>Where</h2><p>Each fix with its error as a line to the true position; crosses stand at the true"
-        " positions of images without a fix. Scroll to zoom, drag to move; hover to see the image; the worst fix's"
-        " stands there first.</p>"
+        " positions of images without a fix. Scroll to zoom, drag to move; hover to see the image; the worst"
+        " fix stands there first.</p>"
         f'<div class="map"><div class="panel">{page.plot("map")}</div>'
         '<aside class="panel" id="shown"></aside></div>'
     )

@@ -73,6 +73,7 @@ class Run:
         dropped: Names of images that a live run never answered; they stand among the answered as NoFix.
         notes: What the reader should know, in words: a bag cut off, a truth with gaps.
         settings: Resolved configuration.
+        timed: Whether the stamps are true; otherwise nothing can be said of a recorded rate.
     """
 
     title: str
@@ -83,6 +84,7 @@ class Run:
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    timed: bool = True
 
     @property
     def judged(self) -> tuple[Answered, ...]:
@@ -116,6 +118,7 @@ def run_drive(
         unreadable=tuple(unreadable),
         notes=drive.notes,
         settings=localizer.config.model_dump(),
+        timed=drive.timed,
     )
 
 
