@@ -98,8 +98,8 @@ class RerankConfig(Section):
         -1.0,
         ge=-1.0,
         le=1000.0,
-        description="geowarp: sorts by score / 225 - weight x descriptor distance; 0: by the score, as in the "
-        "paper; -1: the weight that the model was measured with.",
+        description="geowarp, geowarp-unwarped, one-way: sort by score / 225 - weight x descriptor distance; "
+        "0: by the score, as in the paper; -1: the weight that the model was measured with.",
     )
     weights: str = Field("", description="loftr, disk-lightglue: file of the matcher's weights.")
     keypoint_weights: str = Field("", description="disk-lightglue: file of DISK's weights.")

@@ -42,6 +42,7 @@ class DenseVladConfig(Section):
 
     encoder: Literal["rootsift"] = Field("rootsift", description="Says what it is, where networks say theirs.")
     aggregation: Literal["vlad"] = Field("vlad", description="Likewise.")
+    retrieval_weight: float = Field(0.0, ge=0.0, le=1000.0, description="As a network's.")
     words: int = Field(128, ge=2, le=4096, description="Visual words.")
     dimension: int = Field(
         4096, ge=1, le=100_000, description="D after PCA; at most a quarter of the images trained on."

@@ -50,21 +50,22 @@ def build_reranker(
     method, count = rerank.method, rerank.candidates
     if method == "none":
         return RetrievalOrder()
+    own, asked = describer.model.config.retrieval_weight, rerank.retrieval_weight
+    weight = own if asked < 0 else asked
     if method == "geowarp":
         from geowarp_ros.model.describer import Warper
         from geowarp_ros.rerank.geowarp import GeoWarpReranker
 
         warper = Warper(describer.model, describer.device, config.precision)
-        own, asked = describer.model.config.retrieval_weight, rerank.retrieval_weight
-        return GeoWarpReranker(gallery, warper, count, own if asked < 0 else asked)
+        return GeoWarpReranker(gallery, warper, count, weight)
     if method == "geowarp-unwarped":
         from geowarp_ros.rerank.unwarped import UnwarpedReranker
 
-        return UnwarpedReranker(gallery, count)
+        return UnwarpedReranker(gallery, count, weight)
     if method == "one-way":
         from geowarp_ros.rerank.one_way import OneWayReranker
 
-        return OneWayReranker(gallery, describer.model, count)
+        return OneWayReranker(gallery, describer.model, count, weight)
     if method == "qe-dba":
         from geowarp_ros.rerank.expansion import QueryExpansion
 

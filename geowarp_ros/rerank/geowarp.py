@@ -7,16 +7,14 @@ from dataclasses import replace
 
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query, Warper
-from geowarp_ros.model.matching import CELLS
+from geowarp_ros.rerank.order import best_with_retrieval
 from geowarp_ros.types import Candidate
 
 
 class GeoWarpReranker:
     """Sorts the first ``count`` candidates by the score of eq. 4; the rest keep their order behind them.
 
-    A ``retrieval_weight`` above 0 lets retrieval have its say: the key is the score's mean cosine minus the weight
-    times the descriptors' squared distance. An encoder whose descriptor tells near places apart better than its
-    dense features do needs it; the paper has none.
+    A ``retrieval_weight`` above 0 lets retrieval have its say: :func:`best_with_retrieval`.
 
     The candidates' local features and images come from the gallery, the query's from its retrieval pass: for P
     candidates the encoder sees the 2·P warped images and nothing else.
@@ -46,7 +44,4 @@ class GeoWarpReranker:
             )
             for row, candidate in enumerate(head)
         ]
-        return sorted(scored, key=self._key, reverse=True) + list(tail)
-
-    def _key(self, candidate: Candidate) -> float:
-        return (candidate.score or 0.0) / CELLS - self._retrieval_weight * candidate.distance
+        return best_with_retrieval(scored, self._retrieval_weight) + list(tail)

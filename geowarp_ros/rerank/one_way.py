@@ -20,7 +20,7 @@ from geowarp_ros.images import to_tensor
 from geowarp_ros.model.describer import Query
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.matching import similarity
-from geowarp_ros.rerank.order import best_first
+from geowarp_ros.rerank.order import best_with_retrieval
 from geowarp_ros.types import Candidate
 
 
@@ -47,12 +47,13 @@ class OneWayReranker:
         ModelError: The model has no warping regression.
     """
 
-    def __init__(self, gallery: Gallery, model: GeoWarp, count: int) -> None:
+    def __init__(self, gallery: Gallery, model: GeoWarp, count: int, retrieval_weight: float = 0.0) -> None:
         if model.regression is None:
             raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
         self._gallery = gallery
         self._model = model
         self._count = count
+        self._retrieval_weight = retrieval_weight
 
     @torch.inference_mode()
     def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
@@ -74,7 +75,7 @@ class OneWayReranker:
             )
             for row, candidate in enumerate(head)
         ]
-        return best_first(scored) + list(tail)
+        return best_with_retrieval(scored, self._retrieval_weight) + list(tail)
 
     def _score(self, query: Query, index: int, quad_p: Tensor) -> float:
         image = to_tensor(self._gallery.image(index), query.image.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from geowarp_ros.model.matching import CELLS
 from geowarp_ros.types import Candidate
 
 
@@ -13,9 +14,17 @@ def best_first(scored: Iterable[Candidate]) -> list[Candidate]:
 
     A candidate without a score, or with NaN (a quad that folded), comes last.
     """
-    return sorted(scored, key=_rank)
+    return sorted(scored, key=lambda candidate: _loss(candidate.score))
 
 
-def _rank(candidate: Candidate) -> float:
-    score = candidate.score
+def best_with_retrieval(scored: Iterable[Candidate], retrieval_weight: float) -> list[Candidate]:
+    """Sort candidates with scores of eq. 4, letting retrieval have its say.
+
+    The key is the score's mean cosine minus the weight times the descriptors' squared distance. An encoder whose
+    descriptor tells near places apart better than its dense features do needs it; the paper has none, weight 0.
+    """
+    return sorted(scored, key=lambda c: _loss(c.score) / CELLS + retrieval_weight * c.distance)
+
+
+def _loss(score: float | None) -> float:
     return math.inf if score is None or math.isnan(score) else -score

@@ -10,7 +10,7 @@ from geowarp_ros.errors import ModelError
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.rerank import build_reranker
-from geowarp_ros.rerank.order import best_first
+from geowarp_ros.rerank.order import best_first, best_with_retrieval
 from test.rerank.conftest import MemoryGallery, candidates_of, textured
 
 WITHOUT_WEIGHTS = (
@@ -34,6 +34,15 @@ def test_largest_score_first_equals_keep_their_order_and_nan_is_last():
     scores = [1.0, float("nan"), 3.0, None, 1.0, 3.0]
     scored = [replace(c, score=s) for c, s in zip(candidates_of(range(6)), scores, strict=True)]
     assert [c.index for c in best_first(scored)] == [2, 5, 0, 4, 1, 3]
+
+
+def test_retrieval_has_its_say_by_its_weight_and_nan_stays_last():
+    """Mean cosines 0.4, 0.5, 0.6 at distances 0, 0.1, 0.2: a weight beyond 1 turns their order."""
+    scores = [90.0, 112.5, 135.0, float("nan")]
+    scored = [replace(c, score=s) for c, s in zip(candidates_of(range(4)), scores, strict=True)]
+    assert [c.index for c in best_with_retrieval(scored, 0.0)] == [2, 1, 0, 3]
+    assert [c.index for c in best_with_retrieval(scored, 0.9)] == [2, 1, 0, 3]
+    assert [c.index for c in best_with_retrieval(scored, 1.1)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("method", WITHOUT_WEIGHTS)
