@@ -19,7 +19,8 @@ from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import GalleryError, SourceError
 from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
 from geowarp_ros.evaluation.drive import Drive
-from geowarp_ros.evaluation.run import Answered, join_recorded, judge
+from geowarp_ros.evaluation.judging import judge
+from geowarp_ros.evaluation.run import Answered, join_recorded
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.gallery.store import Gallery

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from geowarp_ros.evaluation.drive import DriveImage
-from geowarp_ros.evaluation.run import Answered, error_en_m
+from geowarp_ros.evaluation.judging import error_en_m
+from geowarp_ros.evaluation.run import Answered
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.localizer import Localizer
