@@ -37,8 +37,9 @@ def run(args: argparse.Namespace) -> int:
     output: Path = args.output
     output.mkdir(parents=True, exist_ok=True)
     config = parse_config(WorldConfig, {"seed": args.seed, "streets": args.streets})
-    world = make_world(config, output / f"world-{args.seed}-{args.streets}", progress=bar)
-    gallery = make_gallery(world, args.model, output / "gallery", progress=bar)
+    town = f"{args.seed}-{args.streets}"
+    world = make_world(config, output / f"world-{town}", progress=bar)
+    gallery = make_gallery(world, args.model, output / f"gallery-{town}", progress=bar)
     result = replay(world / "drive", gallery, args.model, output, rate=args.rate, progress=bar)
     localizer = Localizer.open(gallery.path, LocalizerConfig(model=args.model))
     title = f"A drive localised against {len(gallery.places)} photographs of a street world, over ROS 2"
