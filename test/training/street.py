@@ -36,7 +36,9 @@ def shot(place: int, number: int) -> Image:
     return np.clip(lit, 0, 255).astype(np.uint8)
 
 
-def write_street(folder: Path, places: int = 12, shots: int = 4, first: int = 0, split: str = "train") -> Path:
+def write_street(
+    folder: Path, places: int = 12, shots: int = 4, first: int = 0, split: str = "train", first_shot: int = 0
+) -> Path:
     """Write the shots and their positions.csv; the last shot of each place is a query."""
     frame = LocalFrame(50.0, 8.0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -46,11 +48,11 @@ def write_street(folder: Path, places: int = 12, shots: int = 4, first: int = 0,
         if fresh:
             writer.writerow(["filename", "latitude", "longitude", "split"])
         for place in range(first, first + places):
-            for number in range(shots):
+            for number in range(first_shot, first_shot + shots):
                 name = f"images/{place:03d}_{number}.png"
                 cv2.imwrite(str(folder / name), shot(place, number)[:, :, ::-1])
-                east = place * SPACING_M + number * SHOTS_APART_M
+                east = place * SPACING_M + (number - first_shot) * SHOTS_APART_M
                 latitude, longitude, _ = frame.to_geodetic([east, 0.0, 0.0])
-                kind = "queries" if number == shots - 1 else "gallery"
+                kind = "queries" if number == first_shot + shots - 1 else "gallery"
                 writer.writerow([name, f"{float(latitude):.9f}", f"{float(longitude):.9f}", f"{split}/{kind}"])
     return folder

@@ -160,6 +160,22 @@ def test_a_model_to_start_from_keeps_its_regression(tmp_path: Path) -> None:
     assert all(torch.equal(value, started.state_dict()[key]) for key, value in model.state_dict().items())
 
 
+def test_training_from_scratch_improves_recall(tmp_path: Path) -> None:
+    """New photographs of the street in new light: an untrained network mistakes light for place."""
+    street = write_street(tmp_path / "street", places=40)
+    write_street(street, places=40, shots=2, first_shot=10, split="val")
+    config = RetrievalTraining(
+        loss="multi-similarity", batch_size=10, images_per_place=3, iterations=100, queries_per_round=1000,
+        learning_rate=2e-3, height=32, width=48, resolution=32, tilt=0.05, zoom=0.1, colour=0.3, tensorboard=False,
+    )  # fmt: skip
+    _, places = read_places([street], config)
+    model = scratch()
+    before = validate(model, places, 25.0, 1)
+    train_retrieval([street], tmp_path / "out", config, model)
+    after = validate(load_model(tmp_path / "out" / "best.safetensors"), places, 25.0, 1)
+    assert after >= before + 15.0, (before, after)
+
+
 def test_the_command_line_trains(lane: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (
         f"train retrieval {lane} --output {tmp_path / 'out'} --height 64 --width 96 --batch-size 2 --iterations 1 "
