@@ -113,7 +113,7 @@ def train_warp(
     _check(config, len(photographs))
     model.eval().requires_grad_(False)
     model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    regression.train().requires_grad_(True)
+    regression.requires_grad_(True)
     session = Session(
         model,
         build_optimizer(regression, config),
@@ -124,7 +124,8 @@ def train_warp(
     session.start(resume)
     device = next(model.parameters()).device
     if config.needs_pairs and "pairs" not in session.memory:
-        session.memory["pairs"] = torch.from_numpy(mine(model, photographs, config))
+        session.memory["pairs"] = torch.from_numpy(mine(model, photographs, config, session.kind))
+    regression.train()  # after the mining, which leaves the whole model in eval mode
     validation = _spread(held_out, config)
     losses = WarpLosses(model, config.k, config.views, config.colour, session.autocast)
     batches = ahead(_reader(photographs, session, config), range(session.step, config.iterations))
@@ -143,13 +144,15 @@ def train_warp(
     return -session.best
 
 
-def mine(model: GeoWarp, photographs: Photographs, config: WarpConfig) -> IndexPairs:
+def mine(
+    model: GeoWarp, photographs: Photographs, config: WarpConfig, precision: torch.dtype = torch.float32
+) -> IndexPairs:
     """Query-positive pairs of eq. 14-15 as indices of ``photographs``, (P, 2).
 
     Raises:
         TrainingError: There are none.
     """
-    descriptors = describe(model, photographs)
+    descriptors = describe(model, photographs, precision=precision)
     readable = np.flatnonzero(np.isfinite(descriptors[:, 0]))
     queries = readable[photographs.queries[readable]]
     gallery = readable[~photographs.queries[readable]]

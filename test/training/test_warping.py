@@ -266,3 +266,12 @@ def test_cosine_rises_then_falls_to_nothing() -> None:
     assert rates[500] == pytest.approx(0.5)
     assert rates[-1] < 1e-5
     assert learning_rate(WarpConfig(), 49_999) == 1e-4
+
+
+def test_mining_leaves_the_regression_in_train_mode(source: Path, tmp_path: Path) -> None:
+    photographs, held_out = read_sets([source], SMALL)
+    model = small_model_with_descriptors()
+    before = model.regression.conv[1].running_mean.clone()
+    config = SMALL.model_copy(update={"lambda_cons": 0.1, "t_feat": 1e9, "batch_pairs": 2, "iterations": 1})
+    train_warp(model, photographs, held_out, config, QUIET, tmp_path / "out")
+    assert not torch.equal(model.regression.conv[1].running_mean, before), "batch norms follow the data"
