@@ -46,7 +46,7 @@ def clouds(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 clouds on a line, 8 m apart, every fourth a query; one file in three is in fact no image."""
+    """24 clouds on a line, 8 m apart, every fourth a query."""
     folder = tmp_path_factory.mktemp("clouds")
     lines = ["filename,latitude,longitude,split"]
     for index, image in enumerate(clouds(24)):
