@@ -92,7 +92,7 @@ def error_cdf(runs: Sequence[tuple[str, Judged]], thresholds_m: Sequence[float])
     for metres in thresholds_m:
         figure.add_vline(x=metres, line={"width": 1, "dash": "dot", "color": QUIET})
     figure.update_layout(
-        xaxis={"title": {"text": "error, m"}, "type": "log", "dtick": 1},
+        xaxis={"title": {"text": "error, m"}, "type": "log", "dtick": "D2"},
         yaxis={"title": {"text": "share of all images"}, "range": [0, 1.02], "tickformat": ".0%"},
         showlegend=len(runs) > 1,
     )
