@@ -1,6 +1,6 @@
 """Train from geotagged images: the retrieval network, then the warping regression.
 
-Under ``torchrun -m geowarp_ros.cli train …`` several processes share each batch.
+Under ``torchrun --nproc-per-node N --no-python geowarp train …`` several processes share each batch.
 """
 
 from __future__ import annotations
