@@ -6,6 +6,8 @@ or not, has a status of 0 or -1, service 0, a finite altitude and a full non-zer
 A NO_FIX carries the datum – never the position that was rejected – and the covariance of "somewhere on Earth".
 navsat_transform and gnss_poser refuse it by its status. RTAB-Map ignores the status, takes NaN as it comes, and
 reads an UNKNOWN covariance as 10 m: neither NaN nor UNKNOWN is safe there, a variance that weighs nothing is.
+(It also takes the largest of the three variances for the horizontal one: where the gallery has no altitude,
+``position.vertical_std_m`` wants to be small for it.)
 """
 
 from __future__ import annotations

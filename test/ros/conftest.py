@@ -69,14 +69,19 @@ class Robot:
         self._thread.join(PATIENCE_S)
         self.node.destroy_node()
 
-    def call(self, kind: type, name: str, request: Any) -> Any:
+    def call(self, kind: type, name: str, request: Any, attempts: int = 1) -> Any:
+        """Call a service. A first answer can be lost while discovery goes on: what only asks may ask again."""
         client = self.node.create_client(kind, name)
         assert client.wait_for_service(timeout_sec=PATIENCE_S), f"no service {name}"
-        future, done = client.call_async(request), threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        assert done.wait(PATIENCE_S), f"{name} does not answer"
-        self.node.destroy_client(client)
-        return future.result()
+        try:
+            for _ in range(attempts):
+                future, done = client.call_async(request), threading.Event()
+                future.add_done_callback(lambda _, done=done: done.set())
+                if done.wait(PATIENCE_S / attempts):
+                    return future.result()
+            raise AssertionError(f"{name} does not answer")
+        finally:
+            self.node.destroy_client(client)
 
     def trigger(self, name: str) -> Any:
         return self.call(Trigger, f"/geowarp_localizer/{name}", Trigger.Request())
@@ -85,7 +90,7 @@ class Robot:
         return self.call(SetBool, "/geowarp_localizer/pause", SetBool.Request(data=paused))
 
     def state(self) -> str:
-        answer = self.call(GetState, "/geowarp_localizer/get_state", GetState.Request())
+        answer = self.call(GetState, "/geowarp_localizer/get_state", GetState.Request(), attempts=12)
         return str(answer.current_state.label)
 
     def change(self, transition: str) -> bool:
@@ -116,7 +121,9 @@ class Robot:
         return self.fixes.get(timeout=PATIENCE_S)
 
     def diagnosis(self, wanted: Callable[[dict[str, Any]], bool] = lambda parts: True) -> dict[str, Any]:
-        """Return the first diagnostics that are as wanted, by subcomponent."""
+        """Return the first diagnostics from now on that are as wanted, by subcomponent."""
+        while not self.diagnostics.empty():
+            self.diagnostics.get()
         while True:
             array = self.diagnostics.get(timeout=PATIENCE_S)
             parts = {status.name.split(": ")[1]: status for status in array.status}

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.ros import conversions
 from geowarp_ros.ros.node import LocalizerNode
 from geowarp_ros.ros.process import run
 
@@ -39,4 +40,5 @@ def open_stuck(config: Any) -> Any:
 
 
 if __name__ == "__main__":
+    conversions.frame_from_message = lambda message: message  # decoding would bring torch, seconds of it
     raise SystemExit(run(lambda give_up: LocalizerNode(open_stuck, give_up)))

@@ -128,8 +128,8 @@ def node(files: Path, robot: Robot) -> Iterator[NodeProcess]:
 
 
 def test_fix_over_dds_from_another_process(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
-    robot.show(image_message(photographs[2], stamp_s=20.5, frame_id="front_camera"))
-    fix = robot.fix()
+    message = image_message(photographs[2], stamp_s=20.5, frame_id="front_camera")
+    fix = _first_fix(robot, lambda: robot.show(message))
     assert (fix.status.status, fix.status.service) == (0, 0)
     assert fix.latitude == pytest.approx(LATITUDES[2], abs=1e-6)
     assert fix.longitude == pytest.approx(8.0, abs=1e-6)
@@ -179,7 +179,8 @@ def test_bad_frames_leave_the_node_alive(node: NodeProcess, robot: Robot, photog
 
 
 def test_a_burst_is_answered_by_its_newest_image(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
-    before = values(robot.diagnosis()["input"])
+    parts = robot.diagnosis()
+    before, fixes_before = values(parts["input"]), int(values(parts["localization"])["fixes"])
     for number in range(30):
         robot.show(image_message(photographs[number % 4], stamp_s=23.0 + number / 100))
     stamps: list[float] = []
@@ -188,7 +189,7 @@ def test_a_burst_is_answered_by_its_newest_image(node: NodeProcess, robot: Robot
     assert stamps == sorted(stamps)
 
     def settled(parts: dict[str, Any]) -> bool:
-        return values(parts["localization"])["fixes"] == str(5 + len(stamps))
+        return values(parts["localization"])["fixes"] == str(fixes_before + len(stamps))
 
     after = values(robot.diagnosis(settled)["input"])
     received = int(after["received"]) - int(before["received"])
@@ -265,8 +266,8 @@ def test_a_signal_ends_it_even_while_busy(
     busy_with: str, number: int, robot: Robot, photographs: list[Any]
 ) -> None:
     process = NodeProcess("-p", f"model:={busy_with}", module="test.ros.stuck_node")
-    if busy_with == "localising":
-        robot.show(image_message(photographs[0]))
+    if busy_with == "localising":  # the first images can be lost while discovery goes on
+        until(lambda: robot.show(image_message(photographs[0])) or "stuck" in process.lines, "an image to arrive")
     process.says("stuck")
     assert process.end(number) == 0  # it would hang for good without the last resort, which acts in time
     assert LAST_S < 2.0
