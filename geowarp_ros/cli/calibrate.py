@@ -31,10 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Calibrate, store, and print what the cross-validation showed."""
     from geowarp_ros.config import LocalizerConfig, parse_config
-    from geowarp_ros.errors import SourceError
-    from geowarp_ros.evaluation.calibration import collect_samples
+    from geowarp_ros.evaluation.calibration import calibrate_gallery
     from geowarp_ros.gallery.readers import read_source
-    from geowarp_ros.integrity import fit_calibration, save_calibration, settings_of
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.progress import bar
 
@@ -49,13 +47,9 @@ def run(args: argparse.Namespace) -> int:
     )
     localizer = Localizer.open(args.gallery, config)
     source = read_source(args.source, split=args.split, utm_zone=args.utm_zone)
-    collected = collect_samples(localizer, source.images, args.correct_within, bar)
-    try:
-        calibration, summary = fit_calibration(collected.samples, args.correct_within, args.false_fix_rate)
-    except ValueError as error:
-        raise SourceError(f"{args.source} cannot calibrate {args.gallery}: {error}") from None
-    measured_with = settings_of(config, localizer.describer.fingerprint)
-    save_calibration(args.gallery, calibration.model_copy(update={"measured_with": measured_with}))
+    calibration, summary, collected = calibrate_gallery(
+        localizer, source.images, args.correct_within, args.false_fix_rate, bar
+    )
     skipped = len(collected.unreadable)
     print(f"{len(collected.samples)} answers ({skipped} unreadable images), 5-fold cross-validated")
     print(f"  right against wrong, AUC            {summary['auc']:.3f}")

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.config import LocalizerConfig, parse_config
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.progress import bar
-    from geowarp_ros.ros.demo import make_gallery, make_world, replay
+    from geowarp_ros.ros.demo import calibrate, make_gallery, make_world, replay
     from geowarp_ros.ros.demo_picture import write_picture
     from geowarp_ros.world.config import WorldConfig
 
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     town = f"{args.seed}-{args.streets}"
     world = make_world(config, output / f"world-{town}", progress=bar)
     gallery = make_gallery(world, args.model, output / f"gallery-{town}", progress=bar)
+    calibrate(world, gallery, args.model, progress=bar)
     result = replay(world / "drive", gallery, args.model, output, rate=args.rate, progress=bar)
     localizer = Localizer.open(gallery.path, LocalizerConfig(model=args.model))
     title = f"A drive localised against {len(gallery.places)} photographs of a street world, over ROS 2"

@@ -15,7 +15,14 @@ import numpy as np
 from geowarp_ros.config import PositionConfig, RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError, SourceError
 from geowarp_ros.gallery.readers import SourceImage
-from geowarp_ros.integrity import Sample, gather_evidence
+from geowarp_ros.integrity import (
+    Calibration,
+    Sample,
+    fit_calibration,
+    gather_evidence,
+    save_calibration,
+    settings_of,
+)
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.describer import Query
 from geowarp_ros.position import locate
@@ -29,6 +36,33 @@ class Collected:
 
     samples: tuple[Sample, ...]
     unreadable: tuple[str, ...]
+
+
+def calibrate_gallery(
+    localizer: Localizer,
+    images: Sequence[SourceImage],
+    correct_within_m: float = 25.0,
+    false_fix_rate: float = 0.01,
+    progress: Progress = silent,
+) -> tuple[Calibration, dict[str, float], Collected]:
+    """Measure a localizer on images of known position and store what was found with its gallery.
+
+    Returns:
+        The calibration, what the cross-validation showed (:func:`fit_calibration`), and the samples.
+
+    Raises:
+        SourceError: No images, or too few right or wrong answers to tell them apart.
+        GalleryError: The gallery is empty, or its folder cannot be written.
+    """
+    collected = collect_samples(localizer, images, correct_within_m, progress)
+    try:
+        calibration, summary = fit_calibration(collected.samples, correct_within_m, false_fix_rate)
+    except ValueError as error:
+        raise SourceError(f"these images cannot calibrate {localizer.gallery.path}: {error}") from None
+    measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
+    calibration = calibration.model_copy(update={"measured_with": measured_with})
+    save_calibration(localizer.gallery.path, calibration)
+    return calibration, summary, collected
 
 
 def collect_samples(

@@ -18,12 +18,14 @@ import numpy as np
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import GalleryError, SourceError
 from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
+from geowarp_ros.evaluation.calibration import calibrate_gallery
 from geowarp_ros.evaluation.drive import Drive
 from geowarp_ros.evaluation.judging import judge
 from geowarp_ros.evaluation.run import Answered, join_recorded
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
@@ -93,6 +95,17 @@ def make_gallery(world: Path, model: str, folder: Path, progress: Progress = sil
         source = read_source(world, split="gallery")
         build_gallery(source, describer, folder, replace_existing=folder.exists(), progress=progress)
         return Gallery.open(folder)
+
+
+def calibrate(world: Path, gallery: Gallery, model: str, progress: Progress = silent) -> None:
+    """Calibrate the gallery on the world's query split – another pass than the drive – unless it is already.
+
+    Raises:
+        GeowarpError: As :func:`geowarp_ros.evaluation.calibration.calibrate_gallery`.
+    """
+    localizer = Localizer.open(gallery.path, LocalizerConfig(model=model, device="cpu"))
+    if localizer.calibration is None:
+        calibrate_gallery(localizer, read_source(world, split="query").images, progress=progress)
 
 
 def replay(

@@ -34,7 +34,7 @@ class WorldConfig(Section):
     image_rate_hz: float = Field(5.0, gt=0.0, le=60.0, description="Rate of the drive's images, in Hz.")
     fix_rate_hz: float = Field(10.0, gt=0.0, le=100.0, description="Rate of the drive's GNSS fixes, in Hz.")
     drive_view_deg: float = Field(
-        60.0, ge=-180.0, le=180.0, description="Where the drive's camera looks, clockwise from straight ahead."
+        90.0, ge=-180.0, le=180.0, description="Where the drive's camera looks, clockwise from straight ahead."
     )
     latitude: float = Field(50.0, ge=-80.0, le=80.0, description="WGS84 latitude of the town's middle.")
     longitude: float = Field(-30.0, ge=-180.0, le=180.0, description="WGS84 longitude of the town's middle.")
