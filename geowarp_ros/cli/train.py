@@ -6,7 +6,9 @@ Under ``torchrun --nproc-per-node N --no-python geowarp train …`` several proc
 from __future__ import annotations
 
 import argparse
+import sys
 
+from geowarp_ros.cli import main
 from geowarp_ros.cli.verbs import add_choice, run_verb
 
 TRAININGS: dict[str, str] = {
@@ -27,3 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Parse the rest with the chosen training's parser and run it."""
     return run_verb(f"geowarp train {args.chosen}", f"train_{args.chosen}", args.words)
+
+
+def retrieval() -> int:
+    """The executable ``train_retrieval`` of ``ros2 run``."""
+    return main(["train", "retrieval", *sys.argv[1:]])
+
+
+def warp() -> int:
+    """The executable ``train_warp`` of ``ros2 run``."""
+    return main(["train", "warp", *sys.argv[1:]])
