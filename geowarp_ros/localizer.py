@@ -22,7 +22,7 @@ from geowarp_ros.model.describer import Describer, choose_device
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
 from geowarp_ros.tracking import build_tracker
-from geowarp_ros.types import Candidate, Fix, Frame, NoFix
+from geowarp_ros.types import Candidate, Fix, Frame, Near, NoFix
 
 _log = logging.getLogger(__name__)
 
@@ -64,11 +64,13 @@ class Localizer:
         reranker = build_reranker(config, opened, describer)
         return cls(describer, opened, reranker, config, load_calibration(Path(gallery)))
 
-    def localize(self, frame: Frame) -> Fix | NoFix:
+    def localize(self, frame: Frame, near: Near | None = None, travelled_m: float | None = None) -> Fix | NoFix:
         """Say where an image was taken.
 
         Args:
             frame: (H, W, 3) uint8 RGB and its stamp.
+            near: A prior that limits the search; None: the whole gallery.
+            travelled_m: Path length since the frame before, by odometry; None where there is none.
 
         Returns:
             A Fix, or a NoFix with its reason; both with candidates, the frame's stamp and the time of each stage.
@@ -81,14 +83,13 @@ class Localizer:
         with clock("describe"):
             query = self.describer(image)
         with clock("search"):
-            candidates = self.gallery.search(query.descriptor, self.config.retrieval)
+            candidates = self.gallery.search(query.descriptor, self.config.retrieval, near)
         with clock("rerank"):
             ranked = self.reranker(query, candidates)
         with clock("position"):
             answer = estimate_position(ranked, self.config.position, self.calibration)
-        return self.tracker(
-            replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
-        )
+        answer = replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
+        return self.tracker(answer, travelled_m)
 
     def reconfigured(self, config: LocalizerConfig) -> Localizer:
         """Return a localizer over the same model and gallery with other retrieval, re-ranking and position."""

@@ -62,6 +62,21 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """A prior: the camera is somewhere in this circle.
+
+    Attributes:
+        latitude_deg: WGS84 latitude of the centre.
+        longitude_deg: WGS84 longitude of the centre.
+        radius_m: Of the circle on the ground, above 0.
+    """
+
+    latitude_deg: float
+    longitude_deg: float
+    radius_m: float
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One gallery place that may be where the query was taken.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,11 +27,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = float(torch.cuda.memory_allocated(self._device))
             return
-        try:
-            _CLEAR.write_text("5")  # resets the peak, proc(5)
-            self._before = _resident("VmRSS")
-        except OSError:  # not Linux, or not allowed to
-            self._before = math.nan
+        self._before = _reset_peak() if keeps_peak() else math.nan
 
     def peak_mib(self) -> float:
         """Return the MiB taken since ``start``; NaN where the system does not tell."""
@@ -38,6 +36,30 @@ class PeakMemory:
         if math.isnan(self._before):
             return math.nan
         return max(0.0, _resident("VmHWM") - self._before) / _MIB
+
+
+@cache
+def keeps_peak() -> bool:
+    """Say whether this system keeps a peak that can be reset: some sandboxes take the reset and keep none.
+
+    Tried once, with memory that is taken and given back.
+    """
+    before = _reset_peak()
+    if math.isnan(before):
+        return False
+    size = 8 << 20
+    with mmap.mmap(-1, size) as block:
+        block.write(b"\1" * size)
+    return _resident("VmHWM") - before > size / 2
+
+
+def _reset_peak() -> float:
+    """Let the peak be what is resident now; returns that in bytes, NaN where there is no such thing."""
+    try:
+        _CLEAR.write_text("5")  # proc(5)
+        return _resident("VmRSS")
+    except OSError:  # not Linux, or not allowed to
+        return math.nan
 
 
 def _resident(name: str) -> float:

@@ -30,7 +30,7 @@ from geowarp_ros.model.densevlad import DenseVladConfig
 from geowarp_ros.model.geowarp import ModelConfig
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.types import Candidate, Image, Place
+from geowarp_ros.types import Candidate, Image, Near, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +158,36 @@ class Gallery:
         """Names of the rows that are not removed, one tuple per segment."""
         return [tuple(segment.rows[row].place.name for row in segment.kept) for segment in self._segments]
 
-    def search(self, descriptor: NDArray[np.float32], config: RetrievalConfig | None = None) -> list[Candidate]:
+    def search(
+        self,
+        descriptor: NDArray[np.float32],
+        config: RetrievalConfig | None = None,
+        near: Near | None = None,
+    ) -> list[Candidate]:
         """Return the places whose descriptors are nearest, best first; none from an empty gallery.
 
         Args:
             descriptor: (D,) of the query.
             config: How many.
+            near: Only places in this circle; None: all.
         """
         count = (config or RetrievalConfig()).candidates
-        distances, rows = self._index.search(descriptor[None], count)
+        if near is None:
+            distances, rows = self._index.search(descriptor[None], count)
+        else:
+            within = self.rows_within(near)
+            distances, found = ExactIndex(self.descriptors[within], "cpu").search(descriptor[None], count)
+            rows = within[found]
         return [
             Candidate(int(row), self.places[row], float(distance))
             for row, distance in zip(rows[0], distances[0], strict=True)
         ]
+
+    def rows_within(self, near: Near) -> NDArray[np.int64]:
+        """Return the rows of the places in a circle, ascending."""
+        east, north, _ = self.frame.to_enu(near.latitude_deg, near.longitude_deg)
+        offsets = self.positions_enu[:, :2] - (east, north)
+        return np.flatnonzero(np.hypot(offsets[:, 0], offsets[:, 1]) <= near.radius_m)
 
     def verify(self, progress: Progress = silent) -> list[str]:
         """Read everything and compare it with its checksums; returns one line per problem."""

@@ -17,7 +17,7 @@ from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.gallery.segment import Row
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import read_image
-from geowarp_ros.types import Place
+from geowarp_ros.types import Near, Place
 from test.gallery.conftest import LATITUDE, LONGITUDE, ColourDescriber, shade
 
 
@@ -231,3 +231,16 @@ def test_odd_names_survive_a_gallery(make_source, describer, tmp_path):
     opened = Gallery.open(build_gallery(read_source(folder), describer, tmp_path / "g").gallery)
     assert opened.places[0].name == "ü, .. x.png"
     np.testing.assert_allclose(opened.image(0), read_image(folder / "ü, .. x.png"), atol=4)
+
+
+def test_a_prior_limits_the_search_to_its_circle(gallery):
+    opened = Gallery.open(gallery)
+    query = opened.descriptors[6]
+    everywhere = [c.index for c in opened.search(query)]
+    assert everywhere[0] == 6
+    near = Near(LATITUDE + 1e-4, LONGITUDE, radius_m=12.0)  # the places are 11.1 m apart, northwards
+    assert opened.rows_within(near).tolist() == [0, 1, 2]
+    found = opened.search(query, near=near)
+    assert [c.index for c in found] == [row for row in everywhere if row <= 2]
+    assert [c.distance for c in found] == [c.distance for c in opened.search(query) if c.index <= 2]
+    assert opened.search(query, near=Near(LATITUDE + 1.0, LONGITUDE, radius_m=12.0)) == []
