@@ -91,6 +91,11 @@ class Localizer:
         answer = replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
         return self.tracker(answer, travelled_m)
 
+    @property
+    def caution(self) -> str:
+        """What slows it down, for people: CUDA memory that is short; empty if nothing."""
+        return self.describer.passes.caution
+
     def reconfigured(self, config: LocalizerConfig) -> Localizer:
         """Return a localizer over the same model and gallery with other retrieval, re-ranking and position."""
         reranker = build_reranker(config, self.gallery, self.describer)

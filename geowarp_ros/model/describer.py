@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +19,10 @@ from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.matching import GRID, similarity
+from geowarp_ros.model.passes import Passes
 from geowarp_ros.types import Image
 
 Precision: TypeAlias = Literal["float32", "float16"]
-
-PIXELS_PER_PASS = 5_000_000
-"""At most this many pixels (16 images of 640×480) go through the encoder at once: bounds memory, not speed."""
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -77,6 +75,9 @@ class Describer:
 
     The model is moved to ``device`` and put in eval mode.
 
+    Attributes:
+        passes: How many images go through the encoder at once.
+
     Raises:
         ConfigError: Half precision on a CPU.
     """
@@ -85,6 +86,7 @@ class Describer:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self._arithmetic = _Arithmetic(self.device, precision)
+        self.passes = Passes()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -99,10 +101,16 @@ class Describer:
     def __call__(self, image: Image) -> Query:
         """Describe one image of any size, (H, W, 3)."""
         pixels = self.prepare(image)
-        tensor = to_tensor(pixels, self.device)
-        with self._arithmetic():
-            descriptor, local_features = self.model.describe(tensor)
-        return Query(tensor, _numpy(descriptor[0]), local_features, pixels)
+        described: list[Query] = []
+
+        def describe(_: list[int]) -> None:
+            tensor = to_tensor(pixels, self.device)
+            with self._arithmetic():
+                descriptor, local_features = self.model.describe(tensor)
+            described.append(Query(tensor, _numpy(descriptor[0]), local_features, pixels))
+
+        self.passes.run([pixels.shape], describe)
+        return described[0]
 
     @torch.inference_mode()
     def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
@@ -114,29 +122,39 @@ class Describer:
         prepared = [self.prepare(image) for image in images]
         descriptors = np.empty((len(images), self.model.descriptor_dim), np.float32)
         local_features = np.empty((len(images), self.model.channels, GRID, GRID), np.float16)
-        for rows in _passes([image.shape for image in prepared]):
+
+        def describe(rows: list[int]) -> None:
             with self._arithmetic():
                 d, f = self.model.describe(to_tensor([prepared[row] for row in rows], self.device))
             descriptors[rows], local_features[rows] = _numpy(d), f.half().cpu().numpy()
+
+        self.passes.run([image.shape for image in prepared], describe)
         return descriptors, local_features
 
 
 class Warper:
     """Pairwise warp and dense comparison of a query with its candidates (paper sec. 3.2, eq. 1-4, 9).
 
-    The model is moved to ``device`` and put in eval mode.
+    The model is moved to ``device`` and put in eval mode. ``passes`` may be shared with the describer.
 
     Raises:
         ModelError: The model has no warping regression.
         ConfigError: Half precision on a CPU.
     """
 
-    def __init__(self, model: GeoWarp, device: torch.device | str, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: GeoWarp,
+        device: torch.device | str,
+        precision: Precision = "float32",
+        passes: Passes | None = None,
+    ) -> None:
         if model.regression is None:
             raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self._arithmetic = _Arithmetic(self.device, precision)
+        self.passes = passes or Passes()
 
     @torch.inference_mode()
     def __call__(self, query: Query, images: Sequence[Image], local_features: NDArray[np.floating]) -> PairScores:
@@ -154,10 +172,13 @@ class Warper:
         f_q = query.local_features.expand_as(f_p)
         quads_q, quads_p = self.model.regress(f_q, f_p)
         score = torch.empty(len(images), device=self.device)
-        for rows in _passes([image.shape for image in images], per_row=2):
+
+        def compare(rows: list[int]) -> None:
             warped_q = warp(query.image.expand(len(rows), -1, -1, -1), quads_q[rows])
             warped_p = warp(to_tensor([images[row] for row in rows], self.device), quads_p[rows])
             score[rows] = similarity(*self._encode(warped_q, warped_p))
+
+        self.passes.run([image.shape for image in images], compare, per_row=2)
         return PairScores(_numpy(score), _numpy(similarity(f_q, f_p)), _numpy(quads_q), _numpy(quads_p))
 
     def _encode(self, warped_q: Tensor, warped_p: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,17 +199,6 @@ class _Arithmetic:
 
     def __call__(self) -> AbstractContextManager[object]:
         return torch.autocast(self._device, torch.float16, enabled=self._half)
-
-
-def _passes(shapes: Sequence[tuple[int, ...]], per_row: int = 1) -> Iterator[list[int]]:
-    """Split rows into encoder passes: equal sizes together, at most PIXELS_PER_PASS of them."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for row, shape in enumerate(shapes):
-        by_shape.setdefault(shape, []).append(row)
-    for (height, width, *_), rows in by_shape.items():
-        step = max(1, PIXELS_PER_PASS // (height * width * per_row))
-        for start in range(0, len(rows), step):
-            yield rows[start : start + step]
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -56,7 +56,7 @@ def build_reranker(
         from geowarp_ros.model.describer import Warper
         from geowarp_ros.rerank.geowarp import GeoWarpReranker
 
-        warper = Warper(describer.model, describer.device, config.precision)
+        warper = Warper(describer.model, describer.device, config.precision, describer.passes)
         return GeoWarpReranker(gallery, warper, count, weight)
     if method == "geowarp-unwarped":
         from geowarp_ros.rerank.unwarped import UnwarpedReranker

@@ -124,7 +124,14 @@ class Snapshot:
 
 
 def diagnostic_array(
-    stamp: Any, node: str, state: str, problem: str, counts: Snapshot, about: Mapping[str, str], timeout_s: float
+    stamp: Any,
+    node: str,
+    state: str,
+    problem: str,
+    counts: Snapshot,
+    about: Mapping[str, str],
+    timeout_s: float,
+    caution: str = "",
 ) -> DiagnosticArray:
     """Render the state of the node.
 
@@ -136,6 +143,7 @@ def diagnostic_array(
         counts: Of images and answers.
         about: Model and gallery, as key and value.
         timeout_s: An active node without an image for so long is not well.
+        caution: What slows the localizer down; empty if nothing.
     """
     working = state == "active"
     return DiagnosticArray(
@@ -143,7 +151,7 @@ def diagnostic_array(
         status=[
             _localization(node, state, problem, counts, working),
             _input(node, counts, working, timeout_s),
-            _status(node, "gallery", DiagnosticStatus.OK, about.get("gallery", "") or "none loaded", dict(about)),
+            _gallery(node, about, caution),
         ],
     )
 
@@ -184,6 +192,12 @@ def _input(node: str, counts: Snapshot, working: bool, timeout_s: float) -> Diag
         "age (s)": f"{counts.age_s:.2f}",
     }
     return _status(node, "input", level, message, values)
+
+
+def _gallery(node: str, about: Mapping[str, str], caution: str) -> DiagnosticStatus:
+    if caution:
+        return _status(node, "gallery", DiagnosticStatus.WARN, caution, about)
+    return _status(node, "gallery", DiagnosticStatus.OK, about.get("gallery", "") or "none loaded", about)
 
 
 def _status(node: str, part: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:

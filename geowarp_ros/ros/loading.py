@@ -50,6 +50,10 @@ class LocalizerLike(Protocol):
     def tracker(self) -> TrackerLike:
         """What it remembers of earlier frames."""
 
+    @property
+    def caution(self) -> str:
+        """What slows it down, for people; empty if nothing."""
+
     def localize(self, frame: Frame) -> Fix | NoFix:
         """Say where an image was taken."""
 

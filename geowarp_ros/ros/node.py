@@ -255,6 +255,9 @@ class LocalizerNode(LifecycleNode):
         except ImageError as error:
             self.statistics.bad("encoding" if conversions.is_unsupported(error) else "data", str(error))
             self.get_logger().warning(str(error), throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S)
+        except GeowarpError as error:  # a gallery's image that is gone, a GPU without memory
+            self.statistics.bad(type(error).__name__.removesuffix("Error").lower(), str(error))
+            self.get_logger().error(str(error), throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S)
         except Exception as error:
             self.statistics.bad("internal error", f"{type(error).__name__}: {error}")
             self.get_logger().error(traceback.format_exc(), throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S)
@@ -342,6 +345,7 @@ class LocalizerNode(LifecycleNode):
             self.statistics.snapshot(),
             {} if loaded is None else loaded.about,
             self._config.input_timeout_s,
+            "" if loaded is None else loaded.localizer.caution,
         )
         self._diagnostics.publish(message)
 

@@ -4,7 +4,7 @@ import torch
 
 from geowarp_ros.errors import ConfigError, ModelError
 from geowarp_ros.images import resize_shorter, to_tensor
-from geowarp_ros.model import describer as room
+from geowarp_ros.model import passes
 from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.describer import Describer, Warper, choose_device
 from test.model.conftest import picture
@@ -59,9 +59,9 @@ def test_describer_evaluates_and_knows_its_fingerprint(small):
     assert describer.fingerprint == fingerprint(small)
 
 
-@pytest.mark.parametrize("pixels", [room.PIXELS_PER_PASS, 2 * 48 * 64])
+@pytest.mark.parametrize("pixels", [passes.PIXELS_PER_PASS, 2 * 48 * 64])
 def test_warper_equals_matching_each_pair(small, street, pixels, monkeypatch):
-    monkeypatch.setattr(room, "PIXELS_PER_PASS", pixels)  # all at once, or pair by pair
+    monkeypatch.setattr(passes, "PIXELS_PER_PASS", pixels)  # all at once, or pair by pair
     describer, warper = Describer(small, "cpu"), Warper(small, "cpu")
     query = describer(street[0])
     exact = torch.cat([describer(image).local_features for image in street]).numpy()

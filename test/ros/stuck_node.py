@@ -15,7 +15,7 @@ from geowarp_ros.ros.process import run
 class StuckLocalizer:
     frame = LocalFrame(50.0, 8.0)
     places = ()
-    model_fingerprint = ""
+    model_fingerprint = caution = ""
 
     def __init__(self) -> None:
         self.gallery = self.tracker = self

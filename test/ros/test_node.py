@@ -51,6 +51,10 @@ class ScriptedLocalizer:
         self.script = script
         self.tracker = self
 
+    @property
+    def caution(self) -> str:
+        return self.script.caution
+
     def reset(self) -> None:
         self.script.tracks += 1
 
@@ -77,6 +81,7 @@ class Script:
         self.frames: list[Frame] = []
         self.configs: list[Any] = []
         self.tracks = 0
+        self.caution = ""
         self.gate, self.begun = threading.Event(), threading.Event()
         self.gate.set()
 
@@ -215,9 +220,21 @@ def test_bad_frames_are_counted_by_reason_and_the_node_lives(
     parts = robot.diagnosis(lambda parts: "bad: internal error" in values(parts["input"]))
     assert values(parts["input"])["bad"] == "3"
     assert "ZeroDivisionError: surprise" in parts["input"].message
-    script.error = None
+    script.error = GalleryError("g: image of a.jpg: is gone")  # known: one line, no traceback
     robot.show(image_message(pixels, stamp_s=1.3))
-    assert seconds(robot.fix().header.stamp) == pytest.approx(1.3)
+    parts = robot.diagnosis(lambda parts: values(parts["input"]).get("bad: gallery") == "1")
+    assert parts["input"].message == "g: image of a.jpg: is gone"
+    script.error = None
+    robot.show(image_message(pixels, stamp_s=1.4))
+    assert seconds(robot.fix().header.stamp) == pytest.approx(1.4)
+
+
+def test_short_memory_is_a_warning_that_says_so(start: Any, robot: Robot, script: Script) -> None:
+    start()
+    robot.diagnosis(lambda parts: parts["gallery"].message == "g")
+    script.caution = "out of CUDA memory 1 times, goes on with at most 300,000 px a pass"
+    parts = robot.diagnosis(lambda parts: parts["gallery"].level == DiagnosticStatus.WARN)
+    assert parts["gallery"].message == script.caution
 
 
 def test_diagnostics_say_how_it_goes(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
