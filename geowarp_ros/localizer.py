@@ -16,7 +16,7 @@ import numpy as np
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import check_image
-from geowarp_ros.integrity import Calibration, load_calibration, settings_of
+from geowarp_ros.integrity.calibration import Calibration, load_calibration, settings_of
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer, choose_device
 from geowarp_ros.position import estimate_position

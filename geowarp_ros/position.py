@@ -8,7 +8,8 @@ import numpy as np
 
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity import Calibration, Evidence, covariance_of, gather_evidence
+from geowarp_ros.integrity.calibration import Calibration, covariance_of
+from geowarp_ros.integrity.evidence import Evidence, gather_evidence
 from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
 
 UNCONTRASTED = 0.5

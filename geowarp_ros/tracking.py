@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from geowarp_ros.config import TrackingConfig
-from geowarp_ros.integrity import candidate_weights
+from geowarp_ros.integrity.evidence import candidate_weights
 from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
 
 _FORGOTTEN = 1e-9

@@ -19,7 +19,7 @@ from geowarp_ros.evaluation.calibration import collect_samples, plain_images
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import Source, SourceImage
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity import fit_calibration, save_calibration, settings_of
+from geowarp_ros.integrity.calibration import fit_calibration, save_calibration, settings_of
 from geowarp_ros.localizer import Localizer, answer_to_dict
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer

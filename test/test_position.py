@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity import SHARPNESS, candidate_weights
+from geowarp_ros.integrity.evidence import SHARPNESS, candidate_weights
 from geowarp_ros.position import UNCONTRASTED, estimate_position
 from geowarp_ros.types import Candidate, Fix, NoFix, Place
 

@@ -1,4 +1,4 @@
-"""Answers of a localizer to images of known position, for :func:`geowarp_ros.integrity.fit_calibration`.
+"""Answers of a localizer to images of known position, from which a calibration is fitted.
 
 A calibration must have seen the localizer lost. Each image is therefore asked twice: as it is, and with every
 gallery place near the truth left out, so that the right answer is not there to be found – the hardest off-gallery
@@ -15,14 +15,8 @@ import numpy as np
 from geowarp_ros.config import PositionConfig, RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError, SourceError
 from geowarp_ros.gallery.readers import SourceImage
-from geowarp_ros.integrity import (
-    Calibration,
-    Sample,
-    fit_calibration,
-    gather_evidence,
-    save_calibration,
-    settings_of,
-)
+from geowarp_ros.integrity.calibration import Calibration, Sample, fit_calibration, save_calibration, settings_of
+from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.describer import Query
 from geowarp_ros.position import locate

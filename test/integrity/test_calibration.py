@@ -1,4 +1,4 @@
-"""Evidence against hand-worked values; the calibration against draws whose truth is known."""
+"""The calibration against draws whose truth is known."""
 
 from __future__ import annotations
 
@@ -10,63 +10,17 @@ import pytest
 
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity import (
+from geowarp_ros.integrity.calibration import (
     CALIBRATION_FILE,
-    CELLS,
     Calibration,
-    Evidence,
     Sample,
     fit_calibration,
-    gather_evidence,
     load_calibration,
     normalized_error,
     save_calibration,
     settings_of,
 )
-from geowarp_ros.types import Candidate, Place
-
-FRAME = LocalFrame(55.7, 13.2)
-FULL = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
-
-
-def candidate(
-    east: float, distance: float, score: float | None = None, quad: np.ndarray | None = None
-) -> Candidate:
-    latitude, longitude, _ = FRAME.to_geodetic(np.array([[east, 0.0, 0.0]]))
-    place = Place(f"{east}.jpg", float(latitude[0]), float(longitude[0]))
-    unwarped = None if score is None else score - 22.5
-    return Candidate(0, place, distance, score, unwarped, quad, quad)
-
-
-def test_evidence_of_a_reranked_list() -> None:
-    half = FULL * [0.5, 1.0]
-    ranked = [candidate(0, 1.0, 180.0, half), candidate(5, 1.2, 170.0, FULL), candidate(80, 2.0, 135.0, FULL)]
-    evidence = gather_evidence(ranked, 10.0)
-    assert evidence.agrees.tolist() == [True, True, False]
-    inside, outside = 1 + math.exp(-2), math.exp(-10)
-    assert evidence.agreement == pytest.approx(inside / (inside + outside))
-    assert evidence.contrast == pytest.approx(2.0)
-    assert evidence.score == pytest.approx(180 / CELLS)
-    assert evidence.score_gain == pytest.approx(0.1)
-    assert evidence.score_margin == pytest.approx(45 / CELLS)
-    assert evidence.quad_area == pytest.approx(0.5)
-
-
-def test_a_folded_quad_has_no_area() -> None:
-    bow_tie = FULL[[0, 2, 1, 3]]
-    assert gather_evidence([candidate(0, 1.0, 1.0, bow_tie)], 10.0).quad_area == 0.0
-
-
-def test_without_reranking_the_scores_are_unknown() -> None:
-    evidence = gather_evidence([candidate(0, 1.0), candidate(50, 1.5)], 10.0)
-    assert math.isnan(evidence.score) and math.isnan(evidence.score_margin) and math.isnan(evidence.quad_area)
-    assert evidence.contrast == pytest.approx(1.5)
-
-
-def test_no_candidates_are_no_evidence() -> None:
-    with pytest.raises(ValueError, match="no candidates"):
-        gather_evidence([], 10.0)
+from geowarp_ros.integrity.evidence import Evidence
 
 
 def drawn(rng: np.random.Generator, right: bool, sigma: float, gain: float) -> Sample:

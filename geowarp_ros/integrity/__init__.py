@@ -1,0 +1,1 @@
+"""Does the localizer know when it is lost? Evidence, geometric verification, calibration."""

@@ -1,0 +1,136 @@
+"""What the candidates of an image say about the best one's position. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.types import Candidate, FloatArray
+
+SHARPNESS = 10.0
+"""How fast a candidate loses weight as its distance exceeds the nearest one's: exp(-SHARPNESS·(d/d_min - 1))."""
+
+LEAST_LOG_WEIGHT = -30.0
+"""No weight underflows to 0, so that whichever candidate re-ranking puts first has a share to average."""
+
+CELLS = 225.0
+"""Cells of the local feature maps: a score divided by it is a mean cosine, -1..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the candidates say about the best one's position.
+
+    Attributes:
+        east_north_m: (N, 2) candidates about the best one, m.
+        weights: (N,) in (0, 1], from ratios of distances.
+        agrees: (N,) bool, within the cluster radius of the best.
+        agreement: Share of the weight that agrees, 0..1: spatial uncertainty estimation (Zaffar et al., "On the
+            Estimation of Image-matching Uncertainty in Visual Place Recognition", CVPR 2024).
+        distance: Squared descriptor distance of the best.
+        contrast: Distance of the nearest candidate elsewhere over the best's; 1 without any elsewhere.
+        score: Re-ranking score of the best as mean cosine; NaN where it was not re-ranked.
+        score_gain: Score minus the unwarped score; NaN likewise.
+        score_margin: Score minus the best one elsewhere; 0 without any elsewhere, NaN where not re-ranked.
+        quad_area: Smaller of both quads' area over the frame's; 0 for a quad that folds; NaN without a warp.
+    """
+
+    east_north_m: FloatArray
+    weights: FloatArray
+    agrees: np.ndarray
+    agreement: float
+    distance: float
+    contrast: float
+    score: float
+    score_gain: float
+    score_margin: float
+    quad_area: float
+
+    @property
+    def contrasted(self) -> bool:
+        """Whether any candidate lies elsewhere."""
+        return not bool(self.agrees.all())
+
+
+def candidate_weights(distances: FloatArray) -> FloatArray:
+    """Weight of each candidate from its squared descriptor distance, the nearest one's being 1.
+
+    The weight depends on ratios of distances only, so it means the same for every model.
+
+    Args:
+        distances: (N,) squared distances, at least 0.
+
+    Returns:
+        (N,) in (0, 1].
+    """
+    nearest = float(distances.min())
+    excess = (distances - nearest) / max(nearest, 1e-12)
+    return np.asarray(np.exp(np.maximum(-SHARPNESS * excess, LEAST_LOG_WEIGHT)))
+
+
+def gather_evidence(candidates: Sequence[Candidate], cluster_radius_m: float) -> Evidence:
+    """Look at ranked candidates, best first; at least one.
+
+    Raises:
+        ValueError: No candidates.
+    """
+    if not candidates:
+        raise ValueError("no candidates to gather evidence from")
+    best = candidates[0]
+    frame = LocalFrame(best.place.latitude_deg, best.place.longitude_deg)
+    latitude = np.array([c.place.latitude_deg for c in candidates])
+    longitude = np.array([c.place.longitude_deg for c in candidates])
+    east_north = frame.to_enu(latitude, longitude, np.zeros(len(candidates)))[:, :2]
+    distances = np.array([c.distance for c in candidates])
+    weights = candidate_weights(distances)
+    agrees = np.hypot(east_north[:, 0], east_north[:, 1]) <= cluster_radius_m
+    elsewhere = [c for c, agree in zip(candidates, agrees, strict=True) if not agree]
+    rivals = [c.score for c in elsewhere if c.score is not None]
+    score, unwarped = (math.nan if s is None else s / CELLS for s in (best.score, best.score_unwarped))
+    return Evidence(
+        east_north_m=east_north,
+        weights=weights,
+        agrees=agrees,
+        agreement=float(weights[agrees].sum() / weights.sum()),
+        distance=best.distance,
+        contrast=min(c.distance for c in elsewhere) / max(best.distance, 1e-12) if elsewhere else 1.0,
+        score=score,
+        score_gain=score - unwarped,
+        score_margin=score - max(rivals) / CELLS if rivals else 0.0 * score,
+        quad_area=min(_area(best.quad_q), _area(best.quad_p)),
+    )
+
+
+def _area(quad: FloatArray | None) -> float:
+    """Area of a quad over the frame's (4); 0 where it is not convex or runs anticlockwise."""
+    if quad is None:
+        return math.nan
+    edges = np.roll(quad, -1, axis=0) - quad
+    following = np.roll(edges, -1, axis=0)
+    turns = edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0]
+    if (turns <= 0).any():
+        return 0.0
+    following_point = np.roll(quad, -1, axis=0)
+    return float((quad[:, 0] * following_point[:, 1] - quad[:, 1] * following_point[:, 0]).sum() / 2 / 4)
+
+
+FEATURES = ("log_distance", "log_contrast", "agreement", "score", "score_gain", "score_margin", "quad_area")
+
+
+def feature_row(evidence: Evidence) -> FloatArray:
+    """The evidence as (7,) numbers in the order of :data:`FEATURES`; NaN where there was no re-ranking."""
+    return np.array(
+        [
+            math.log(max(evidence.distance, 1e-9)),
+            math.log(max(evidence.contrast, 1e-9)),
+            evidence.agreement,
+            evidence.score,
+            evidence.score_gain,
+            evidence.score_margin,
+            evidence.quad_area,
+        ]
+    )
