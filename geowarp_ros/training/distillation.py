@@ -3,7 +3,8 @@
 Three things are learned at once from photographs with positions, and no labels:
 
 - descriptors: near those of the same place, far from those of its rivals (a softmax over squared distances);
-- cells: each finds its counterpart in another view of its photograph, so that the warp has something to match;
+- cells: each finds its counterpart in another view of its photograph, or in another photograph of its place, and
+  nowhere else, so that the warp has something to match and the score tells look-alikes apart;
 - directions: the student's maps after its second and third stage, projected by 1×1 convolutions, point where a
   teacher's maps point (Romero et al., "FitNets", ICLR 2015). Without a teacher this part is left out.
 
@@ -16,6 +17,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from geowarp_ros.progress import Progress, silent
 from geowarp_ros.training.data import Augmentation, Indices, Photographs, ahead, describe
 from geowarp_ros.training.descriptor_losses import contrastive_loss
 from geowarp_ros.training.grounds import Ground, Lesson, read_validation
+from geowarp_ros.training.matches import Matches, Points
 from geowarp_ros.training.processes import process_count
 from geowarp_ros.training.retrieval import Places, train_mode, validate
 from geowarp_ros.training.session import Session, SessionConfig, seeded, training_device
@@ -65,8 +68,14 @@ class Distillation(SessionConfig):
     teacher_weight: float = Field(0.0, ge=0.0, description="Weight of the teacher's directions.")
     place_weight: float = Field(1.0, ge=0.0, description="Weight of telling places apart.")
     temperature: float = Field(0.0025, gt=0.0, description="Squared distance that a factor e is worth.")
+    remembered: int = Field(
+        0, ge=0, description="Descriptors of earlier batches that a place is told from, too; 0: none."
+    )
     cell_weight: float = Field(0.15, ge=0.0, description="Weight of telling cells of one photograph apart.")
     cell_temperature: float = Field(0.07, gt=0.0, description="Cosine that a factor e is worth, between cells.")
+    match_photographs: bool = Field(
+        False, description="Cells find counterparts in other photographs of the place, too, by SIFT's matches."
+    )
     same_photograph: float = Field(
         0.2, ge=0.0, le=1.0, description="Share of pairs that are two views of one photograph."
     )
@@ -180,16 +189,17 @@ def _run(
     teaching, averaged = session.extra["teaching"], session.extra["averaged"]  # type: ignore[index]
     augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
     stages = STUDENT_STAGES[session.model.config.encoder]
-    batches: Iterator[tuple[Indices, Tensor]] | None = None
+    matches = Matches(lesson.photographs, config.height, config.width) if config.match_photographs else None
+    batches: Iterator[tuple[Indices, Tensor, list[Link]]] | None = None
     for step in session.steps(config.iterations):
         place = step % config.mine_every
         if place == 0 and step:
             descriptors = describe(averaged, lesson.photographs, precision=session.kind, progress=progress)
             session.memory["look-alikes"] = torch.from_numpy(lesson.look_alikes(descriptors))
         if place == 0 or batches is None:
-            read = _Reader(session, config, lesson)
+            read = _Reader(session, config, lesson, matches)
             batches = ahead(read, range(step, step - place + config.mine_every))
-        indices, pixels = next(batches)
+        indices, pixels, links = next(batches)
         views = augment.views(pixels.to(session.device), session.generator("augmentation"))
         _set_rate(session, config)
         train_mode(session.model, "trained")
@@ -199,8 +209,8 @@ def _run(
         same, different = (table.to(session.device) for table in lesson.pairs(indices))
         described = session.model.pool(last)
         terms = {
-            "places": contrastive_loss(described, described, same, different, config.temperature),
-            "cells": cell_loss(last, views.quads, same_photograph(indices), config.cell_temperature),
+            "places": _place_loss(session, config, lesson, indices, described, same, different),
+            "cells": cell_loss(last, views.quads, links, different, config.cell_temperature),
         }
         loss = config.place_weight * terms["places"] + config.cell_weight * terms["cells"]
         if teacher is not None and config.teacher_weight > 0:
@@ -218,13 +228,16 @@ def _run(
 class _Reader:
     """Reads the batch of a step in the background."""
 
-    def __init__(self, session: Session, config: Distillation, lesson: Lesson) -> None:
+    def __init__(self, session: Session, config: Distillation, lesson: Lesson, matches: Matches | None) -> None:
         known = session.memory.get("look-alikes")
         self.look_alikes = None if known is None else known.cpu().numpy()
-        self.session, self.config, self.lesson = session, config, lesson
+        self.session, self.config, self.lesson, self.matches = session, config, lesson, matches
 
-    def __call__(self, step: int) -> tuple[Indices, Tensor]:
-        """Return indices (B,) and pixels (B, 3, H, W) uint8; an unreadable image becomes a copy of its partner."""
+    def __call__(self, step: int) -> tuple[Indices, Tensor, list[Link]]:
+        """Return indices (B,), pixels (B, 3, H, W) uint8, and which rows show what the other does.
+
+        An unreadable image becomes a copy of its partner.
+        """
         config, photographs = self.config, self.lesson.photographs
         groups = config.batch_size // IMAGES_PER_GROUP
         rng = self.session.rng("places", step)
@@ -235,7 +248,34 @@ class _Reader:
         for row in np.flatnonzero(~readable):
             other = row ^ 1 if readable[row ^ 1] else int(np.flatnonzero(readable)[0])
             pixels[row], indices[row] = pixels[other], indices[other]
-        return indices, pixels
+        return indices, pixels, links_of(indices, self.matches)
+
+
+def _place_loss(
+    session: Session,
+    config: Distillation,
+    lesson: Lesson,
+    indices: Indices,
+    described: Tensor,
+    same: Tensor,
+    different: Tensor,
+) -> Tensor:
+    """Positives are of the batch, negatives of the batch and of those before (Wang et al., "XBM", CVPR 2020)."""
+    if not config.remembered:
+        return contrastive_loss(described, described, same, different, config.temperature)
+    rows = torch.from_numpy(indices)
+    before = session.memory.get("remembered", described.detach()[:0])
+    before_rows = session.memory.get("remembered rows", rows[:0]).cpu()
+    different_before = lesson.different[rows][:, before_rows].to(session.device)
+    session.memory["remembered"] = torch.cat([described.detach(), before])[: config.remembered]
+    session.memory["remembered rows"] = torch.cat([rows, before_rows])[: config.remembered]
+    return contrastive_loss(
+        described,
+        torch.cat([described, before]),
+        torch.cat([same, torch.zeros_like(different_before)], dim=1),
+        torch.cat([different, different_before], dim=1),
+        config.temperature,
+    )
 
 
 def _taught(
@@ -283,48 +323,101 @@ def _raised(norm: nn.BatchNorm2d, by: float) -> Iterator[None]:
         norm.bias.data -= by
 
 
-def same_photograph(indices: Indices) -> list[tuple[int, int]]:
-    """Return the rows of neighbouring pairs that are views of one photograph."""
-    return [(row, row + 1) for row in range(0, len(indices) - 1, 2) if indices[row] == indices[row + 1]]
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two rows of a batch that show the same things.
+
+    Attributes:
+        first: Row.
+        second: Row.
+        points_first: (K, 2) on the first photograph, -1..1; None: both are views of one photograph.
+        points_second: (K, 2) where the second photograph shows the same.
+    """
+
+    first: int
+    second: int
+    points_first: Points | None = None
+    points_second: Points | None = None
 
 
-def cell_loss(maps: Tensor, quads: Tensor, pairs: Sequence[tuple[int, int]], temperature: float) -> Tensor:
-    """Each cell of a view shall find its counterpart among the cells of another view, and of another photograph.
+def links_of(indices: Indices, matches: Matches | None) -> list[Link]:
+    """Return which neighbouring pairs of a batch are views of one photograph or, by ``matches``, of one place."""
+    links = []
+    for row in range(0, len(indices) - 1, 2):
+        first, second = int(indices[row]), int(indices[row + 1])
+        if first == second:
+            links.append(Link(row, row + 1))
+        elif matches is not None:
+            points_first, points_second = matches(first, second)
+            if len(points_first):
+                links.append(Link(row, row + 1, points_first, points_second))
+    return links
 
-    Where a cell of the first view falls on the second is known from the two quads. This makes local features
-    that match (eq. 6) and a score (eq. 4) that means something.
+
+NEGATIVE_CELLS = 64
+"""Cells of each image of another place that a cell must tell from its counterpart."""
+
+MOST_POINTS = 96
+"""Matched points of one pair that are used at a step."""
+
+
+def cell_loss(maps: Tensor, quads: Tensor, links: Sequence[Link], different: Tensor, temperature: float) -> Tensor:
+    """Each cell shall find its counterpart among the cells of its partner, and of the images of other places.
+
+    Two views of one photograph: where a cell of the first falls on the second is known from the two quads. Two
+    photographs of one place: matched points say it. This makes local features that match (eq. 6) and a score
+    (eq. 4) that means something – between look-alikes, too.
 
     Args:
         maps: (B, C, h, w).
         quads: (B, 4, 2) of the views on their photographs.
-        pairs: Rows that show one photograph.
+        links: Rows that show the same.
+        different: (B, B) bool, rows of surely different places.
         temperature: Of the softmax over cosines.
 
     Returns:
         Scalar; 0 where no two views overlap.
     """
     maps = F.normalize(maps, dim=1)
-    rows, columns = maps.shape[2:]
+    channels, rows, columns = maps.shape[1:]
     y, x = torch.meshgrid(
         (torch.arange(rows, device=maps.device) * 2 + 1) / rows - 1,
         (torch.arange(columns, device=maps.device) * 2 + 1) / columns - 1,
         indexing="ij",
     )
     cells = torch.stack([x, y], dim=-1).reshape(1, -1, 2)
+    photograph_from_view = quad_from_frame(quads)
+    view_from_photograph = torch.linalg.inv(photograph_from_view)
+    chosen = torch.randperm(rows * columns, device=maps.device)[:NEGATIVE_CELLS]
+    others = maps.flatten(2)[:, :, chosen].transpose(1, 2)  # (B, NEGATIVE_CELLS, C)
     losses = []
-    for first, second in pairs:
-        photograph_from_first = quad_from_frame(quads[first][None])
-        second_from_photograph = torch.linalg.inv(quad_from_frame(quads[second][None]))
-        fallen = transform_points(second_from_photograph @ photograph_from_first, cells)
-        inside = (fallen.abs() < 1).all(dim=2)[0]
-        if int(inside.sum()) < rows * columns // 10:
+    for link in links:
+        if link.points_first is None or link.points_second is None:
+            here = cells
+            shown = shown_second = transform_points(photograph_from_view[link.first, None], cells)
+        else:
+            points = np.stack([link.points_first, link.points_second])
+            shown, shown_second = torch.from_numpy(points).to(maps.device)[:, None]
+            here = transform_points(view_from_photograph[link.first, None], shown)
+        there = transform_points(view_from_photograph[link.second, None], shown_second)
+        inside = torch.nonzero(((here.abs() < 1) & (there.abs() < 1)).all(dim=2)[0])[:, 0]
+        if len(inside) < 8:
             continue
-        counterparts = F.grid_sample(maps[second][None], fallen[:, None, inside], align_corners=False)[0, :, 0].T
-        others = maps[(first + len(maps) // 2) % len(maps)].flatten(1).T
-        asked = maps[first].flatten(1).T[inside]
-        logits = asked @ torch.cat([F.normalize(counterparts, dim=1), others]).T / temperature
+        if link.points_first is not None:
+            inside = inside[torch.randperm(len(inside), device=maps.device)[:MOST_POINTS]]
+        asked, counterparts = (
+            F.normalize(_sampled(maps[row], points[0, inside]), dim=1)
+            for row, points in ((link.first, here), (link.second, there))
+        )
+        rivals = others[different[link.first] & different[link.second]].reshape(-1, channels)
+        logits = asked @ torch.cat([counterparts, rivals]).T / temperature
         losses.append(F.cross_entropy(logits, torch.arange(len(logits), device=maps.device)))
     return torch.stack(losses).mean() if losses else maps.sum() * 0
+
+
+def _sampled(feature_map: Tensor, points: Tensor) -> Tensor:
+    """(C, h, w) at points (K, 2), bilinear -> (K, C)."""
+    return F.grid_sample(feature_map[None], points[None, None], align_corners=False)[0, :, 0].T
 
 
 def student_maps(model: GeoWarp, images: Tensor, stages: tuple[int, int]) -> list[Tensor]:

@@ -14,11 +14,12 @@ from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.training.distillation import (
     Distillation,
+    Link,
     Teaching,
     cell_loss,
     direction_loss,
     distill,
-    same_photograph,
+    links_of,
     start_sparse,
     student_maps,
 )
@@ -255,24 +256,77 @@ def test_the_command_line_distills(
     assert load_model(tmp_path / "out" / "best.safetensors").config.encoder == "resnet18"
 
 
+FULL = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+
+
+def apart(batch: int = 4) -> torch.Tensor:
+    """Which rows show different places: rows 0 and 1 share one."""
+    places = torch.tensor([0, 0, *range(1, batch - 1)])
+    return places[:, None] != places[None]
+
+
 def test_cells_that_match_cost_little_and_cells_that_do_not_cost_much() -> None:
     """A view that is the right half of the other: its cells are where the quad says, and nowhere else."""
     generator = torch.Generator().manual_seed(0)
     whole = torch.randn(1, 16, 8, 8, generator=generator)
-    full = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     half = torch.tensor([[0.0, -1], [1, -1], [1, 1], [0, 1]])
     noise = torch.randn(2, 16, 8, 8, generator=generator)
     maps = torch.cat([whole, torch.nn.functional.interpolate(whole[..., 4:], (8, 8)), noise])
-    told = cell_loss(maps, torch.stack([full, half, full, full]), [(0, 1)], 0.05)
-    mistold = cell_loss(maps, torch.stack([full, half.flip(0), full, full]), [(0, 1)], 0.05)
+    told = cell_loss(maps, torch.stack([FULL, half, FULL, FULL]), [Link(0, 1)], apart(), 0.05)
+    mistold = cell_loss(maps, torch.stack([FULL, half.flip(0), FULL, FULL]), [Link(0, 1)], apart(), 0.05)
     assert float(told) < 0.5 < 3.0 < float(mistold)
-    assert float(cell_loss(maps, full.expand(4, 4, 2), [], 0.05)) == 0.0
-    identical = cell_loss(maps[[0, 0, 2, 3]], full.expand(4, 4, 2), [(0, 1)], 0.01)
+    assert float(cell_loss(maps, FULL.expand(4, 4, 2), [], apart(), 0.05)) == 0.0
+    identical = cell_loss(maps[[0, 0, 2, 3]], FULL.expand(4, 4, 2), [Link(0, 1)], apart(), 0.01)
     assert float(identical) == pytest.approx(0.0, abs=1e-4)
 
 
-def test_pairs_of_one_photograph() -> None:
-    assert same_photograph(np.array([3, 3, 4, 5, 5, 5, 7, 8])) == [(0, 1), (4, 5)]
+def test_cells_are_told_from_those_of_other_places_only() -> None:
+    """By hand: unit cells e_k; each has its counterpart and the 8 others of its partner, and one more rival."""
+    maps = torch.eye(9).view(1, 9, 3, 3).repeat(3, 1, 1, 1)  # row 2 looks the same as rows 0 and 1
+    quads, links = FULL.expand(3, 4, 2), [Link(0, 1)]
+    alone = cell_loss(maps, quads, links, torch.zeros(3, 3, dtype=torch.bool), 1.0)
+    assert float(alone) == pytest.approx(float(torch.log(torch.tensor(torch.e + 8)) - 1))
+    rivalled = cell_loss(maps, quads, links, apart(batch=3), 1.0)
+    assert float(rivalled) == pytest.approx(float(torch.log(torch.tensor(2 * torch.e + 16)) - 1))
+
+
+def test_matched_points_of_two_photographs_are_looked_up_where_the_views_show_them() -> None:
+    """The second photograph shows the first's content one cell further right; only the matches know."""
+    maps = torch.randn(2, 32, 8, 8, generator=torch.Generator().manual_seed(1))
+    maps[1] = maps[0].roll(1, dims=2)
+    x, y = np.meshgrid((np.arange(6) + 0.5) / 4 - 1, (np.arange(8) + 0.5) / 4 - 1)
+    first = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    second = first + np.array([0.25, 0.0], np.float32)
+    none = torch.zeros(2, 2, dtype=torch.bool)
+    told = cell_loss(maps, FULL.expand(2, 4, 2), [Link(0, 1, first, second)], none, 0.05)
+    mistold = cell_loss(maps, FULL.expand(2, 4, 2), [Link(0, 1, first, first)], none, 0.05)
+    assert float(told) < 0.05 < 3.0 < float(mistold)
+    # a view of the second photograph's right half shows them elsewhere, and the quad says where
+    half = torch.tensor([[0.0, -1], [1, -1], [1, 1], [0, 1]])
+    seen = torch.stack([maps[0], torch.nn.functional.interpolate(maps[1:, :, :, 4:], (8, 8), mode="bilinear")[0]])
+    cropped = cell_loss(seen, torch.stack([FULL, half]), [Link(0, 1, first, second)], none, 0.05)
+    assert float(cropped) < 0.5
+
+
+def test_links_of_a_batch() -> None:
+    links = links_of(np.array([3, 3, 4, 5, 5, 5, 7, 8]), None)
+    assert [(link.first, link.second) for link in links] == [(0, 1), (4, 5)]
+
+    def matches(first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
+        points = np.full((int(first == 4), 2), second / 10, np.float32)  # 4 and 5 match, 7 and 8 do not
+        return points, points
+
+    links = links_of(np.array([3, 3, 4, 5, 5, 5, 7, 8]), matches)  # type: ignore[arg-type]
+    assert [(link.first, link.second) for link in links] == [(0, 1), (2, 3), (4, 5)]
+    assert links[1].points_second is not None
+
+
+def test_remembered_descriptors_are_negatives(lane: Path, tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"remembered": 9, "teacher_weight": 0.0, "iterations": 3})
+    distill(lane, tmp_path / "out", config, scratch(), None)
+    memory = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["memory"]
+    assert memory["remembered"].shape == (9, 256)
+    assert memory["remembered rows"].shape == (9,)  # batches of 6: the last one and half of the one before
 
 
 def test_a_sparse_start_spreads_the_descriptors(lane: Path) -> None:
