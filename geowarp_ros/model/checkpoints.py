@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from geowarp_ros.config import parse_config
 from geowarp_ros.errors import ConfigError, ModelError
+from geowarp_ros.files import write_whole
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def save_model(model: GeoWarp, path: Path, *, half: bool = False, notes: Mapping
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     if half:
         tensors = {key: _halved(key, tensor) for key, tensor in tensors.items()}
-    _write_whole(path, safetensors.torch.save(tensors, {**(notes or {}), **header}))
+    write_whole(path, safetensors.torch.save(tensors, {**(notes or {}), **header}), ModelError)
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> GeoWarp:
@@ -165,20 +165,6 @@ def _halved(key: str, tensor: Tensor) -> Tensor:
     half = tensor.half()
     error = (half.to(tensor.dtype) - tensor).abs().max()  # inf where float16 overflows
     return half if error <= 1e-3 * tensor.abs().max() else tensor
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Replace ``path`` in one step, after the data are safely on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _open_safetensors(path: Path, read: Callable[[Any], T]) -> T:

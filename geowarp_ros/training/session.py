@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from geowarp_ros.config import Section
 from geowarp_ros.errors import ModelError, TrainingError
+from geowarp_ros.files import write_whole
 from geowarp_ros.model.checkpoints import check_tensors, save_model
 from geowarp_ros.model.describer import choose_device
 from geowarp_ros.model.geowarp import GeoWarp
@@ -128,7 +129,9 @@ class Session:
         if process_index() == 0:
             self.output.mkdir(parents=True, exist_ok=True)
             record = {"settings": self.settings, "commit": commit(), "seed": self.config.seed, "step": self.step}
-            write_whole(self.output / SETTINGS, (json.dumps(record, indent=2, default=str) + "\n").encode())
+            write_whole(
+                self.output / SETTINGS, (json.dumps(record, indent=2, default=str) + "\n").encode(), TrainingError
+            )
             self._board = self._open_board()
 
     def steps(self, total: int) -> Iterator[int]:
@@ -212,7 +215,7 @@ class Session:
         if process_index() == 0:
             buffer = io.BytesIO()
             torch.save(self._state(), buffer)
-            write_whole(self.output / LAST, buffer.getvalue())
+            write_whole(self.output / LAST, buffer.getvalue(), TrainingError)
 
     def save_best(
         self, score: float, notes: Mapping[str, str] | None = None, model: GeoWarp | None = None
@@ -331,24 +334,6 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one stroke; whatever goes wrong, the previous file stays.
-
-    Raises:
-        TrainingError: It cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TrainingError(f"{path}: cannot be written ({error.strerror}); the previous one is kept") from None
 
 
 @contextmanager
