@@ -50,7 +50,10 @@ class Matches:
             return nothing, nothing
         rows_1, rows_2 = np.array([(match.queryIdx, match.trainIdx) for match in good]).T
         found_1, found_2 = points_1[rows_1], points_2[rows_2]
-        _, mask = cv2.findFundamentalMat(found_1, found_2, cv2.USAC_MAGSAC, THRESHOLD_PX, 0.999, 2000)
+        try:
+            _, mask = cv2.findFundamentalMat(found_1, found_2, cv2.USAC_MAGSAC, THRESHOLD_PX, 0.999, 2000)
+        except cv2.error:  # OpenCV's, where every sample that it draws is degenerate
+            mask = None
         kept = np.zeros(len(good), bool) if mask is None else mask.ravel().astype(bool)
         if kept.sum() < max(LEAST_MATCHES, LEAST_SHARE * len(good)):
             return nothing, nothing
