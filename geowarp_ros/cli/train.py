@@ -15,6 +15,7 @@ TRAININGS: dict[str, str] = {
     "distill": "start an encoder from a teacher's features",
     "retrieval": "train encoder and aggregation on geotagged images",
     "warp": "train the warping regression, encoder frozen",
+    "finish": "choose how much retrieval counts in re-ranking, and write the model as it ships",
     "preview": "show the pairs that the warp's training generates",
     "ablation": "compare losses and warping coefficients (paper Table 3, Figure 6)",
 }

@@ -28,6 +28,7 @@ class Shortlists:
         queries: Q described queries.
         places: The gallery's images.
         indices: (Q, P) rows of ``places``, nearest descriptor first.
+        distance: (Q, P) squared descriptor distance.
         error_m: (Q, P) how far each lies from its query, in m.
         local_features: (N, C, 15, 15) of the gallery, half precision.
     """
@@ -35,6 +36,7 @@ class Shortlists:
     queries: Sequence[Query]
     places: Sequence[SourceImage]
     indices: NDArray[np.int64]
+    distance: FloatArray
     error_m: FloatArray
     local_features: NDArray[np.float16]
 
@@ -49,6 +51,8 @@ def retrieve(
     progress: Progress = silent,
 ) -> Shortlists:
     """Describe everything and find the candidates of each query by descriptor distance (paper sec. 3.1).
+
+    A query that stands among the places is no candidate of its own.
 
     Args:
         describer: Encoder and aggregation.
@@ -67,6 +71,8 @@ def retrieve(
     frame = LocalFrame(places[0].place.latitude_deg, places[0].place.longitude_deg)
     apart_m = np.linalg.norm(_enu(frame, queries)[:, None, :2] - _enu(frame, places)[None, :, :2], axis=2)
     distance = _squared_distances(np.stack([query.descriptor for query in described]), descriptors)
+    names = np.array([place.place.name for place in places])
+    distance[np.array([query.place.name for query in queries])[:, None] == names] = np.inf
     if apart:
         distance[_too_near_in_time(queries, places, apart)] = np.inf
     if (left := int(np.isfinite(distance).sum(axis=1).min())) < candidates:
@@ -74,7 +80,8 @@ def retrieve(
             f"{candidates} candidates wanted, but a query has only {left} gallery images to search"
         )
     indices = np.argsort(distance, axis=1, kind="stable")[:, :candidates]
-    return Shortlists(described, places, indices, np.take_along_axis(apart_m, indices, axis=1), local_features)
+    near, error_m = (np.take_along_axis(table, indices, axis=1) for table in (distance, apart_m))
+    return Shortlists(described, places, indices, near, error_m, local_features)
 
 
 def score(

@@ -1,0 +1,55 @@
+"""Finish a model: choose how much retrieval counts in its re-ranking, and write it in half precision.
+
+The weight is the best of a few on the held-out places of a recipe (its hold_out and val_split), which nothing was
+trained on; 0, the paper's order, is among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The recipe says which places are held out."""
+    parser.add_argument("recipe", type=Path, help="YAML file of 'geowarp train distill'")
+    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
+    parser.add_argument("--model", required=True, help="with a trained regression: a model file")
+    parser.add_argument("--output", type=Path, required=True, help="model file to write")
+    parser.add_argument("--resolution", type=int, default=240, help="shorter side of images at work, px")
+    parser.add_argument("--candidates", type=int, default=5, help="how many places are re-ranked")
+    parser.add_argument("--most-queries", type=int, default=0, help="of each set, evenly spread; 0: all")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, choose, write."""
+    from geowarp_ros import progress
+    from geowarp_ros.config import parse_config
+    from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
+    from geowarp_ros.training.distillation import Distillation
+    from geowarp_ros.training.finishing import WEIGHTS, best_weight, weigh_retrieval
+    from geowarp_ros.training.grounds import read_recipe, read_validation
+    from geowarp_ros.training.session import commit
+
+    recipe = parse_config(Distillation, read_recipe(args.recipe))
+    model = load_model(args.model)
+    model.config = parse_config(type(model.config), {**model.config.model_dump(), "resolution": args.resolution})
+    validation = read_validation(recipe.grounds, args.data, resolution=0, memory_mb=recipe.memory_mb)
+    found = weigh_retrieval(
+        model, validation, candidates=args.candidates, most_queries=args.most_queries, progress=progress.bar
+    )
+    print(
+        "| places | retrieval | "
+        + " | ".join(f"weight {w:g}" for w in WEIGHTS)
+        + f" | best of {args.candidates} |"
+    )
+    print("|---|" + "---:|" * (len(WEIGHTS) + 2))
+    names = [ground.path for ground in recipe.grounds if ground.hold_out or ground.val_split]
+    for name, each in zip(names, found, strict=True):
+        cells = " | ".join(f"{value:.1f}" for value in each.reranked)
+        print(f"| {name} ({each.queries}) | {each.retrieval:.1f} | {cells} | {each.best_possible:.1f} |")
+    weight = best_weight(found)
+    model.config = model.config.model_copy(update={"retrieval_weight": weight})
+    save_model(model, args.output, half=True, notes={"commit": commit(), "made_by": "geowarp train finish"})
+    print(f"retrieval_weight {weight:g}; model {fingerprint(load_model(args.output))}: {args.output}")
+    return 0
