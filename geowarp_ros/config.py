@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from geowarp_ros.errors import ConfigError, did_you_mean
 
@@ -176,9 +176,40 @@ def _not_a_world_frame(frame_id: str) -> str:
     return frame_id
 
 
+class PriorConfig(Section):
+    """A position from elsewhere that limits the search to a circle."""
+
+    source: Literal["none", "fix", "track"] = Field(
+        "none",
+        description="none: search the whole gallery; fix: around the messages on prior_fix; "
+        "track: around the node's own last fixes.",
+    )
+    max_age_s: float = Field(
+        5.0, gt=0.0, le=3600.0, description="Between image and prior; an older one is not used, in s."
+    )
+    min_radius_m: float = Field(
+        50.0, gt=0.0, le=1e6, description="Of the circle, however sure the prior says to be, in m."
+    )
+    max_radius_m: float = Field(
+        500.0,
+        gt=0.0,
+        le=1e6,
+        description="Of the circle, and that of a prior without covariance; a wider one is not used, in m.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PriorConfig:
+        if self.min_radius_m > self.max_radius_m:
+            raise ValueError(
+                f"expected min_radius_m ({self.min_radius_m:g}) to be at most max_radius_m ({self.max_radius_m:g})"
+            )
+        return self
+
+
 class NodeConfig(LocalizerConfig):
     """The localizer's parameters and those of its ROS edge."""
 
+    prior: PriorConfig = PriorConfig()
     gallery: str = Field(
         "", description="Folder of the gallery to localise in; required. ~/reload_gallery applies a change."
     )
@@ -190,6 +221,10 @@ class NodeConfig(LocalizerConfig):
         "", description="frame_id of fixes: the camera's or base link's; empty: the image's own."
     )
     map_frame: str = Field("map", description="frame_id of ~/pose, a local ENU frame about the datum.")
+    map_to_odom: bool = Field(
+        False,
+        description="Publish the transform from map_frame to the odometry's frame on /tf. Needs tf2_msgs.",
+    )
     datum_latitude: float = Field(
         0.0,
         ge=-90.0,
@@ -201,8 +236,28 @@ class NodeConfig(LocalizerConfig):
         False,
         description="Publish NaN altitude where the gallery has none (navsat_transform drops such fixes).",
     )
+    max_rate_hz: float = Field(
+        0.0, ge=0.0, le=1000.0, description="Images more frequent than this are let go, in Hz; 0: none are."
+    )
+    latency_budget_ms: float = Field(
+        0.0,
+        ge=0.0,
+        le=60_000.0,
+        description="From an image's arrival to its answer, in ms: fewer candidates are re-ranked, at least one, "
+        "where it would take longer; 0: no limit. Not for qe-dba and diffusion.",
+    )
     input_timeout_s: float = Field(
-        5.0, gt=0.0, le=3600.0, description="Without an image for this long /diagnostics warns, in s."
+        5.0,
+        gt=0.0,
+        le=3600.0,
+        description="Without an image for this long /diagnostics warns, in s; ten times as long is an error.",
+    )
+    lost_after: int = Field(
+        20,
+        ge=1,
+        le=100_000,
+        description="So many answers of low confidence or disagreement in a row, and /diagnostics says that the "
+        "camera is out of the gallery.",
     )
 
 

@@ -17,10 +17,12 @@ from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import check_image
 from geowarp_ros.integrity.calibration import Calibration, load_calibration, settings_of
+from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.model.checkpoints import load_model
-from geowarp_ros.model.describer import Describer, choose_device
+from geowarp_ros.model.describer import Describer, Query, choose_device
+from geowarp_ros.pace import Pace
 from geowarp_ros.position import estimate_position
-from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.rerank import SECOND_SEARCHES, Reranker, build_reranker
 from geowarp_ros.tracking import build_tracker
 from geowarp_ros.types import Candidate, Fix, Frame, Near, NoFix
 
@@ -47,6 +49,7 @@ class Localizer:
         self.config = config
         self.calibration = _applicable(calibration, config, describer)
         self.tracker = build_tracker(config.tracking, gallery.positions_enu, config.position.cluster_radius_m)
+        self.pace = Pace(None if config.rerank.method in SECOND_SEARCHES else config.rerank.candidates)
 
     @classmethod
     def open(cls, gallery: Path, config: LocalizerConfig | None = None) -> Localizer:
@@ -64,16 +67,25 @@ class Localizer:
         reranker = build_reranker(config, opened, describer)
         return cls(describer, opened, reranker, config, load_calibration(Path(gallery)))
 
-    def localize(self, frame: Frame, near: Near | None = None, travelled_m: float | None = None) -> Fix | NoFix:
+    def localize(
+        self,
+        frame: Frame,
+        near: Near | None = None,
+        travelled_m: float | None = None,
+        deadline_s: float | None = None,
+    ) -> Fix | NoFix:
         """Say where an image was taken.
 
         Args:
             frame: (H, W, 3) uint8 RGB and its stamp.
-            near: A prior that limits the search; None: the whole gallery.
+            near: A prior that limits the search; where nothing in its circle convinces, the whole gallery is
+                searched. None: the whole gallery.
             travelled_m: Path length since the frame before, by odometry; None where there is none.
+            deadline_s: By ``time.monotonic``; fewer candidates are re-ranked where the answer would come later.
 
         Returns:
-            A Fix, or a NoFix with its reason; both with candidates, the frame's stamp and the time of each stage.
+            A Fix, or a NoFix with its reason; both with candidates, the frame's stamp, the circle in which they
+            were found and the time of each stage.
 
         Raises:
             ImageError: The image is no camera picture (empty, absurd size, wrong type).
@@ -82,12 +94,9 @@ class Localizer:
         image = check_image(frame.image, "frame")
         with clock("describe"):
             query = self.describer(image)
-        with clock("search"):
-            candidates = self.gallery.search(query.descriptor, self.config.retrieval, near)
-        with clock("rerank"):
-            ranked = self.reranker(query, candidates)
-        with clock("position"):
-            answer = estimate_position(ranked, self.config.position, self.calibration)
+        answer = self._compare(query, near, deadline_s, clock)
+        if near is not None and not self._convinces(answer):
+            answer = self._compare(query, None, deadline_s, clock)
         answer = replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
         return self.tracker(answer, travelled_m)
 
@@ -96,15 +105,42 @@ class Localizer:
         """What slows it down, for people: CUDA memory that is short; empty if nothing."""
         return self.describer.passes.caution
 
+    def _compare(
+        self, query: Query, near: Near | None, deadline_s: float | None, clock: _StageClock
+    ) -> Fix | NoFix:
+        with clock("search"):
+            candidates = self.gallery.search(query.descriptor, self.config.retrieval, near)
+        with clock("rerank"):
+            ranked = self.pace(self.reranker, query, candidates, deadline_s)
+        with clock("position"):
+            answer = estimate_position(ranked, self.config.position, self.calibration)
+        return replace(answer, near=near)
+
+    def _convinces(self, answer: Fix | NoFix) -> bool:
+        """A fix that some place contradicts: where a circle holds one place only, any image would be of it."""
+        radius_m = self.config.position.cluster_radius_m
+        return isinstance(answer, Fix) and gather_evidence(answer.candidates, radius_m).contrasted
+
     def reconfigured(self, config: LocalizerConfig) -> Localizer:
-        """Return a localizer over the same model and gallery with other retrieval, re-ranking and position."""
-        reranker = build_reranker(config, self.gallery, self.describer)
-        return Localizer(self.describer, self.gallery, reranker, config, load_calibration(self.gallery.path))
+        """Return a localizer over the same model and gallery with other settings; what these leave is kept."""
+        again = config.rerank == self.config.rerank
+        reranker = self.reranker if again else build_reranker(config, self.gallery, self.describer)
+        changed = Localizer(self.describer, self.gallery, reranker, config, load_calibration(self.gallery.path))
+        if again:
+            changed.pace = self.pace
+        if _tracking(config) == _tracking(self.config):
+            changed.tracker = self.tracker
+        return changed
 
     def warm_up(self) -> None:
         """Localise one grey image, so that the first real one does not pay for lazy initialisation."""
         self.localize(Frame(np.full((240, 320, 3), 127, np.uint8)))
         self.tracker.reset()
+        self.pace.forget()
+
+
+def _tracking(config: LocalizerConfig) -> tuple[object, ...]:
+    return config.tracking, config.position.cluster_radius_m
 
 
 def _applicable(
@@ -133,17 +169,19 @@ class _StageClock:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.timing_ms[stage] = (time.perf_counter() - start) * 1e3
+        passed_ms = (time.perf_counter() - start) * 1e3
+        self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + passed_ms  # a second search counts, too
 
 
 def answer_to_dict(answer: Fix | NoFix, image: str = "") -> dict[str, Any]:
     """Return an answer as JSON-ready values: the form of ``geowarp localize --json`` and of ``~/localize``.
 
     Keys: image, status (fix | no_fix), reason, detail, latitude, longitude, altitude, covariance (9 values
-    row-major, m²), confidence, candidates (path, latitude, longitude, altitude, distance, score), timing_ms.
-    What a NoFix lacks is null.
+    row-major, m²), confidence, candidates (path, latitude, longitude, altitude, distance, score), near (latitude,
+    longitude, radius_m of the circle searched, else null), timing_ms. What a NoFix lacks is null.
     """
     fix = answer if isinstance(answer, Fix) else None
+    near = answer.near
     return {
         "image": image,
         "status": "fix" if fix else "no_fix",
@@ -155,8 +193,13 @@ def answer_to_dict(answer: Fix | NoFix, image: str = "") -> dict[str, Any]:
         "covariance": [float(value) for value in fix.covariance.flat] if fix else None,
         "confidence": answer.confidence,
         "candidates": [_candidate_to_dict(candidate) for candidate in answer.candidates],
+        "near": None if near is None else _near_to_dict(near),
         "timing_ms": {stage: round(value, 3) for stage, value in answer.timing_ms.items()},
     }
+
+
+def _near_to_dict(near: Near) -> dict[str, float]:
+    return {"latitude": near.latitude_deg, "longitude": near.longitude_deg, "radius_m": near.radius_m}
 
 
 def _candidate_to_dict(candidate: Candidate) -> dict[str, Any]:

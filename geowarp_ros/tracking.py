@@ -13,6 +13,18 @@ from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
 _FORGOTTEN = 1e-9
 """Places with less belief than this leave the filter's support."""
 
+BACK_IN_TIME_NS = 1_000_000_000
+"""An image older than the one before it by more than this means that time went back (a bag that loops); by less,
+that it was overtaken."""
+
+RELOCALISES_WITHIN = 5
+"""With the default settings a robot that was carried off is found again within so many images that show the new
+place: that rank it first, give it at least 0.3 of the candidates' weight, and the place that it left none.
+
+From the recursion: the new place starts with kidnap_probability shared among the N places held, and gains on the
+old one by a factor of at least (0.98 · 0.3 + 0.02) / 0.02 = 15.7 an image, so it has most of the belief
+once 15.7^n > N / 0.001: after five images for all N < 953. 20 candidates an image hold fewer than 200 places."""
+
 _TRUST = 0.98
 """Share of an image's evidence that its candidates make; the rest says nothing about the place."""
 
@@ -52,7 +64,7 @@ class HmmTracker:
     one another move the belief. A fix is published only where at least half of the belief lies.
 
     Only places with belief and the newest candidates are held, so the cost does not grow with the gallery.
-    State is forgotten when time jumps back and after ``forget_after_s`` without an image.
+    State is forgotten when time jumps back by more than a second and after ``forget_after_s`` without an image.
     """
 
     def __init__(self, positions_m: FloatArray, cluster_radius_m: float, config: TrackingConfig) -> None:
@@ -71,14 +83,16 @@ class HmmTracker:
         """Update the belief and hold the answer back if it is a jump (reason ``jump``)."""
         if not answer.candidates:
             return answer
-        elapsed_s = self._elapsed_s(answer.stamp_ns)
-        if elapsed_s is None:
-            self.reset()
-            elapsed_s = 0.0
+        seen = bool(answer.stamp_ns) and answer.stamp_ns == self._stamp_ns
         first = not len(self._places)
-        self._predict(answer.candidates, elapsed_s, travelled_m)
-        self._correct(answer.candidates)
-        self._stamp_ns = answer.stamp_ns
+        if not seen:  # an image that is asked about again is no new evidence
+            elapsed_s = self._elapsed_s(answer.stamp_ns)
+            if elapsed_s is None:
+                self.reset()
+                elapsed_s, first = 0.0, True
+            self._predict(answer.candidates, elapsed_s, travelled_m)
+            self._correct(answer.candidates)
+            self._stamp_ns = max(answer.stamp_ns, self._stamp_ns or 0)
         if isinstance(answer, NoFix) or first:
             return answer
         support = self.belief_around(answer.candidates[0].index)
@@ -87,11 +101,12 @@ class HmmTracker:
         return NoFix(
             "jump",
             f"{support:.2f} of the track's belief lies there; the motion does not explain the jump",
-            answer.confidence,
-            answer.candidates,
-            answer.stamp_ns,
-            answer.frame_id,
-            answer.timing_ms,
+            confidence=answer.confidence,
+            candidates=answer.candidates,
+            stamp_ns=answer.stamp_ns,
+            frame_id=answer.frame_id,
+            timing_ms=answer.timing_ms,
+            near=answer.near,
         )
 
     def belief_around(self, place: int) -> float:
@@ -101,9 +116,9 @@ class HmmTracker:
 
     def _elapsed_s(self, stamp_ns: int) -> float | None:
         """Seconds since the last image; None where the past no longer counts."""
-        if self._stamp_ns is None or stamp_ns < self._stamp_ns:
+        if self._stamp_ns is None or stamp_ns < self._stamp_ns - BACK_IN_TIME_NS:
             return None
-        elapsed_s = (stamp_ns - self._stamp_ns) / 1e9
+        elapsed_s = abs(stamp_ns - self._stamp_ns) / 1e9
         return elapsed_s if elapsed_s <= self._config.forget_after_s else None
 
     def _predict(self, candidates: tuple[Candidate, ...], elapsed_s: float, travelled_m: float | None) -> None:

@@ -113,6 +113,7 @@ class Fix:
         stamp_ns: The image's stamp.
         frame_id: The image's frame.
         timing_ms: Duration by stage.
+        near: The circle to which the search was limited; None where it was the whole gallery.
     """
 
     latitude_deg: float
@@ -124,6 +125,7 @@ class Fix:
     stamp_ns: int = 0
     frame_id: str = ""
     timing_ms: dict[str, float] = field(default_factory=dict)
+    near: Near | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class NoFix:
         stamp_ns: The image's stamp.
         frame_id: The image's frame.
         timing_ms: Duration by stage.
+        near: The circle to which the search was limited; None where it was the whole gallery.
     """
 
     reason: NoFixReason
@@ -147,3 +150,4 @@ class NoFix:
     stamp_ns: int = 0
     frame_id: str = ""
     timing_ms: dict[str, float] = field(default_factory=dict)
+    near: Near | None = None

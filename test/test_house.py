@@ -15,7 +15,17 @@ PACKAGE = Path(__file__).parents[1] / "geowarp_ros"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROS_SUFFIXES = ("_msgs", "_srvs", "_interfaces")
 ROS_NAMES = ("rclpy", "cv_bridge", "ament_index_python", "launch", "launch_ros", "rosbag2_py", "tf2_ros")
-NUMPY_ONLY = ("position.py", "tracking.py", "evaluation/metrics.py", "evaluation/fixes.py", "types.py")
+NUMPY_ONLY = (
+    "position.py",
+    "tracking.py",
+    "odometry.py",
+    "prior.py",
+    "alignment.py",
+    "past.py",
+    "evaluation/metrics.py",
+    "evaluation/fixes.py",
+    "types.py",
+)
 
 
 def room(path: Path) -> str:

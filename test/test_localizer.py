@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from geowarp_ros.cli import main
-from geowarp_ros.config import LocalizerConfig, parse_config
+from geowarp_ros.config import LocalizerConfig, RerankConfig, parse_config
 from geowarp_ros.errors import GalleryError, ImageError
 from geowarp_ros.evaluation.calibration import collect_samples, plain_images
 from geowarp_ros.gallery.build import build_gallery
@@ -24,7 +24,8 @@ from geowarp_ros.localizer import Localizer, answer_to_dict
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.types import Fix, Frame, Image, NoFix, Place
+from geowarp_ros.pace import Pace
+from geowarp_ros.types import Fix, Frame, Image, Near, NoFix, Place
 
 PLACES = 12
 SPACING_M = 40.0
@@ -176,6 +177,62 @@ def test_tracking_holds_a_jump_back(localizer: Localizer) -> None:
     assert isinstance(jumped, NoFix) and jumped.reason == "jump"
     tracked.tracker.reset()
     assert isinstance(tracked.localize(Frame(picture(9), 4 * 10**9)), Fix)
+
+
+def circle(index: float, radius_m: float) -> Near:
+    latitude, longitude, _ = TOWN.to_geodetic(np.array([index * SPACING_M, 0.0, 0.0]))
+    return Near(float(latitude), float(longitude), radius_m)
+
+
+def test_a_prior_limits_the_search_to_its_circle(localizer: Localizer) -> None:
+    near = circle(7, 2.5 * SPACING_M)
+    answer = localizer.localize(Frame(picture(7)), near)
+    assert isinstance(answer, Fix)
+    assert answer.near == near
+    assert {c.place.name for c in answer.candidates} == {"05.png", "06.png", "07.png", "08.png", "09.png"}
+    assert answer_to_dict(answer)["near"]["radius_m"] == 2.5 * SPACING_M
+
+
+@pytest.mark.parametrize(
+    "near",
+    [
+        pytest.param(circle(50, 30.0), id="without a place"),
+        pytest.param(circle(1, 0.5 * SPACING_M), id="with one place, of which any image would be"),
+    ],
+)
+def test_where_a_circle_convinces_nobody_the_whole_gallery_is_searched(localizer: Localizer, near: Near) -> None:
+    answer = localizer.localize(Frame(picture(7)), near)
+    assert answer.near is None
+    assert [c.index for c in answer.candidates] == [
+        c.index for c in localizer.localize(Frame(picture(7))).candidates
+    ]
+    assert answer_to_dict(answer)["near"] is None
+
+
+def test_late_images_have_fewer_candidates_re_ranked(localizer: Localizer) -> None:
+    slow = localizer.reconfigured(localizer.config)
+    slow.pace = Pace(5)
+    in_full = slow.localize(Frame(picture(3)))
+    late = slow.localize(Frame(picture(3)), deadline_s=0.0)
+    assert sum(c.score is not None for c in in_full.candidates) == 5
+    assert sum(c.score is not None for c in late.candidates) == 1
+    assert {c.index for c in late.candidates} == {c.index for c in in_full.candidates}
+
+
+def test_what_a_change_leaves_alone_is_kept(localizer: Localizer) -> None:
+    update = localizer.config.model_copy
+    position = localizer.config.position
+    other = localizer.reconfigured(
+        update(update={"position": position.model_copy(update={"min_confidence": 0.9})})
+    )
+    assert other.tracker is localizer.tracker and other.reranker is localizer.reranker
+    assert other.pace is localizer.pace
+    wider = localizer.reconfigured(
+        update(update={"position": position.model_copy(update={"cluster_radius_m": 30.0})})
+    )
+    assert wider.tracker is not localizer.tracker
+    none = localizer.reconfigured(update(update={"rerank": RerankConfig(method="none")}))
+    assert none.reranker is not localizer.reranker and none.pace is not localizer.pace
 
 
 def test_localize_prints_one_json_object_a_line_and_goes_on_after_a_bad_image(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from geowarp_ros.ros.parameters import node_parameters
 from geowarp_ros.ros.reference import tables
+from geowarp_ros.ros.topics import PUBLISHED, SUBSCRIBED
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- node tables -->\n", "<!-- /node tables -->"
@@ -22,7 +23,7 @@ def test_tables_name_everything_once() -> None:
     text = tables()
     for parameter in node_parameters():
         assert text.count(f"| `{parameter.name}` |") == 1
-    for name in ("~/fix", "~/pose", "~/match_image/compressed", "image", "image/compressed", "/diagnostics"):
+    for name in (*PUBLISHED, *SUBSCRIBED, "/diagnostics", "/tf"):
         assert text.count(f"| `{name}` |") == 1
     for service in ("~/localize", "~/pause", "~/reset", "~/reload_gallery"):
         assert text.count(f"| `{service}` |") == 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from geowarp_ros.config import TrackingConfig
-from geowarp_ros.tracking import HmmTracker, NoTracking, build_tracker
-from geowarp_ros.types import Candidate, Fix, NoFix, Place
+from geowarp_ros.integrity.evidence import candidate_weights
+from geowarp_ros.tracking import RELOCALISES_WITHIN, HmmTracker, NoTracking, build_tracker
+from geowarp_ros.types import Candidate, Fix, Near, NoFix, Place
 
 POSITIONS = np.stack([np.arange(0.0, 500.0, 5.0), np.zeros(100), np.zeros(100)], axis=1)
 SECOND = 1_000_000_000
@@ -53,12 +56,62 @@ def test_a_jump_is_held_back_and_the_drive_goes_on() -> None:
     assert isinstance(track(fix_at(6, 12.0)), Fix)
 
 
-def test_relocalises_within_four_images_of_a_kidnap() -> None:
-    track = tracker()
-    for step in range(10):
-        track(fix_at(step, step * 2.0))
-    answers = [track(fix_at(80 + step, 20.0 + step * 2.0)) for step in range(4)]
+def street_grid() -> np.ndarray:
+    """Places every 5 m along the streets of a town of 300 m × 300 m."""
+    along = np.arange(0.0, 301.0, 5.0)
+    streets = np.arange(0.0, 301.0, 60.0)
+    east_west = [(x, y, 0.0) for y in streets for x in along]
+    north_south = [(x, y, 0.0) for x in streets for y in along if y % 60]
+    return np.array(east_west + north_south)
+
+
+def walk(positions: np.ndarray, start: int, count: int) -> list[int]:
+    """So many places from one on, each the nearest not seen yet."""
+    visited = [start]
+    for _ in range(count - 1):
+        away = np.linalg.norm(positions - positions[visited[-1]], axis=1)
+        away[visited] = np.inf
+        visited.append(int(away.argmin()))
+    return visited
+
+
+def seen(positions: np.ndarray, place: int, stamp_s: float, noise: np.random.Generator, not_near: int) -> Fix:
+    """An image of a place among 20 candidates: it first, with its neighbours at least 0.3 of the weight; the rest
+    lie anywhere but where the robot was before."""
+    near = np.flatnonzero(np.linalg.norm(positions - positions[place], axis=1) <= 10.0)
+    far = np.flatnonzero(
+        (np.linalg.norm(positions - positions[place], axis=1) > 10.0)
+        & (np.linalg.norm(positions - positions[not_near], axis=1) > 40.0)
+    )
+    elsewhere = noise.choice(far, 20 - min(len(near), 4), replace=False)
+    neighbours = [int(row) for row in near if row != place][:3]
+    distances = np.sort(noise.uniform(0.22, 0.6, len(elsewhere)))
+    candidates = [Candidate(place, Place("", 0.0, 0.0), 0.2)]
+    candidates += [Candidate(row, Place("", 0.0, 0.0), float(noise.uniform(0.2, 0.3))) for row in neighbours]
+    candidates += [
+        Candidate(int(row), Place("", 0.0, 0.0), float(d)) for row, d in zip(elsewhere, distances, strict=True)
+    ]
+    weights = candidate_weights(np.array([c.distance for c in candidates]))
+    assert weights[: 1 + len(neighbours)].sum() >= 0.3 * weights.sum(), "the simulation must keep its promise"
+    return Fix(0.0, 0.0, 0.0, np.eye(3), 0.9, tuple(candidates), stamp_ns=int(stamp_s * SECOND))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_relocalises_within_the_stated_number_of_images_of_a_kidnap(seed: int) -> None:
+    positions = street_grid()
+    noise = np.random.default_rng(seed)
+    track = build_tracker(TrackingConfig(method="hmm"), positions, 10.0)
+    home = walk(positions, int(noise.integers(len(positions))), 10)
+    for step, place in enumerate(home):
+        track(seen(positions, place, 2.0 * step, noise, not_near=place))
+    far_off = np.flatnonzero(np.linalg.norm(positions - positions[home[-1]], axis=1) > 80.0)
+    there = walk(positions, int(noise.choice(far_off)), RELOCALISES_WITHIN)
+    answers = [
+        track(seen(positions, place, 20.0 + 2.0 * step, noise, not_near=home[-1]))
+        for step, place in enumerate(there)
+    ]
     assert isinstance(answers[0], NoFix)
+    assert answers[0].reason == "jump"
     assert isinstance(answers[-1], Fix)
 
 
@@ -100,3 +153,28 @@ def test_reset_forgets() -> None:
 def test_no_candidates_pass() -> None:
     nothing = NoFix("empty_gallery")
     assert tracker()(nothing) is nothing
+
+
+def test_an_image_asked_about_again_is_no_new_evidence() -> None:
+    track = tracker()
+    for step in range(5):
+        track(fix_at(step, 1 + step * 2.0))
+    for _ in range(20):  # ~/localize, again and again, of one misleading image
+        assert isinstance(track(fix_at(80, 11.0)), NoFix)
+    assert isinstance(track(fix_at(6, 13.0)), Fix)
+
+
+def test_an_image_that_was_overtaken_ends_no_track() -> None:
+    track = tracker()
+    for step in range(5):
+        track(fix_at(step, 1 + step * 2.0))
+    assert isinstance(track(fix_at(80, 8.7)), NoFix)  # 0.3 s before the newest: still a jump
+    assert isinstance(track(fix_at(4, 9.1)), Fix)
+
+
+def test_what_is_held_back_keeps_its_circle() -> None:
+    track = tracker()
+    for step in range(5):
+        track(fix_at(step, 1 + step * 2.0))
+    circle = Near(48.0, 11.0, 30.0)
+    assert track(replace(fix_at(80, 11.0), near=circle)).near is circle

@@ -18,12 +18,16 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
+from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
+from geowarp_ros.alignment import MapFromOdom
 from geowarp_ros.errors import ImageError
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.odometry import Pose
+from geowarp_ros.prior import Hint, horizontal_std_m
 from geowarp_ros.types import Fix, Frame, Image, NoFix
 
 NOWHERE_STD_M = 1e7
@@ -129,6 +133,42 @@ def known_altitude(fix: Fix, vertical_std_m: float) -> float | None:
     """Return a fix's altitude, or None where its variance says that the gallery has none."""
     unknown = math.isnan(fix.altitude_m) or fix.covariance[2, 2] >= vertical_std_m**2
     return None if unknown else fix.altitude_m
+
+
+def hint_from_navsatfix(message: NavSatFix) -> Hint | str:
+    """Return what a NavSatFix of another source claims, or why it claims nothing.
+
+    A covariance of type UNKNOWN counts as none.
+    """
+    if message.status.status < NavSatStatus.STATUS_FIX:
+        return f"status {message.status.status}: no fix"
+    std_m = math.inf
+    if message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN:
+        std_m = horizontal_std_m(np.asarray(message.position_covariance, np.float64).reshape(3, 3))
+    return Hint(message.latitude, message.longitude, std_m, stamp_ns(message.header.stamp))
+
+
+def pose_from_odometry(message: Odometry) -> Pose:
+    """Return where an odometry sees the robot; its yaw alone of its orientation."""
+    position, q = message.pose.pose.position, message.pose.pose.orientation
+    yaw = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y**2 + q.z**2))
+    return Pose(stamp_ns(message.header.stamp), np.array([position.x, position.y, position.z]), yaw)
+
+
+def transform_from_alignment(found: MapFromOdom, stamp: Any, map_frame: str, odom_frame: str) -> TransformStamped:
+    """Return the pose of ``odom_frame`` in ``map_frame`` (REP 105): in the plane, at the map's height.
+
+    Args:
+        found: Odometry's frame in the map.
+        stamp: builtin_interfaces/Time.
+        map_frame: The parent.
+        odom_frame: The child.
+    """
+    message = TransformStamped(header=Header(stamp=stamp, frame_id=map_frame), child_frame_id=odom_frame)
+    message.transform.translation.x, message.transform.translation.y = found.east_m, found.north_m
+    message.transform.rotation.z = math.sin(found.yaw_rad / 2)
+    message.transform.rotation.w = math.cos(found.yaw_rad / 2)
+    return message
 
 
 def header(stamp: int, frame_id: str) -> Header:

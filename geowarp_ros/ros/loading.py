@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from geowarp_ros import past
 from geowarp_ros.config import LocalizerConfig, NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.types import Fix, Frame, Image, NoFix
+from geowarp_ros.types import Image
 
 
 class GalleryLike(Protocol):
@@ -32,14 +33,7 @@ class GalleryLike(Protocol):
         """Return a place's image."""
 
 
-class TrackerLike(Protocol):
-    """What the node asks of a :class:`geowarp_ros.tracking.Tracker`."""
-
-    def reset(self) -> None:
-        """Forget everything."""
-
-
-class LocalizerLike(Protocol):
+class LocalizerLike(past.LocalizerLike, Protocol):
     """What the node asks of a :class:`geowarp_ros.localizer.Localizer`."""
 
     @property
@@ -47,18 +41,11 @@ class LocalizerLike(Protocol):
         """Where it localises."""
 
     @property
-    def tracker(self) -> TrackerLike:
-        """What it remembers of earlier frames."""
-
-    @property
     def caution(self) -> str:
         """What slows it down, for people; empty if nothing."""
 
-    def localize(self, frame: Frame) -> Fix | NoFix:
-        """Say where an image was taken."""
-
     def reconfigured(self, config: LocalizerConfig) -> LocalizerLike:
-        """Return the same with other retrieval, re-ranking and position."""
+        """Return the same with other settings."""
 
 
 Opener = Callable[[NodeConfig], LocalizerLike]

@@ -1,8 +1,8 @@
 """The node: camera images in, fixes out, under a lifecycle.
 
 The executor receives, one worker thread localises the newest image and publishes. All that changes the node –
-transitions, parameters, services – runs in the default callback group, one at a time; images and diagnostics have
-groups of their own, so that neither waits while a gallery loads.
+transitions, parameters, services – runs in the default callback group, one at a time; images, motion and
+diagnostics have groups of their own, so that none waits while a gallery loads.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import GeowarpError, ImageError
+from geowarp_ros.pace import Throttle
+from geowarp_ros.past import Past
 from geowarp_ros.ros import conversions
-from geowarp_ros.ros.diagnostics import Statistics, diagnostic_array
+from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
 from geowarp_ros.ros.parameters import as_declared, declare_parameters, flatten, parse_parameters, refuse_change
 from geowarp_ros.ros.topics import Outputs, qos_override_names, subscribe
+from geowarp_ros.ros.transform import PERIOD_S, MapToOdom
 from geowarp_ros.ros.worker import LatestWorker
+from geowarp_ros.tracking import BACK_IN_TIME_NS
 from geowarp_ros.types import Fix, NoFix
 
 NODE_NAME = "geowarp_localizer"
-
-STAMP_JUMP_NS = 1_000_000_000
-"""An image this much older than the one before it means that time went back (a bag that loops)."""
 
 BAD_FRAME_LOG_PERIOD_S = 5.0
 
@@ -87,6 +89,7 @@ class LocalizerNode(LifecycleNode):
     Args:
         opener: Makes a localizer from the configuration; tests put theirs here.
         give_up: Called when ``autostart`` failed, from the executor's thread.
+        turn: Held while an image is localised; nodes that share a model share it, too.
         **options: Of rclpy's Node.
 
     Raises:
@@ -97,6 +100,7 @@ class LocalizerNode(LifecycleNode):
         self,
         opener: Opener = open_localizer,
         give_up: Callable[[], None] = lambda: None,
+        turn: threading.Lock | None = None,
         **options: Any,
     ) -> None:
         super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True, **options)
@@ -105,10 +109,12 @@ class LocalizerNode(LifecycleNode):
         self._loaded: Loaded | None = None
         self._worker: LatestWorker[Arrival] | None = None
         self._outputs: Outputs | None = None
-        self._in_use = threading.Lock()  # the localizer: ~/localize and the worker share it
-        self._input: Any = None
+        self._transform: MapToOdom | None = None
+        self._past = Past(self._config, turn or threading.Lock())
+        self._throttle = Throttle()
+        self._inputs: dict[str, Any] = {}
+        self._beat: Any = None
         self._newest: Any = None
-        self._epoch = self._tracked_epoch = 0
         self._paused = self._finalized = False
         self.statistics = Statistics()
         self.problem, self.halted = "", False
@@ -122,7 +128,7 @@ class LocalizerNode(LifecycleNode):
         self._jumps = self.get_clock().create_jump_callback(
             back, post_callback=lambda _: self._begin_anew("the clock jumped back")
         )
-        self._image_group = MutuallyExclusiveCallbackGroup()
+        self._image_group, self._motion_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not stop the diagnostics
         self.create_timer(1.0, self._publish_diagnostics, MutuallyExclusiveCallbackGroup(), steady)
@@ -149,6 +155,8 @@ class LocalizerNode(LifecycleNode):
         try:
             self._loaded = load(self._opener, self._config)
             self._outputs = Outputs(self)
+            if self._config.map_to_odom:
+                self._transform = MapToOdom(self, self._config.map_frame)
         except BaseException:
             self._release()
             raise
@@ -160,10 +168,13 @@ class LocalizerNode(LifecycleNode):
             raise RuntimeError("activated before it was configured")
         try:
             self._outputs.enable()
+            if self._transform is not None:
+                self._transform.publisher.on_activate(None)
+                self._beat = self.create_timer(PERIOD_S, self._publish_transform, self._motion_group)
             self.statistics.restart()
             self._worker = LatestWorker(self._localize)
             self._worker.start()
-            self._input = subscribe(self, self._config.image_transport, self._on_image, self._image_group)
+            self._listen(self._config)
         except BaseException:
             self._rest()
             raise
@@ -204,12 +215,16 @@ class LocalizerNode(LifecycleNode):
 
     def _rest(self) -> None:
         """Stop receiving, finish the image in hand, stop publishing."""
-        if self._input is not None:
-            self.destroy_subscription(self._input)
-            self._input = None
+        for name in list(self._inputs):
+            self.destroy_subscription(self._inputs.pop(name))
         worker, self._worker = self._worker, None
         if worker is not None and not worker.stop(timeout_s=30.0):
             raise RuntimeError("the image in hand took longer than 30 s")
+        if self._beat is not None:
+            self.destroy_timer(self._beat)
+            self._beat = None
+        if self._transform is not None:
+            self._transform.publisher.on_deactivate(None)
         if self._outputs is not None:
             self._outputs.disable()
 
@@ -217,40 +232,78 @@ class LocalizerNode(LifecycleNode):
         self._rest()
         if self._outputs is not None:
             self._outputs.destroy()
-        self._loaded = self._outputs = self._newest = None
+        if self._transform is not None:
+            self.destroy_lifecycle_publisher(self._transform.publisher)
+        self._loaded = self._outputs = self._transform = self._newest = None
         gc.collect()
 
-    # ---- images
+    # ---- images and motion
+
+    def _listen(self, config: NodeConfig) -> None:
+        """Subscribe to what the settings need, and to no more."""
+        moves = config.tracking.method != "none" or config.prior.source != "none" or config.map_to_odom
+        wanted = {
+            "image" if config.image_transport == "raw" else "image/compressed": (
+                self._on_image,
+                self._image_group,
+            ),
+            **({"prior_fix": (self._on_prior_fix, self._motion_group)} if config.prior.source == "fix" else {}),
+            **({"odometry": (self._on_odometry, self._motion_group)} if moves else {}),
+        }
+        for name in set(wanted) - set(self._inputs):
+            self._inputs[name] = subscribe(self, name, *wanted[name])
+        for name in set(self._inputs) - set(wanted):
+            self.destroy_subscription(self._inputs.pop(name))
+
+    def _on_prior_fix(self, message: Any) -> None:
+        hint = conversions.hint_from_navsatfix(message)
+        if isinstance(hint, str):
+            self._past.prior.refuse(hint)
+        else:
+            self._past.prior.offer(hint)
+
+    def _on_odometry(self, message: Any) -> None:
+        self._past.odometer.add(conversions.pose_from_odometry(message))
+        transform = self._transform
+        if transform is not None:
+            transform.odom_frame = message.header.frame_id
+
+    def _publish_transform(self) -> None:
+        transform = self._transform
+        if transform is not None:
+            transform.publish(self.get_clock().now().to_msg())
 
     def _on_image(self, message: Any) -> None:
         newest, worker = self._newest, self._worker
         if newest is not None:
             back_ns = conversions.stamp_ns(newest.header.stamp) - conversions.stamp_ns(message.header.stamp)
-            if back_ns > STAMP_JUMP_NS:
+            if back_ns > BACK_IN_TIME_NS:
                 self._begin_anew(f"image stamps went back by {back_ns / 1e9:.1f} s")
         self._newest = message
-        if worker is None or self._paused:
-            dropped = 1
-        else:
-            dropped = worker.put(Arrival(message, time.monotonic(), self._epoch))
-        self.statistics.received(getattr(message, "encoding", "") or getattr(message, "format", ""), dropped)
+        dropped, too_frequent = 1, False
+        if worker is not None and not self._paused:
+            too_frequent = not self._throttle.passes(self._config.max_rate_hz)
+            if not too_frequent:
+                dropped = worker.put(Arrival(message, time.monotonic(), self._past.epoch))
+        encoding = getattr(message, "encoding", "") or getattr(message, "format", "")
+        self.statistics.received(encoding, dropped, too_frequent=too_frequent)
 
     # ---- the worker's thread
 
     def _localize(self, arrival: Arrival) -> None:
-        loaded, config, outputs = self._loaded, self._config, self._outputs
+        loaded, config, outputs, transform = self._loaded, self._config, self._outputs, self._transform
         if loaded is None or outputs is None:
             return
         try:
             frame = conversions.frame_from_message(arrival.message)
-            with self._in_use:
-                if arrival.epoch != self._tracked_epoch:
-                    loaded.localizer.tracker.reset()
-                    self._tracked_epoch = arrival.epoch
-                answer = loaded.localizer.localize(frame)
-            if arrival.epoch != self._epoch:
+            budget_ms = config.latency_budget_ms
+            deadline_s = arrival.at_s + budget_ms * 1e-3 if budget_ms else None
+            answer = self._past.localize(loaded.localizer, frame, arrival.epoch, deadline_s)
+            if arrival.epoch != self._past.epoch:
                 self.statistics.dropped(1)  # from before the jump: nobody waits for it any more
                 return
+            if transform is not None:
+                transform.learn(answer, loaded.datum, self._past.odometer)
             outputs.publish(answer, frame, loaded, config)
         except ImageError as error:
             self.statistics.bad("encoding" if conversions.is_unsupported(error) else "data", str(error))
@@ -262,7 +315,7 @@ class LocalizerNode(LifecycleNode):
             self.statistics.bad("internal error", f"{type(error).__name__}: {error}")
             self.get_logger().error(traceback.format_exc(), throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S)
         else:
-            self.statistics.answered(answer, (time.monotonic() - arrival.at_s) * 1e3)
+            self.statistics.answered(answer, (time.monotonic() - arrival.at_s) * 1e3, budget_ms)
 
     # ---- parameters, services, time, diagnostics
 
@@ -274,11 +327,14 @@ class LocalizerNode(LifecycleNode):
             config = parse_parameters({**current, **given})
             if given and not reason and self._loaded is not None:
                 localizer = self._loaded.localizer.reconfigured(config)
+                if self._inputs:
+                    self._listen(config)
                 self._loaded = Loaded(localizer, self._loaded.datum, self._loaded.about)
         except GeowarpError as error:
             reason = reason or str(error)
         if not reason:
             self._config = config
+            self._past.configure(config)
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _answer(self, callback: Callable[..., Any], request: Any, response: Any) -> Any:
@@ -299,12 +355,12 @@ class LocalizerNode(LifecycleNode):
         else:
             try:
                 frame = conversions.frame_from_message(newest)
-                with self._in_use:
-                    answer = loaded.localizer.localize(frame)
+                answer = self._past.localize(loaded.localizer, frame, self._past.epoch)
             except ImageError as error:
                 answer = NoFix("no_image", str(error))
         response.success = isinstance(answer, Fix)
-        response.message = json.dumps({"stamp_ns": answer.stamp_ns, **answer_to_dict(answer)})
+        said = {"stamp_ns": answer.stamp_ns, "prior": self._past.prior_said, **answer_to_dict(answer)}
+        response.message = json.dumps(said)
 
     def _on_pause(self, request: Any, response: Any) -> None:
         self._paused = bool(request.data)
@@ -327,7 +383,10 @@ class LocalizerNode(LifecycleNode):
             response.success, response.message = True, json.dumps(self._loaded.about)
 
     def _begin_anew(self, why: str) -> None:
-        self._epoch += 1
+        self._past.reset()
+        transform = self._transform
+        if transform is not None:
+            transform.reset()
         self._newest = None
         worker = self._worker
         if worker is not None:
@@ -336,17 +395,18 @@ class LocalizerNode(LifecycleNode):
         self.get_logger().info(f"reset: {why}")
 
     def _publish_diagnostics(self) -> None:
-        loaded = self._loaded
-        message = diagnostic_array(
-            self.get_clock().now().to_msg(),
-            self.get_fully_qualified_name().lstrip("/"),
-            self.state,
-            self.problem,
-            self.statistics.snapshot(),
-            {} if loaded is None else loaded.about,
-            self._config.input_timeout_s,
-            "" if loaded is None else loaded.localizer.caution,
+        loaded, transform = self._loaded, self._transform
+        situation = Situation(
+            node=self.get_fully_qualified_name().lstrip("/"),
+            state=self.state,
+            problem=self.problem,
+            about={} if loaded is None else loaded.about,
+            caution="" if loaded is None else loaded.localizer.caution,
+            prior=self._past.prior_said,
+            transform="off" if transform is None else transform.said,
         )
+        stamp = self.get_clock().now().to_msg()
+        message = diagnostic_array(stamp, situation, self.statistics.snapshot(), self._config)
         self._diagnostics.publish(message)
 
 

@@ -1,4 +1,4 @@
-"""A node's process: from ``rclpy.init`` to an exit status, with SIGINT and SIGTERM ending it cleanly."""
+"""The process of a node, or of several: from ``rclpy.init`` to an exit status; SIGINT and SIGTERM end it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
@@ -16,6 +17,9 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from geowarp_ros.errors import GeowarpError
+
+THREADS = 4
+"""For each node: one for each of the localizer's callback groups, so that none waits for another."""
 
 GRACE_S = 0.5
 """How long an image in hand may take before the process ends without it."""
@@ -60,14 +64,15 @@ class _RosLog(logging.Handler):
         self._say.get(record.levelno, self._say[logging.INFO])(self.format(record))
 
 
-def run(make_node: Callable[..., Any], args: list[str] | None = None) -> int:
-    """Spin a node until it is asked to end.
+def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
+    """Spin a node, or several, until they are asked to end.
 
     The main thread does nothing but wait for signals – Python delivers them there only, and between two
     instructions – so that neither a model being loaded nor a long localisation holds them up.
 
     Args:
-        make_node: Called with ``give_up=``, a function for the node to end the process with status 1.
+        make: Called with ``give_up=``, a function for a node to end the process with status 1; returns the node,
+            or a list of them.
         args: Command line; None for ``sys.argv``.
 
     Returns:
@@ -88,17 +93,19 @@ def run(make_node: Callable[..., Any], args: list[str] | None = None) -> int:
         logger.fatal(f"cannot start: {error}".splitlines()[0])
         return 1
     try:
-        node = make_node(give_up=stop.on_failure)
+        made = make(give_up=stop.on_failure)
     except GeowarpError as error:
         logger.fatal(f"cannot start: {error}")
         rclpy.try_shutdown()
         return 1
-    executor = MultiThreadedExecutor(num_threads=3)  # one for each of the node's callback groups
-    executor.add_node(node)
+    nodes: list[HaltableNode] = made if isinstance(made, list) else [made]
+    executor = MultiThreadedExecutor(num_threads=THREADS * len(nodes))
+    for node in nodes:
+        executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop, logger), name="spin", daemon=True)
     spinner.start()
     stop.asked.wait()
-    _end(node, executor, spinner, stop.status)
+    _end(nodes, executor, spinner, stop.status)
 
 
 def _spin(executor: MultiThreadedExecutor, stop: _Stop, logger: Any) -> None:
@@ -112,7 +119,9 @@ def _spin(executor: MultiThreadedExecutor, stop: _Stop, logger: Any) -> None:
             stop.on_failure()
 
 
-def _end(node: HaltableNode, executor: MultiThreadedExecutor, spinner: threading.Thread, status: int) -> NoReturn:
+def _end(
+    nodes: list[HaltableNode], executor: MultiThreadedExecutor, spinner: threading.Thread, status: int
+) -> NoReturn:
     """End in order where that is possible, within :data:`LAST_S` in any case.
 
     The interpreter is not taken down: it waits for threads, native code cannot be interrupted, and a thread that
@@ -121,10 +130,14 @@ def _end(node: HaltableNode, executor: MultiThreadedExecutor, spinner: threading
     last = threading.Timer(LAST_S, _exit, (status,))
     last.daemon = True
     last.start()
-    if node.halt(GRACE_S):
+    grace_ends = time.monotonic() + GRACE_S
+    if all(
+        [node.halt(max(0.0, grace_ends - time.monotonic())) for node in nodes]
+    ):  # each is told, whatever another
         executor.shutdown(timeout_sec=GRACE_S)
         spinner.join(GRACE_S)
-        node.destroy_node()
+        for node in nodes:
+            node.destroy_node()
     rclpy.try_shutdown()
     _exit(status)
 

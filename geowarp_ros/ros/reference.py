@@ -67,10 +67,27 @@ def yaml_file() -> str:
 
 def _topics() -> list[tuple[str, ...]]:
     sensor, reliable = "sensor data (best effort, 5)", "reliable, volatile, 10"
-    rows = [(f"`{n}`", _type_name(k), "subscribed", sensor, m) for n, (k, m) in SUBSCRIBED.items()]
+    rows: list[tuple[str, ...]] = [
+        (f"`{n}`", _type_name(k), "subscribed", sensor, m) for n, (k, m) in SUBSCRIBED.items()
+    ]
     rows += [(f"`{n}`", _type_name(k), "published", reliable, m) for n, (k, m) in PUBLISHED.items()]
-    meaning = "Localization, input and gallery at 1 Hz, in every state (REP 107)."
-    return [*rows, ("`/diagnostics`", "diagnostic_msgs/msg/DiagnosticArray", "published", reliable, meaning)]
+    rows += [
+        (
+            "`/diagnostics`",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "published",
+            reliable,
+            "Localization, input, gallery and memory at 1 Hz, in every state (REP 107).",
+        ),
+        (
+            "`/tf`",
+            "tf2_msgs/msg/TFMessage",
+            "published",
+            "reliable, volatile, 100",
+            "`map_frame` → odometry's frame at 10 Hz, with `map_to_odom`; while fixes and odometry agree.",
+        ),
+    ]
+    return rows
 
 
 def _services() -> list[tuple[str, ...]]:

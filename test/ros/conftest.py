@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -49,15 +50,17 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 class Robot:
     """What stands around the localizer on a robot: a camera, a consumer of fixes, an operator."""
 
-    def __init__(self, name: str = "robot") -> None:
-        self.node = Node(name)
+    def __init__(self, name: str = "robot", namespace: str = "") -> None:
+        self.node = Node(name, namespace=namespace or None)
         self.fixes: queue.Queue[NavSatFix] = queue.Queue()
         self.poses: queue.Queue[PoseWithCovarianceStamped] = queue.Queue()
         self.diagnostics: queue.Queue[DiagnosticArray] = queue.Queue()
         self.raw = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
         self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos_profile_sensor_data)
-        self.node.create_subscription(NavSatFix, "/geowarp_localizer/fix", self.fixes.put, 50)
-        self.node.create_subscription(PoseWithCovarianceStamped, "/geowarp_localizer/pose", self.poses.put, 50)
+        self.prior = self.node.create_publisher(NavSatFix, "prior_fix", qos_profile_sensor_data)
+        self.odometry = self.node.create_publisher(Odometry, "odometry", qos_profile_sensor_data)
+        self.node.create_subscription(NavSatFix, "geowarp_localizer/fix", self.fixes.put, 50)
+        self.node.create_subscription(PoseWithCovarianceStamped, "geowarp_localizer/pose", self.poses.put, 50)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.put, 50)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
@@ -142,6 +145,28 @@ def image_message(pixels: Any, stamp_s: float = 1.0, frame_id: str = "camera", e
     message.data = pixels.tobytes()
     message.header.frame_id = frame_id
     message.header.stamp.sec, message.header.stamp.nanosec = int(stamp_s), round(stamp_s % 1 * 1e9)
+    return message
+
+
+def prior_message(
+    latitude: float, longitude: float, stamp_s: float, std_m: float = 5.0, status: int = 0
+) -> NavSatFix:
+    message = NavSatFix(latitude=latitude, longitude=longitude)
+    message.header = image_message(np.zeros((1, 1, 3), np.uint8), stamp_s).header
+    message.status.status = status
+    message.position_covariance = (np.eye(3) * std_m**2).reshape(9)
+    message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_KNOWN
+    return message
+
+
+def odometry_message(x: float, y: float, yaw: float, stamp_s: float) -> Odometry:
+    message = Odometry(child_frame_id="base_link")
+    message.header = image_message(np.zeros((1, 1, 3), np.uint8), stamp_s, frame_id="odom").header
+    message.pose.pose.position.x, message.pose.pose.position.y = x, y
+    message.pose.pose.orientation.z, message.pose.pose.orientation.w = (
+        float(np.sin(yaw / 2)),
+        float(np.cos(yaw / 2)),
+    )
     return message
 
 

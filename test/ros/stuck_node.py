@@ -23,7 +23,7 @@ class StuckLocalizer:
     def reset(self) -> None:
         pass
 
-    def localize(self, frame: Any) -> Any:
+    def localize(self, frame: Any, *_: Any) -> Any:
         hang()
 
 

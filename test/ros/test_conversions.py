@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 import types
 from dataclasses import replace
@@ -11,17 +12,20 @@ from sensor_msgs.msg import CompressedImage, NavSatFix
 
 from geowarp_ros.errors import ImageError
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.prior import Hint
 from geowarp_ros.ros.conversions import (
     frame_from_message,
     header,
+    hint_from_navsatfix,
     is_unsupported,
     known_altitude,
     navsatfix_from_answer,
     pose_from_fix,
+    pose_from_odometry,
     stamp_ns,
 )
 from geowarp_ros.types import Fix, NoFix
-from test.ros.conftest import image_message
+from test.ros.conftest import image_message, odometry_message, prior_message
 
 DATUM = LocalFrame(50.0, 8.0, 100.0)
 FIX = Fix(50.001, 8.0, 130.0, np.diag([4.0, 9.0, 16.0]), 0.8, stamp_ns=1_500_000_001, frame_id="camera")
@@ -101,3 +105,25 @@ def test_altitude_is_known_by_its_variance() -> None:
     assert known_altitude(FIX, vertical_std_m=1000.0) == 130.0
     assert known_altitude(replace(FIX, covariance=np.diag([4.0, 9.0, 1e6])), vertical_std_m=1000.0) is None
     assert known_altitude(replace(FIX, altitude_m=float("nan")), vertical_std_m=1000.0) is None
+
+
+def test_a_navsatfix_becomes_a_hint_with_its_worse_deviation() -> None:
+    message = prior_message(48.1, 11.2, stamp_s=2.5)
+    message.position_covariance = np.diag([4.0, 25.0, 900.0]).reshape(9)
+    hint = hint_from_navsatfix(message)
+    assert hint == Hint(48.1, 11.2, 5.0, 2_500_000_000)
+    message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_UNKNOWN
+    assert hint_from_navsatfix(message) == Hint(48.1, 11.2, math.inf, 2_500_000_000)
+
+
+@pytest.mark.parametrize("status", [-1, -2])
+def test_a_receiver_without_a_fix_gives_no_hint(status: int) -> None:
+    assert hint_from_navsatfix(prior_message(48.1, 11.2, 2.5, status=status)) == f"status {status}: no fix"
+
+
+@pytest.mark.parametrize("yaw", [0.0, 1.0, -2.0, 3.1])
+def test_an_odometry_becomes_a_pose(yaw: float) -> None:
+    pose = pose_from_odometry(odometry_message(3.0, -4.0, yaw, stamp_s=2.5))
+    assert pose.stamp_ns == 2_500_000_000
+    assert pose.position_m == pytest.approx([3.0, -4.0, 0.0])
+    assert pose.yaw_rad == pytest.approx(yaw)

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from geowarp_ros.ros.diagnostics import Statistics, diagnostic_array
-from geowarp_ros.types import NoFix
+from geowarp_ros.config import NodeConfig
+from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
+from geowarp_ros.types import Candidate, Fix, NoFix, Place
 from test.ros.conftest import values
 
 
@@ -26,12 +35,19 @@ def statistics(clock: HandClock) -> Statistics:
     return Statistics(clock)
 
 
-def render(statistics: Statistics, state: str = "active", problem: str = "") -> dict[str, DiagnosticStatus]:
-    array = diagnostic_array(
-        Time(sec=3), "front/loc", state, problem, statistics.snapshot(), {"gallery": "g"}, 5.0
+def render(
+    statistics: Statistics, state: str = "active", problem: str = "", **config: Any
+) -> dict[str, DiagnosticStatus]:
+    situation = Situation(
+        "front/loc", state, problem, {"gallery": "g"}, prior="within 50 m", transform="no odometry"
     )
+    array = diagnostic_array(Time(sec=3), situation, statistics.snapshot(), NodeConfig(**config))
     assert array.header.stamp.sec == 3
     return {status.name: status for status in array.status}
+
+
+FOUND = Fix(0.0, 0.0, 0.0, np.eye(3), 0.8, (Candidate(0, Place("a", 0.0, 0.0), 0.1, 7.0),))
+LOST = NoFix("low_confidence", "0.1 of 0.5", 0.1)
 
 
 def test_percentiles_and_rate_by_hand(statistics: Statistics, clock: HandClock) -> None:
@@ -50,6 +66,7 @@ def test_a_silent_camera_is_a_warning_only_while_active(statistics: Statistics, 
     clock.now += 7.5
     status = render(statistics)["front/loc: input"]
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "no image for 7.5 s")
+    assert render(statistics, input_timeout_s=0.7)["front/loc: input"].level == DiagnosticStatus.ERROR
     assert render(statistics, state="inactive")["front/loc: input"].level == DiagnosticStatus.OK
     statistics.restart()
     assert render(statistics)["front/loc: input"].level == DiagnosticStatus.OK
@@ -78,3 +95,75 @@ def test_reset_counts_and_forgets_rates_but_no_totals(statistics: Statistics) ->
     statistics.reset()
     counts = statistics.snapshot()
     assert (counts.resets, counts.received, counts.latencies_ms, counts.last_answer) == (1, 1, {}, "")
+
+
+def test_many_answers_without_a_fix_are_an_error_that_one_fix_ends(statistics: Statistics) -> None:
+    for _ in range(3):
+        statistics.answered(LOST, 4.0)
+    status = render(statistics, lost_after=4)["front/loc: localization"]
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "no fix, low_confidence: 0.1 of 0.5")
+    statistics.answered(LOST, 4.0)
+    status = render(statistics, lost_after=4)["front/loc: localization"]
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message.startswith("out of the gallery: 4 answers in a row without a fix")
+    assert values(status)["no fixes in a row"] == "4"
+    statistics.answered(NoFix("jump", "far"), 4.0)  # in the gallery, but elsewhere
+    assert render(statistics, lost_after=1)["front/loc: localization"].level == DiagnosticStatus.WARN
+    statistics.answered(FOUND, 4.0)
+    assert render(statistics, lost_after=1)["front/loc: localization"].level == DiagnosticStatus.OK
+
+
+def test_images_that_are_all_unusable_are_an_error(statistics: Statistics, clock: HandClock) -> None:
+    for _ in range(6):
+        clock.now += 1.0
+        statistics.received("32FC1", 0)
+        statistics.bad("encoding", "encoding '32FC1' is not supported")
+    status = render(statistics)["front/loc: input"]
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, "encoding '32FC1' is not supported")
+    statistics.answered(FOUND, 4.0)
+    assert render(statistics)["front/loc: input"].level == DiagnosticStatus.WARN  # some are
+
+
+def test_answers_over_budget_are_counted_and_a_warning_where_they_are_many(statistics: Statistics) -> None:
+    for number in range(100):  # six of a hundred
+        statistics.answered(FOUND, 300.0 if number % 20 == 0 or number == 99 else 100.0, budget_ms=200.0)
+    status = render(statistics, latency_budget_ms=200.0)["front/loc: localization"]
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message == "over budget: p95 300 ms of 200 ms"
+    assert (values(status)["over budget"], values(status)["candidates re-ranked p50"]) == ("6", "1")
+    for _ in range(100):
+        statistics.answered(FOUND, 100.0, budget_ms=200.0)
+    assert render(statistics, latency_budget_ms=200.0)["front/loc: localization"].level == DiagnosticStatus.OK
+
+
+def test_confidence_prior_rate_and_memory_are_said(statistics: Statistics) -> None:
+    for number in range(101):
+        statistics.answered(replace(FOUND, confidence=number / 100), 4.0)
+    statistics.received("rgb8", 1, too_frequent=True)
+    statistics.received("rgb8", 1)
+    rendered = render(statistics)
+    found = values(rendered["front/loc: localization"])
+    assert (found["confidence"], found["confidence p50"], found["confidence p95"]) == ("1.00", "0.50", "0.95")
+    assert (found["prior"], found["map to odom"]) == ("within 50 m", "no odometry")
+    received = values(rendered["front/loc: input"])
+    assert (received["dropped"], received["dropped: above max_rate_hz"]) == ("2", "1")
+    memory = values(rendered["front/loc: memory"])
+    status = Path("/proc/self/status").read_text()  # another file of the kernel's
+    resident_kib = float(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+    assert float(memory["resident (MiB)"]) == pytest.approx(resident_kib / 1024, rel=0.05)
+
+
+def test_cuda_memory_is_said_where_cuda_is_used(statistics: Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "CUDA allocated (MiB)" not in values(render(statistics)["front/loc: memory"])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 3 * 2**20)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 8 * 2**20)
+    memory = values(render(statistics)["front/loc: memory"])
+    assert (memory["CUDA allocated (MiB)"], memory["CUDA reserved (MiB)"]) == ("3.0", "8.0")
+
+
+def test_a_torch_that_is_being_imported_is_not_asked(
+    statistics: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    assert "CUDA allocated (MiB)" not in values(render(statistics)["front/loc: memory"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,12 +21,22 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, NavSatFix
+from visualization_msgs.msg import Marker, MarkerArray
 
 from geowarp_ros.errors import ConfigError, GalleryError, ModelError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.ros.node import LocalizerNode
-from geowarp_ros.types import Candidate, Fix, Frame, NoFix, Place
-from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until, values
+from geowarp_ros.types import Candidate, Fix, Frame, Near, NoFix, Place
+from test.ros.conftest import (
+    PATIENCE_S,
+    Robot,
+    image_message,
+    odometry_message,
+    prior_message,
+    seconds,
+    until,
+    values,
+)
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
 
@@ -58,13 +71,20 @@ class ScriptedLocalizer:
     def reset(self) -> None:
         self.script.tracks += 1
 
-    def localize(self, frame: Frame) -> Fix | NoFix:
+    def localize(
+        self,
+        frame: Frame,
+        near: Near | None = None,
+        travelled_m: float | None = None,
+        deadline_s: float | None = None,
+    ) -> Fix | NoFix:
         self.script.frames.append(frame)
+        self.script.given.append((near, travelled_m, deadline_s))
         self.script.begun.set()
         assert self.script.gate.wait(PATIENCE_S)
         if self.script.error:
             raise self.script.error
-        return replace(self.script.answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
+        return replace(self.script.answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, near=near)
 
     def reconfigured(self, config: Any) -> ScriptedLocalizer:
         if config.rerank.method == "none":
@@ -79,6 +99,7 @@ class Script:
         self.error: Exception | None = None
         self.opening_error: Exception | None = None
         self.frames: list[Frame] = []
+        self.given: list[tuple[Near | None, float | None, float | None]] = []
         self.configs: list[Any] = []
         self.tracks = 0
         self.caution = ""
@@ -112,7 +133,7 @@ def start(script: Script, robot: Robot) -> Iterator[Callable[..., LocalizerNode]
 
     def begin(given: dict[str, Any] | None = None, **options: Any) -> LocalizerNode:
         overrides = [Parameter(name, value=value) for name, value in ({"gallery": "g"} | (given or {})).items()]
-        node = LocalizerNode(script.open, parameter_overrides=overrides, **options)
+        node = LocalizerNode(options.pop("opener", script.open), parameter_overrides=overrides, **options)
         nodes.append(node)
         executor.add_node(node)
         if not thread.is_alive():
@@ -423,3 +444,151 @@ def test_an_impossible_qos_override_fails_the_transition(start: Any, robot: Robo
     assert not robot.change("configure")
     parts = robot.diagnosis(lambda parts: parts["localization"].level == DiagnosticStatus.ERROR)
     assert "relyable" in parts["localization"].message
+
+
+def test_images_above_the_greatest_rate_are_let_go_and_counted(
+    start: Any, robot: Robot, pixels: Any, script: Script
+) -> None:
+    node = start({"max_rate_hz": 0.01})  # one in 100 s
+    for number in range(5):
+        robot.show(image_message(pixels, stamp_s=1.0 + number))
+        until(lambda count=number: node.statistics.snapshot().received == count + 1, "the image to arrive")
+    assert seconds(robot.fix().header.stamp) == 1.0
+    counts = node.statistics.snapshot()
+    assert (counts.dropped, counts.too_frequent) == (4, 4)
+    assert (
+        json.loads(robot.trigger("localize").message)["stamp_ns"] == 5 * 10**9
+    )  # it can be asked about all the same
+    assert robot.set(max_rate_hz=0) == ""
+    for number in range(2):
+        robot.show(image_message(pixels, stamp_s=6.0 + number))
+        assert seconds(robot.fix().header.stamp) == 6.0 + number
+
+
+def test_the_budget_is_a_deadline_from_the_images_arrival(
+    start: Any, robot: Robot, pixels: Any, script: Script
+) -> None:
+    start()
+    robot.show(image_message(pixels, stamp_s=1.0))
+    robot.fix()
+    assert robot.set(latency_budget_ms=250.0) == ""
+    before_s = time.monotonic()
+    robot.show(image_message(pixels, stamp_s=2.0))
+    robot.fix()
+    assert robot.trigger("localize").success  # who asks wants the whole answer
+    deadlines = [deadline_s for _, _, deadline_s in script.given]
+    assert deadlines[0] is None and deadlines[2] is None
+    assert before_s + 0.25 <= deadlines[1] <= time.monotonic() + 0.25
+
+
+def test_a_prior_reaches_the_search_while_it_is_wanted_fresh_and_a_fix(
+    start: Any, robot: Robot, pixels: Any, script: Script
+) -> None:
+    node = start()
+    robot.show(image_message(pixels, stamp_s=10.0))
+    robot.fix()
+    assert robot.prior.get_subscription_count() == 0
+    assert robot.set(prior__source="fix", prior__min_radius_m=1) == ""
+    until(robot.prior.get_subscription_count, "the localizer to subscribe")
+
+    def asked_about(stamp_s: float, message: NavSatFix) -> Near | None:
+        """Tell the position, wait until it is known, show an image; returns the circle searched."""
+
+        def known() -> bool:
+            robot.prior.publish(message)  # best effort: what discovery lost is told again
+            said = node._past.prior.near(int(stamp_s * 1e9))[1]
+            return said.startswith("within") == (message.status.status >= 0) and said != "no message yet"
+
+        until(known, "the position to arrive")
+        robot.show(image_message(pixels, stamp_s=stamp_s))
+        robot.fix()
+        return script.given[-1][0]
+
+    near = asked_about(12.0, prior_message(55.7110, 13.1900, stamp_s=11.0, std_m=20.0))
+    assert near == Near(55.7110, 13.1900, pytest.approx(3 * 20.0 + 1.0 * 3.0))
+    parts = robot.diagnosis(lambda parts: values(parts["localization"])["prior"] != "no message yet")
+    assert values(parts["localization"])["prior"] == "within 63 m"
+    said = json.loads(robot.trigger("localize").message)
+    assert said["near"]["radius_m"] == pytest.approx(63.0)
+    assert said["prior"] == "within 63 m"
+    assert asked_about(13.0, prior_message(55.7110, 13.1900, stamp_s=12.0, status=-1)) is None
+    assert json.loads(robot.trigger("localize").message)["prior"] == "status -1: no fix"
+    assert "min_radius_m (900)" in robot.set(prior__min_radius_m=900)
+    assert robot.set(prior__source="none") == ""
+    until(lambda: not robot.prior.get_subscription_count(), "the subscription to go")
+
+
+def test_odometry_says_how_far_it_was_between_two_images(
+    start: Any, robot: Robot, pixels: Any, script: Script
+) -> None:
+    node = start({"tracking.method": "hmm"})
+    until(robot.odometry.get_subscription_count, "the localizer to subscribe")
+    for second, x in enumerate([0.0, 1.5, 3.0, 2.0]):
+        message = odometry_message(x, 0.0, 0.0, stamp_s=20.0 + second)
+
+        def arrived(message: Any = message, stamp_ns: int = (20 + second) * 10**9) -> bool:
+            if node._past.odometer.pose_at(stamp_ns) is None:
+                robot.odometry.publish(message)  # best effort: what discovery lost is told again
+                return False
+            return True
+
+        until(arrived, "the odometry to arrive")
+    for stamp_s in (20.0, 23.0):
+        robot.show(image_message(pixels, stamp_s=stamp_s))
+        robot.fix()
+    assert [travelled_m for _, travelled_m, _ in script.given] == [None, pytest.approx(1.5 + 1.5 + 1.0)]
+    robot.show(image_message(pixels, stamp_s=2.0))  # time jumped back
+    robot.fix()
+    assert script.given[-1][1] is None
+    assert script.tracks == 1
+
+
+def test_candidates_are_markers_while_someone_looks(start: Any, robot: Robot, pixels: Any) -> None:
+    start()
+    seen: queue.Queue[MarkerArray] = queue.Queue()
+    robot.node.create_subscription(MarkerArray, "/geowarp_localizer/candidates", seen.put, 10)
+    until(lambda: robot.node.count_publishers("/geowarp_localizer/candidates"), "the topic")
+    stamp = 2.0
+    while seen.empty():  # the node learns of the subscription in its own time
+        robot.show(image_message(pixels, stamp_s=stamp))
+        robot.fix()
+        stamp += 0.1
+        assert stamp < 100
+    first, sphere, name = seen.get().markers
+    assert first.action == Marker.DELETEALL
+    assert (sphere.type, sphere.header.frame_id) == (Marker.SPHERE, "map")
+    assert name.text == "1  a.jpg  7.0"
+
+
+def test_map_to_odom_without_tf2_msgs_is_refused_by_name(start: Any, robot: Robot) -> None:
+    if importlib.util.find_spec("tf2_msgs"):
+        pytest.skip("tf2_msgs is installed here")
+    start({"autostart": False, "map_to_odom": True})
+    assert not robot.change("configure")
+    parts = robot.diagnosis(lambda parts: parts["localization"].level == DiagnosticStatus.ERROR)
+    assert "map_to_odom = true: needs the ROS package tf2_msgs" in parts["localization"].message
+    assert robot.set(map_to_odom=False) == ""
+    assert robot.change("configure")
+
+
+def test_two_nodes_in_two_namespaces_keep_apart(start: Any, script: Script, pixels: Any, graph: None) -> None:
+    rear_script = Script()
+    rear_script.answer = replace(FIX, latitude_deg=10.0)
+    front, rear = Robot("robot", "/front"), Robot("robot", "/rear")
+    try:
+        nodes = start(namespace="/front"), start(namespace="/rear", opener=rear_script.open)
+        front.show(image_message(pixels, stamp_s=1.0))
+        rear.show(image_message(pixels, stamp_s=2.0))
+        assert (front.fix().latitude, rear.fix().latitude) == (55.7109, 10.0)
+        assert [node.statistics.snapshot().received for node in nodes] == [1, 1]
+        names = set()
+        until(
+            lambda: (
+                names.update(s.name for s in front.diagnostics.get(timeout=PATIENCE_S).status) or len(names) == 8
+            ),
+            "the diagnostics of both",
+        )
+        assert {"front/geowarp_localizer: input", "rear/geowarp_localizer: input"} <= names
+    finally:
+        front.close()
+        rear.close()

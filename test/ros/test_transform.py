@@ -1,0 +1,106 @@
+"""map → odom: what is published, by a publisher that keeps it (tf2_msgs is not among the wheels)."""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+
+from geowarp_ros.alignment import MapFromOdom
+from geowarp_ros.errors import ConfigError
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.odometry import Odometer, Pose
+from geowarp_ros.ros.conversions import transform_from_alignment
+from geowarp_ros.ros.transform import MapToOdom, tf_message
+from geowarp_ros.types import Fix, NoFix
+
+TOWN = LocalFrame(48.0, 11.0)
+TRUTH = MapFromOdom(30.0, -10.0, math.radians(90.0), 0.0, 0)
+SECOND = 1_000_000_000
+
+
+class Message:
+    def __init__(self, transforms: list[Any]) -> None:
+        self.transforms = transforms
+
+
+class Kept:
+    """A node and a publisher that keeps what is published."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def create_lifecycle_publisher(self, kind: type, topic: str, depth: int) -> Kept:
+        assert (kind, topic, depth) == (Message, "/tf", 100)
+        return self
+
+    def publish(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
+    module = ModuleType("tf2_msgs.msg")
+    module.TFMessage = Message  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tf2_msgs", ModuleType("tf2_msgs"))
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", module)
+    return Kept()
+
+
+def test_parent_child_and_motion_are_rep_105s() -> None:
+    message = transform_from_alignment(TRUTH, Time(sec=3), "map", "odom")
+    assert (message.header.frame_id, message.child_frame_id, message.header.stamp.sec) == ("map", "odom", 3)
+    move, turn = message.transform.translation, message.transform.rotation
+    # by hand: a point 1 m along odom's x lies 1 m north of odom's origin in the map
+    x, y = 1.0, 0.0
+    cos, sin = 1 - 2 * turn.z**2, 2 * turn.w * turn.z
+    assert (move.x + cos * x - sin * y, move.y + sin * x + cos * y, move.z) == pytest.approx((30.0, -9.0, 0.0))
+    assert turn.x**2 + turn.y**2 + turn.z**2 + turn.w**2 == pytest.approx(1.0)
+
+
+def test_fixes_along_a_way_make_the_transform_and_a_reset_ends_it(kept: Kept) -> None:
+    transform, odometer = MapToOdom(kept, "map"), Odometer(3.0)
+    assert transform.said == "no odometry"
+    transform.odom_frame = "odom"
+    for step in range(20):
+        odom = np.array([2.0 * step, 0.0, 0.0])
+        odometer.add(Pose(step * SECOND, odom, 0.0))
+        latitude, longitude, _ = TOWN.to_geodetic(np.array([*TRUTH(odom[:2]), 0.0]))
+        fix = Fix(float(latitude), float(longitude), 0.0, np.eye(3) * 4.0, 0.9, stamp_ns=step * SECOND)
+        transform.learn(fix, TOWN, odometer)
+        transform.learn(NoFix("low_confidence", stamp_ns=step * SECOND), TOWN, odometer)
+        if step == 2:
+            transform.publish(Time(sec=2))
+            assert kept.messages == []  # three fixes within 4 m say nothing of direction
+    transform.publish(Time(sec=20))
+    (message,) = kept.messages
+    (sent,) = message.transforms
+    assert (sent.header.frame_id, sent.child_frame_id) == ("map", "odom")
+    assert (sent.transform.translation.x, sent.transform.translation.y) == pytest.approx((30.0, -10.0), abs=0.01)
+    assert sent.transform.rotation.z == pytest.approx(math.sin(math.radians(45.0)), abs=1e-4)
+    assert transform.said.startswith("20 fixes agree, yaw 1.571 ±")
+    transform.reset()
+    transform.publish(Time(sec=21))
+    assert len(kept.messages) == 1
+
+
+def test_a_fix_at_a_time_that_odometry_does_not_know_is_no_pair(kept: Kept) -> None:
+    transform = MapToOdom(kept, "map")
+    transform.odom_frame = "odom"
+    for step in range(20):
+        fix = Fix(48.0, 11.0 + step * 1e-4, 0.0, np.eye(3), 0.9, stamp_ns=step * SECOND)
+        transform.learn(fix, TOWN, Odometer(3.0))
+    transform.publish(Time())
+    assert kept.messages == []
+
+
+def test_without_tf2_msgs_it_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tf2_msgs", None)
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
+    with pytest.raises(ConfigError, match="map_to_odom = true: needs the ROS package tf2_msgs"):
+        tf_message()
