@@ -83,7 +83,8 @@ class Candidate:
     Attributes:
         index: Row in the gallery.
         place: The geotagged photograph.
-        distance: Squared Euclidean distance of the descriptors; smaller is more alike.
+        distance: Squared Euclidean distance of the descriptors, whitened where the gallery's are; smaller is more
+            alike.
         score: Re-ranking score, larger is better; None where the candidate was not re-ranked.
         score_unwarped: The same score without the warp; None where not computed.
         quad_q: (4, 2) the query's quad, clockwise from top-left, -1..1; None without a warp.

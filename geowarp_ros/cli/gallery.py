@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.build import BuildReport
+    from geowarp_ros.gallery.indexing import IndexOptions
     from geowarp_ros.gallery.readers import Source
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.model.describer import Describer
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--replace", action="store_true", help="put the new gallery in the place of the one there")
     _add_source_options(build)
     _add_describe_options(build)
+    build.add_argument(
+        "--local-features",
+        choices=("half", "int8", "pq"),
+        default="half",
+        help="how they are stored: half precision, or 2 or 16 times less",
+    )
+    _add_index_options(build, "--index")
 
     add = action("add", "add the images of a source to a gallery")
     add.add_argument("gallery", type=Path)
@@ -48,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove = action("remove", "remove images by name")
     remove.add_argument("gallery", type=Path)
     remove.add_argument("names", nargs="+", metavar="NAME", help="as 'geowarp localize' shows it")
+
+    index = action("index", "make a gallery's index anew, with what was added since")
+    index.add_argument("gallery", type=Path)
+    _add_index_options(index, "--kind")
 
     info = action("info", "say what a gallery holds")
     info.add_argument("gallery", type=Path)
@@ -63,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         "build": _build,
         "add": _add,
         "remove": _remove,
+        "index": _index,
         "info": _info,
         "verify": _verify,
     }
@@ -91,6 +104,24 @@ def _add_describe_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
+    parser.add_argument(
+        kind,
+        dest="kind",
+        choices=("auto", "exact", "ivf-sq", "ivf-pq", "hnsw"),
+        default="auto",
+        help="what finds the nearest descriptors; auto: exact up to 200 MB of them, else ivf-sq",
+    )
+    parser.add_argument(
+        "--whiten", type=_count, default=0, metavar="K", help="PCA-whitening to K dimensions; 0: none"
+    )
+    parser.add_argument(
+        "--on-disk",
+        action=argparse.BooleanOptionalAction,
+        help="leave inverted lists on the disk; if neither is said, from 20 million images on",
+    )
+
+
 def _build(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.build import build_gallery
     from geowarp_ros.progress import bar
@@ -102,6 +133,8 @@ def _build(args: argparse.Namespace) -> int:
         args.output,
         copy_images=not args.reference_images,
         batch_size=args.batch_size,
+        local_features=args.local_features,
+        index=_index_options(args),
         replace_existing=args.replace,
         options=_options(args),
         progress=bar,
@@ -135,6 +168,23 @@ def _remove(args: argparse.Namespace) -> int:
     left = remove_from_gallery(args.gallery, args.names)
     print(f"{args.gallery}: {len(set(args.names))} removed, {left} images left")
     return 0
+
+
+def _index(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.build import index_gallery
+    from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.progress import bar
+
+    index_gallery(args.gallery, _index_options(args), bar)
+    print(f"{args.gallery}: {_describe_index(_summary(Gallery.open(args.gallery))['index'])}")
+    return 0
+
+
+def _index_options(args: argparse.Namespace) -> IndexOptions:
+    from geowarp_ros.gallery.indexing import IndexOptions
+
+    kind = None if args.kind == "auto" else args.kind
+    return IndexOptions(kind=kind, whitened=args.whiten, on_disk=args.on_disk)
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -216,7 +266,7 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
 
     manifest = gallery.manifest
     size = sum(path.stat().st_size for path in gallery.path.rglob("*") if path.is_file())
-    altitudes = [place.altitude_m for place in gallery.places if math.isfinite(place.altitude_m)]
+    altitudes = [float(altitude) for altitude in gallery.geodetic[:, 2] if math.isfinite(altitude)]
     enu = gallery.positions_enu
     extent = (enu.max(axis=0) - enu.min(axis=0)) if len(enu) else (0.0, 0.0)
     model = manifest.model
@@ -236,6 +286,8 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "centre": [gallery.frame.datum_latitude_deg, gallery.frame.datum_longitude_deg] if len(gallery) else None,
         "extent_m": [round(float(extent[0]), 1), round(float(extent[1]), 1)],
         "altitude_m": [min(altitudes), max(altitudes)] if altitudes else None,
+        "index": _index_summary(gallery),
+        "local_features": sorted({segment.local_features for segment in manifest.segments}),
         "format_version": manifest.format_version,
         "created": manifest.created,
         "modified": manifest.modified,
@@ -255,15 +307,39 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
     }
 
 
+def _index_summary(gallery: Gallery) -> dict[str, Any]:
+    index = gallery.manifest.index
+    if index is None:
+        return {"kind": "exact", "whitened": 0, "images": len(gallery.stored), "bytes": 0, "recall": 1.0}
+    return {
+        **index.model_dump(include={"kind", "whitened", "on_disk", "effort", "shortlist", "recall", "created"}),
+        "images": index.rows,
+        "later": len(gallery.stored) - index.rows,
+        "bytes": sum(file.size for file in index.files.values()),
+    }
+
+
+def _describe_index(index: Mapping[str, Any]) -> str:
+    whitened = f", whitened to {index['whitened']} dimensions" if index["whitened"] else ""
+    if index["kind"] == "exact":
+        return f"exact search{whitened}"
+    later = f", {index['later']:,} added later searched exactly" if index["later"] else ""
+    return (
+        f"{index['kind']}{' on the disk' if index['on_disk'] else ''}{whitened} of {index['images']:,} images,"
+        f" {_size(index['bytes'])}, finds {100 * index['recall']:.1f} % of the 20 nearest{later}"
+    )
+
+
 def _print_summary(summary: Mapping[str, Any]) -> None:
-    model = summary["model"]
+    model, local = summary["model"], summary["local_features"]
     resolution = f"shorter side {model['resolution']} px" if model["resolution"] else "images as they are"
     lines = {
         "gallery": summary["gallery"],
         "images": f"{summary['images']:,}" + (f" ({summary['removed']:,} removed)" if summary["removed"] else ""),
         "splits": ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items()) or "none",
         "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
-        "descriptors": f"{model['descriptor_dim']} numbers each",
+        "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
+        "search": _describe_index(summary["index"]),
         "size": f"{_size(summary['size_bytes'])}, {_size(summary['bytes_per_image'])} per image,"
         f" images {_size(summary['images_bytes'])}",
         "extent": f"{summary['extent_m'][0]:,.1f} m east-west, {summary['extent_m'][1]:,.1f} m north-south",

@@ -11,12 +11,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geowarp_ros.errors import GalleryError, SourceError, did_you_mean
 from geowarp_ros.gallery.filling import Filled, fill_segment
+from geowarp_ros.gallery.indexing import IndexOptions, make_index
+from geowarp_ros.gallery.local import CODEBOOK, Form
 from geowarp_ros.gallery.manifest import (
+    INDEX,
     MANIFEST,
     SEGMENTS,
     Manifest,
+    StoredIndex,
     StoredModel,
     read_manifest,
     write_manifest,
@@ -59,6 +66,8 @@ def build_gallery(
     *,
     copy_images: bool = True,
     batch_size: int = 16,
+    local_features: Form = "half",
+    index: IndexOptions | None = None,
     replace_existing: bool = False,
     options: Mapping[str, str] | None = None,
     progress: Progress = silent,
@@ -73,6 +82,8 @@ def build_gallery(
         output: The gallery's folder.
         copy_images: Store the images at working resolution; False refers to the source's files.
         batch_size: Images described at once.
+        local_features: How they are stored; images that are added later follow.
+        index: Which index it gets; None: by its size.
         replace_existing: Put the new gallery in the place of the one there, once it is complete.
         options: How the source was read, kept for people.
         progress: Shows the images described.
@@ -98,6 +109,7 @@ def build_gallery(
             [segment.name for segment in here.segments] if here else [],
             copy_images=copy_images,
             batch_size=batch_size,
+            form=local_features,
             options=options or {},
             progress=progress,
         )
@@ -108,7 +120,7 @@ def build_gallery(
             channels=describer.model.channels,
         )
         manifest = Manifest(created=_now(), modified=_now(), model=model, segments=(filled.segment,))
-        _commit(output, manifest)
+        _commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
     return _report(manifest, filled, output, source, started)
 
 
@@ -124,6 +136,8 @@ def add_to_gallery(
     progress: Progress = silent,
 ) -> BuildReport:
     """Add the images of ``source`` to a gallery; those that are in it already are skipped.
+
+    An index stays as it is: what is added is searched exactly beside it, until :func:`index_gallery` takes it in.
 
     Args:
         source: As :func:`geowarp_ros.gallery.readers.read_source` returns it.
@@ -153,6 +167,8 @@ def add_to_gallery(
             [segment.name for segment in manifest.segments],
             copy_images=copy_images,
             batch_size=batch_size,
+            form=manifest.segments[-1].local_features if manifest.segments else "half",
+            codebook=_codebook(gallery, manifest),
             options=options or {},
             progress=progress,
         )
@@ -165,7 +181,8 @@ def add_to_gallery(
 def remove_from_gallery(gallery: Path, names: Sequence[str]) -> int:
     """Remove images by name; returns how many are left.
 
-    The rest of the files stays as it is; a segment of which nothing is left is deleted.
+    The rest of the files stays as it is; a segment of which nothing is left is deleted, unless the gallery's index
+    numbers its rows: then the next :func:`index_gallery` does.
 
     Raises:
         GalleryError: A name that is not in the gallery (nothing is removed then), and as :func:`build_gallery`.
@@ -182,13 +199,57 @@ def remove_from_gallery(gallery: Path, names: Sequence[str]) -> int:
                 f" {len(unknown)} of {len(names)} names are not in it, nothing was removed"
             )
         segments = []
-        for segment, here in zip(manifest.segments, opened.names_by_segment, strict=True):
+        indexed = len(manifest.index.segments) if manifest.index else 0
+        for number, (segment, here) in enumerate(zip(manifest.segments, opened.names_by_segment, strict=True)):
             gone = set(names) & set(here)
-            if len(gone) < len(here):
+            if len(gone) < len(here) or number < indexed:
                 removed = tuple(sorted({*segment.removed, *gone}))
                 segments.append(segment.model_copy(update={"removed": removed}))
         _commit(gallery, manifest.model_copy(update={"modified": _now(), "segments": tuple(segments)}))
     return len(there) - len(set(names))
+
+
+def index_gallery(gallery: Path, options: IndexOptions, progress: Progress = silent) -> StoredIndex | None:
+    """Index a gallery anew, or let it go without an index; returns what it has then.
+
+    Raises:
+        GalleryError: As :func:`geowarp_ros.gallery.indexing.make_index` and :func:`build_gallery`.
+    """
+    read_manifest(gallery)
+    with writing(gallery):
+        manifest = read_manifest(gallery)
+        _check_calibration(gallery, manifest.index.whitened if manifest.index else 0, options.whitened)
+        segments = tuple(s for s in manifest.segments if len(s.removed) < s.images)
+        manifest = manifest.model_copy(update={"modified": _now(), "segments": segments})
+        manifest = _indexed(gallery, manifest, options, progress)
+        _commit(gallery, manifest)
+    return manifest.index
+
+
+def _check_calibration(gallery: Path, before: int, after: int) -> None:
+    """Refuse to change distances under a calibration that was measured with them."""
+    calibration = gallery / CALIBRATION_FILE
+    if before != after and calibration.exists():
+        raise GalleryError(
+            f"{calibration}: was measured with descriptors whitened to {before} dimensions (0: not at all), and {after}"
+            " would change their distances; delete it, and calibrate again afterwards"
+        )
+
+
+def _indexed(gallery: Path, manifest: Manifest, options: IndexOptions, progress: Progress) -> Manifest:
+    """Return the manifest with a new index, whose files are written."""
+    opened = Gallery.of_manifest(gallery, manifest.model_copy(update={"index": None}))
+    index = make_index(gallery, manifest.segments, opened.stored, opened.numbers, options, progress)
+    return manifest.model_copy(update={"index": index})
+
+
+def _codebook(gallery: Path, manifest: Manifest) -> NDArray[np.float32] | None:
+    if not manifest.segments or manifest.segments[-1].local_features != "pq":
+        return None
+    codebook: NDArray[np.float32] = np.load(
+        gallery / SEGMENTS / manifest.segments[-1].name / CODEBOOK, allow_pickle=False
+    )
+    return codebook
 
 
 def _check_output(output: Path) -> None:
@@ -231,12 +292,15 @@ def _only_new(source: Source, gallery: Gallery, prefix: str) -> Source:
 def _commit(gallery: Path, manifest: Manifest) -> None:
     """Put the manifest in place, then delete what it does not name."""
     write_manifest(gallery, manifest)
-    named = {segment.name for segment in manifest.segments}
+    named = {segment.name: segment.files for segment in manifest.segments}
     with suppress(OSError):  # what stays behind only costs room, and the next change deletes it
         for path in (gallery / SEGMENTS).iterdir():
             if path.name in named:
-                forget_journal(path)
+                forget_journal(path, named[path.name])
             else:
+                shutil.rmtree(path)
+        for path in (gallery / INDEX).iterdir():
+            if manifest.index is None or path.name != manifest.index.name:
                 shutil.rmtree(path)
 
 

@@ -5,9 +5,11 @@ A gallery is a folder::
     gallery.json           format, model, segments with the checksums of their files, removed names
     segments/0001/         written once, never changed
         descriptors.npy        (N, D) float32
-        local_features.npy     (N, C, 15, 15) float16
+        local_features.npy     (N, C, 15, 15) float16, or compressed: see :mod:`geowarp_ros.gallery.local`
         places.csv             one row per image: position, and the image's file, size and checksum
+        places.npy             the same positions and where each row begins; absent before format 2
         images/000000.jpg …    at working resolution, unless referenced
+    index/0001/            of the descriptors, if there is one: see :mod:`geowarp_ros.gallery.indexing`
     segments/0002.partial/ being written, see :mod:`geowarp_ros.gallery.segment`
 """
 
@@ -27,18 +29,21 @@ from pydantic import Field, ValidationError
 from geowarp_ros import __version__
 from geowarp_ros.config import Section
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.gallery.compressed import Kind
+from geowarp_ros.gallery.local import Form
 from geowarp_ros.model.densevlad import DenseVladConfig
 from geowarp_ros.model.geowarp import ModelConfig
 
 FORMAT = "geowarp-gallery"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "gallery.json"
 SEGMENTS = "segments"
+INDEX = "index"
 _LOCK = ".lock"
 
 
 class StoredFile(Section):
-    """One file of a segment."""
+    """One file of a segment or an index."""
 
     size: int = Field(ge=0, description="Bytes.")
     blake2b: str = Field(description="Checksum, 32 hex digits.")
@@ -55,6 +60,7 @@ class Segment(Section):
     options: dict[str, str] = Field(description="How the source was read and the images described.")
     created: str = Field(description="UTC, ISO 8601.")
     files: dict[str, StoredFile] = Field(description="Name -> size and checksum.")
+    local_features: Form = Field("half", description="How the local features are stored.")
     removed: tuple[str, ...] = Field((), description="Names that no longer count.")
 
 
@@ -67,6 +73,34 @@ class StoredModel(Section):
     channels: int = Field(ge=1)
 
 
+class IndexedSegment(Section):
+    """A segment as it was when it was indexed."""
+
+    name: str
+    images: int = Field(ge=1, description="Rows, the removed ones included.")
+    descriptors_blake2b: str = Field(description="Checksum of the descriptors that were indexed.")
+
+
+class StoredIndex(Section):
+    """What finds the nearest descriptors, where that is not a comparison with all of them as they are."""
+
+    name: str = Field(pattern=r"^\d{4,}$", description="Its folder under index/.")
+    kind: Kind
+    segments: tuple[IndexedSegment, ...] = Field(description="The gallery's first ones, whose rows it numbers.")
+    whitened: int = Field(0, ge=0, description="Dimensions that PCA-whitening keeps; 0: not whitened.")
+    on_disk: bool = Field(False, description="Whether inverted lists stay there.")
+    effort: int = Field(0, ge=0, description="Inverted lists visited, or nodes of the graph kept in view.")
+    shortlist: int = Field(0, ge=0, description="Rows whose distances are measured.")
+    recall: float = Field(1.0, ge=0.0, le=1.0, description="Share of the 20 nearest that it finds.")
+    created: str = Field(description="UTC, ISO 8601.")
+    files: dict[str, StoredFile] = Field(description="Name -> size and checksum.")
+
+    @property
+    def rows(self) -> int:
+        """Number of rows it numbers."""
+        return sum(segment.images for segment in self.segments)
+
+
 class Manifest(Section):
     """What gallery.json holds."""
 
@@ -77,6 +111,7 @@ class Manifest(Section):
     modified: str
     model: StoredModel
     segments: tuple[Segment, ...] = ()
+    index: StoredIndex | None = None
 
     @property
     def images(self) -> int:
@@ -114,6 +149,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace ``folder``'s manifest in one step, after everything it names is on the disk."""
+    manifest = manifest.model_copy(update={"format_version": FORMAT_VERSION})
     temporary = folder / f".{MANIFEST}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         file.write(manifest.model_dump_json(indent=1) + "\n")

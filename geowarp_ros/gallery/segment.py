@@ -8,77 +8,31 @@ does the manifest name it.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geowarp_ros.gallery.local import LOCAL_FEATURES, Form, compress_local_features, layout
 from geowarp_ros.gallery.manifest import StoredFile, checksum, sync
+from geowarp_ros.gallery.places import Row, table_of
 from geowarp_ros.gallery.readers import Skipped
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.types import Place
 
 DESCRIPTORS = "descriptors.npy"
-LOCAL_FEATURES = "local_features.npy"
 PLACES = "places.csv"
+POSITIONS_FILE = "places.npy"
 IMAGES = "images"
 PLAN = "plan.json"
 JOURNAL = "journal.jsonl"
 _SYNCS = 16  # file systems write out what waits together in one go
-
-COLUMNS = (
-    "name", "latitude", "longitude", "altitude", "heading", "stamp_ns", "split",
-    "image", "image_size", "image_blake2b",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One image of a segment.
-
-    Attributes:
-        place: Its name and position.
-        split: Of its source; may be empty.
-        image: Its file, relative to the segment, or absolute where it is referenced.
-        image_size: Bytes.
-        image_blake2b: Checksum.
-    """
-
-    place: Place
-    split: str
-    image: str
-    image_size: int
-    image_blake2b: str
-
-    def to_text(self) -> list[str]:
-        """Return the values of :data:`COLUMNS`; NaN is empty, floats keep every digit."""
-        p = self.place
-        numbers = (p.latitude_deg, p.longitude_deg, p.altitude_m, p.heading_deg)
-        texts = ["" if math.isnan(number) else repr(float(number)) for number in numbers]
-        return [p.name, *texts, str(p.stamp_ns), self.split, self.image, str(self.image_size), self.image_blake2b]
-
-    @classmethod
-    def from_text(cls, values: Sequence[str]) -> Row:
-        """Read what :meth:`to_text` wrote; ValueError where it is something else."""
-        name, latitude, longitude, altitude, heading, stamp_ns, split, image, size, digest = values
-        place = Place(
-            name,
-            float(latitude),
-            float(longitude),
-            float(altitude or "nan"),
-            float(heading or "nan"),
-            int(stamp_ns),
-        )
-        return cls(place, split, image, int(size), digest)
 
 
 class SegmentWriter:
@@ -93,6 +47,7 @@ class SegmentWriter:
 
     def __init__(self, folder: Path, descriptor_dim: int, channels: int, grid: int) -> None:
         self.folder = folder
+        self._channels = channels
         self.done = 0
         self.rows: list[Row] = []
         self.skipped: list[Skipped] = []
@@ -140,19 +95,29 @@ class SegmentWriter:
             journal.flush()
             os.fsync(journal.fileno())
 
-    def finish(self, progress: Progress = silent) -> dict[str, StoredFile]:
-        """Close the arrays, write places.csv and put everything on the disk; returns the files' checksums."""
+    def finish(
+        self, form: Form = "half", codebook: NDArray[np.float32] | None = None, progress: Progress = silent
+    ) -> dict[str, StoredFile]:
+        """Close the arrays, write the places and put everything on the disk; returns the files' checksums.
+
+        Args:
+            form: Of the local features; what they were gathered in stays until the manifest names the segment.
+            codebook: For ``pq``, where one is there already.
+            progress: Shows the images stored.
+        """
         for array in self._arrays:
             array.close(len(self.rows))
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.to_text() for row in self.rows)])
-        (self.folder / PLACES).write_text(text.getvalue(), encoding="utf-8")
+        if form != "half":
+            compress_local_features(self.folder, form, codebook, progress)
+        table, positions = table_of(self.rows)
+        (self.folder / PLACES).write_bytes(table)
+        np.save(self.folder / POSITIONS_FILE, positions, allow_pickle=False)
         images = list((self.folder / IMAGES).iterdir())
         with ThreadPoolExecutor(_SYNCS) as pool:
             for _ in progress(pool.map(sync, images), len(images), "storing images"):
                 pass
         files = {}
-        for name in (DESCRIPTORS, LOCAL_FEATURES, PLACES):
+        for name in (DESCRIPTORS, *layout(form, len(self.rows), self._channels), PLACES, POSITIONS_FILE):
             path = self.folder / name
             sync(path)
             files[name] = StoredFile(size=path.stat().st_size, blake2b=checksum(path))
@@ -190,10 +155,11 @@ def read_plan(folder: Path) -> Any:
         return None
 
 
-def forget_journal(folder: Path) -> None:
-    """Drop what only an unfinished segment needs."""
-    for name in (JOURNAL, PLAN):
-        (folder / name).unlink(missing_ok=True)
+def forget_journal(folder: Path, files: Collection[str]) -> None:
+    """Drop what only an unfinished segment needs: all but its ``files`` and images."""
+    for path in folder.iterdir():
+        if path.name not in files and path.name != IMAGES:
+            path.unlink()
 
 
 def _parse(line: bytes) -> Any:

@@ -1,29 +1,28 @@
-"""A gallery as it is read: opened by memory map, checked by sizes, searched exactly."""
+"""A gallery as it is read: opened by memory map, checked by sizes, searched exactly or by its index."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError
-from geowarp_ros.gallery.manifest import (
-    SEGMENTS,
-    Manifest,
-    Segment,
-    checksum,
-    read_manifest,
-)
-from geowarp_ros.gallery.search import ExactIndex, Index
-from geowarp_ros.gallery.segment import COLUMNS, DESCRIPTORS, LOCAL_FEATURES, PLACES, Row
+from geowarp_ros.gallery.files import check_size, map_array
+from geowarp_ros.gallery.indexing import Searched, open_index
+from geowarp_ros.gallery.local import layout, read_local_features
+from geowarp_ros.gallery.manifest import INDEX, SEGMENTS, Manifest, Segment, checksum, read_manifest
+from geowarp_ros.gallery.places import POSITIONS, PlaceTable, Row
+from geowarp_ros.gallery.rows import RowNumbers, Stacked
+from geowarp_ros.gallery.search import check_queries, search_rows
+from geowarp_ros.gallery.segment import DESCRIPTORS, PLACES, POSITIONS_FILE
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.model.densevlad import DenseVladConfig
@@ -35,20 +34,72 @@ from geowarp_ros.types import Candidate, Image, Near, Place
 
 @dataclass(frozen=True, slots=True)
 class _OpenSegment:
-    """A segment's arrays and the rows that are not removed."""
+    """A segment's arrays and which of its rows are removed."""
 
     folder: Path
     info: Segment
-    rows: tuple[Row, ...]
-    kept: NDArray[np.int64]
+    table: PlaceTable
+    removed: NDArray[np.int64]
     descriptors: NDArray[np.float32]
-    local_features: NDArray[np.float16]
+    local_features: dict[str, NDArray[Any]]
+
+
+class Places(Sequence[Place]):
+    """The places of a gallery; each is read when it is asked for."""
+
+    def __init__(self, segments: Sequence[_OpenSegment], numbers: RowNumbers, starts: NDArray[np.int64]) -> None:
+        self._segments = segments
+        self._numbers = numbers
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Place: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Place]: ...
+    def __getitem__(self, index: int | slice) -> Place | list[Place]:
+        """Read one place, or several."""
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return self.row(range(len(self))[index]).place
+
+    def __iter__(self) -> Iterator[Place]:
+        """Read all places, faster than one by one."""
+        return (row.place for row in self.rows())
+
+    def locate(self, index: int) -> tuple[_OpenSegment, int]:
+        """Return the segment of row ``index``, and which of its rows it is."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of a gallery of {len(self)}")
+        stored = int(self._numbers.stored(np.int64(index)))
+        number = int(np.searchsorted(self._starts, stored, side="right")) - 1
+        return self._segments[number], stored - int(self._starts[number])
+
+    def row(self, index: int) -> Row:
+        """Return what the segment's table says of row ``index``."""
+        segment, row = self.locate(index)
+        return segment.table[row]
+
+    def rows(self) -> Iterator[Row]:
+        """Return what the tables say of all rows."""
+        for segment in self._segments:
+            removed = set(segment.removed.tolist())
+            yield from (row for number, row in enumerate(segment.table) if number not in removed)
 
 
 class Gallery:
     """Places with their descriptors, local features and images. Open one with :meth:`open`.
 
     Rows are numbered over all segments, without the removed ones.
+
+    Attributes:
+        path: Its folder.
+        manifest: What is in it.
+        places: One per row.
+        stored: (N, D) descriptors of all stored rows, the removed ones included.
+        numbers: Which stored row each row is.
     """
 
     def __init__(
@@ -58,26 +109,39 @@ class Gallery:
         self.manifest = manifest
         self._segments = segments
         self._device = device
-        self._rows = [(segment, int(row)) for segment in segments for row in segment.kept]
-        self.places: tuple[Place, ...] = tuple(segment.rows[row].place for segment, row in self._rows)
+        none = np.empty((0, manifest.model.descriptor_dim), np.float32)
+        self.stored = Stacked([segment.descriptors for segment in segments] or [none])
+        starts = self.stored.starts[: len(segments)]
+        removed = [segment.removed + first for segment, first in zip(segments, starts, strict=True)]
+        self.numbers = RowNumbers(len(self.stored), np.concatenate([np.empty(0, np.int64), *removed]))
+        self.places = Places(segments, self.numbers, starts)
 
     @classmethod
     def open(cls, path: Path | str, device: torch.device | str = "cpu") -> Gallery:
-        """Open a gallery; descriptors and local features are mapped, not read.
+        """Open a gallery; descriptors, positions and local features are mapped, not read.
 
         Args:
             path: Its folder.
-            device: Where descriptors are compared.
+            device: Where descriptors are compared, as far as they are compared exactly.
 
         Raises:
-            GalleryError: No gallery, a newer format, a file that is absent or of another size than written.
+            GalleryError: No gallery, a newer format, a file that is absent or of another size than written, an
+                index of other descriptors.
         """
         folder = Path(path)
-        manifest = read_manifest(folder)
-        return cls(folder, manifest, [_open_segment(folder, manifest, info) for info in manifest.segments], device)
+        return cls.of_manifest(folder, read_manifest(folder), device)
+
+    @classmethod
+    def of_manifest(cls, folder: Path, manifest: Manifest, device: torch.device | str = "cpu") -> Gallery:
+        """Open what a manifest names, which may be about to become the folder's."""
+        segments = [_open_segment(folder, manifest, info) for info in manifest.segments]
+        gallery = cls(folder, manifest, segments, device)
+        if manifest.index is not None:
+            _ = gallery._searched  # so that a foreign index is refused now
+        return gallery
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.numbers)
 
     @property
     def model_fingerprint(self) -> str:
@@ -99,20 +163,17 @@ class Gallery:
 
     @cached_property
     def descriptors(self) -> NDArray[np.float32]:
-        """(N, D) float32; a memory map while there is one segment with nothing removed."""
-        parts = [
-            s.descriptors if len(s.kept) == len(s.descriptors) else s.descriptors[s.kept] for s in self._segments
-        ]
-        if not parts:
-            return np.empty((0, self.manifest.model.descriptor_dim), np.float32)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        """(N, D) float32 as the model made them; a memory map while there is one segment with nothing removed."""
+        if len(self.stored.arrays) == 1 and not len(self.numbers.removed):
+            return self.stored.arrays[0]
+        return self.stored[self.numbers.stored(np.arange(len(self)))]
 
     def local_features(self, indices: Sequence[int]) -> NDArray[np.float16]:
         """Return (P, C, 15, 15) of the rows ``indices``."""
         features = np.empty((len(indices), self.manifest.model.channels, GRID, GRID), np.float16)
         for position, index in enumerate(indices):
-            segment, row = self._rows[index]
-            features[position] = segment.local_features[row]
+            segment, row = self.places.locate(index)
+            features[position] = read_local_features(segment.info.local_features, segment.local_features, row)
         return features
 
     def image(self, index: int) -> Image:
@@ -121,24 +182,25 @@ class Gallery:
         Raises:
             GalleryError: Its file is absent or broken.
         """
-        segment, row = self._rows[index]
+        segment, number = self.places.locate(index)
+        row = segment.table[number]
         try:
-            image = read_image(segment.folder / segment.rows[row].image)
+            image = read_image(segment.folder / row.image)
         except ImageError as error:
-            raise GalleryError(f"{self.path}: image of {self.places[index].name}: {error}") from None
+            raise GalleryError(f"{self.path}: image of {row.place.name}: {error}") from None
         return image if segment.info.copied else resize_shorter(image, self.model_config.resolution)
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """Each row's split in its source; may be empty."""
-        return tuple(segment.rows[row].split for segment, row in self._rows)
+        return tuple(row.split for row in self.places.rows())
 
     @cached_property
     def frame(self) -> LocalFrame:
         """Local east-north-up frame about the middle of the gallery's extent, at its median altitude."""
-        if not self.places:
+        if not len(self):
             return LocalFrame(0.0, 0.0)
-        latitude, longitude, altitude = self._geodetic.T
+        latitude, longitude, altitude = self.geodetic.T
         # about the first place, so that a gallery across the antimeridian has its middle there
         around = LocalFrame(latitude[0], longitude[0])
         enu = around.to_enu(latitude, longitude)
@@ -149,14 +211,26 @@ class Gallery:
     @cached_property
     def positions_enu(self) -> NDArray[np.float64]:
         """(N, 3) metres in :attr:`frame`; a place without an altitude lies at the frame's."""
-        latitude, longitude, altitude = self._geodetic.T
+        latitude, longitude, altitude = self.geodetic.T
         known = np.where(np.isfinite(altitude), altitude, self.frame.datum_altitude_m)
         return self.frame.to_enu(latitude, longitude, known)
 
     @property
+    def geodetic(self) -> NDArray[np.float64]:
+        """(N, 3) latitude and longitude in degrees, altitude in m or NaN."""
+        columns = ("latitude", "longitude", "altitude")
+        parts = [np.stack([s.table.positions[c] for c in columns], axis=1) for s in self._segments]
+        every = np.concatenate([np.empty((0, 3)), *parts])
+        return np.delete(every, self.numbers.removed, axis=0) if len(self.numbers.removed) else every
+
+    @property
     def names_by_segment(self) -> list[tuple[str, ...]]:
         """Names of the rows that are not removed, one tuple per segment."""
-        return [tuple(segment.rows[row].place.name for row in segment.kept) for segment in self._segments]
+        return [
+            tuple(row.place.name for number, row in enumerate(s.table) if number not in removed)
+            for s in self._segments
+            for removed in [set(s.removed.tolist())]
+        ]
 
     def search(
         self,
@@ -166,59 +240,72 @@ class Gallery:
     ) -> list[Candidate]:
         """Return the places whose descriptors are nearest, best first; none from an empty gallery.
 
+        Where the gallery's descriptors are whitened, so is the query, and distances are between whitened ones.
+
         Args:
-            descriptor: (D,) of the query.
+            descriptor: (D,) of the query, as the model made it.
             config: How many.
-            near: Only places in this circle; None: all.
+            near: Only places in this circle, all of which are compared; None: the whole gallery by its index.
         """
         count = (config or RetrievalConfig()).candidates
+        searched = self._searched
+        query = check_queries(descriptor[None], self.manifest.model.descriptor_dim)
+        if searched.whitening is not None:
+            query = searched.whitening(query)
         if near is None:
-            distances, rows = self._index.search(descriptor[None], count)
+            distances, stored = searched.index.search(query, count)
         else:
-            within = self.rows_within(near)
-            distances, found = ExactIndex(self.descriptors[within], "cpu").search(descriptor[None], count)
-            rows = within[found]
+            within = self.numbers.stored(self.rows_within(near))
+            distances, stored = search_rows(query, within, searched.descriptors.__getitem__, count)
         return [
-            Candidate(int(row), self.places[row], float(distance))
-            for row, distance in zip(rows[0], distances[0], strict=True)
+            Candidate(int(row), self.places[int(row)], float(distance))
+            for row, distance in zip(self.numbers.rows(stored[0]), distances[0], strict=True)
         ]
 
     def rows_within(self, near: Near) -> NDArray[np.int64]:
-        """Return the rows of the places in a circle, ascending."""
+        """Return the rows of the places in a circle, ascending; the cost is in proportion to their number."""
         east, north, _ = self.frame.to_enu(near.latitude_deg, near.longitude_deg)
-        offsets = self.positions_enu[:, :2] - (east, north)
-        return np.flatnonzero(np.hypot(offsets[:, 0], offsets[:, 1]) <= near.radius_m)
+        found = self._ground.query_ball_point((east, north), near.radius_m, return_sorted=True)
+        return np.asarray(found, np.int64)
 
     def verify(self, progress: Progress = silent) -> list[str]:
         """Read everything and compare it with its checksums; returns one line per problem."""
-        problems = []
-        for segment in self._segments:
-            for name, stored in segment.info.files.items():
-                if checksum(segment.folder / name) != stored.blake2b:
-                    problems.append(f"{segment.folder / name}: content has changed, its checksum differs")
-        for index in progress(range(len(self)), len(self), "verifying images"):
-            segment, row = self._rows[index]
-            stored_row = segment.rows[row]
-            path = segment.folder / stored_row.image
-            try:
-                if checksum(path) != stored_row.image_blake2b:
-                    problems.append(f"{path}: content has changed, its checksum differs")
-                else:
-                    self.image(index)
-            except OSError as error:
-                problems.append(f"{path}: cannot be read: {error.strerror}")
-            except GalleryError as error:
-                problems.append(str(error))
+        folders = [(segment.folder, segment.info.files) for segment in self._segments]
+        if (index := self.manifest.index) is not None:
+            folders.append((self.path / INDEX / index.name, index.files))
+        problems = [
+            f"{folder / name}: content has changed, its checksum differs"
+            for folder, files in folders
+            for name, stored in files.items()
+            if checksum(folder / name) != stored.blake2b
+        ]
+        for row in progress(range(len(self)), len(self), "verifying images"):
+            problems += self._verify_image(row)
         return problems
 
-    @cached_property
-    def _index(self) -> Index:
-        return ExactIndex(self.descriptors, self._device)
+    def _verify_image(self, index: int) -> list[str]:
+        segment, number = self.places.locate(index)
+        try:
+            row = segment.table[number]
+            path = segment.folder / row.image
+            if checksum(path) != row.image_blake2b:
+                return [f"{path}: content has changed, its checksum differs"]
+            self.image(index)
+        except OSError as error:
+            return [f"{path}: cannot be read: {error.strerror}"]
+        except GalleryError as error:
+            return [str(error)]
+        return []
 
     @cached_property
-    def _geodetic(self) -> NDArray[np.float64]:
-        values = [(place.latitude_deg, place.longitude_deg, place.altitude_m) for place in self.places]
-        return np.array(values, np.float64).reshape(-1, 3)
+    def _searched(self) -> Searched:
+        manifest = self.manifest
+        return open_index(self.path, manifest.index, manifest.segments, self.stored, self.numbers, self._device)
+
+    @cached_property
+    def _ground(self) -> cKDTree:
+        # neither balanced nor compact: built three times as fast, and as fast to ask for circles
+        return cKDTree(self.positions_enu[:, :2], balanced_tree=False, compact_nodes=False)
 
 
 def check_model(path: Path, manifest: Manifest, fingerprint: str) -> None:
@@ -237,46 +324,20 @@ def check_model(path: Path, manifest: Manifest, fingerprint: str) -> None:
 
 def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> _OpenSegment:
     where = folder / SEGMENTS / info.name
-    for name in (DESCRIPTORS, LOCAL_FEATURES, PLACES):
+    local = layout(info.local_features, info.images, manifest.model.channels)
+    for name in (DESCRIPTORS, *local, PLACES):
         if name not in info.files:
             raise GalleryError(f"{folder}: segment {info.name} names no {name}; the manifest was edited")
-        _check_size(where / name, info.files[name].size)
-    descriptors = _map(where / DESCRIPTORS, np.dtype("<f4"), (info.images, manifest.model.descriptor_dim))
-    shape = (info.images, manifest.model.channels, GRID, GRID)
-    local_features = _map(where / LOCAL_FEATURES, np.dtype("<f2"), shape)
-    rows = _read_rows(where / PLACES, info.images)
-    removed = set(info.removed)
-    kept = np.array([row for row, item in enumerate(rows) if item.place.name not in removed], np.int64)
-    return _OpenSegment(where, info, rows, kept, descriptors, local_features)
-
-
-def _check_size(path: Path, expected: int) -> None:
-    if not path.is_file():
-        raise GalleryError(f"{path}: is missing, expected {expected} bytes")
-    size = path.stat().st_size
-    if size != expected:
-        state = "is truncated" if size < expected else "has changed"
-        raise GalleryError(f"{path}: {state}: {size} bytes, expected {expected}")
-
-
-def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise GalleryError(f"{path}: is no array: {error}") from None
-    if array.dtype != dtype or array.shape != shape:
-        raise GalleryError(f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}")
-    return np.asarray(array)
-
-
-def _read_rows(path: Path, count: int) -> tuple[Row, ...]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = tuple(next(reader, ()))
-            rows = tuple(Row.from_text(values) for values in reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise GalleryError(f"{path}: cannot be read as places: {error}") from None
-    if header != COLUMNS or len(rows) != count:
-        raise GalleryError(f"{path}: has {len(rows)} rows under {', '.join(header)}, expected {count}")
-    return rows
+    for name, stored in info.files.items():
+        check_size(where / name, stored.size)
+    descriptors = map_array(where / DESCRIPTORS, np.dtype("<f4"), (info.images, manifest.model.descriptor_dim))
+    local_features = {name: map_array(where / name, dtype, shape) for name, (dtype, shape) in local.items()}
+    positions = None
+    if POSITIONS_FILE in info.files:
+        positions = map_array(where / POSITIONS_FILE, POSITIONS, (info.images,))
+    table = PlaceTable(where / PLACES, positions)
+    if len(table) != info.images:
+        raise GalleryError(f"{where / PLACES}: has {len(table)} rows, expected {info.images}")
+    names = set(info.removed)
+    removed = [number for number, row in enumerate(table) if row.place.name in names] if names else []
+    return _OpenSegment(where, info, table, np.array(removed, np.int64), descriptors, local_features)

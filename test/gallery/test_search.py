@@ -85,6 +85,43 @@ def test_nothing_to_find(engine):
     assert [part.shape for part in index.search(np.zeros((0, 4), np.float32), 2)] == [(0, 2), (0, 2)]
 
 
+def test_several_indices_are_one():
+    rng = np.random.default_rng(2)
+    rows = np.round(unit_rows(rng, 90, 3), 1)  # many equals, over all parts
+    parts = [(ExactIndex(rows[:20]), 0), (ExactIndex(rows[20:20]), 20), (ExactIndex(rows[20:]), 20)]
+    distances, found = search.MergedIndex(parts, 3).search(rows[:7], 30)
+    expected, order = brute_force(rows, rows[:7], 30)
+    np.testing.assert_array_equal(found, order)
+    np.testing.assert_allclose(distances, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rows_left_out(engine):
+    rng = np.random.default_rng(4)
+    gallery, query = unit_rows(rng, 400, 8), unit_rows(rng, 6, 8)
+    without = rng.choice(400, 150, replace=False)
+    kept = np.setdiff1d(np.arange(400), without)
+    for k in (5, 250, 300):
+        distances, rows = ExactIndex(gallery, "cpu", engine, without).search(query, k)
+        expected, order = brute_force(gallery[kept], query, k)
+        np.testing.assert_array_equal(rows, kept[order])
+        np.testing.assert_allclose(distances, expected, rtol=1e-6)
+
+
+def test_only_some_rows_block_by_block(monkeypatch):
+    monkeypatch.setattr(search, "_ROWS_READ_AT_ONCE", 30)
+    rng = np.random.default_rng(6)
+    gallery, query = unit_rows(rng, 400, 8), unit_rows(rng, 1, 8)
+    rows = np.sort(rng.choice(400, 100, replace=False))
+    read = []
+    distances, found = search.search_rows(query, rows, lambda some: read.append(some) or gallery[some], 20)
+    expected, order = brute_force(gallery[rows], query, 20)
+    np.testing.assert_array_equal(found, rows[order])
+    np.testing.assert_allclose(distances, expected, rtol=1e-6)
+    np.testing.assert_array_equal(np.concatenate(read), rows)  # nothing else is read
+    assert [part.shape for part in search.search_rows(query, rows[:0], gallery.__getitem__, 5)] == [(1, 0), (1, 0)]
+
+
 def test_foreign_queries_are_refused():
     index = ExactIndex(np.zeros((3, 4), np.float32))
     with pytest.raises(GalleryError, match=r"shape \(1, 5\), expected \(Q, 4\)"):

@@ -24,7 +24,7 @@ from test.gallery.conftest import LATITUDE, LONGITUDE, ColourDescriber, shade
 def test_round_trip(source, describer, gallery):
     opened = Gallery.open(gallery)
     assert len(opened) == 7
-    assert opened.places == tuple(image.place for image in source.images)
+    assert tuple(opened.places) == tuple(image.place for image in source.images)
     assert opened.splits == ("a", "b", "a", "b", "a", "b", "a")
     assert opened.model_fingerprint == describer.fingerprint
     assert opened.model_config == describer.model.config
@@ -104,7 +104,7 @@ def test_a_gallery_of_one_and_of_none(make_source, describer, tmp_path):
     assert [c.place.name for c in Gallery.open(path).search(np.zeros(6, np.float32))] == ["000.png"]
     assert remove_from_gallery(path, ["000.png"]) == 0
     empty = Gallery.open(path)
-    assert len(empty) == 0 and empty.places == () and empty.search(np.zeros(6, np.float32)) == []
+    assert len(empty) == 0 and list(empty.places) == [] and empty.search(np.zeros(6, np.float32)) == []
     assert empty.descriptors.shape == (0, 6) and empty.positions_enu.shape == (0, 3)
     assert empty.verify() == []
     assert not list((path / "segments").iterdir())
@@ -148,6 +148,32 @@ def test_foreign_content_of_the_right_size_is_refused(gallery):
     path.write_bytes(data)
     table = gallery / "segments/0001/places.csv"
     table.write_bytes(table.read_bytes().replace(b"45.0001", b"45.000x"))
+    opened = Gallery.open(gallery)  # reads no line of it
+    assert opened.places[2].latitude_deg == pytest.approx(LATITUDE + 2e-4)
+    with pytest.raises(GalleryError, match=r"places\.csv: cannot be read as places: could not convert .*45.000x"):
+        _ = opened.places[1]
+    assert ["places.csv: " in problem for problem in opened.verify()] == [True, True]
+    table.write_bytes(table.read_bytes().replace(b"name,latitude", b"name,lotitude"))
+    with pytest.raises(GalleryError, match=r"places\.csv: cannot be read as places: its first line is not name, "):
+        Gallery.open(gallery)
+
+
+def test_a_gallery_of_format_1_is_read(gallery, source):
+    path = gallery / "gallery.json"
+    manifest = json.loads(path.read_text())
+    del manifest["index"], manifest["segments"][0]["local_features"]
+    del manifest["segments"][0]["files"]["places.npy"]
+    path.write_text(json.dumps(manifest | {"format_version": 1}))
+    (gallery / "segments/0001/places.npy").unlink()
+    opened = Gallery.open(gallery)
+    assert tuple(opened.places) == tuple(image.place for image in source.images)
+    assert opened.places[-1] == source.images[-1].place and opened.verify() == []
+    with pytest.raises(IndexError):
+        _ = opened.places[7]
+    remove_from_gallery(gallery, ["003.png"])
+    assert json.loads(path.read_text())["format_version"] == 2
+    table = gallery / "segments/0001/places.csv"
+    table.write_bytes(table.read_bytes().replace(b"45.0001", b"45.000x"))
     with pytest.raises(GalleryError, match=r"places\.csv: cannot be read as places"):
         Gallery.open(gallery)
 
@@ -161,7 +187,7 @@ def edit(gallery, **values):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"format_version": 2}, r"format_version is 2, this geowarp_ros reads up to 1; update it"),
+        ({"format_version": 3}, r"format_version is 3, this geowarp_ros reads up to 2; update it"),
         ({"format_version": None}, "format_version is None"),
         ({"format": "other"}, "is not a gallery's manifest, expected format 'geowarp-gallery'"),
         ({"model": None}, "model: field required"),

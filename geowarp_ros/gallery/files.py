@@ -1,0 +1,40 @@
+"""Opening a gallery's files: of the size and form that the manifest says, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geowarp_ros.errors import GalleryError
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Refuse a file that is not as long as it was written.
+
+    Raises:
+        GalleryError: It is absent, shorter or longer.
+    """
+    if not path.is_file():
+        raise GalleryError(f"{path}: is missing, expected {expected} bytes")
+    size = path.stat().st_size
+    if size != expected:
+        state = "is truncated" if size < expected else "has changed"
+        raise GalleryError(f"{path}: {state}: {size} bytes, expected {expected}")
+
+
+def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map an ``.npy`` file, read-only.
+
+    Raises:
+        GalleryError: It is none, or of another dtype or shape.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise GalleryError(f"{path}: is no array: {error}") from None
+    if array.dtype != dtype or array.shape != shape:
+        raise GalleryError(f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}")
+    return np.asarray(array)
