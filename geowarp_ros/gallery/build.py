@@ -32,6 +32,7 @@ from geowarp_ros.gallery.manifest import (
 from geowarp_ros.gallery.readers import Skipped, Source
 from geowarp_ros.gallery.segment import forget_journal
 from geowarp_ros.gallery.store import Gallery, check_model
+from geowarp_ros.integrity.calibration import CALIBRATION_FILE
 from geowarp_ros.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -231,8 +232,8 @@ def _check_calibration(gallery: Path, before: int, after: int) -> None:
     calibration = gallery / CALIBRATION_FILE
     if before != after and calibration.exists():
         raise GalleryError(
-            f"{calibration}: was measured with descriptors whitened to {before} dimensions (0: not at all), and {after}"
-            " would change their distances; delete it, and calibrate again afterwards"
+            f"{calibration}: was measured with descriptors whitened to {before} dimensions (0: not at all),"
+            f" and {after} would change their distances; delete it, and calibrate again afterwards"
         )
 
 

@@ -86,6 +86,15 @@ def test_the_life_of_a_gallery(source, model, tmp_path, capsys):
     out = capsys.readouterr()
     assert "000000.jpg: cannot be read" in out.err and "1 problems" in out.out
 
+    assert geowarp("index", gallery, "--whiten", "1") == 0
+    assert "exact search, whitened to 1 dimensions" in capsys.readouterr().out
+    assert geowarp("index", gallery, "--kind", "hnsw") == 1
+    assert "3 images are too few for an index of kind hnsw, expected 256; use exact" in capsys.readouterr().err
+    assert json.loads((gallery / "gallery.json").read_text())["index"]["whitened"] == 1
+
+    assert geowarp("index", gallery) == 0
+    assert capsys.readouterr().out == f"{gallery}: exact search\n"
+
     assert geowarp("remove", gallery, "1.png", "2.png") == 0
     capsys.readouterr()
     assert geowarp("info", gallery) == 0
@@ -119,6 +128,23 @@ def test_usage(words, capsys):
         geowarp(*words)
     assert raised.value.code == 2
     assert "usage: geowarp gallery" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("form", "size"), [("int8", 15 * 15 * (256 + 2)), ("pq", 15 * 15 * 32)])
+def test_smaller_local_features(source, model, tmp_path, capsys, form, size):
+    build = ("build", source, "--model", model, "--device", "cpu", "--split", "gallery")
+    assert geowarp(*build, "--output", tmp_path / "half") == 0
+    assert geowarp(*build, "--output", tmp_path / "small", "--local-features", form) == 0
+    half, small = Gallery.open(tmp_path / "half"), Gallery.open(tmp_path / "small")
+    files = small.manifest.segments[0].files
+    assert files["local_codes.npy"].size + ("local_scales.npy" in files) * 2 * 2 * 225 == pytest.approx(
+        2 * size, abs=300
+    )
+    cosines = (half.local_features([0, 1]).astype(float) * small.local_features([0, 1])).sum(axis=1)
+    assert cosines.mean() > (0.999 if form == "int8" else 0.9)
+    capsys.readouterr()
+    assert geowarp("info", tmp_path / "small") == 0
+    assert f"256 numbers each, local features {form}" in capsys.readouterr().out
 
 
 def test_names_without_a_zone_need_one(model, tmp_path, capsys):

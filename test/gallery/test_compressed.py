@@ -1,4 +1,4 @@
-"""Compressed indices against brute force: distances and order of what is found, what is missed, what is left out."""
+"""Compressed indices against brute force: distances and order of what is found, what is missed or left out."""
 
 from __future__ import annotations
 

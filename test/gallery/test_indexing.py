@@ -159,7 +159,9 @@ def test_whitened_descriptors_have_no_favourite_direction(gallery):
 def test_a_calibration_holds_the_distances_it_was_measured_with(gallery):
     (gallery / "calibration.json").write_text("{}")
     index_gallery(gallery, IndexOptions(kind="ivf-sq"))
-    with pytest.raises(GalleryError, match=r"calibration\.json: was measured with descriptors whitened to 0 dimens"):
+    with pytest.raises(
+        GalleryError, match=r"calibration\.json: was measured with descriptors whitened to 0 dimens"
+    ):
         index_gallery(gallery, IndexOptions(whitened=3))
     (gallery / "calibration.json").unlink()
     assert index_gallery(gallery, IndexOptions(whitened=3)).whitened == 3
@@ -209,7 +211,9 @@ def test_the_circle_against_brute_force(plain):
         near = Near(45 + 1e-2 * rng.random(), 9 + 1e-2 * rng.random(), radius_m=float(rng.uniform(1, 900)))
         east, north, _ = opened.frame.to_enu(near.latitude_deg, near.longitude_deg)
         inside = [
-            row for row, (e, n, _) in enumerate(opened.positions_enu) if np.hypot(e - east, n - north) <= near.radius_m
+            row
+            for row, (e, n, _) in enumerate(opened.positions_enu)
+            if np.hypot(e - east, n - north) <= near.radius_m
         ]
         assert opened.rows_within(near).tolist() == inside
     check(opened, opened.descriptors[:5], Near(45.005, 9.005, radius_m=500))

@@ -87,7 +87,7 @@ def test_nothing_to_find(engine):
 
 def test_several_indices_are_one():
     rng = np.random.default_rng(2)
-    rows = np.round(unit_rows(rng, 90, 3), 1)  # many equals, over all parts
+    rows = np.round(3 * unit_rows(rng, 90, 3))  # many equals, over all parts
     parts = [(ExactIndex(rows[:20]), 0), (ExactIndex(rows[20:20]), 20), (ExactIndex(rows[20:]), 20)]
     distances, found = search.MergedIndex(parts, 3).search(rows[:7], 30)
     expected, order = brute_force(rows, rows[:7], 30)
