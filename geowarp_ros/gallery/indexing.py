@@ -1,9 +1,9 @@
 """The index in a gallery's folder: made from the rows that are there, opened with those that came later.
 
 ``index/NNNN/`` holds ``index.faiss`` where the kind is not exact, and where descriptors are whitened the
-whitening and the whitened descriptors. It belongs to the rows that it numbers: their segments' checksums stand with
-it, and it is refused where they differ. Segments that were added later are searched exactly beside it; removed rows
-are left out of its answers.
+whitening and the whitened descriptors. It belongs to the rows that it numbers: their segments' checksums stand
+with it, and it is refused where they differ. Segments that were added later are searched exactly beside it;
+removed rows are left out of its answers.
 """
 
 from __future__ import annotations
