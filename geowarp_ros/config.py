@@ -161,8 +161,9 @@ class LocalizerConfig(Section):
 
     model: str = Field("default", description="Model file, or default for the one that ships.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
-    precision: Literal["float32", "float16"] = Field(
-        "float32", description="Arithmetic of the networks; float16 on CUDA only."
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Arithmetic of the encoder; bfloat16 on CUDA and on CPUs that have it; float16 on CUDA only.",
     )
     retrieval: RetrievalConfig = RetrievalConfig()
     rerank: RerankConfig = RerankConfig()

@@ -76,9 +76,10 @@ def warp(image: Tensor, quad: Tensor) -> Tensor:
     quad = quad.to(torch.promote_types(quad.dtype, torch.float32))
     ys = (torch.arange(height, device=image.device, dtype=quad.dtype) * 2 + 1) / height - 1
     xs = (torch.arange(width, device=image.device, dtype=quad.dtype) * 2 + 1) / width - 1
-    h = quad_from_frame(quad)[:, :, :, None, None]  # (B, 3, 3, 1, 1)
-    # H (x, y, 1) as outer sums: no (H·W, 3) matrix of grid points is formed
-    mapped = h[:, :, 0] * xs[None, None, None, :] + h[:, :, 1] * ys[None, None, :, None] + h[:, :, 2]
+    h = quad_from_frame(quad)
+    # H (x, y, 1) as one outer sum: no (H·W, 3) matrix of grid points is formed
+    columns, rows = h[:, :, 0, None] * xs, h[:, :, 1, None] * ys + h[:, :, 2, None]  # (B, 3, W), (B, 3, H)
+    mapped = columns[:, :, None, :] + rows[:, :, :, None]
     grid = (mapped[:, :2] / mapped[:, 2:]).permute(0, 2, 3, 1).to(exact)
     warped = F.grid_sample(image.to(exact), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return warped.to(image.dtype)

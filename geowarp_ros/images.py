@@ -122,8 +122,14 @@ def to_tensor(
     """
     stack = images[None].copy() if isinstance(images, np.ndarray) and images.ndim == 3 else np.stack(list(images))
     pixels = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).contiguous().to(dtype)
-    mean, std = (torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (MEAN, STD))
-    return (pixels / 255 - mean) / std
+    # (pixels / 255 - mean) / std as one product and one sum, in place
+    factors, offsets = zip(
+        *((1 / (255 * std), -mean / std) for mean, std in zip(MEAN, STD, strict=True)), strict=True
+    )
+    factor, offset = (
+        torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (factors, offsets)
+    )
+    return pixels.mul_(factor).add_(offset)
 
 
 def _open(data: bytes) -> Pillow.Image:

@@ -61,8 +61,7 @@ def match_images(describer: Describer, image_q: Image, image_p: Image) -> dict[s
         "quad_p": None,
     }
     if describer.model.regression is not None:
-        warper = Warper(describer.model, describer.device)
-        pair = warper(query, [describer.prepare(image_p)], candidate.local_features.cpu().numpy())
+        pair = Warper(describer)(query, [describer.prepare(image_p)], candidate.local_features.cpu().numpy())
         match["score"] = float(pair.score[0])
         match["quad_q"], match["quad_p"] = pair.quads_q[0].tolist(), pair.quads_p[0].tolist()
     return match

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geowarp_ros.errors import ConfigError, ModelError
+from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
 from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.inference import Precision, for_inference
 from geowarp_ros.model.matching import GRID, similarity
-from geowarp_ros.model.passes import Passes
+from geowarp_ros.model.passes import Passes, pixels_per_pass
 from geowarp_ros.types import Image
-
-Precision: TypeAlias = Literal["float32", "float16"]
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -73,20 +71,23 @@ class PairScores:
 class Describer:
     """Images to descriptors and local features, one encoder pass for both.
 
-    The model is moved to ``device`` and put in eval mode.
+    The model is moved to ``device`` and put in eval mode. What answers is a copy of it, made here: train the model
+    first.
 
     Attributes:
+        model: As it was given.
+        network: The copy, :func:`geowarp_ros.model.inference.for_inference`.
         passes: How many images go through the encoder at once.
 
     Raises:
-        ConfigError: Half precision on a CPU.
+        ConfigError: The device does not compute in that precision.
     """
 
     def __init__(self, model: GeoWarp, device: torch.device | str, precision: Precision = "float32") -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
-        self._arithmetic = _Arithmetic(self.device, precision)
-        self.passes = Passes()
+        self.network = for_inference(model, self.device, precision)
+        self.passes = Passes(pixels_per_pass(self.device))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -105,8 +106,7 @@ class Describer:
 
         def describe(_: list[int]) -> None:
             tensor = to_tensor(pixels, self.device)
-            with self._arithmetic():
-                descriptor, local_features = self.model.describe(tensor)
+            descriptor, local_features = self.network.describe(tensor)
             described.append(Query(tensor, _numpy(descriptor[0]), local_features, pixels))
 
         self.passes.run([pixels.shape], describe)
@@ -124,8 +124,7 @@ class Describer:
         local_features = np.empty((len(images), self.model.channels, GRID, GRID), np.float16)
 
         def describe(rows: list[int]) -> None:
-            with self._arithmetic():
-                d, f = self.model.describe(to_tensor([prepared[row] for row in rows], self.device))
+            d, f = self.network.describe(to_tensor([prepared[row] for row in rows], self.device))
             descriptors[rows], local_features[rows] = _numpy(d), f.half().cpu().numpy()
 
         self.passes.run([image.shape for image in prepared], describe)
@@ -135,26 +134,19 @@ class Describer:
 class Warper:
     """Pairwise warp and dense comparison of a query with its candidates (paper sec. 3.2, eq. 1-4, 9).
 
-    The model is moved to ``device`` and put in eval mode. ``passes`` may be shared with the describer.
+    Args:
+        describer: What describes query and candidates; its network and its passes are shared.
 
     Raises:
         ModelError: The model has no warping regression.
-        ConfigError: Half precision on a CPU.
     """
 
-    def __init__(
-        self,
-        model: GeoWarp,
-        device: torch.device | str,
-        precision: Precision = "float32",
-        passes: Passes | None = None,
-    ) -> None:
-        if model.regression is None:
+    def __init__(self, describer: Describer) -> None:
+        if describer.network.regression is None:
             raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
-        self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
-        self._arithmetic = _Arithmetic(self.device, precision)
-        self.passes = passes or Passes()
+        self._device = describer.device
+        self._network = describer.network
+        self._passes = describer.passes
 
     @torch.inference_mode()
     def __call__(self, query: Query, images: Sequence[Image], local_features: NDArray[np.floating]) -> PairScores:
@@ -168,37 +160,24 @@ class Warper:
         Returns:
             P scores and quads, in the order given.
         """
-        f_p = torch.from_numpy(np.ascontiguousarray(local_features, np.float32)).to(self.device)
+        f_p = torch.from_numpy(np.ascontiguousarray(local_features, np.float32)).to(self._device)
         f_q = query.local_features.expand_as(f_p)
-        quads_q, quads_p = self.model.regress(f_q, f_p)
-        score = torch.empty(len(images), device=self.device)
+        quads_q, quads_p = self._network.regress(f_q, f_p)
+        score = torch.empty(len(images), device=self._device)
 
         def compare(rows: list[int]) -> None:
             warped_q = warp(query.image.expand(len(rows), -1, -1, -1), quads_q[rows])
-            warped_p = warp(to_tensor([images[row] for row in rows], self.device), quads_p[rows])
+            warped_p = warp(to_tensor([images[row] for row in rows], self._device), quads_p[rows])
             score[rows] = similarity(*self._encode(warped_q, warped_p))
 
-        self.passes.run([image.shape for image in images], compare, per_row=2)
+        self._passes.run([image.shape for image in images], compare, per_row=2)
         return PairScores(_numpy(score), _numpy(similarity(f_q, f_p)), _numpy(quads_q), _numpy(quads_p))
 
     def _encode(self, warped_q: Tensor, warped_p: Tensor) -> tuple[Tensor, Tensor]:
-        with self._arithmetic():
-            if warped_q.shape != warped_p.shape:
-                return self.model.local_features(warped_q), self.model.local_features(warped_p)
-            features = self.model.local_features(torch.cat([warped_q, warped_p]))
+        if warped_q.shape != warped_p.shape:
+            return self._network.local_features(warped_q), self._network.local_features(warped_p)
+        features = self._network.local_features(torch.cat([warped_q, warped_p]))
         return features[: len(warped_q)], features[len(warped_q) :]
-
-
-class _Arithmetic:
-    """Makes the context in which the encoder runs: half precision on CUDA, or nothing special."""
-
-    def __init__(self, device: torch.device, precision: Precision) -> None:
-        if precision == "float16" and device.type != "cuda":
-            raise ConfigError(f"precision = 'float16': needs CUDA and the device is {device}; expected float32")
-        self._device, self._half = device.type, precision == "float16"
-
-    def __call__(self) -> AbstractContextManager[object]:
-        return torch.autocast(self._device, torch.float16, enabled=self._half)
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -13,7 +13,15 @@ from geowarp_ros.errors import ModelError
 PIXELS_PER_PASS = 5_000_000
 """At most this many pixels (16 images of 640×480) go through the encoder at once: bounds memory, not speed."""
 
+PIXELS_PER_CPU_PASS = 640 * 480 * 2
+"""Likewise on a CPU: more than two such images leave the caches and take longer each."""
+
 _log = logging.getLogger(__name__)
+
+
+def pixels_per_pass(device: torch.device) -> int:
+    """Return how many pixels to put through the encoder at once."""
+    return PIXELS_PER_CPU_PASS if device.type == "cpu" else PIXELS_PER_PASS
 
 
 class Passes:
@@ -26,8 +34,8 @@ class Passes:
         shortages: How often it ended.
     """
 
-    def __init__(self, pixels: int | None = None) -> None:
-        self.pixels = PIXELS_PER_PASS if pixels is None else pixels
+    def __init__(self, pixels: int = PIXELS_PER_PASS) -> None:
+        self.pixels = pixels
         self.shortages = 0
 
     @property

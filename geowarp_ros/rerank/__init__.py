@@ -56,8 +56,7 @@ def build_reranker(
         from geowarp_ros.model.describer import Warper
         from geowarp_ros.rerank.geowarp import GeoWarpReranker
 
-        warper = Warper(describer.model, describer.device, config.precision, describer.passes)
-        return GeoWarpReranker(gallery, warper, count, weight)
+        return GeoWarpReranker(gallery, Warper(describer), count, weight)
     if method == "geowarp-unwarped":
         from geowarp_ros.rerank.unwarped import UnwarpedReranker
 
@@ -65,7 +64,7 @@ def build_reranker(
     if method == "one-way":
         from geowarp_ros.rerank.one_way import OneWayReranker
 
-        return OneWayReranker(gallery, describer.model, count, weight)
+        return OneWayReranker(gallery, describer.network, count, weight)
     if method == "qe-dba":
         from geowarp_ros.rerank.expansion import QueryExpansion
 

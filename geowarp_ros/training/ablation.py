@@ -124,7 +124,8 @@ class Ablation:
                 train_warp(model, self.photographs, self.held_out, config, self.session, folder)
             model = load_model(folder / BEST)
             error = float(read_header(folder / BEST)["corner_error"])
-        warped, _ = score(found, Describer(model, "cpu"), Warper(model, "cpu"))
+        describer = Describer(model, "cpu")
+        warped, _ = score(found, describer, Warper(describer))
         return Measured(name, "local", terms, k, error, recall_at(found.error_m, self.thresholds_m, warped))
 
 

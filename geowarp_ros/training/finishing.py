@@ -55,7 +55,8 @@ def weigh_retrieval(
         most_queries: Of each set, evenly spread; 0: all.
         progress: Shows the images.
     """
-    describer, warper = Describer(model, "cpu"), Warper(model, "cpu")
+    describer = Describer(model, "cpu")
+    warper = Warper(describer)
     found = []
     for places, radius_m in validation:
         images = places.photographs.images

@@ -60,9 +60,10 @@ def test_describer_evaluates_and_knows_its_fingerprint(small):
 
 
 @pytest.mark.parametrize("pixels", [passes.PIXELS_PER_PASS, 2 * 48 * 64])
-def test_warper_equals_matching_each_pair(small, street, pixels, monkeypatch):
-    monkeypatch.setattr(passes, "PIXELS_PER_PASS", pixels)  # all at once, or pair by pair
-    describer, warper = Describer(small, "cpu"), Warper(small, "cpu")
+def test_warper_equals_matching_each_pair(small, street, pixels):
+    describer = Describer(small, "cpu")
+    describer.passes.pixels = pixels  # all at once, or pair by pair
+    warper = Warper(describer)
     query = describer(street[0])
     exact = torch.cat([describer(image).local_features for image in street]).numpy()
     pairs = warper(query, street, exact)
@@ -78,7 +79,8 @@ def test_warper_equals_matching_each_pair(small, street, pixels, monkeypatch):
 
 
 def test_half_precision_local_features_are_enough_for_the_warper(small, street):
-    describer, warper = Describer(small, "cpu"), Warper(small, "cpu")
+    describer = Describer(small, "cpu")
+    warper = Warper(describer)
     query = describer(street[0])
     exact = torch.cat([describer(image).local_features for image in street]).numpy()
     stored = describer.describe_batch(street)[1]
@@ -89,8 +91,9 @@ def test_half_precision_local_features_are_enough_for_the_warper(small, street):
 
 
 def test_warper_of_no_candidates_gives_no_scores(small, street):
-    query = Describer(small, "cpu")(street[0])
-    pairs = Warper(small, "cpu")(query, [], np.empty((0, 256, 15, 15), np.float16))
+    describer = Describer(small, "cpu")
+    query = describer(street[0])
+    pairs = Warper(describer)(query, [], np.empty((0, 256, 15, 15), np.float16))
     assert pairs.score.shape == pairs.score_unwarped.shape == (0,)
     assert pairs.quads_q.shape == pairs.quads_p.shape == (0, 4, 2)
 
@@ -103,7 +106,7 @@ def test_what_cannot_be_done_is_refused(small, monkeypatch):
     with pytest.raises(ConfigError, match=r"^precision = 'float16': needs CUDA"):
         Describer(small, "cpu", "float16")
     with pytest.raises(ModelError, match="no warping regression"):
-        Warper(make_model(regression=False), "cpu")
+        Warper(Describer(make_model(regression=False), "cpu"))
 
 
 def test_half_precision_runs_the_encoder_alone_in_sixteen_bits(small, street):

@@ -19,9 +19,9 @@ from test.model.conftest import picture
 from test.model.weights import make_model
 
 
-def outgrown(model, images):
-    """Let the model's encoder run out of memory above so many images at once; returns the sizes that it took."""
-    encode, taken = model.encoder.forward, []
+def outgrown(describer, images):
+    """Let the encoder run out of memory above so many images at once; returns the sizes that it took."""
+    encode, taken = describer.network.encoder.forward, []
 
     def forward(batch):
         taken.append(len(batch))
@@ -29,7 +29,7 @@ def outgrown(model, images):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return encode(batch)
 
-    model.encoder.forward = forward
+    describer.network.encoder.forward = forward
     return taken
 
 
@@ -110,15 +110,13 @@ def test_no_tensor_of_a_failed_pass_is_held_while_the_halves_run():
 def test_descriptors_and_scores_are_the_same_in_smaller_passes():
     images = [picture(48, 64, seed) for seed in range(5)]
     roomy = Describer(make_model(), "cpu")
-    narrow_model = make_model()
-    taken = outgrown(narrow_model, 2)
-    narrow = Describer(narrow_model, "cpu")
+    narrow = Describer(make_model(), "cpu")
+    taken = outgrown(narrow, 2)
     expected, found = roomy.describe_batch(images), narrow.describe_batch(images)
     assert taken == [5, 3, 2, 1, 2]
     np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(found[1].astype(float), expected[1], atol=1e-3)
     query = roomy(images[0])
-    wanted = Warper(roomy.model, "cpu")(query, images, expected[1])
-    warper = Warper(narrow_model, "cpu", passes=narrow.passes)
-    np.testing.assert_allclose(warper(query, images, expected[1]).score, wanted.score, rtol=1e-4)
+    wanted = Warper(roomy)(query, images, expected[1])
+    np.testing.assert_allclose(Warper(narrow)(query, images, expected[1]).score, wanted.score, rtol=1e-4)
     assert "out of CUDA memory" in narrow.passes.caution and not roomy.passes.caution

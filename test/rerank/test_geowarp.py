@@ -12,7 +12,7 @@ from test.rerank.conftest import candidates_of, textured
 def test_scores_and_quads_are_those_of_the_whole_network_pair_by_pair(gallery, describer, model):
     """Stored local features (float16) and batches do not change what GeoWarp.match says of each pair."""
     image = textured(7)
-    ranked = GeoWarpReranker(gallery, Warper(model, "cpu"), 6)(describer(image), candidates_of(range(6)))
+    ranked = GeoWarpReranker(gallery, Warper(describer), 6)(describer(image), candidates_of(range(6)))
     assert [c.score for c in ranked] == sorted((c.score for c in ranked), reverse=True)
     for candidate in ranked:
         with torch.inference_mode():
@@ -24,12 +24,12 @@ def test_scores_and_quads_are_those_of_the_whole_network_pair_by_pair(gallery, d
 
 def test_a_retrieval_weight_mixes_the_distance_into_the_order(gallery, describer, model):
     query, candidates = describer(textured(7)), candidates_of(range(6))
-    plain = GeoWarpReranker(gallery, Warper(model, "cpu"), 6)(query, candidates)
-    mixed = GeoWarpReranker(gallery, Warper(model, "cpu"), 6, retrieval_weight=0.02)(query, candidates)
+    plain = GeoWarpReranker(gallery, Warper(describer), 6)(query, candidates)
+    mixed = GeoWarpReranker(gallery, Warper(describer), 6, retrieval_weight=0.02)(query, candidates)
     key = {c.index: c.score / 225 - 0.02 * c.distance for c in plain}
     assert [c.index for c in mixed] == sorted(key, key=lambda index: -key[index])
     assert {c.index: c.score for c in mixed} == {c.index: c.score for c in plain}
-    ruled = GeoWarpReranker(gallery, Warper(model, "cpu"), 6, retrieval_weight=1000.0)(query, candidates)
+    ruled = GeoWarpReranker(gallery, Warper(describer), 6, retrieval_weight=1000.0)(query, candidates)
     assert [c.index for c in ruled] == list(range(6))  # retrieval's order
 
 
@@ -45,5 +45,5 @@ def test_the_models_own_weight_holds_unless_another_is_asked_for(gallery, descri
         return [c.index for c in build_reranker(config, gallery, describer)(query, candidates)]
 
     assert order() == list(range(6))
-    plain = GeoWarpReranker(gallery, Warper(model, "cpu"), 6)(query, candidates)
+    plain = GeoWarpReranker(gallery, Warper(describer), 6)(query, candidates)
     assert order(retrieval_weight=0.0) == [c.index for c in plain] != list(range(6))
