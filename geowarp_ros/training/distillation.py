@@ -68,9 +68,6 @@ class Distillation(SessionConfig):
     teacher_weight: float = Field(0.0, ge=0.0, description="Weight of the teacher's directions.")
     place_weight: float = Field(1.0, ge=0.0, description="Weight of telling places apart.")
     temperature: float = Field(0.0025, gt=0.0, description="Squared distance that a factor e is worth.")
-    remembered: int = Field(
-        0, ge=0, description="Descriptors of earlier batches that a place is told from, too; 0: none."
-    )
     cell_weight: float = Field(0.15, ge=0.0, description="Weight of telling cells of one photograph apart.")
     cell_temperature: float = Field(0.07, gt=0.0, description="Cosine that a factor e is worth, between cells.")
     match_photographs: bool = Field(
@@ -209,7 +206,7 @@ def _run(
         same, different = (table.to(session.device) for table in lesson.pairs(indices))
         described = session.model.pool(last)
         terms = {
-            "places": _place_loss(session, config, lesson, indices, described, same, different),
+            "places": contrastive_loss(described, described, same, different, config.temperature),
             "cells": cell_loss(last, views.quads, links, different, config.cell_temperature),
         }
         loss = config.place_weight * terms["places"] + config.cell_weight * terms["cells"]
@@ -249,33 +246,6 @@ class _Reader:
             other = row ^ 1 if readable[row ^ 1] else int(np.flatnonzero(readable)[0])
             pixels[row], indices[row] = pixels[other], indices[other]
         return indices, pixels, links_of(indices, self.matches)
-
-
-def _place_loss(
-    session: Session,
-    config: Distillation,
-    lesson: Lesson,
-    indices: Indices,
-    described: Tensor,
-    same: Tensor,
-    different: Tensor,
-) -> Tensor:
-    """Positives are of the batch, negatives of the batch and of those before (Wang et al., "XBM", CVPR 2020)."""
-    if not config.remembered:
-        return contrastive_loss(described, described, same, different, config.temperature)
-    rows = torch.from_numpy(indices)
-    before = session.memory.get("remembered", described.detach()[:0])
-    before_rows = session.memory.get("remembered rows", rows[:0]).cpu()
-    different_before = lesson.different[rows][:, before_rows].to(session.device)
-    session.memory["remembered"] = torch.cat([described.detach(), before])[: config.remembered]
-    session.memory["remembered rows"] = torch.cat([rows, before_rows])[: config.remembered]
-    return contrastive_loss(
-        described,
-        torch.cat([described, before]),
-        torch.cat([same, torch.zeros_like(different_before)], dim=1),
-        torch.cat([different, different_before], dim=1),
-        config.temperature,
-    )
 
 
 def _taught(

@@ -321,14 +321,6 @@ def test_links_of_a_batch() -> None:
     assert links[1].points_second is not None
 
 
-def test_remembered_descriptors_are_negatives(lane: Path, tmp_path: Path) -> None:
-    config = QUICK.model_copy(update={"remembered": 9, "teacher_weight": 0.0, "iterations": 3})
-    distill(lane, tmp_path / "out", config, scratch(), None)
-    memory = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["memory"]
-    assert memory["remembered"].shape == (9, 256)
-    assert memory["remembered rows"].shape == (9,)  # batches of 6: the last one and half of the one before
-
-
 def test_a_sparse_start_spreads_the_descriptors(lane: Path) -> None:
     photographs = lesson(lane).photographs
     model = scratch().eval()
