@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Train."""
     from geowarp_ros import progress
     from geowarp_ros.model.geowarp import ModelConfig
+    from geowarp_ros.training.processes import process_index
     from geowarp_ros.training.retrieval import RetrievalTraining, starting_model, train_retrieval
     from geowarp_ros.training.session import BEST, seeded
 
@@ -44,5 +45,6 @@ def run(args: argparse.Namespace) -> int:
     with seeded(config.seed):
         model = starting_model(args.init, architecture)
     recall = train_retrieval(args.source, args.output, config, model, resume=args.resume, progress=progress.bar)
-    print(f"best Recall@5 at {config.val_radius_m:g} m: {recall:.1f} %; model: {args.output / BEST}")
+    if process_index() == 0:
+        print(f"best Recall@5 at {config.val_radius_m:g} m: {recall:.1f} %; model: {args.output / BEST}")
     return 0

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     from geowarp_ros.model.checkpoints import load_model
-    from geowarp_ros.training.processes import processes
+    from geowarp_ros.training.processes import process_index, processes
     from geowarp_ros.training.session import BEST, SessionConfig, seeded, training_device
     from geowarp_ros.training.warping import WarpConfig, read_sets, train_warp, with_regression
 
@@ -52,5 +52,9 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             sources=[str(source) for source in args.source],
         )
-    print(f"least corner error on held-out photographs: {error:.4f} half image sides; model: {args.output / BEST}")
+    if process_index() == 0:
+        print(
+            f"least corner error on held-out photographs: {error:.4f} half image sides; "
+            f"model: {args.output / BEST}"
+        )
     return 0

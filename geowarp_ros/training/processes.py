@@ -36,8 +36,8 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """Which of them this is; 0 writes the files."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    """Which of them this is; 0 writes the files and speaks for all."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def own_part(batch: int) -> slice:
@@ -54,9 +54,25 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if process_count() == 1:
         return rows
-    import torch.distributed.nn.functional as differentiable
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
 
-    return torch.cat(differentiable.all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
+
+class _Gather(torch.autograd.Function):
+    """What each process holds, for all; the gradient of a row is the sum of what the processes make of it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        everyones = [torch.empty_like(rows) for _ in range(process_count())]
+        dist.all_gather(everyones, rows)
+        return torch.cat(everyones)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[own_part(len(gradient))]
 
 
 def gather_objects(value: T) -> list[T]:
