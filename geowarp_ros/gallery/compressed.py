@@ -62,6 +62,7 @@ _ROUNDS = 10
 _ROWS_AT_ONCE = 65_536
 _NEAREST = 20
 _LEAST_EFFORT = 16
+_PREFETCHERS = 0  # threads that touch lists on the disk ahead: starting FAISS's 32 takes longer than a search
 
 _FAISS: Any = faiss  # whose stubs, where it has any, know half of it
 _log = logging.getLogger(__name__)
@@ -115,6 +116,9 @@ def read_index(path: Path, rows: int, length: int, on_disk: bool = False) -> Any
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise GalleryError(f"{path}: cannot be read as an index: {reason}; index the gallery again") from None
+    if on_disk and isinstance(_FAISS.downcast_index(index), _FAISS.IndexPreTransform):
+        lists = _FAISS.downcast_InvertedLists(_FAISS.extract_index_ivf(index).invlists)
+        lists.prefetch_nthread = _PREFETCHERS
     if (index.ntotal, index.d) != (rows, length):
         raise GalleryError(
             f"{path}: indexes {index.ntotal} descriptors of {index.d} numbers, expected {rows} of {length};"
@@ -233,6 +237,7 @@ def _empty_index(kind: Kind, count: int, length: int) -> Any:
         ivf = _FAISS.IndexIVFPQ(quantizer, kept, lists, code, 8)
         ivf.by_residual = False  # tables of residuals would take 32 kB a list in memory, or be made at each visit
         ivf.pq.cp.niter, ivf.pq.cp.max_points_per_centroid = _ROUNDS, _TRAINING_ROWS_PER_ENTRY
+        ivf.pq.cp.min_points_per_centroid = 1  # a small gallery's codebook is as good as it can be
     ivf.cp.niter = _ROUNDS
     rotation = _FAISS.PCAMatrix(length, kept, 0, True)  # the random rotation behind it spreads the variance evenly
     index = _FAISS.IndexPreTransform(rotation, ivf)

@@ -1,0 +1,80 @@
+"""The measurement of search: its generator is what it says, its rows are true of a small gallery."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from geowarp_ros.benchmark import search
+from geowarp_ros.benchmark.search import measure_prior, measure_search
+from geowarp_ros.benchmark.synthetic import PER_PLACE, descriptor_blocks, index, queries_of, write_gallery
+from geowarp_ros.cli import main
+from geowarp_ros.gallery.store import Gallery
+
+
+def test_descriptors_are_of_places_and_reproducible():
+    rows = np.concatenate(list(descriptor_blocks(25_000, 48, seed=3)))
+    assert rows.shape == (25_000, 48) and rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate(list(descriptor_blocks(20_100, 48, seed=3))), rows[:20_100])
+    assert not np.array_equal(next(descriptor_blocks(100, 48, seed=4)), rows[:100])
+    first = rows[:PER_PLACE]
+    within = ((first[:, None] - first) ** 2).sum(axis=2).max()
+    between = ((first[:, None] - rows[PER_PLACE:1000]) ** 2).sum(axis=2)
+    assert within < np.median(between)
+    # 32 directions hold nearly everything
+    variances = np.linalg.eigvalsh(np.cov(rows.T))[::-1]
+    assert variances[:32].sum() > 0.99 * variances.sum()
+
+
+def test_queries_are_near_a_photograph_and_not_it():
+    rows = np.concatenate(list(descriptor_blocks(25_000, 48, seed=3)))
+    asked = queries_of(25_000, 48, 30, seed=3)
+    nearest = np.sqrt(((asked[:, None] - rows) ** 2).sum(axis=2).min(axis=1))
+    assert asked.shape == (30, 48) and (nearest > 0.1).all() and (nearest < 0.45).all()
+
+
+def test_the_gallery_is_one(tmp_path):
+    write_gallery(tmp_path / "g", 1000, 16, seed=0)
+    opened = Gallery.open(tmp_path / "g")
+    np.testing.assert_array_equal(opened.descriptors, next(descriptor_blocks(1000, 16, seed=0)))
+    extent = np.ptp(opened.positions_enu[:, :2], axis=0)
+    assert extent == pytest.approx([90, 90], rel=5e-3)  # a hundred places, ten by ten, 10 m apart
+    assert index(tmp_path / "g", "ivf-sq-disk").on_disk
+    assert Gallery.open(tmp_path / "g").search(opened.descriptors[417])[0].place.name == "00000417.jpg"
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Works in this process: starting others takes longer than what is tested."""
+    monkeypatch.setattr(search, "_in_own_process", lambda work, *arguments: work(*arguments))
+
+
+@pytest.mark.usefixtures("here")
+def test_rows(tmp_path):
+    exact, compressed = measure_search([1000], 16, ["exact", "ivf-sq"], queries=15, folder=tmp_path)
+    assert (exact["images"], exact["kind"], exact["recall"], exact["index_bytes"]) == (1000, "exact", 1, 0)
+    assert math.isnan(exact["cold_p50_ms"]) and compressed["cold_p50_ms"] > 0
+    assert 0.9 < compressed["recall"] <= 1 and 0.9 < compressed["promised_recall"] <= 1
+    index_file = tmp_path / "1000-16-0-ivf-sq/index/0001/index.faiss"
+    assert compressed["index_bytes"] == index_file.stat().st_size / 1000
+    assert 0 < compressed["search_p50_ms"] <= compressed["search_p99_ms"]
+    (again,) = measure_search([1000], 16, ["ivf-sq"], queries=15, folder=tmp_path)
+    assert (again["build_s"], again["recall"]) == (compressed["build_s"], compressed["recall"])
+
+
+@pytest.mark.usefixtures("here")
+def test_circles():
+    small, all_ = measure_prior(1000, 16, radii_m=[11], queries=5)
+    assert 30 <= small["inside"] <= 50  # a corner's three places to five, of ten photographs each
+    assert (all_["radius_m"], all_["inside"]) == (math.inf, 1000)
+
+
+def test_the_verb_prints_a_table(tmp_path, capsys):
+    words = ["--sizes", "300", "--dim", "8", "--kinds", "exact", "--queries", "3", "--json", str(tmp_path / "f")]
+    assert main(["benchmark-search", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| images | kind | build_s |") and lines[2].startswith("| 300 | exact | ")
+    assert '"images": 300' in (tmp_path / "f").read_text()
