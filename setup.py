@@ -49,6 +49,7 @@ setup(
         "console_scripts": [
             "geowarp = geowarp_ros.cli:main",
             "localizer = geowarp_ros.ros.node:main",
+            "localizers = geowarp_ros.ros.localizers:main",
             "train_retrieval = geowarp_ros.cli.train:retrieval",
             "train_warp = geowarp_ros.cli.train:warp",
         ],

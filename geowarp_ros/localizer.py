@@ -52,17 +52,23 @@ class Localizer:
         self.pace = Pace(None if config.rerank.method in SECOND_SEARCHES else config.rerank.candidates)
 
     @classmethod
-    def open(cls, gallery: Path, config: LocalizerConfig | None = None) -> Localizer:
+    def open(
+        cls, gallery: Path, config: LocalizerConfig | None = None, describer: Describer | None = None
+    ) -> Localizer:
         """Load model and gallery and put them together.
+
+        Args:
+            gallery: Its folder.
+            config: All settings; None: the defaults.
+            describer: The model where it is loaded already; None: what ``config`` names.
 
         Raises:
             ModelError: The model file is missing, truncated or foreign, or CUDA is asked for and absent.
             GalleryError: The gallery is missing, truncated, or was made by another model.
         """
         config = config or LocalizerConfig()
-        device = choose_device(config.device)
-        opened = Gallery.open(gallery, device)
-        describer = Describer(load_model(config.model, device), device, config.precision)
+        describer = describer or open_describer(config)
+        opened = Gallery.open(gallery, describer.device)
         opened.check_model(describer.fingerprint)
         reranker = build_reranker(config, opened, describer)
         return cls(describer, opened, reranker, config, load_calibration(Path(gallery)))
@@ -137,6 +143,16 @@ class Localizer:
         self.localize(Frame(np.full((240, 320, 3), 127, np.uint8)))
         self.tracker.reset()
         self.pace.forget()
+
+
+def open_describer(config: LocalizerConfig) -> Describer:
+    """Load the model that the configuration names, on its device.
+
+    Raises:
+        ModelError: The file is missing, truncated or foreign, or CUDA is asked for and absent.
+    """
+    device = choose_device(config.device)
+    return Describer(load_model(config.model, device), device, config.precision)
 
 
 def _tracking(config: LocalizerConfig) -> tuple[object, ...]:

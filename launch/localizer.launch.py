@@ -47,6 +47,7 @@ def _start(context):
     for name in ("gallery", "model", "image_transport"):
         if given[name]:
             parameters[name] = ParameterValue(given[name], value_type=str)
+    logger = f"{given['namespace']}/{given['name']}".strip("/").replace("/", ".")
     return [
         Node(
             package="geowarp_ros",
@@ -55,7 +56,7 @@ def _start(context):
             namespace=given["namespace"],
             parameters=[given["params_file"] or str(defaults), parameters],
             remappings=[("image", given["image"])],
-            ros_arguments=["--log-level", f"{given['name']}:={given['log_level']}"],
+            ros_arguments=["--log-level", f"{logger}:={given['log_level']}"],
             output="both",
             emulate_tty=True,
             respawn=given["respawn"].lower() == "true",

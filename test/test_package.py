@@ -57,7 +57,7 @@ def test_manifest_is_an_ament_python_package_of_format_3(manifest: ElementTree.E
 def test_every_ros_package_that_is_imported_is_declared(manifest: ElementTree.Element) -> None:
     declared = {element.text for element in manifest.findall("exec_depend")}
     assert "cv_bridge" in declared
-    for path in [*(ROOT / "geowarp_ros" / "ros").glob("*.py"), ROOT / "launch" / "localizer.launch.py"]:
+    for path in [*(ROOT / "geowarp_ros" / "ros").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
         for name in imported(path):
             package = name.split(".")[0]
             if package.endswith(("_msgs", "_srvs", "_interfaces")) or package in (
@@ -99,19 +99,6 @@ def test_parameter_file_reads_as_every_default() -> None:
     given = dict(dotted(parameters))
     assert given == {parameter.name: parameter.default for parameter in node_parameters()}
     assert flatten(parse_parameters(given)) == given
-
-
-def test_launch_file_names_parameters_that_exist() -> None:
-    tree = ast.parse((ROOT / "launch" / "localizer.launch.py").read_text())
-    assigned = {
-        node.targets[0].id: node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    arguments = ast.literal_eval(assigned["ARGUMENTS"])
-    assert all(description for _, description in arguments.values())
-    known = {parameter.name for parameter in node_parameters()}
-    assert {"gallery", "model", "image_transport", "autostart"} <= known & set(arguments)
 
 
 def imported(path: Path) -> set[str]:

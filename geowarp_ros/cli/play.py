@@ -1,7 +1,7 @@
 """Replay a bag's camera images into the running node as recorded: same bytes, same stamps, same distances in time.
 
-Needs ROS 2 (rclpy). Starts when the node has subscribed. With --clock it publishes /clock too, for a node with
-use_sim_time; with --loop the node sees time jump back, as from any looping player.
+Needs ROS 2 (rclpy). Starts when all that is published has a subscriber. With --clock it publishes /clock too, for
+a node with use_sim_time; with --loop the node sees time jump back, as from any looping player.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-topic", default="", help="may be left out where the bag has only one")
     parser.add_argument(
         "--to", default="", metavar="TOPIC", help="publish on this topic instead of the recorded one"
+    )
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        default=[],
+        metavar="TOPIC[:=TO]",
+        help="other recorded topics to publish: /gps/fix:=/prior_fix /odom:=/odometry",
     )
     parser.add_argument("--rate", type=float, default=1.0, help="of the recorded speed")
     parser.add_argument("--loop", action="store_true", help="again and again, until interrupted")
@@ -46,6 +53,12 @@ def run(args: argparse.Namespace) -> int:
 
     if files.broken:
         print(f"geowarp play: {args.bag} has a broken end, used as far as it goes: {files.broken}")
+    also = {}
+    for words in args.also:
+        recorded, given, published_as = words.partition(":=")
+        if not recorded.strip("/") or (given and not published_as.strip("/")):
+            raise ConfigError(f"--also {words!r}: expected TOPIC, or TOPIC:=TO")
+        also[recorded] = published_as or recorded
     target = args.to or (f"{topic}/compressed" if args.compressed else topic)
     rclpy.init()
     node = rclpy.create_node("geowarp_play")
@@ -54,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             published = play(
                 node,
                 args.bag,
-                {topic: target},
+                {**also, topic: target},
                 rate=args.rate,
                 clock=args.clock,
                 compressed=args.compressed,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 from geowarp_ros import past
 from geowarp_ros.config import LocalizerConfig, NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.types import Image
+
+if TYPE_CHECKING:
+    from geowarp_ros.model.describer import Describer
 
 
 class GalleryLike(Protocol):
@@ -51,8 +56,12 @@ class LocalizerLike(past.LocalizerLike, Protocol):
 Opener = Callable[[NodeConfig], LocalizerLike]
 
 
-def open_localizer(config: NodeConfig) -> LocalizerLike:
+def open_localizer(config: NodeConfig, describer: Describer | None = None) -> LocalizerLike:
     """Load model and gallery and localise one image, so that the first real one does not wait.
+
+    Args:
+        config: What to load.
+        describer: The model where it is loaded already.
 
     Raises:
         GeowarpError: No gallery is named, or model and gallery cannot be loaded.
@@ -61,9 +70,31 @@ def open_localizer(config: NodeConfig) -> LocalizerLike:
         raise ConfigError("gallery = '': expected the folder of a gallery (--ros-args -p gallery:=FOLDER)")
     from geowarp_ros.localizer import Localizer  # brings torch: an unconfigured node starts without it
 
-    localizer = Localizer.open(Path(config.gallery).expanduser(), config)
+    localizer = Localizer.open(Path(config.gallery).expanduser(), config, describer)
     localizer.warm_up()
     return localizer
+
+
+class SharedModel:
+    """Opens localizers that have their model in common, as long as one of them lives."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: WeakValueDictionary[tuple[str, ...], Describer] = WeakValueDictionary()
+
+    def __call__(self, config: NodeConfig) -> LocalizerLike:
+        """Open a localizer; its model is loaded where none of its file, device and precision is there.
+
+        Raises:
+            GeowarpError: As :func:`open_localizer`.
+        """
+        from geowarp_ros.localizer import open_describer
+
+        key = config.model, config.device, config.precision
+        with self._lock:  # two nodes that configure at once are to load one model
+            describer = self._loaded.get(key) or open_describer(config)
+            self._loaded[key] = describer
+        return open_localizer(config, describer)
 
 
 @dataclass(frozen=True, slots=True)

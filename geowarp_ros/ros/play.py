@@ -24,6 +24,7 @@ from geowarp_ros.ros.match_image import encode_jpeg
 
 NAVSATFIX = "sensor_msgs/msg/NavSatFix"
 IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 
 def play(
@@ -53,7 +54,7 @@ def play(
         progress: Shows how far it is.
 
     Returns:
-        Header stamp of each message in nanoseconds -> when it was published, by ``time.monotonic``.
+        Header stamp of each image in nanoseconds -> when it was published, by ``time.monotonic``.
 
     Raises:
         SourceError: The bag has no such topic, or nobody subscribes.
@@ -94,7 +95,8 @@ def play(
                 pace.wait_until(recorded_ns)
                 if ticks is not None:
                     ticks.publish(Clock(clock=header(recorded_ns, "").stamp))
-                published[stamp_ns(message.header.stamp)] = time.monotonic()
+                if connection.msgtype in (IMAGE, COMPRESSED):
+                    published[stamp_ns(message.header.stamp)] = time.monotonic()
                 publishers[connection.topic].publish(outgoing)
             return published
         finally:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from rclpy.node import Node
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -13,8 +15,10 @@ from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, NavSatFix
 
+from geowarp_ros.cli import main
 from geowarp_ros.errors import SourceError
 from geowarp_ros.ros.play import Pace, Recorder, play
+from test.gallery import bags
 from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
@@ -112,3 +116,22 @@ def test_recorded_fixes_read_back(tmp_path: Path, robot: Robot) -> None:
         fixes = [reader.deserialize(data, connection.msgtype) for connection, _, data in reader.messages()]
     assert [fix.latitude for fix in fixes] == list(STAMPS_S)
     assert [round(stamp / 1e9, 1) for stamp in recorder.arrived] == list(STAMPS_S)
+
+
+def test_other_topics_come_along_and_only_images_are_counted(
+    tmp_path: Path, graph: None, robot: Robot, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [bags.fix(t / 10, 50.0 + t * 1e-4, 8.0) for t in range(3)]
+    messages += [bags.image(t / 10, t) for t in range(2)]
+    bags.write_bag(tmp_path / "drive", sorted(messages, key=lambda item: item[1]))
+    fixes: queue.Queue[NavSatFix] = queue.Queue()
+    robot.node.create_subscription(Image, "/cam", lambda message: None, 10)
+    robot.node.create_subscription(NavSatFix, "/prior_fix", fixes.put, 10)
+    monkeypatch.setattr(rclpy, "init", lambda: None)  # the tests' graph is up already
+    monkeypatch.setattr(rclpy, "try_shutdown", lambda: None)
+    words = ["play", str(tmp_path / "drive"), "--to", "/cam", "--also", f"{messages[0][0]}:=/prior_fix"]
+    assert main(words) == 0
+    assert [fixes.get(timeout=PATIENCE_S).latitude for _ in range(3)] == pytest.approx([50.0, 50.0001, 50.0002])
+    assert "2 images of" in capsys.readouterr().out
+    assert main([*words[:-1], ":=/prior_fix"]) == 1
+    assert "expected TOPIC, or TOPIC:=TO" in capsys.readouterr().err

@@ -38,8 +38,10 @@ LATITUDES = (50.000, 50.001, 50.002, 50.003)
 class NodeProcess:
     """``localizer`` as ``ros2 run`` would start it."""
 
-    def __init__(self, *ros_args: str, module: str = "geowarp_ros.ros.node") -> None:
-        words = [sys.executable, "-m", module, "--ros-args", *ros_args]
+    def __init__(
+        self, *ros_args: str, module: str = "geowarp_ros.ros.node", arguments: tuple[str, ...] = ()
+    ) -> None:
+        words = [sys.executable, "-m", module, *arguments, "--ros-args", *ros_args]
         self.popen = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.lines: list[str] = []
         self._news = threading.Condition()
