@@ -121,12 +121,25 @@ class PositionConfig(Section):
         le=1000.0,
         description="Candidates within this distance of the best one agree with it, in m.",
     )
+    verify: Literal["none", "orb", "sift"] = Field(
+        "sift",
+        description="Keypoints of query and candidate that must agree on a homography before a place is believed; "
+        "none: not asked.",
+    )
+    verify_candidates: int = Field(10, ge=1, le=1000, description="How many of the first candidates are verified.")
+    min_texture: float = Field(
+        0.8,
+        ge=0.0,
+        le=255.0,
+        description="Images with less contrast of their structure are NO_FIX before the network runs, in grey "
+        "levels; 0: off.",
+    )
     min_confidence: float = Field(
         -1.0,
         ge=-1.0,
         le=1.0,
         description="Below this confidence the answer is NO_FIX; 0 publishes every fix; "
-        "-1: what the gallery's calibration found, 0.5 without one.",
+        "-1: what the calibration of the gallery, or of the model, found; 0.5 without one.",
     )
     position_std_m: float = Field(
         5.0,

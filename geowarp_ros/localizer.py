@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,23 @@ import numpy as np
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import check_image
-from geowarp_ros.integrity.calibration import Calibration, load_calibration, settings_of
+from geowarp_ros.integrity.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    beside_model,
+    load_calibration,
+    settings_of,
+)
 from geowarp_ros.integrity.evidence import gather_evidence
-from geowarp_ros.model.checkpoints import load_model
+from geowarp_ros.integrity.texture import refuse_textureless
+from geowarp_ros.integrity.verification import build_verifier
+from geowarp_ros.model.checkpoints import DEFAULT_MODEL, load_model
 from geowarp_ros.model.describer import Describer, Query, choose_device
 from geowarp_ros.pace import Pace
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import SECOND_SEARCHES, Reranker, build_reranker
 from geowarp_ros.tracking import build_tracker
-from geowarp_ros.types import Candidate, Fix, Frame, Near, NoFix
+from geowarp_ros.types import Candidate, Fix, Frame, Image, Near, NoFix
 
 _log = logging.getLogger(__name__)
 
@@ -41,13 +49,15 @@ class Localizer:
         gallery: Gallery,
         reranker: Reranker,
         config: LocalizerConfig,
-        calibration: Calibration | None = None,
+        calibrations: Sequence[Calibration] = (),
     ) -> None:
         self.describer = describer
         self.gallery = gallery
         self.reranker = reranker
+        self.verifier = build_verifier(config, gallery)
         self.config = config
-        self.calibration = _applicable(calibration, config, describer)
+        self.calibrations = calibrations
+        self.calibration = _applicable(calibrations, config, describer, gallery)
         self.tracker = build_tracker(config.tracking, gallery.positions_enu, config.position.cluster_radius_m)
         self.pace = Pace(None if config.rerank.method in SECOND_SEARCHES else config.rerank.candidates)
 
@@ -71,7 +81,9 @@ class Localizer:
         opened = Gallery.open(gallery, describer.device)
         opened.check_model(describer.fingerprint)
         reranker = build_reranker(config, opened, describer)
-        return cls(describer, opened, reranker, config, load_calibration(Path(gallery)))
+        model_path = DEFAULT_MODEL if config.model == "default" else Path(config.model)
+        found = [load_calibration(path) for path in (Path(gallery) / CALIBRATION_FILE, beside_model(model_path))]
+        return cls(describer, opened, reranker, config, [c for c in found if c])
 
     def localize(
         self,
@@ -98,11 +110,9 @@ class Localizer:
         """
         clock = _StageClock()
         image = check_image(frame.image, "frame")
-        with clock("describe"):
-            query = self.describer(image)
-        answer = self._compare(query, near, deadline_s, clock)
-        if near is not None and not self._convinces(answer):
-            answer = self._compare(query, None, deadline_s, clock)
+        with clock("texture"):
+            refusal = refuse_textureless(image, self.config.position)
+        answer = refusal or self._answer(image, near, deadline_s, clock)
         answer = replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
         return self.tracker(answer, travelled_m)
 
@@ -111,6 +121,16 @@ class Localizer:
         """What slows it down, for people: CUDA memory that is short; empty if nothing."""
         return self.describer.passes.caution
 
+    def _answer(
+        self, image: Image, near: Near | None, deadline_s: float | None, clock: _StageClock
+    ) -> Fix | NoFix:
+        with clock("describe"):
+            query = self.describer(image)
+        answer = self._compare(query, near, deadline_s, clock)
+        if near is not None and not self._convinces(answer):
+            answer = self._compare(query, None, deadline_s, clock)
+        return answer
+
     def _compare(
         self, query: Query, near: Near | None, deadline_s: float | None, clock: _StageClock
     ) -> Fix | NoFix:
@@ -118,8 +138,10 @@ class Localizer:
             candidates = self.gallery.search(query.descriptor, self.config.retrieval, near)
         with clock("rerank"):
             ranked = self.pace(self.reranker, query, candidates, deadline_s)
+        with clock("verify"):
+            verified = self.verifier(query, ranked)
         with clock("position"):
-            answer = estimate_position(ranked, self.config.position, self.calibration)
+            answer = estimate_position(verified, self.config.position, self.calibration)
         return replace(answer, near=near)
 
     def _convinces(self, answer: Fix | NoFix) -> bool:
@@ -131,7 +153,7 @@ class Localizer:
         """Return a localizer over the same model and gallery with other settings; what these leave is kept."""
         again = config.rerank == self.config.rerank
         reranker = self.reranker if again else build_reranker(config, self.gallery, self.describer)
-        changed = Localizer(self.describer, self.gallery, reranker, config, load_calibration(self.gallery.path))
+        changed = Localizer(self.describer, self.gallery, reranker, config, self.calibrations)
         if again:
             changed.pace = self.pace
         if _tracking(config) == _tracking(self.config):
@@ -139,8 +161,9 @@ class Localizer:
         return changed
 
     def warm_up(self) -> None:
-        """Localise one grey image, so that the first real one does not pay for lazy initialisation."""
-        self.localize(Frame(np.full((240, 320, 3), 127, np.uint8)))
+        """Localise coloured blocks, so that the first real image does not pay for lazy initialisation."""
+        blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+        self.localize(Frame(np.kron(blocks, np.ones((40, 40, 1), np.uint8))))
         self.tracker.reset()
         self.pace.forget()
 
@@ -160,19 +183,17 @@ def _tracking(config: LocalizerConfig) -> tuple[object, ...]:
 
 
 def _applicable(
-    calibration: Calibration | None, config: LocalizerConfig, describer: Describer
+    calibrations: Sequence[Calibration], config: LocalizerConfig, describer: Describer, gallery: Gallery
 ) -> Calibration | None:
-    """Return the calibration if it was measured with these settings; say loudly if it was not."""
-    if calibration is None:
-        return None
+    """Return the first calibration that was measured with these settings; say of each other one why it was not."""
     here = settings_of(config, describer.fingerprint)
-    other = [
-        f"{k} = {v!r} (now {here.get(k)!r})" for k, v in calibration.measured_with.items() if here.get(k) != v
-    ]
-    if other:
-        _log.warning("the gallery's calibration is not used: it was measured with %s", ", ".join(other))
-        return None
-    return calibration
+    for calibration in calibrations:
+        measured = calibration.measured_with
+        other = [f"{k} = {v!r} (now {here.get(k)!r})" for k, v in measured.items() if here.get(k) != v]
+        if not other:
+            return calibration.at_spacing(gallery.spacing_m)
+        _log.warning("%s is not used: it was measured with %s", calibration.title, ", ".join(other))
+    return None
 
 
 class _StageClock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,9 @@ from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
 UNCONTRASTED = 0.5
 """Confidence, uncalibrated, when every candidate agrees: nothing tells a gallery's only place from no place."""
 
+CONVINCING_INLIERS = 20
+"""Confidence, uncalibrated, is 0.5 with so many more inliers than any rival has."""
+
 UNCALIBRATED_MIN_CONFIDENCE = 0.5
 """Least confidence where neither the parameter nor a calibration says one."""
 
@@ -25,7 +29,8 @@ def estimate_position(
     """Estimate where the query was taken.
 
     The candidates within ``cluster_radius_m`` of the best one agree with it; they make the position and its
-    scatter. Confidence is the calibration's probability of being right or, without one, the share of all
+    scatter. Confidence is the calibration's probability of being right. Without one it is the best candidate's
+    share of the inliers, CONVINCING_INLIERS more going to no place; and without a verification the share of all
     candidates' weight that agrees: a query off the gallery finds its candidates equally unlike, and scattered.
 
     Args:
@@ -78,6 +83,8 @@ def locate(evidence: Evidence, estimate: str) -> tuple[FloatArray, FloatArray, F
 def _confidence(evidence: Evidence, calibration: Calibration | None) -> float:
     if calibration:
         return calibration.confidence(evidence)
+    if math.isfinite(evidence.inliers):
+        return evidence.inliers / (evidence.inliers + evidence.rival_inliers + CONVINCING_INLIERS)
     return evidence.agreement if evidence.contrasted else UNCONTRASTED
 
 
@@ -99,6 +106,8 @@ def _no_fix(
         )
         return NoFix("disagreement", f"{said}; {share}, spread {spread:.0f} m", confidence, ranked)
     nearest = f"nearest descriptor distance {evidence.distance:.3g}, contrast {evidence.contrast:.2f}"
+    if math.isfinite(evidence.inliers):
+        nearest += f", {evidence.inliers:.0f} points agree and {evidence.rival_inliers:.0f} elsewhere"
     return NoFix("low_confidence", f"{said}; {nearest}", confidence, ranked)
 
 

@@ -18,11 +18,12 @@ Image: TypeAlias = NDArray[np.uint8]
 FloatArray: TypeAlias = NDArray[np.floating]
 
 NoFixReason: TypeAlias = Literal[
-    "empty_gallery", "low_confidence", "disagreement", "jump", "paused", "no_image", "unknown"
+    "empty_gallery", "no_texture", "low_confidence", "disagreement", "jump", "paused", "no_image", "unknown"
 ]
-"""Why there is no position. ``low_confidence``: the best candidate is too unlike the query.
-``disagreement``: the candidates that are alike lie too far from one another. ``jump``: the track's motion does not
-explain the place. ``unknown``: a recorded NO_FIX does not say."""
+"""Why there is no position. ``no_texture``: the image shows nothing that could be recognised.
+``low_confidence``: the best candidate is too unlike the query. ``disagreement``: the candidates that are alike lie
+too far from one another. ``jump``: the track's motion does not explain the place. ``unknown``: a recorded NO_FIX
+does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Candidate:
         score_unwarped: The same score without the warp; None where not computed.
         quad_q: (4, 2) the query's quad, clockwise from top-left, -1..1; None without a warp.
         quad_p: (4, 2) the candidate's quad, likewise.
+        inliers: Matched points that obey one homography between query and place; None where it was not verified.
     """
 
     index: int
@@ -98,6 +100,7 @@ class Candidate:
     score_unwarped: float | None = None
     quad_q: FloatArray | None = None
     quad_p: FloatArray | None = None
+    inliers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,13 @@ import torch
 from geowarp_ros.cli import main
 from geowarp_ros.config import LocalizerConfig, RerankConfig, parse_config
 from geowarp_ros.errors import GalleryError, ImageError
-from geowarp_ros.evaluation.calibration import collect_samples, plain_images
+from geowarp_ros.evaluation.calibration import ask, collect_samples, whole_gallery
+from geowarp_ros.evaluation.plain import plain_pictures
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import Source, SourceImage
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity.calibration import fit_calibration, save_calibration, settings_of
+from geowarp_ros.integrity.calibration import CALIBRATION_FILE, fit_calibration, save_calibration, settings_of
+from geowarp_ros.integrity.texture import texture
 from geowarp_ros.localizer import Localizer, answer_to_dict
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
@@ -33,8 +35,8 @@ TOWN = LocalFrame(45.0, 7.0)
 
 
 def picture(seed: int) -> Image:
-    """Large random blocks: unlike every other seed's."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    """Random blocks: unlike every other seed's."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (12, 16, 3)).astype(np.uint8)
     return cv2.resize(blocks, (96, 72), interpolation=cv2.INTER_CUBIC)
 
 
@@ -78,7 +80,7 @@ def test_a_gallery_picture_is_found_where_it_was_taken(localizer: Localizer) -> 
     assert (east, north) == pytest.approx((7 * SPACING_M, 0.0), abs=0.01)
     assert (answer.stamp_ns, answer.frame_id) == (42, "camera")
     assert answer.candidates[0].place.name == "07.png"
-    assert set(answer.timing_ms) == {"describe", "search", "rerank", "position"}
+    assert set(answer.timing_ms) == {"texture", "describe", "search", "rerank", "verify", "position"}
 
 
 def test_reranking_orders_by_score_and_keeps_the_rest(localizer: Localizer) -> None:
@@ -100,10 +102,18 @@ def test_a_picture_of_nowhere_is_no_fix(localizer: Localizer) -> None:
             update={"position": localizer.config.position.model_copy(update={"min_confidence": 0.9})}
         )
     )
-    answer = strict.localize(Frame(np.full((72, 96, 3), 127, np.uint8)))
+    answer = strict.localize(Frame(picture(99)))
     assert isinstance(answer, NoFix)
     assert answer.reason in ("disagreement", "low_confidence")
     assert answer.candidates
+
+
+def test_an_image_without_texture_is_refused_before_the_network_runs(localizer: Localizer) -> None:
+    answer = localizer.localize(Frame(np.full((72, 96, 3), 127, np.uint8), stamp_ns=7))
+    assert isinstance(answer, NoFix)
+    assert (answer.reason, answer.stamp_ns, answer.candidates) == ("no_texture", 7, ())
+    assert set(answer.timing_ms) == {"texture"}
+    assert "0.8" in answer.detail
 
 
 def test_another_models_gallery_is_refused(gallery_path: Path, tmp_path: Path) -> None:
@@ -134,30 +144,34 @@ def test_calibration_is_used_where_it_applies_and_said_where_not(
 ) -> None:
     items = [source_image(i, lambda i=i: picture(i)) for i in range(PLACES)]
     collected = collect_samples(localizer, items, correct_within_m=5.0)
-    # each image with its place, and without it; and the plain ones
-    assert len(collected.samples) == 2 * PLACES + len(list(plain_images(72, 96)))
+    # each image with its place, each without it, and the plain ones that have texture
+    plain = [texture(image) >= 0.8 for _, image in plain_pictures(240, 320)]
+    assert 5 <= sum(plain) < len(plain)
+    assert (len(collected.samples), collected.textureless) == (2 * PLACES + sum(plain), len(plain) - sum(plain))
     errors = [sample.error_m for sample in collected.samples]
-    assert max(errors[0 : 2 * PLACES : 2]) < 0.01
-    assert min(errors[1 : 2 * PLACES : 2]) >= SPACING_M - 0.01
+    assert max(errors[:PLACES]) < 0.01
+    assert min(errors[PLACES : 2 * PLACES]) >= SPACING_M - 0.01
     assert all(math.isinf(error) for error in errors[2 * PLACES :])
 
-    calibration, summary = fit_calibration(collected.samples, 5.0)
+    calibration, summary = fit_calibration(collected.samples)
     assert summary["auc"] > 0.9
     measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
-    save_calibration(gallery_path, calibration.model_copy(update={"measured_with": measured_with}))
+    save_calibration(
+        gallery_path / CALIBRATION_FILE, calibration.model_copy(update={"measured_with": measured_with})
+    )
     try:
         calibrated = Localizer.open(gallery_path, localizer.config)
         assert calibrated.calibration is not None
         sure = calibrated.localize(Frame(picture(5)))
-        blank = calibrated.localize(Frame(np.zeros((72, 96, 3), np.uint8)))
-        assert sure.confidence > 0.5 > blank.confidence
-        assert isinstance(blank, NoFix)
+        elsewhere = calibrated.localize(Frame(picture(99)))
+        assert sure.confidence > 0.5 > elsewhere.confidence
+        assert isinstance(elsewhere, NoFix)
         with caplog.at_level("WARNING"):
             other = Localizer.open(gallery_path, config(model_path, rerank={"method": "none"}))
         assert other.calibration is None
         assert "rerank.method = 'geowarp' (now 'none')" in caplog.text
     finally:
-        (gallery_path / "calibration.json").unlink()
+        (gallery_path / CALIBRATION_FILE).unlink()
 
 
 def test_an_unreadable_image_is_counted_by_the_calibration(localizer: Localizer) -> None:
@@ -165,7 +179,8 @@ def test_an_unreadable_image_is_counted_by_the_calibration(localizer: Localizer)
         raise ImageError("broken.png: is truncated")
 
     items = [source_image(0, lambda: picture(0)), source_image(1, broken)]
-    assert collect_samples(localizer, items, 5.0).unreadable == ("01.png",)
+    (answers,) = ask(localizer, items, (whole_gallery,), 5.0)
+    assert (len(answers.samples), answers.unreadable) == (1, ("01.png",))
 
 
 def test_tracking_holds_a_jump_back(localizer: Localizer) -> None:

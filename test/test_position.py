@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.integrity.calibration import Calibration
 from geowarp_ros.integrity.evidence import SHARPNESS, candidate_weights
-from geowarp_ros.position import UNCONTRASTED, estimate_position
+from geowarp_ros.position import CONVINCING_INLIERS, UNCONTRASTED, estimate_position
 from geowarp_ros.types import Candidate, Fix, NoFix, Place
 
 FRAME = LocalFrame(55.7, 13.2)
@@ -127,3 +129,38 @@ def test_covariance_is_consistent_where_its_model_holds() -> None:
     errors = rng.normal(0, 4.0, (4000, 2))
     nees = np.einsum("ni,ij,nj->n", errors, np.linalg.inv(fix.covariance[:2, :2]), errors)
     assert nees.mean() == pytest.approx(2.0, abs=0.15)
+
+
+def verified(east: float, distance: float, inliers: int | None) -> Candidate:
+    return replace(candidate(east, 0, distance), inliers=inliers)
+
+
+def test_uncalibrated_confidence_is_the_share_of_the_inliers() -> None:
+    fix = estimate_position([verified(0, 1.0, 60), verified(80, 1.0, 20), verified(90, 1.0, 4)], PositionConfig())
+    assert isinstance(fix, Fix)
+    assert fix.confidence == pytest.approx(60 / (60 + 20 + CONVINCING_INLIERS))
+
+
+def test_few_points_that_agree_are_no_fix_and_the_detail_says_how_many() -> None:
+    answer = estimate_position([verified(0, 1.0, 12), verified(80, 3.0, 7)], PositionConfig())
+    assert isinstance(answer, NoFix)
+    assert answer.reason == "low_confidence"
+    assert "12 points agree and 7 elsewhere" in answer.detail
+
+
+def test_as_many_points_elsewhere_are_no_fix() -> None:
+    answer = estimate_position([verified(0, 1.0, 90), verified(500, 1.0, 88)], PositionConfig())
+    assert isinstance(answer, NoFix)
+
+
+def test_evidence_that_a_calibration_counts_on_and_nobody_measured_gives_no_fix() -> None:
+    calibration = Calibration(
+        features=("log_inliers",), mean=(3.0,), scale=(1.0,), weights=(1.0,), intercept=0.0,
+        min_confidence=0.3, position_std_m=4.0, scatter_gain=0.0, correct_within_m=25.0,
+    )  # fmt: skip
+    fix = estimate_position([verified(0, 1.0, 60)], PositionConfig(), calibration)
+    assert isinstance(fix, Fix)
+    assert fix.confidence == pytest.approx(1 / (1 + math.exp(-(math.log(61) - 3.0))))
+    assert fix.covariance[:2, :2] == pytest.approx(16.0 * np.eye(2))
+    unknown = estimate_position([verified(0, 1.0, None)], PositionConfig(), calibration)
+    assert isinstance(unknown, NoFix) and unknown.confidence == 0.0

@@ -20,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="default", help="the gallery's model file")
     parser.add_argument("--rerank", default="geowarp", help="the re-ranker that will be used")
     parser.add_argument("--candidates", type=int, default=5, help="how many candidates are re-ranked")
+    parser.add_argument("--verify", default="sift", choices=("none", "orb", "sift"), help="position.verify")
+    parser.add_argument(
+        "--verify-candidates", type=int, default=10, metavar="N", help="position.verify_candidates"
+    )
     parser.add_argument("--correct-within", type=float, default=25.0, metavar="M", help="what counts as right, m")
     parser.add_argument("--false-fix-rate", type=float, default=0.01, help="wanted share of wrong fixes")
     parser.add_argument(
@@ -42,7 +46,11 @@ def run(args: argparse.Namespace) -> int:
             "model": args.model,
             "device": args.device,
             "rerank": {"method": args.rerank, "candidates": args.candidates},
-            "position": {"cluster_radius_m": args.cluster_radius},
+            "position": {
+                "cluster_radius_m": args.cluster_radius,
+                "verify": args.verify,
+                "verify_candidates": args.verify_candidates,
+            },
         },
     )
     localizer = Localizer.open(args.gallery, config)
@@ -51,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         localizer, source.images, args.correct_within, args.false_fix_rate, bar
     )
     skipped = len(collected.unreadable)
-    print(f"{len(collected.samples)} answers ({skipped} unreadable images), 5-fold cross-validated")
+    textureless = collected.textureless
+    print(f"{len(collected.samples)} answers, 5-fold cross-validated")
+    print(f"  left out: {skipped} unreadable images, {textureless} without texture")
     print(f"  right against wrong, AUC            {summary['auc']:.3f}")
     print(f"  Brier score                         {summary['brier']:.3f}")
     print(f"  least confidence                    {calibration.min_confidence:.3f}")

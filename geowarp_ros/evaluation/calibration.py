@@ -2,34 +2,61 @@
 
 A calibration must have seen the localizer lost. Each image is therefore asked twice: as it is, and with every
 gallery place near the truth left out, so that the right answer is not there to be found – the hardest off-gallery
-images there are: the same town, camera and light. A few plain pictures (black, white, noise, sky) join them.
+images there are: the same town, camera and light. A few plain pictures (black, noise, sky) join them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 
-from geowarp_ros.config import PositionConfig, RetrievalConfig
+from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError, SourceError
+from geowarp_ros.evaluation.plain import plain_pictures
 from geowarp_ros.gallery.readers import SourceImage
-from geowarp_ros.integrity.calibration import Calibration, Sample, fit_calibration, save_calibration, settings_of
+from geowarp_ros.integrity.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    Sample,
+    fit_calibration,
+    save_calibration,
+    settings_of,
+)
 from geowarp_ros.integrity.evidence import gather_evidence
+from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.describer import Query
 from geowarp_ros.position import locate
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.types import Candidate, Image, Place
+from geowarp_ros.types import Image, Near, Place
+
+LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]
+"""From an image's true place to the gallery rows that its search does without."""
+
+
+def whole_gallery(truth: Place) -> frozenset[int]:
+    """Leave nothing out."""
+    return frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Samples, and the names of images that could not be read."""
+    """What a localizer answered.
+
+    Attributes:
+        samples: Its answers.
+        textureless: How many images it refused before looking for candidates.
+        unreadable: Names of images that could not be read.
+    """
 
     samples: tuple[Sample, ...]
-    unreadable: tuple[str, ...]
+    textureless: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 def calibrate_gallery(
@@ -42,7 +69,7 @@ def calibrate_gallery(
     """Measure a localizer on images of known position and store what was found with its gallery.
 
     Returns:
-        The calibration, what the cross-validation showed (:func:`fit_calibration`), and the samples.
+        The calibration, what the cross-validation showed (:func:`fit_calibration`), and the answers.
 
     Raises:
         SourceError: No images, or too few right or wrong answers to tell them apart.
@@ -50,12 +77,12 @@ def calibrate_gallery(
     """
     collected = collect_samples(localizer, images, correct_within_m, progress)
     try:
-        calibration, summary = fit_calibration(collected.samples, correct_within_m, false_fix_rate)
+        calibration, summary = fit_calibration(collected.samples, false_fix_rate)
     except ValueError as error:
         raise SourceError(f"these images cannot calibrate {localizer.gallery.path}: {error}") from None
     measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
     calibration = calibration.model_copy(update={"measured_with": measured_with})
-    save_calibration(localizer.gallery.path, calibration)
+    save_calibration(localizer.gallery.path / CALIBRATION_FILE, calibration)
     return calibration, summary, collected
 
 
@@ -66,7 +93,38 @@ def collect_samples(
     progress: Progress = silent,
     seed: int = 0,
 ) -> Collected:
-    """Ask the localizer about each image, with and without its true place in the gallery.
+    """Ask about each image, with and without its true place in the gallery, and about plain pictures.
+
+    Raises:
+        SourceError: No images.
+        GalleryError: The gallery is empty.
+    """
+    as_it_is, without_place = ask(
+        localizer,
+        images,
+        (whole_gallery, without_places_within(localizer, 2 * correct_within_m)),
+        correct_within_m,
+        progress,
+    )
+    plain = ask_of_nowhere(localizer, (picture for _, picture in plain_pictures(240, 320, seed)), correct_within_m)
+    return Collected(
+        as_it_is.samples + without_place.samples + plain.samples,
+        as_it_is.textureless + plain.textureless,
+        as_it_is.unreadable,
+    )
+
+
+def ask(
+    localizer: Localizer,
+    images: Sequence[SourceImage],
+    ways: Sequence[LeaveOut],
+    correct_within_m: float,
+    progress: Progress = silent,
+) -> list[Collected]:
+    """Ask about each image once for each way of leaving out; the network sees it once.
+
+    Returns:
+        The answers, one element for each of ``ways``.
 
     Raises:
         SourceError: No images.
@@ -76,66 +134,89 @@ def collect_samples(
         raise SourceError("no images to calibrate with: the source or its split is empty")
     if not len(localizer.gallery):
         raise GalleryError("an empty gallery cannot be calibrated")
-    samples: list[Sample] = []
+    samples: list[list[Sample]] = [[] for _ in ways]
     unreadable: list[str] = []
-    shape = (240, 320)
-    for item in progress(images, len(images), "calibrate"):
+    textureless = 0
+    for item in progress(images, len(images), "ask"):
         try:
             image = item.read()
         except ImageError:
             unreadable.append(item.place.name)
             continue
-        shape, query = image.shape[:2], localizer.describer(image)
-        near = _near(localizer, item.place, 2 * correct_within_m)
-        for candidates in (_search(localizer, query, frozenset()), _search(localizer, query, near)):
-            if candidates:
-                samples.append(_sample(localizer, query, candidates, item.place))
-    for plain in plain_images(*shape, seed):
-        query = localizer.describer(plain)
-        samples.append(_sample(localizer, query, _search(localizer, query, frozenset()), None))
-    return Collected(tuple(samples), tuple(unreadable))
+        if refuse_textureless(image, localizer.config.position):
+            textureless += 1
+            continue
+        query = localizer.describer(image)
+        for leave_out, found in zip(ways, samples, strict=True):
+            found += _answer(localizer, query, item.place, leave_out(item.place), correct_within_m)
+    return [Collected(tuple(found), textureless, tuple(unreadable)) for found in samples]
 
 
-def plain_images(height: int, width: int, seed: int = 0) -> Iterator[Image]:
-    """Pictures of no place, (height, width, 3): black, white and between, noise, smooth skies."""
-    rng = np.random.default_rng(seed)
-    for level in (0, 40, 128, 255):
-        yield np.full((height, width, 3), level, np.uint8)
-    for contrast in (8, 40, 128):
-        noise = rng.normal(128, contrast, (height, width, 3))
-        yield np.clip(noise, 0, 255).astype(np.uint8)
-    ramp = np.linspace(0, 1, height)[:, None, None]
-    for _ in range(4):
-        top, bottom = rng.uniform(60, 255, (2, 3))
-        yield np.broadcast_to(top * (1 - ramp) + bottom * ramp, (height, width, 3)).astype(np.uint8)
+def ask_of_nowhere(localizer: Localizer, pictures: Iterable[Image], correct_within_m: float) -> Collected:
+    """Ask about pictures of places that are not in the gallery: whatever is answered is wrong."""
+    samples: list[Sample] = []
+    textureless = 0
+    for picture in pictures:
+        if refuse_textureless(picture, localizer.config.position):
+            textureless += 1
+        else:
+            samples += _answer(localizer, localizer.describer(picture), None, frozenset(), correct_within_m)
+    return Collected(tuple(samples), textureless)
 
 
-def _near(localizer: Localizer, truth: Place, radius_m: float) -> frozenset[int]:
-    """Rows of the gallery places within ``radius_m`` of the truth."""
+def both(first: LeaveOut, second: LeaveOut) -> LeaveOut:
+    """Leave out what either leaves out."""
+    return lambda truth: first(truth) | second(truth)
+
+
+def without_places_within(localizer: Localizer, radius_m: float) -> LeaveOut:
+    """Leave out the gallery places within ``radius_m`` of the truth."""
     gallery = localizer.gallery
-    here = gallery.frame.to_enu(np.array([truth.latitude_deg]), np.array([truth.longitude_deg]), np.zeros(1))
-    offsets = gallery.positions_enu[:, :2] - here[0, :2]
-    return frozenset(np.flatnonzero(np.hypot(offsets[:, 0], offsets[:, 1]) <= radius_m).tolist())
+
+    def near(truth: Place) -> frozenset[int]:
+        return frozenset(gallery.rows_within(Near(truth.latitude_deg, truth.longitude_deg, radius_m)).tolist())
+
+    return near
 
 
-def _search(localizer: Localizer, query: Query, without: frozenset[int]) -> list[Candidate]:
-    """Candidates as the localizer would rank them in a gallery that lacks some places."""
+def without_folder(localizer: Localizer) -> LeaveOut:
+    """Leave out the gallery places whose files lie in the image's folder: a floor, a building, a day."""
+    rows: dict[PurePosixPath, set[int]] = {}
+    for row, place in enumerate(localizer.gallery.places):
+        rows.setdefault(PurePosixPath(place.name).parent, set()).add(row)
+    return lambda truth: frozenset(rows.get(PurePosixPath(truth.name).parent, ()))
+
+
+def without_itself(localizer: Localizer) -> LeaveOut:
+    """Leave out the gallery place that is the image itself."""
+    rows = {place.name: row for row, place in enumerate(localizer.gallery.places)}
+    return lambda truth: frozenset(rows[name] for name in (truth.name,) if name in rows)
+
+
+def _answer(
+    localizer: Localizer, query: Query, truth: Place | None, without: frozenset[int], correct_within_m: float
+) -> Iterator[Sample]:
+    """Yield the answer that a gallery without some of its places would give; none without candidates."""
     wanted = localizer.config.retrieval.candidates
     enough = RetrievalConfig(candidates=min(wanted + len(without), 1000))
     found = localizer.gallery.search(query.descriptor, enough)
-    return localizer.reranker(query, [c for c in found if c.index not in without][:wanted])
-
-
-def _sample(localizer: Localizer, query: Query, candidates: list[Candidate], truth: Place | None) -> Sample:
-    config: PositionConfig = localizer.config.position
-    evidence = gather_evidence(candidates, config.cluster_radius_m)
+    ranked = localizer.reranker(query, [c for c in found if c.index not in without][:wanted])
+    verified = localizer.verifier(query, ranked)
+    if not verified:
+        return
+    config = localizer.config.position
+    evidence = gather_evidence(verified, config.cluster_radius_m)
     centre, scatter, _ = locate(evidence, config.estimate)
     if truth is None:
-        return Sample(evidence, np.inf, np.full(2, np.nan), scatter)
-    frame = localizer.gallery.frame
-    places = (candidates[0].place, truth)
-    enu = frame.to_enu(
-        np.array([p.latitude_deg for p in places]), np.array([p.longitude_deg for p in places]), np.zeros(2)
+        yield Sample(
+            evidence, math.inf, np.full(2, math.nan), scatter, correct_within_m, localizer.gallery.spacing_m
+        )
+        return
+    best = verified[0].place
+    enu = localizer.gallery.frame.to_enu(
+        np.array([best.latitude_deg, truth.latitude_deg]),
+        np.array([best.longitude_deg, truth.longitude_deg]),
+        np.zeros(2),
     )
     error = enu[0, :2] + centre - enu[1, :2]
-    return Sample(evidence, float(np.hypot(*error)), error, scatter)
+    yield Sample(evidence, float(np.hypot(*error)), error, scatter, correct_within_m, localizer.gallery.spacing_m)

@@ -200,7 +200,8 @@ def latency_percentiles(
     """Percentiles of each stage's duration over the images, and of their sum as ``total``, in ms."""
     if not timings_ms:
         return {}
-    columns = {stage: [timing.get(stage, 0.0) for timing in timings_ms] for stage in timings_ms[0]}
+    stages = dict.fromkeys(stage for timing in timings_ms for stage in timing)  # a refused image has few
+    columns = {stage: [timing.get(stage, 0.0) for timing in timings_ms] for stage in stages}
     columns["total"] = [sum(timing.values()) for timing in timings_ms]
     return {stage: {p: float(np.percentile(values, p)) for p in percentiles} for stage, values in columns.items()}
 

@@ -31,6 +31,12 @@ from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Candidate, Image, Near, Place
 
+SPOT_M = 0.5
+"""Places nearer than this are one spot."""
+
+UNKNOWN_SPACING_M = 10.0
+"""Spacing of a gallery with one spot only."""
+
 
 @dataclass(frozen=True, slots=True)
 class _OpenSegment:
@@ -214,6 +220,20 @@ class Gallery:
         latitude, longitude, altitude = self.geodetic.T
         known = np.where(np.isfinite(altitude), altitude, self.frame.datum_altitude_m)
         return self.frame.to_enu(latitude, longitude, known)
+
+    @cached_property
+    def spacing_m(self) -> float:
+        """Median distance of a spot from the nearest other one, m; UNKNOWN_SPACING_M where there is one only.
+
+        Views taken nearer than SPOT_M to one another are of one spot. Of a large gallery some spots tell.
+        """
+        from scipy.spatial import cKDTree
+
+        spots = np.unique(np.round(self.positions_enu[:, :2] / SPOT_M), axis=0) * SPOT_M
+        if len(spots) < 2:
+            return UNKNOWN_SPACING_M
+        distances, _ = cKDTree(spots).query(spots[:: -(-len(spots) // 2000)], k=2)
+        return float(np.median(distances[:, 1]))
 
     @property
     def geodetic(self) -> NDArray[np.float64]:

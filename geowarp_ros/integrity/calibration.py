@@ -23,10 +23,20 @@ from geowarp_ros.types import FloatArray
 CALIBRATION_FILE = "calibration.json"
 """Its name in a gallery's folder."""
 
+NEES_95 = 5.991
+"""NEES at the edge of the 95 % ellipse: chi-squared with 2 degrees of freedom."""
+
+LEAST_STD_M = 0.05
+"""No position is better than this, however good a drive's answers were."""
+
+GREATEST_NEES = 2.4
+"""A consistent covariance has a mean NEES of 2; light tails may raise it up to here."""
+
 
 class Calibration(Section):
     """Logistic model of "this position is right", and the covariance's correction. Stored as JSON, no pickle."""
 
+    title: str = Field("the gallery's calibration", description="What it is, for people.")
     features: tuple[str, ...] = Field(description="Names of the evidence used; without re-ranking only the first.")
     mean: tuple[float, ...] = Field(description="Mean of each feature on the calibration drive.")
     scale: tuple[float, ...] = Field(description="Standard deviation of each feature there.")
@@ -34,18 +44,31 @@ class Calibration(Section):
     intercept: float = Field(description="Logistic intercept.")
     min_confidence: float = Field(ge=0.0, le=1.0, description="Least confidence that held the false-fix rate.")
     position_std_m: float = Field(gt=0.0, description="Horizontal standard deviation without any scatter, m.")
+    std_per_spacing: float = Field(
+        0.0, ge=0.0, description="As much more, in quadrature, for each metre between the gallery's places."
+    )
     scatter_gain: float = Field(ge=0.0, description="Factor on the candidates' scatter covariance.")
-    correct_within_m: float = Field(gt=0.0, description="What counted as right.")
+    correct_within_m: float = Field(gt=0.0, description="What counted as right, at the most, m.")
     samples: int = Field(0, description="Answers it was fitted on.")
     measured_with: dict[str, str] = Field(
         default_factory=dict, description="Model, re-ranker and position settings that it holds for."
     )
 
     def confidence(self, evidence: Evidence) -> float:
-        """Probability that the position is within ``correct_within_m`` of the truth, 0..1."""
+        """Probability that the position is right, 0..1; 0 where evidence that it counts on was not measured."""
         row = feature_row(evidence)[[FEATURES.index(name) for name in self.features]]
+        if not np.isfinite(row).all():
+            return 0.0
         row = np.clip((row - np.array(self.mean)) / np.array(self.scale), -8.0, 8.0)
         return float(1.0 / (1.0 + np.exp(-(float(row @ np.array(self.weights)) + self.intercept))))
+
+    def std_m(self, spacing_m: float) -> float:
+        """Horizontal standard deviation without any scatter in a gallery of that spacing, m."""
+        return math.hypot(self.position_std_m, self.std_per_spacing * spacing_m)
+
+    def at_spacing(self, spacing_m: float) -> Calibration:
+        """Return the calibration for galleries of one spacing only."""
+        return self.model_copy(update={"position_std_m": self.std_m(spacing_m), "std_per_spacing": 0.0})
 
 
 def settings_of(config: LocalizerConfig, model_fingerprint: str) -> dict[str, str]:
@@ -58,36 +81,56 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str) -> dict[str, st
         "rerank.retrieval_weight": f"{config.rerank.retrieval_weight:g}",
         "position.estimate": config.position.estimate,
         "position.cluster_radius_m": f"{config.position.cluster_radius_m:g}",
+        **_verification(config),
     }
 
 
-def save_calibration(gallery: Path, calibration: Calibration) -> None:
-    """Write the calibration into a gallery's folder, whole or not at all.
+def _verification(config: LocalizerConfig) -> dict[str, str]:
+    """Settings of the verification, without those that are not read."""
+    if config.position.verify == "none":
+        return {"position.verify": "none"}
+    options = config.rerank.verification
+    return {
+        "position.verify": config.position.verify,
+        "position.verify_candidates": str(config.position.verify_candidates),
+        **{
+            f"rerank.verification.{name}": f"{getattr(options, name):g}"
+            for name in ("keypoints", "ratio", "threshold_px")
+        },
+    }
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration, whole or not at all.
 
     Raises:
-        GalleryError: The folder cannot be written.
+        GalleryError: It cannot be written.
     """
-    partial = gallery / f"{CALIBRATION_FILE}.partial"
+    partial = path.with_name(f"{path.name}.partial")
     try:
         partial.write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(gallery / CALIBRATION_FILE)
+        partial.replace(path)
     except OSError as error:
-        raise GalleryError(f"cannot write {gallery / CALIBRATION_FILE}: {error.strerror}") from error
+        raise GalleryError(f"cannot write {path}: {error.strerror}") from error
 
 
-def load_calibration(gallery: Path) -> Calibration | None:
-    """Read a gallery's calibration; None where it has none.
+def load_calibration(path: Path) -> Calibration | None:
+    """Read a calibration; None where there is none.
 
     Raises:
         GalleryError: The file is there and is no calibration.
     """
-    path = gallery / CALIBRATION_FILE
     if not path.exists():
         return None
     try:
         return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise GalleryError(f"{path} is no calibration; run 'geowarp calibrate' again: {error}") from None
+
+
+def beside_model(model: Path) -> Path:
+    """Where the calibration lies that holds for any gallery of a model file."""
+    return model.with_name(f"{model.stem}.calibration.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +142,34 @@ class Sample:
         error_m: Distance of the answer from the truth; infinite where the true place was not in the gallery.
         error_en_m: (2,) east and north error, m; NaN likewise.
         scatter: (2, 2) scatter of the agreeing candidates about the answer, m².
+        correct_within_m: What counts as right where it was taken.
+        spacing_m: Of the gallery's places.
     """
 
     evidence: Evidence
     error_m: float
     error_en_m: FloatArray
     scatter: FloatArray
+    correct_within_m: float
+    spacing_m: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer counts as right."""
+        return self.error_m <= self.correct_within_m
 
 
 def fit_calibration(
-    samples: Sequence[Sample], correct_within_m: float, false_fix_rate: float = 0.01, seed: int = 0
+    samples: Sequence[Sample], false_fix_rate: float = 0.01, seed: int = 0
 ) -> tuple[Calibration, dict[str, float]]:
     """Fit a calibration on answers from a held-out drive.
 
-    The confidence that each sample would have had is found by 5-fold cross-validation; the least confidence is
-    the smallest at which the share of wrong positions among those kept is at most ``false_fix_rate``. Position
-    standard deviation and scatter gain maximise the likelihood of the errors of the right ones among those kept.
+    The confidence that each sample would have had is found by 5-fold cross-validation; the least confidence
+    follows from it (:func:`_least_confidence`). Standard deviation and scatter gain maximise the likelihood of the
+    errors of the right ones among those kept.
 
     Args:
         samples: Answers, right and wrong; the wrong ones may come from leaving the true place out of the gallery.
-        correct_within_m: What counts as right.
         false_fix_rate: Wanted share of wrong positions among those published, 0..1.
         seed: Of the folds.
 
@@ -135,7 +186,7 @@ def fit_calibration(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    right = np.array([sample.error_m <= correct_within_m for sample in samples])
+    right = np.array([sample.right for sample in samples])
     if min(right.sum(), (~right).sum()) < 10:
         raise ValueError(f"{right.sum()} right and {(~right).sum()} wrong answers; at least 10 of each are needed")
     rows = np.stack([feature_row(sample.evidence) for sample in samples])
@@ -149,7 +200,7 @@ def fit_calibration(
     # where no confidence holds the wanted rate nothing is published, and all right answers tell the covariance
     telling = kept & right if (kept & right).any() else right
     published = [samples[row] for row in np.flatnonzero(telling).tolist()]
-    sigma, gain = _fit_covariance(published)
+    sigma, per_spacing, gain = _fit_covariance(published)
     model.fit(rows, right)
     scaler, logistic = model[0], model[1]
     calibration = Calibration(
@@ -160,30 +211,39 @@ def fit_calibration(
         intercept=float(logistic.intercept_[0]),
         min_confidence=threshold,
         position_std_m=sigma,
+        std_per_spacing=per_spacing,
         scatter_gain=gain,
-        correct_within_m=correct_within_m,
+        correct_within_m=max(sample.correct_within_m for sample in samples),
         samples=len(samples),
     )
-    nees = np.array([normalized_error(sample, sigma, gain) for sample in published])
+    nees = np.array([normalized_error(sample, calibration) for sample in published])
     summary = {
         "auc": float(roc_auc_score(right, held_out)),
         "brier": float(brier_score_loss(right, held_out)),
         "availability": float((kept & right).sum() / right.sum()),
         "false_fix_rate": float((kept & ~right).sum() / max(kept.sum(), 1)),
         "mean_nees": float(nees.mean()),
-        "inside_95": float((nees <= 5.991).mean()),
+        "inside_95": float((nees <= NEES_95).mean()),
     }
     return calibration, summary
 
 
 def _least_confidence(confidence: FloatArray, right: np.ndarray, false_fix_rate: float) -> float:
-    """Smallest threshold from which on the share of wrong ones is at most the wanted one; 1 if there is none."""
+    """Smallest threshold that holds the wanted rate of wrong ones among those kept; 1 if none keeps any.
+
+    One more wrong one than was seen is allowed for, (wrong + 1) / (kept + 1), as conformal risk control does
+    (Angelopoulos et al. 2022): what was chosen by looking is otherwise too good. Where so few are kept that this
+    cannot hold, none wrong is.
+    """
     order = np.argsort(-confidence, kind="stable")
-    wrong_share = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(wrong_share <= false_fix_rate)
+    ordered = confidence[order]
+    # equal confidences cannot be told apart by a threshold: look at the last of each run
+    last = np.flatnonzero(np.diff(ordered, append=-np.inf))
+    wrong, kept = np.cumsum(~right[order])[last], last + 1
+    good = np.flatnonzero((wrong + 1) / (kept + 1) <= false_fix_rate)
     if not len(good):
-        return 1.0
-    return float(confidence[order][good[-1]])
+        good = np.flatnonzero(wrong == 0)
+    return float(ordered[last[good[-1]]]) if len(good) else 1.0
 
 
 def covariance_of(scatter: FloatArray, position_std_m: float, scatter_gain: float) -> FloatArray:
@@ -191,29 +251,42 @@ def covariance_of(scatter: FloatArray, position_std_m: float, scatter_gain: floa
     return np.asarray(scatter_gain * scatter + position_std_m**2 * np.eye(2))
 
 
-def normalized_error(sample: Sample, position_std_m: float, scatter_gain: float) -> float:
+def normalized_error(sample: Sample, calibration: Calibration) -> float:
     """NEES of one answer: chi-squared with 2 degrees of freedom where the covariance is true."""
-    covariance = covariance_of(sample.scatter, position_std_m, scatter_gain)
+    std_m = calibration.std_m(sample.spacing_m)
+    covariance = covariance_of(sample.scatter, std_m, calibration.scatter_gain)
     return float(sample.error_en_m @ np.linalg.solve(covariance, sample.error_en_m))
 
 
-def _fit_covariance(samples: Sequence[Sample]) -> tuple[float, float]:
-    """Standard deviation and scatter gain of greatest likelihood, then scaled so that 95 % lie inside 95 %."""
+def _fit_covariance(samples: Sequence[Sample]) -> tuple[float, float, float]:
+    """Standard deviation, its growth with the spacing, and scatter gain, of greatest likelihood; then scaled.
+
+    Errors are not Gaussian: the covariance is scaled until 95 % of them lie inside the 95 % ellipse, but never
+    made so small that the mean NEES would exceed GREATEST_NEES.
+    The growth is 0 where all galleries have one spacing, which cannot tell it.
+    """
     from scipy.optimize import minimize
 
     scatters = np.stack([s.scatter for s in samples])
     errors = np.stack([s.error_en_m for s in samples])
+    spacings = np.array([s.spacing_m for s in samples])
+    grows = float(spacings.max()) > 1.5 * float(spacings.min())
+
+    def covariances(logs: FloatArray) -> FloatArray:
+        variance = np.exp(2 * logs[0]) + grows * np.exp(2 * logs[2]) * spacings**2
+        return np.asarray(np.exp(logs[1]) * scatters + variance[:, None, None] * np.eye(2))
+
+    def nees(logs: FloatArray) -> FloatArray:
+        return np.asarray((errors * np.linalg.solve(covariances(logs), errors[:, :, None])[:, :, 0]).sum(axis=1))
 
     def negative_log_likelihood(logs: FloatArray) -> float:
-        covariances = np.exp(logs[1]) * scatters + np.exp(2 * logs[0]) * np.eye(2)
-        solved = np.linalg.solve(covariances, errors[:, :, None])[:, :, 0]
-        return float((np.linalg.slogdet(covariances)[1] + (errors * solved).sum(axis=1)).mean())
+        return float((np.linalg.slogdet(covariances(logs))[1] + nees(logs)).mean())
 
-    start = np.array([0.5 * math.log(max(float((errors**2).mean()), 1e-4)), -1.0])
-    bounds = [(math.log(0.05), math.log(1e3)), (-12.0, 4.0)]
+    start = np.array([0.5 * math.log(max(float((errors**2).mean()), 1e-4)), -1.0, -1.0])
+    bounds = [(math.log(LEAST_STD_M), math.log(1e3)), (-12.0, 4.0), (math.log(0.01), math.log(10.0))]
     best = minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=bounds).x
-    sigma, gain = math.exp(best[0]), math.exp(best[1])
-    nees = np.array([normalized_error(s, sigma, gain) for s in samples])
-    # heavier tails than a Gaussian's: widen until the claimed 95 % is held, never narrow
-    widen = max(1.0, float(np.quantile(nees, 0.95)) / 5.991)
-    return sigma * math.sqrt(widen), gain * widen
+    values = nees(best)
+    scale = max(float(np.quantile(values, 0.95)) / NEES_95, float(values.mean()) / GREATEST_NEES)
+    widen = math.sqrt(scale)
+    sigma, per_spacing = max(LEAST_STD_M, math.exp(best[0]) * widen), grows * math.exp(best[2]) * widen
+    return sigma, per_spacing, math.exp(best[1]) * scale

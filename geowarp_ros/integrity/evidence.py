@@ -37,6 +37,8 @@ class Evidence:
         score_gain: Score minus the unwarped score; NaN likewise.
         score_margin: Score minus the best one elsewhere; 0 without any elsewhere, NaN where not re-ranked.
         quad_area: Smaller of both quads' area over the frame's; 0 for a quad that folds; NaN without a warp.
+        inliers: Points that obey one homography with the best; NaN where it was not verified.
+        rival_inliers: The most that any verified candidate elsewhere has; 0 without any, NaN likewise.
     """
 
     east_north_m: FloatArray
@@ -49,6 +51,8 @@ class Evidence:
     score_gain: float
     score_margin: float
     quad_area: float
+    inliers: float
+    rival_inliers: float
 
     @property
     def contrasted(self) -> bool:
@@ -72,6 +76,15 @@ def candidate_weights(distances: FloatArray) -> FloatArray:
     return np.asarray(np.exp(np.maximum(-SHARPNESS * excess, LEAST_LOG_WEIGHT)))
 
 
+def east_north_m(candidates: Sequence[Candidate]) -> FloatArray:
+    """Positions (N, 2) of the candidates about the first one, east and north in m; at least one candidate."""
+    first = candidates[0].place
+    latitude = np.array([c.place.latitude_deg for c in candidates])
+    longitude = np.array([c.place.longitude_deg for c in candidates])
+    frame = LocalFrame(first.latitude_deg, first.longitude_deg)
+    return frame.to_enu(latitude, longitude, np.zeros(len(candidates)))[:, :2]
+
+
 def gather_evidence(candidates: Sequence[Candidate], cluster_radius_m: float) -> Evidence:
     """Look at ranked candidates, best first; at least one.
 
@@ -80,16 +93,14 @@ def gather_evidence(candidates: Sequence[Candidate], cluster_radius_m: float) ->
     """
     if not candidates:
         raise ValueError("no candidates to gather evidence from")
-    best = candidates[0]
-    frame = LocalFrame(best.place.latitude_deg, best.place.longitude_deg)
-    latitude = np.array([c.place.latitude_deg for c in candidates])
-    longitude = np.array([c.place.longitude_deg for c in candidates])
-    east_north = frame.to_enu(latitude, longitude, np.zeros(len(candidates)))[:, :2]
+    best, east_north = candidates[0], east_north_m(candidates)
     distances = np.array([c.distance for c in candidates])
     weights = candidate_weights(distances)
     agrees = np.hypot(east_north[:, 0], east_north[:, 1]) <= cluster_radius_m
     elsewhere = [c for c, agree in zip(candidates, agrees, strict=True) if not agree]
     rivals = [c.score for c in elsewhere if c.score is not None]
+    inliers = math.nan if best.inliers is None else float(best.inliers)
+    rival_inliers = max((float(c.inliers) for c in elsewhere if c.inliers is not None), default=0.0)
     score, unwarped = (math.nan if s is None else s / CELLS for s in (best.score, best.score_unwarped))
     return Evidence(
         east_north_m=east_north,
@@ -102,6 +113,8 @@ def gather_evidence(candidates: Sequence[Candidate], cluster_radius_m: float) ->
         score_gain=score - unwarped,
         score_margin=score - max(rivals) / CELLS if rivals else 0.0 * score,
         quad_area=min(_area(best.quad_q), _area(best.quad_p)),
+        inliers=inliers,
+        rival_inliers=rival_inliers if best.inliers is not None else math.nan,
     )
 
 
@@ -118,11 +131,14 @@ def _area(quad: FloatArray | None) -> float:
     return float((quad[:, 0] * following_point[:, 1] - quad[:, 1] * following_point[:, 0]).sum() / 2 / 4)
 
 
-FEATURES = ("log_distance", "log_contrast", "agreement", "score", "score_gain", "score_margin", "quad_area")
+FEATURES = (
+    "log_distance", "log_contrast", "agreement", "score", "score_gain", "score_margin", "quad_area", "log_inliers",
+    "inlier_margin",
+)  # fmt: skip
 
 
 def feature_row(evidence: Evidence) -> FloatArray:
-    """The evidence as (7,) numbers in the order of :data:`FEATURES`; NaN where there was no re-ranking."""
+    """The evidence as (9,) numbers in the order of :data:`FEATURES`; NaN for what nothing has measured."""
     return np.array(
         [
             math.log(max(evidence.distance, 1e-9)),
@@ -132,5 +148,7 @@ def feature_row(evidence: Evidence) -> FloatArray:
             evidence.score_gain,
             evidence.score_margin,
             evidence.quad_area,
+            math.log1p(evidence.inliers),
+            math.log1p(evidence.inliers) - math.log1p(evidence.rival_inliers),
         ]
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeAlias
 
 import cv2
@@ -91,6 +92,10 @@ def mutual_nearest(products: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.i
     return rows, best_column[rows]
 
 
+PLACES_KEPT = 64
+"""Places whose keypoints stay in memory, up to half a MiB each: a robot meets the same ones image after image."""
+
+
 class KeypointMatcher:
     """SIFT or ORB keypoints at working resolution, nearest neighbours with the ratio test; points in px."""
 
@@ -103,12 +108,13 @@ class KeypointMatcher:
         else:
             self._detector = cv2.ORB.create(nfeatures=config.keypoints)
             self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
+        self._of_place = lru_cache(PLACES_KEPT)(lambda index: self._detect(self._gallery.image(index)))
 
     def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
         """Yield the matched keypoints."""
         points_q, descriptors_q = self._detect(query.pixels)
         for index in indices:
-            points_p, descriptors_p = self._detect(self._gallery.image(index))
+            points_p, descriptors_p = self._of_place(index)
             if descriptors_q is None or descriptors_p is None:  # an image without texture
                 yield NO_POINTS, NO_POINTS
                 continue

@@ -139,6 +139,11 @@ def test_latency_percentiles_by_hand():
     assert fixes.latency_percentiles([]) == {}
 
 
+def test_an_image_refused_early_hides_no_stage():
+    result = fixes.latency_percentiles([{"texture": 1.0}, {"texture": 1.0, "describe": 20.0}], [100])
+    assert result == {"texture": {100: 1.0}, "describe": {100: 20.0}, "total": {100: 21.0}}
+
+
 def test_latest_frame_wins_while_busy():
     # frames each 100 ms, each busy 250 ms: 0 runs 0–250; 1 is replaced by 2, which runs 250–500; 3 and 4 wait in
     # turn, 5 comes at 500 when all is free again and 4 starts first, so 5 waits for the end

@@ -29,10 +29,21 @@ def drawn(rng: np.random.Generator, right: bool, sigma: float, gain: float) -> S
     score = rng.normal(0.7 if right else 0.5, 0.04)
     scatter = np.diag(rng.uniform(0, 9, 2))
     evidence = Evidence(
-        np.zeros((1, 2)), np.ones(1), np.ones(1, bool), 0.9 if right else 0.6, 0.3, contrast, score, 0.05, 0.1, 0.6
+        np.zeros((1, 2)),
+        np.ones(1),
+        np.ones(1, bool),
+        0.9 if right else 0.6,
+        0.3,
+        contrast,
+        score,
+        0.05,
+        0.1,
+        0.6,
+        math.nan,
+        math.nan,
     )
     error = rng.multivariate_normal(np.zeros(2), gain * scatter + sigma**2 * np.eye(2))
-    return Sample(evidence, float(np.hypot(*error)) if right else math.inf, error, scatter)
+    return Sample(evidence, float(np.hypot(*error)) if right else math.inf, error, scatter, 25.0, 5.0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +53,7 @@ def samples() -> list[Sample]:
 
 
 def test_calibration_tells_right_from_wrong_and_its_probability_is_one(samples: list[Sample]) -> None:
-    calibration, summary = fit_calibration(samples, correct_within_m=25.0)
+    calibration, summary = fit_calibration(samples)
     assert summary["auc"] > 0.99
     assert summary["false_fix_rate"] <= 0.01
     assert summary["availability"] > 0.95
@@ -56,12 +67,12 @@ def test_calibration_tells_right_from_wrong_and_its_probability_is_one(samples: 
 
 
 def test_calibration_finds_the_covariance_of_the_draws(samples: list[Sample]) -> None:
-    calibration, _ = fit_calibration(samples, correct_within_m=25.0)
+    calibration, _ = fit_calibration(samples)
     assert calibration.position_std_m == pytest.approx(1.5, rel=0.15)
     assert calibration.scatter_gain == pytest.approx(0.5, rel=0.25)
     rng = np.random.default_rng(3)
     fresh = [drawn(rng, True, 1.5, 0.5) for _ in range(3000)]
-    nees = np.array([normalized_error(s, calibration.position_std_m, calibration.scatter_gain) for s in fresh])
+    nees = np.array([normalized_error(s, calibration) for s in fresh])
     assert 0.93 <= (nees <= 5.991).mean() <= 0.97
     assert 1.6 <= nees.mean() <= 2.5
 
@@ -70,20 +81,20 @@ def test_heavy_tails_widen_the_ellipse() -> None:
     rng = np.random.default_rng(4)
     base = [drawn(rng, index % 2 == 0, 1.0, 0.0) for index in range(600)]
     tails = [
-        Sample(s.evidence, s.error_m, s.error_en_m * (4.0 if i % 10 == 0 else 1.0), s.scatter)
+        Sample(s.evidence, s.error_m, s.error_en_m * (4.0 if i % 10 == 0 else 1.0), s.scatter, 100.0, 5.0)
         for i, s in enumerate(base)
     ]
-    _, summary = fit_calibration(tails, correct_within_m=100.0)
+    _, summary = fit_calibration(tails)
     assert summary["inside_95"] >= 0.945
 
 
 def test_where_right_and_wrong_look_alike_little_is_published(samples: list[Sample]) -> None:
     # the evidence of the right answers given to right and wrong ones alike
     alike = [
-        Sample(samples[index - index % 2].evidence, s.error_m, s.error_en_m, s.scatter)
+        Sample(samples[index - index % 2].evidence, s.error_m, s.error_en_m, s.scatter, 25.0, 5.0)
         for index, s in enumerate(samples)
     ]
-    calibration, summary = fit_calibration(alike, correct_within_m=25.0)
+    calibration, summary = fit_calibration(alike)
     assert summary["auc"] == pytest.approx(0.5, abs=0.05)
     assert summary["availability"] < 0.02
     assert calibration.min_confidence > 0.45
@@ -91,15 +102,15 @@ def test_where_right_and_wrong_look_alike_little_is_published(samples: list[Samp
 
 def test_too_few_samples_are_refused(samples: list[Sample]) -> None:
     with pytest.raises(ValueError, match="at least 10 of each"):
-        fit_calibration(samples[::2], correct_within_m=25.0)
+        fit_calibration(samples[::2])
 
 
 def test_round_trip_in_a_gallery_folder(tmp_path: Path, samples: list[Sample]) -> None:
-    assert load_calibration(tmp_path) is None
-    calibration, _ = fit_calibration(samples[:200], correct_within_m=25.0)
+    assert load_calibration(tmp_path / CALIBRATION_FILE) is None
+    calibration, _ = fit_calibration(samples[:200])
     calibration = calibration.model_copy(update={"measured_with": settings_of(LocalizerConfig(), "abc")})
-    save_calibration(tmp_path, calibration)
-    assert load_calibration(tmp_path) == calibration
+    save_calibration(tmp_path / CALIBRATION_FILE, calibration)
+    assert load_calibration(tmp_path / CALIBRATION_FILE) == calibration
     assert calibration.measured_with["rerank.method"] == "geowarp"
     assert [path.name for path in tmp_path.iterdir()] == [CALIBRATION_FILE]
 
@@ -107,10 +118,10 @@ def test_round_trip_in_a_gallery_folder(tmp_path: Path, samples: list[Sample]) -
 def test_a_foreign_calibration_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / CALIBRATION_FILE).write_text('{"features": []', encoding="utf-8")
     with pytest.raises(GalleryError, match=CALIBRATION_FILE):
-        load_calibration(tmp_path)
+        load_calibration(tmp_path / CALIBRATION_FILE)
 
 
 def test_an_unwritable_folder_is_said(tmp_path: Path, samples: list[Sample]) -> None:
-    calibration: Calibration = fit_calibration(samples[:200], correct_within_m=25.0)[0]
+    calibration: Calibration = fit_calibration(samples[:200])[0]
     with pytest.raises(GalleryError, match="cannot write"):
-        save_calibration(tmp_path / "absent", calibration)
+        save_calibration(tmp_path / "absent" / CALIBRATION_FILE, calibration)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity.evidence import CELLS, gather_evidence
+from geowarp_ros.integrity.evidence import CELLS, FEATURES, feature_row, gather_evidence
 from geowarp_ros.types import Candidate, Place
 
 FRAME = LocalFrame(55.7, 13.2)
@@ -52,3 +53,22 @@ def test_without_reranking_the_scores_are_unknown() -> None:
 def test_no_candidates_are_no_evidence() -> None:
     with pytest.raises(ValueError, match="no candidates"):
         gather_evidence([], 10.0)
+
+
+def verified(east: float, distance: float, inliers: int | None) -> Candidate:
+    return replace(candidate(east, distance), inliers=inliers)
+
+
+def test_inliers_and_those_of_the_best_rival() -> None:
+    ranked = [verified(0, 1.0, 40), verified(3, 1.1, 35), verified(90, 1.2, 9), verified(200, 1.3, None)]
+    evidence = gather_evidence(ranked, 10.0)
+    assert (evidence.inliers, evidence.rival_inliers) == (40.0, 9.0), "3 m away is no rival"
+    row = dict(zip(FEATURES, feature_row(evidence), strict=True))
+    assert row["log_inliers"] == pytest.approx(math.log(41))
+    assert row["inlier_margin"] == pytest.approx(math.log(41 / 10))
+
+
+def test_without_a_rival_the_margin_is_against_none_and_without_verification_unknown() -> None:
+    assert gather_evidence([verified(0, 1.0, 12)], 10.0).rival_inliers == 0.0
+    unknown = gather_evidence([verified(0, 1.0, None), verified(90, 1.2, None)], 10.0)
+    assert math.isnan(unknown.inliers) and math.isnan(unknown.rival_inliers)
