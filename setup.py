@@ -33,6 +33,7 @@ setup(
         "safetensors>=0.4.3",
         "rosbags>=0.10.6",
         "rosbags-image>=0.10",
+        "lz4>=4",
         "pyproj>=3.6",
         "pyyaml>=6",
         "tqdm>=4.66",

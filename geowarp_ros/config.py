@@ -304,6 +304,14 @@ def parse_config(kind: type[ConfigT], values: dict[str, Any], *, strict: bool = 
         raise ConfigError("; ".join(problems)) from None
 
 
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing wrong with a file's values as one line: where, and what was expected."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]}" if where else message
+
+
 def leaves(kind: type[Section], prefix: str = "") -> list[tuple[str, Any]]:
     """Return (dotted name, pydantic FieldInfo) of every parameter of ``kind``, in the order written."""
     found: list[tuple[str, Any]] = []

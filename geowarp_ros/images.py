@@ -35,8 +35,9 @@ MIN_SIDE_PX = 16
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 100_000_000
 
-# No GIF, PDF or EPS (which would start Ghostscript): what cameras and their drivers write. JPEG covers MPO.
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
+"""What cameras and their drivers write; no GIF, PDF or EPS (which would start Ghostscript). JPEG covers MPO."""
+
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error)
 
 
@@ -72,14 +73,17 @@ def decode_image(data: bytes, name: str) -> Image:
         raise ImageError(f"{name}: is empty (0 bytes), expected an image")
     try:
         with _open(data) as encoded:
-            _check_size(encoded.width, encoded.height, name)
-            return _to_rgb(ImageOps.exif_transpose(encoded), name)
+            check_size(encoded.width, encoded.height, name)
+            ImageOps.exif_transpose(encoded, in_place=True)  # a copy only where there is something to turn
+            return _to_rgb(encoded, name)
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name}: is no image that can be decoded, expected one of {', '.join(_FORMATS)}"
+            f"{name}: is no image that can be decoded, expected one of {', '.join(FORMATS)}"
         ) from None
     except Pillow.DecompressionBombError:
         raise ImageError(f"{name}: has far more pixels than a camera image, at most {MAX_PIXELS:,}") from None
+    except MemoryError:
+        raise ImageError(f"{name}: there is no memory to decode it") from None
     except _DECODER_ERRORS as error:
         raise ImageError(f"{name}: is truncated or broken: {str(error).splitlines()[0]}") from None
 
@@ -92,7 +96,7 @@ def check_image(image: NDArray[Any], name: str) -> Image:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(f"{name}: is {image.dtype} of shape {image.shape}, expected uint8 of shape (H, W, 3)")
-    _check_size(image.shape[1], image.shape[0], name)
+    check_size(image.shape[1], image.shape[0], name)
     return image
 
 
@@ -135,10 +139,15 @@ def to_tensor(
 def _open(data: bytes) -> Pillow.Image:
     with warnings.catch_warnings():  # our own limit, refused by name, replaces Pillow's warning
         warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
-        return Pillow.open(io.BytesIO(data), formats=_FORMATS)
+        return Pillow.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse what is too small for the encoders, or too large to be a camera's.
+
+    Raises:
+        ImageError: Naming the size and the limits.
+    """
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(f"{name}: is {width}×{height} px, expected at least {MIN_SIDE_PX} px a side")
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
@@ -155,4 +164,4 @@ def _to_rgb(image: Pillow.Image, name: str) -> Image:
         return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ImageError(f"{name}: holds floating-point values, expected 8 or 16 bits")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))

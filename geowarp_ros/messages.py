@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import ImageError, did_you_mean
-from geowarp_ros.images import check_image, decode_image
+from geowarp_ros.images import check_size, decode_image
 from geowarp_ros.types import Image
 
 
@@ -82,9 +82,8 @@ def image_from_message(message: ImageMessage) -> Image:
         pixels = _pixels(message, np.dtype(np.uint8), samples)
     if samples == 2 and message.width % 2:
         raise ImageError(f"image message: width = {message.width}, expected an even one for {message.encoding}")
-    if conversion == AS_IT_IS:
-        return check_image(pixels.copy(), "image message")
-    return check_image(cv2.cvtColor(pixels, conversion), "image message")
+    picture: Image = pixels.copy() if conversion == AS_IT_IS else cv2.cvtColor(pixels, conversion)
+    return picture
 
 
 def image_from_compressed(message: CompressedImageMessage) -> Image:
@@ -107,8 +106,7 @@ def _pixels(message: ImageMessage, dtype: np.dtype[Any], samples: int) -> NDArra
     height, width, step = message.height, message.width, message.step
     row = width * samples * dtype.itemsize
     data = np.frombuffer(message.data, np.uint8)
-    if height < 1 or width < 1:
-        raise ImageError(f"image message: is {width}×{height} px, expected at least one")
+    check_size(width, height, "image message")  # before any copy of the pixels
     if step < row:
         raise ImageError(
             f"image message: step = {step} bytes, expected at least {row} for {width} px of {message.encoding}"

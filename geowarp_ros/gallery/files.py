@@ -33,8 +33,8 @@ def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArr
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise GalleryError(f"{path}: is no array: {error}") from None
+    except Exception as error:  # NumPy reads the header as Python's tokens, and lets nearly anything out
+        raise GalleryError(f"{path}: is no array: {str(error).splitlines()[0]}") from None
     if array.dtype != dtype or array.shape != shape:
         raise GalleryError(f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}")
     return np.asarray(array)

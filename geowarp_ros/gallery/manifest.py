@@ -27,7 +27,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from geowarp_ros import __version__
-from geowarp_ros.config import Section
+from geowarp_ros.config import Section, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery.compressed import Kind
 from geowarp_ros.gallery.local import Form
@@ -142,9 +142,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise GalleryError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        raise GalleryError(f"{path}: {first_problem(error)}") from None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,6 @@ class SegmentWriter:
         self.rows += rows
         self.skipped += skipped
         entry = {
-            "done": self.done,
             "rows": [row.to_text() for row in rows],
             "skipped": [[skip.name, skip.reason] for skip in skipped],
         }
@@ -131,20 +131,22 @@ class SegmentWriter:
             return
         whole = b""
         for line in journal.read_bytes().splitlines(keepends=True):
-            entry = _parse(line)
-            rows = [Row.from_text(values) for values in entry["rows"]] if entry else []
-            arrays_hold_it = all(array.holds(len(self.rows) + len(rows)) for array in self._arrays)
-            if entry is None or not arrays_hold_it or not all(self._is_there(row) for row in rows):
-                break  # half a line, or a batch of which a power cut took a part
+            batch = _parse(line)
+            if batch is None:
+                break  # half a line, or rubbish
+            arrays_hold_it = all(array.holds(len(self.rows) + len(batch.rows)) for array in self._arrays)
+            if not arrays_hold_it or not all(self._is_there(row) for row in batch.rows):
+                break  # a batch of which a power cut took a part
             whole += line
-            self.done = entry["done"]
-            self.rows += rows
-            self.skipped += [Skipped(*skip) for skip in entry["skipped"]]
+            self.done += len(batch.rows) + len(batch.skipped)
+            self.rows += batch.rows
+            self.skipped += batch.skipped
         journal.write_bytes(whole)
 
     def _is_there(self, row: Row) -> bool:
         path = self.folder / row.image  # an absolute one stays itself
-        return path.is_file() and path.stat().st_size == row.image_size
+        # of the right size is not enough: after a power cut it may be full of zeros
+        return path.is_file() and path.stat().st_size == row.image_size and checksum(path) == row.image_blake2b
 
 
 def read_plan(folder: Path) -> Any:
@@ -162,11 +164,23 @@ def forget_journal(folder: Path, files: Collection[str]) -> None:
             path.unlink()
 
 
-def _parse(line: bytes) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A line of the journal."""
+
+    rows: list[Row]
+    skipped: list[Skipped]
+
+
+def _parse(line: bytes) -> _Batch | None:
+    """Read a line of the journal; None where it is something else."""
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+        entry = json.loads(line)
+        rows = [Row.from_text(values) for values in entry["rows"]]
+        skipped = [Skipped(name, reason) for name, reason in entry["skipped"]]
+    except (ValueError, TypeError, KeyError):
         return None
+    return _Batch(rows, skipped) if line.endswith(b"\n") else None
 
 
 class _GrowingArray:

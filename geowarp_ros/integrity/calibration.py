@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from geowarp_ros.config import LocalizerConfig, Section
+from geowarp_ros.config import LocalizerConfig, Section, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.integrity.evidence import FEATURES, Evidence, feature_row
 from geowarp_ros.types import FloatArray
@@ -53,6 +53,18 @@ class Calibration(Section):
     measured_with: dict[str, str] = Field(
         default_factory=dict, description="Model, re-ranker and position settings that it holds for."
     )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Calibration:
+        columns = (self.mean, self.scale, self.weights)
+        if any(len(column) != len(self.features) for column in columns):
+            raise ValueError(f"expected a mean, a scale and a weight for each of {len(self.features)} features")
+        if unknown := set(self.features) - set(FEATURES):
+            raise ValueError(f"features has {unknown.pop()!r}, expected of {', '.join(FEATURES)}")
+        numbers = [value for column in columns for value in column]
+        if not all(map(math.isfinite, [*numbers, self.intercept])) or not all(value > 0 for value in self.scale):
+            raise ValueError("expected finite numbers, and every scale above 0")
+        return self
 
     def confidence(self, evidence: Evidence) -> float:
         """Probability that the position is right, 0..1; 0 where evidence that it counts on was not measured."""
@@ -124,8 +136,11 @@ def load_calibration(path: Path) -> Calibration | None:
         return None
     try:
         return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        problem = first_problem(error)
     except (OSError, ValueError) as error:
-        raise GalleryError(f"{path} is no calibration; run 'geowarp calibrate' again: {error}") from None
+        problem = str(error)
+    raise GalleryError(f"{path}: is no calibration, run 'geowarp calibrate' again: {problem}")
 
 
 def beside_model(model: Path) -> Path:

@@ -18,6 +18,7 @@ from geowarp_ros.model.aggregation import AggregationName
 from geowarp_ros.model.checkpoints import BATCH_COUNTER, check_tensors, read_safetensors
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.torch_files import load_torch
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,9 @@ def _read_pth(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"{path}: {'is a folder' if path.is_dir() else 'does not exist'}, expected a state dict")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_torch(path)
+    except ModelError:
+        raise
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: is no state dict of plain tensors (anything else could run code): {_last_line(error)}"

@@ -19,6 +19,7 @@ from geowarp_ros.errors import ModelError
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.checkpoints import check_tensors
 from geowarp_ros.model.describer import Query
+from geowarp_ros.model.torch_files import load_torch
 from geowarp_ros.rerank.verification import Points
 from geowarp_ros.types import Image
 
@@ -123,7 +124,7 @@ def _read(path: Path, parameter: str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_torch(path)
     except Exception as error:  # torch and safetensors raise a dozen kinds for a foreign file
         raise ModelError(f"{parameter} = {str(path)!r}: cannot be read as weights: {error}") from None
     for wrapper in ("state_dict", "extractor"):  # LoFTR's authors wrap it, DISK's too

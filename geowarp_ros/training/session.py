@@ -31,6 +31,7 @@ from geowarp_ros.files import write_whole
 from geowarp_ros.model.checkpoints import check_tensors, save_model
 from geowarp_ros.model.describer import choose_device
 from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.torch_files import load_torch
 from geowarp_ros.training.processes import average_buffers, average_gradients, process_index
 
 logger = logging.getLogger(__name__)
@@ -261,7 +262,7 @@ class Session:
 
     def _load(self, path: Path) -> None:
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = load_torch(path, self.device)
             if state["format"] != "geowarp training 1":
                 raise KeyError(f"format {state['format']!r}")
             architecture = self.model.config.model_dump_json()

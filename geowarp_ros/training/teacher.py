@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geowarp_ros.errors import ModelError
 from geowarp_ros.model.checkpoints import check_tensors
+from geowarp_ros.model.torch_files import load_torch
 
 
 class Fire(nn.Module):
@@ -73,7 +74,7 @@ def load_teacher(path: Path) -> SqueezeNet:
     if not path.is_file():
         raise ModelError(f"{path}: does not exist, expected torchvision's SqueezeNet 1.0 state dict")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_torch(path)
         features = {key: value for key, value in state.items() if key.startswith("features.")}
     except Exception as error:  # torch.load raises whatever a truncated or foreign file provokes
         raise ModelError(f"{path}: is no state dict: {error}") from None

@@ -143,12 +143,28 @@ def stop_in_second_batch(source, output):
     return output / "segments/0001.partial"
 
 
-@pytest.mark.parametrize("damage", ["half a line", "half an array", "image of the last batch", "rubbish behind"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "half a line",
+        "a line of zeros",
+        "half an array",
+        "image of the last batch",
+        "zeros in it",
+        "rubbish behind",
+    ],
+)
 def test_what_a_power_cut_leaves(source, tmp_path, damage):
     partial = stop_in_second_batch(source, tmp_path / "g")
     journal = partial / "journal.jsonl"
     if damage == "half a line":
         journal.write_bytes(journal.read_bytes()[:-30])
+    elif damage == "a line of zeros":
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(lines[0] + b'{"done": 0}' + bytes(len(lines[1]) - 12) + b"\n")
+    elif damage == "zeros in it":  # the size reached the disk and the content did not
+        image = partial / "images/000003.jpg"
+        image.write_bytes(bytes(image.stat().st_size))
     elif damage == "half an array":
         os.truncate(partial / "local_features.npy", (partial / "local_features.npy").stat().st_size - 1)
     elif damage == "image of the last batch":

@@ -93,7 +93,8 @@ def _reindex(path: Path) -> tuple[bytes, int, bytes]:
         for record in records:
             if record.op == _CHUNK:
                 chunks.append(_ChunkInfo(record.start))
-                data = decompressors[record.header["compression"].decode()](record.data)
+                (size,) = struct.unpack("<I", record.header["size"])
+                data = decompressors[record.header["compression"].decode()](record.data, size)
                 connections |= _connections(data)
             elif record.op == _INDEX and chunks:
                 (number,) = struct.unpack("<I", record.header["conn"])

@@ -21,7 +21,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.gallery.readers.bag1_files import MendedBag1
+from geowarp_ros.gallery.readers.decompression import bound_decompression
 from geowarp_ros.gallery.readers.spliced import Spliced
+
+bound_decompression()
 
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
@@ -94,6 +97,8 @@ def _storage_files(folder: Path) -> list[Path]:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError | OverflowError):  # before anything was read
+        return "a record claims more bytes than there is memory"
     return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
 
 
@@ -135,17 +140,36 @@ def _copy_rows(path: Path, folder: Path) -> Path:
     copy = folder / path.name
     address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
+        target.set_authorizer(_only_rows)
         source.execute("PRAGMA writable_schema=ON")  # reads a file that is shorter than its header says
         tables = source.execute("SELECT name, sql FROM sqlite_master WHERE type='table' ORDER BY rowid").fetchall()
         for name, statement in tables:
             if name.startswith("sqlite_"):
                 continue
             target.execute(statement)
+            quoted = '"' + name.replace('"', '""') + '"'
             try:
-                for row in source.execute(f'SELECT * FROM "{name}"'):
-                    target.execute(f'INSERT INTO "{name}" VALUES ({",".join("?" * len(row))})', row)
+                for row in source.execute(f"SELECT * FROM {quoted}"):
+                    target.execute(f"INSERT INTO {quoted} VALUES ({','.join('?' * len(row))})", row)
             except sqlite3.DatabaseError:
                 pass  # the rows before it are kept
         target.execute("CREATE INDEX timestamp_idx ON messages (timestamp ASC)")
         target.commit()
     return copy
+
+
+_HARMLESS = (
+    sqlite3.SQLITE_CREATE_TABLE,
+    sqlite3.SQLITE_CREATE_INDEX,
+    sqlite3.SQLITE_INSERT,
+    sqlite3.SQLITE_UPDATE,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_TRANSACTION,
+    sqlite3.SQLITE_REINDEX,
+)
+
+
+def _only_rows(action: int, *_: object) -> int:
+    """Allow what makes tables and fills them: the schema is text from the bag, and could attach other files."""
+    return sqlite3.SQLITE_OK if action in _HARMLESS else sqlite3.SQLITE_DENY

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import ExifTags
 from PIL import Image as Pillow
 
-from geowarp_ros.errors import SourceError
+from geowarp_ros.errors import ImageError, SourceError
 from geowarp_ros.gallery.readers.source import IMAGE_SUFFIXES, Skipped, Source, SourceImage, image_file
 from geowarp_ros.geodesy import parse_utm_zone, utm_to_wgs84
+from geowarp_ros.images import FORMATS, check_size
 from geowarp_ros.types import Place
 
 _SPLITS = {"train", "val", "test", "gallery", "queries"}
@@ -110,7 +111,7 @@ def _read_exif(folder: Path, files: list[Path]) -> Source:
         name = _name(folder, path)
         try:
             place = _exif_place(name, path)
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error, Pillow.DecompressionBombError):
+        except (ImageError, OSError, SyntaxError, ValueError, struct.error, Pillow.DecompressionBombError):
             skipped.append(Skipped(name, "unreadable"))
             continue
         if place is None:
@@ -124,7 +125,8 @@ def _exif_place(name: str, path: Path) -> Place | None:
     """Read the GPS tags (EXIF 2.32, sec. 4.6.6); only the header of the file is read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
-        with Pillow.open(path) as image:
+        with Pillow.open(path, formats=FORMATS) as image:
+            check_size(image.width, image.height, name)  # a PNG's EXIF may stand behind its pixels: they are read
             gps = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
     tag = ExifTags.GPS
     latitude = _angle(gps.get(tag.GPSLatitude), gps.get(tag.GPSLatitudeRef) == "S")

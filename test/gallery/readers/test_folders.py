@@ -155,3 +155,12 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(SourceError, match=r"notes\.txt: is no source, expected a folder of images, \.csv"):
         read_source(tmp_path / "notes.txt")
+
+
+def test_exif_of_a_large_image_is_not_read(tmp_path):
+    """A PNG's EXIF may stand behind its pixels: who asks for it decodes them all."""
+    Image.new("1", (16_400, 20)).save(tmp_path / "wide.png")
+    Image.new("1", (20, 20)).save(tmp_path / "small.png")
+    with pytest.raises(SourceError, match=r"1 unreadable") as caught:
+        read_source(tmp_path)
+    assert "1 without a GPS position in its EXIF" in str(caught.value)
