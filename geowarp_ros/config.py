@@ -91,6 +91,11 @@ class RerankConfig(Section):
         "geowarp-unwarped: without the warp; one-way: only the candidate is warped; qe-dba: query expansion; "
         "diffusion: on the neighbour graph; dense-ransac, sift, orb, loftr, disk-lightglue: inliers.",
     )
+    mode: Literal["exact", "fast"] = Field(
+        "exact",
+        description="geowarp: exact: as in the paper, 2 encoder passes a candidate; fast: none, the features' "
+        "correlation alone decides.",
+    )
     candidates: int = Field(
         5, ge=1, le=100, description="How many of the retrieved places are re-ranked; qe-dba and diffusion: all."
     )

@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "gallery": "build and keep a gallery of geotagged images",
     "localize": "say where images were taken",
     "calibrate": "measure on a held-out drive when an answer can be trusted",
+    "benchmark": "measure how long things take on this machine, side by side",
     "benchmark-search": "measure search by size of the gallery and kind of index",
     "evaluate": "judge models, re-rankers and drives against the truth",
     "play": "replay a bag into the running node",

@@ -89,6 +89,7 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str) -> dict[str, st
         "model": model_fingerprint,
         "retrieval.candidates": str(config.retrieval.candidates),
         "rerank.method": config.rerank.method,
+        "rerank.mode": config.rerank.mode,
         "rerank.candidates": str(config.rerank.candidates),
         "rerank.retrieval_weight": f"{config.rerank.retrieval_weight:g}",
         "position.estimate": config.position.estimate,

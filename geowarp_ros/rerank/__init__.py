@@ -52,6 +52,10 @@ def build_reranker(
         return RetrievalOrder()
     own, asked = describer.model.config.retrieval_weight, rerank.retrieval_weight
     weight = own if asked < 0 else asked
+    if method == "geowarp" and rerank.mode == "fast":
+        from geowarp_ros.rerank.fast import FastReranker
+
+        return FastReranker(gallery, count, weight)
     if method == "geowarp":
         from geowarp_ros.model.describer import Warper
         from geowarp_ros.rerank.geowarp import GeoWarpReranker

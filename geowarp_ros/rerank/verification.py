@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from geowarp_ros.config import VerificationConfig
@@ -77,11 +78,16 @@ class DenseMatcher:
 
     def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
         """Yield the centres of matched cells, 0.5 to 14.5."""
-        f_q = query.local_features[0].flatten(1).float().cpu().numpy()
+        if not indices:
+            return
+        f_q = query.local_features[0].flatten(1).float()
+        # torch converts half precision ten times faster than NumPy, and multiplies all in one go
+        stored = torch.from_numpy(self._gallery.local_features(list(indices)))
+        f_p = stored.to(f_q.device).float().flatten(2)
         rows, columns = np.divmod(np.arange(GRID * GRID), GRID)
         centres = np.stack([columns, rows], axis=1).astype(np.float32) + 0.5
-        for f_p in self._gallery.local_features(list(indices)) if indices else ():
-            cells_q, cells_p = mutual_nearest(f_q.T @ f_p.reshape(f_p.shape[0], -1).astype(np.float32))
+        for products in (f_q.T @ f_p).cpu().numpy():
+            cells_q, cells_p = mutual_nearest(products)
             yield centres[cells_q], centres[cells_p]
 
 

@@ -1,0 +1,103 @@
+"""Measure how long things take on this machine, side by side in one run.
+
+Contestants take turns within each round, so ratios stay true while the machine is busy with something else. Writes
+benchmark.json, benchmark.md and benchmark.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from geowarp_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from geowarp_ros.benchmark.timing import Times
+
+PARTS = {
+    "encoders": "one pass of each encoder: as trained, fused, in each precision",
+    "rerank": "exact and fast mode and the reference's way over the encoder passes alone",
+    "rerankers": "every re-ranker that needs no weights over one encoder pass",
+    "building": "gallery build over describing alone",
+}
+"""Part -> what it compares."""
+
+ENCODERS = ("resnet18", "resnet50", "vgg16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    parser.epilog = "parts:\n" + "\n".join(f"  {part:<12}{line}" for part, line in PARTS.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for what is written")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which; see below")
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), help="of encoders and rerank")
+    parser.add_argument(
+        "--sizes", nargs="+", default=["640x480"], metavar="WxH", help="of images, which are not resized (640x480)"
+    )
+    parser.add_argument("--batches", nargs="+", type=int, default=[1], metavar="N", help="images an encoder pass")
+    parser.add_argument("--candidates", type=int, default=5, help="P, how many are re-ranked (5)")
+    parser.add_argument("--images", type=int, default=64, help="of the gallery that is built (64)")
+    parser.add_argument("--rounds", type=int, default=7, help="that count (7)")
+    parser.add_argument("--model", default="default", help="weights of its encoder; the others' are random")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of rerank and on")
+    parser.add_argument("--threads", type=int, default=0, help="of the networks; 0: as torch chooses")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure the parts, write and print the tables."""
+    import torch
+
+    from geowarp_ros.benchmark.machine import describe_machine
+    from geowarp_ros.benchmark.report import write_report
+
+    _check(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found = {part: _measure(part, args) for part in args.parts}
+    settings = {name: str(value) for name, value in sorted(vars(args).items())}
+    print(write_report(args.output, describe_machine(), settings, found), end="")
+    print(f"\nWritten to {args.output}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from geowarp_ros.model.encoders import EncoderName
+
+    for encoder in args.encoders:
+        if encoder not in get_args(EncoderName):
+            raise ConfigError(f"encoder {encoder!r}: expected one of {', '.join(get_args(EncoderName))}")
+    for name in ("candidates", "images", "rounds", *(["batches"] if args.batches else [])):
+        given = getattr(args, name)
+        if min(given if isinstance(given, list) else [given]) < 1:
+            raise ConfigError(f"{name} = {given!r}: expected at least 1")
+
+
+def _measure(part: str, args: argparse.Namespace) -> list[Times]:
+    from geowarp_ros.benchmark.scene import parse_size
+    from geowarp_ros.progress import bar
+
+    sizes, rounds = [parse_size(text) for text in args.sizes], args.rounds
+    first = args.encoders[0]
+    shared: dict[str, Any] = {"weights": args.model, "progress": bar}
+    if part == "encoders":
+        from geowarp_ros.benchmark.encoders import measure_encoders
+
+        return measure_encoders(args.encoders, sizes, args.batches, rounds, **shared)
+    shared["precision"] = args.precision
+    if part == "rerank":
+        from geowarp_ros.benchmark.reranking import measure_reranking
+
+        return measure_reranking(args.encoders, sizes, rounds, candidates=args.candidates, **shared)
+    if part == "rerankers":
+        from geowarp_ros.benchmark.reranking import METHODS, measure_rerankers
+
+        return [
+            measure_rerankers(METHODS, first, size, rounds, candidates=args.candidates, **shared) for size in sizes
+        ]
+    if part == "building":
+        from geowarp_ros.benchmark.building import measure_building
+
+        return [measure_building(first, size, args.images, rounds, **shared) for size in sizes]
+    raise ConfigError(f"part {part!r}: expected one of {', '.join(PARTS)}")
