@@ -2,13 +2,15 @@
 
 A source is a folder of images named @utm_east@utm_north@...@.jpg or with GPS in their EXIF, a CSV (filename,
 latitude, longitude and, if known, altitude, heading, split; or a folder with positions.csv), or a ROS bag with
-camera images and NavSatFix. A build that is stopped goes on when it is started again.
+camera images and NavSatFix. A build that is stopped goes on when it is started again; torchrun builds by several
+processes, which may run on several machines that share the gallery's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -124,8 +126,10 @@ def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
 
 def _build(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.build import build_gallery
-    from geowarp_ros.progress import bar
+    from geowarp_ros.gallery.shards import Shard
+    from geowarp_ros.progress import bar, silent
 
+    shard = Shard.of_environment()
     source = _read_source(args)
     report = build_gallery(
         source,
@@ -136,10 +140,14 @@ def _build(args: argparse.Namespace) -> int:
         local_features=args.local_features,
         index=_index_options(args),
         replace_existing=args.replace,
+        shard=shard,
         options=_options(args),
-        progress=bar,
+        progress=silent if shard.index else bar,
     )
-    _print_report(report)
+    if report.missing:
+        print(f"{args.output}: part {shard} is there, {report.added} images; {report.missing} are still missing")
+    else:
+        _print_report(report)
     return 0
 
 
@@ -233,10 +241,14 @@ def _read_source(args: argparse.Namespace) -> Source:
 
 
 def _load_describer(args: argparse.Namespace) -> Describer:
+    import torch
+
     from geowarp_ros.model.checkpoints import load_model
     from geowarp_ros.model.describer import Describer, choose_device
 
     device = choose_device(args.device)
+    if device.type == "cuda" and (local := os.environ.get("LOCAL_RANK")):  # torchrun: a GPU for each process
+        device = torch.device("cuda", int(local) % torch.cuda.device_count())
     return Describer(load_model(args.model, device), device)
 
 

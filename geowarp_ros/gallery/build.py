@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import GalleryError, SourceError, did_you_mean
-from geowarp_ros.gallery.filling import Filled, fill_segment
+from geowarp_ros.gallery.filling import Filled, by_place, fill_segment, identity_of
 from geowarp_ros.gallery.indexing import IndexOptions, make_index
 from geowarp_ros.gallery.local import CODEBOOK, Form
 from geowarp_ros.gallery.manifest import (
@@ -23,14 +23,17 @@ from geowarp_ros.gallery.manifest import (
     MANIFEST,
     SEGMENTS,
     Manifest,
+    Segment,
     StoredIndex,
     StoredModel,
+    in_turn,
     read_manifest,
     write_manifest,
     writing,
 )
 from geowarp_ros.gallery.readers import Skipped, Source
 from geowarp_ros.gallery.segment import forget_journal
+from geowarp_ros.gallery.shards import ALONE, Shard, finished_shards, note_finished
 from geowarp_ros.gallery.store import Gallery, check_model
 from geowarp_ros.integrity.calibration import CALIBRATION_FILE
 from geowarp_ros.progress import Progress, silent
@@ -50,6 +53,7 @@ class BuildReport:
         resumed: Taken over from a run that was stopped.
         skipped: What was left out, by the source and because it could not be read.
         seconds: How long it took.
+        missing: Parts of a build by several processes that are not whole yet; until then there is no new gallery.
     """
 
     gallery: Path
@@ -58,6 +62,7 @@ class BuildReport:
     resumed: int
     skipped: tuple[Skipped, ...]
     seconds: float
+    missing: int = 0
 
 
 def build_gallery(
@@ -70,6 +75,7 @@ def build_gallery(
     local_features: Form = "half",
     index: IndexOptions | None = None,
     replace_existing: bool = False,
+    shard: Shard = ALONE,
     options: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> BuildReport:
@@ -86,6 +92,7 @@ def build_gallery(
         local_features: How they are stored; images that are added later follow.
         index: Which index it gets; None: by its size.
         replace_existing: Put the new gallery in the place of the one there, once it is complete.
+        shard: This process's part, where several build together (:mod:`geowarp_ros.gallery.shards`).
         options: How the source was read, kept for people.
         progress: Shows the images described.
 
@@ -96,21 +103,25 @@ def build_gallery(
     """
     started = time.monotonic()
     _check_output(output)
-    with writing(output):
+    source = by_place(source)
+    with writing(output, f"{shard.index}-{shard.count}" if shard.count > 1 else ""):
         here = read_manifest(output) if (output / MANIFEST).exists() else None
         if here and not replace_existing:
             raise GalleryError(
                 f"{output}: has a gallery of {here.images} images already;"
                 " add to it, replace it (--replace), or choose another folder"
             )
+        part = shard.part(source, batch_size)
+        build = f"{identity_of(source)} by {describer.fingerprint}, {batch_size} at once" if shard != ALONE else ""
         filled = fill_segment(
-            source,
+            part,
             describer,
             output,
             [segment.name for segment in here.segments] if here else [],
             copy_images=copy_images,
             batch_size=batch_size,
             form=local_features,
+            part_of=f"{build}, {shard}" if build else "",
             options=options or {},
             progress=progress,
         )
@@ -121,8 +132,24 @@ def build_gallery(
             channels=describer.model.channels,
         )
         manifest = Manifest(created=_now(), modified=_now(), model=model, segments=(filled.segment,))
-        _commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
-    return _report(manifest, filled, output, source, started)
+        if shard == ALONE:
+            _commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
+            return _report(manifest, filled, output, part, started)
+        build = f"{build}, {shard.count} parts"
+        note_finished(output, build, shard, filled.segment)
+        with in_turn(output):
+            segments = finished_shards(output, build)
+            missing = 0 if _is_named(output, filled.segment) else shard.count - len(segments)
+            if len(segments) == shard.count:
+                whole = tuple(segments[number] for number in sorted(segments))
+                manifest = manifest.model_copy(update={"segments": whole})
+                _commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
+    return replace(_report(manifest, filled, output, part, started), missing=missing)
+
+
+def _is_named(gallery: Path, segment: Segment) -> bool:
+    """Whether the gallery has this segment already: another part of the build, finished meanwhile, saw to it."""
+    return (gallery / MANIFEST).exists() and segment in read_manifest(gallery).segments
 
 
 def add_to_gallery(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from geowarp_ros.errors import GalleryError, ImageError, ModelError, SourceError
 from geowarp_ros.gallery.local import Form
-from geowarp_ros.gallery.manifest import SEGMENTS, Segment, checksum, sync
+from geowarp_ros.gallery.manifest import SEGMENTS, Segment, checksum, in_turn, sync
 from geowarp_ros.gallery.places import Row
 from geowarp_ros.gallery.readers import Skipped, Source, SourceImage
 from geowarp_ros.gallery.segment import IMAGES, SegmentWriter, read_plan
@@ -64,6 +64,7 @@ def fill_segment(
     batch_size: int,
     form: Form,
     codebook: NDArray[np.float32] | None = None,
+    part_of: str = "",
     options: Mapping[str, str],
     progress: Progress,
 ) -> Filled:
@@ -78,6 +79,7 @@ def fill_segment(
         batch_size: Images described at once.
         form: How the local features are stored.
         codebook: Of their product quantiser, where the gallery has one.
+        part_of: Tells a part of a build by several processes from the same images built otherwise.
         options: How the source was read, for people.
         progress: Shows the images described.
 
@@ -95,9 +97,10 @@ def fill_segment(
     source = by_place(source)
     plan = {
         "fingerprint": describer.fingerprint,
-        "source": _identity(source),
+        "source": identity_of(source),
         "images": len(source.images),
         "copied": copy_images,
+        "part_of": part_of,
     }
     folder = _unfinished(gallery, plan, named) or _new_folder(gallery)
     writer = SegmentWriter(folder, describer.model.descriptor_dim, describer.model.channels, GRID)
@@ -106,10 +109,16 @@ def fill_segment(
     if writer.done:
         _log.info("%s: going on after %d of %d images", gallery, writer.done, len(source.images))
     todo = source.images[writer.done :]
-    with _Loader(describer, copy_images) as load:
+    with _Loader(describer, copy_images) as load, ThreadPoolExecutor(1) as behind:
         loaded = progress(load(todo, 2 * batch_size), len(todo), "describing images")
+        written: Future[None] | None = None
         for batch in _batches(loaded, batch_size):
-            _append(writer, describer, batch, copy_images)
+            described = describer.describe_batch([one.image for one in batch if one.image is not None])
+            if written is not None:
+                written.result()  # at most one batch waits for the disk
+            written = behind.submit(_append, writer, batch, *described, copy_images)
+        if written is not None:
+            written.result()
     if not writer.rows:
         shutil.rmtree(folder)
         raise SourceError(
@@ -141,15 +150,15 @@ def by_place(source: Source) -> Source:
     """
     if any(image.path is None for image in source.images):
         return source
-    position = np.array([(image.place.latitude_deg, image.place.longitude_deg) for image in source.images])
+    places = [image.place for image in source.images]
+    position = np.array([(p.latitude_deg, p.longitude_deg) for p in places]).reshape(-1, 2)
     span = np.array([180.0, 360.0])
     cells = ((position / span + 0.5) * (2**31 - 1)).astype(np.uint64)  # 1 cm
     code = np.zeros(len(cells), np.uint64)
     for bit in range(31):
         for axis in range(2):
             code |= ((cells[:, axis] >> np.uint64(bit)) & np.uint64(1)) << np.uint64(2 * bit + axis)
-    names = [image.place.name for image in source.images]
-    order = sorted(range(len(names)), key=lambda number: (int(code[number]), names[number]))
+    order = sorted(range(len(places)), key=lambda number: (int(code[number]), places[number].name))
     return replace(source, images=tuple(source.images[number] for number in order))
 
 
@@ -198,15 +207,19 @@ class _Loader:
         return _Loaded(source, image, jpeg)
 
 
-def _append(writer: SegmentWriter, describer: Describer, batch: Sequence[_Loaded], copy_images: bool) -> None:
+def _append(
+    writer: SegmentWriter,
+    batch: Sequence[_Loaded],
+    descriptors: NDArray[np.float32],
+    local_features: NDArray[np.float16],
+    copy_images: bool,
+) -> None:
     skipped = []
     for loaded in batch:
         if loaded.image is None:
             _log.warning("skipped: %s", loaded.problem)
             skipped.append(Skipped(loaded.source.place.name, "unreadable"))
     readable = [loaded for loaded in batch if loaded.image is not None]
-    images = [loaded.image for loaded in readable if loaded.image is not None]
-    descriptors, local_features = describer.describe_batch(images)
     for loaded, descriptor in zip(readable, descriptors, strict=True):
         if not np.isfinite(descriptor).all():
             raise ModelError(f"the model's descriptor of {loaded.source.place.name} has NaN or infinite values")
@@ -234,7 +247,7 @@ def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:
         yield batch
 
 
-def _identity(source: Source) -> str:
+def identity_of(source: Source) -> str:
     """Digest of names and positions: the same source gives the same one in another run."""
     digest = hashlib.blake2b(digest_size=16)
     for image in source.images:
@@ -256,5 +269,11 @@ def _unfinished(gallery: Path, plan: Mapping[str, Any], named: Collection[str]) 
 
 
 def _new_folder(gallery: Path) -> Path:
-    taken = [int(path.stem) for path in (gallery / SEGMENTS).glob("*") if path.stem.isdecimal()]
-    return gallery / SEGMENTS / f"{max(taken, default=0) + 1:04d}{_PARTIAL}"
+    """Make a folder whose number nobody else has: other parts of the same build may do so at the same time."""
+    root = gallery / SEGMENTS
+    root.mkdir(exist_ok=True)
+    with in_turn(gallery):
+        taken = [int(path.stem) for path in root.glob("*") if path.stem.isdecimal()]
+        new = root / f"{max(taken, default=0) + 1:04d}{_PARTIAL}"
+        new.mkdir()
+    return new

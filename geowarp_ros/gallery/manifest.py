@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -176,25 +176,44 @@ def checksum(path: Path) -> str:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, part: str = "") -> Iterator[None]:
     """Hold the gallery's lock; a failure of the disk within becomes one line.
+
+    Args:
+        folder: The gallery's.
+        part: Of a build by several processes: those of other parts may write at the same time, nobody else.
 
     Raises:
         GalleryError: Another process writes there, no permission, a full disk.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise GalleryError(f"{folder}: another process is writing to this gallery; wait for it") from None
+        with ExitStack() as locks:
+            _lock(locks, folder, _LOCK, fcntl.LOCK_SH if part else fcntl.LOCK_EX)
+            if part:
+                _lock(locks, folder, f"{_LOCK}.{part}", fcntl.LOCK_EX)
             yield
     except OSError as error:
         raise GalleryError(
             f"{error.filename or folder}: cannot be written: {error.strerror or error};"
             " nothing that was there is lost, and a second run goes on where this one stopped"
         ) from None
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other part of a build by several processes is in here."""
+    with (folder / f"{_LOCK}.turn").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _lock(locks: ExitStack, folder: Path, name: str, how: int) -> None:
+    file = locks.enter_context((folder / name).open("w"))
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise GalleryError(f"{folder}: another process is writing to this gallery; wait for it") from None
 
 
 def _what_it_is(folder: Path) -> str:

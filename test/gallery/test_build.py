@@ -370,5 +370,6 @@ def test_sigkill(source, make_source, tmp_path):
     command = [sys.executable, "-c", KILL_ITSELF, str(tmp_path / "source"), str(tmp_path / "g")]
     assert subprocess.run(command, cwd=root, timeout=120).returncode == -signal.SIGKILL
     report = build_gallery(source, ColourDescriber(), tmp_path / "g", batch_size=2)  # the lock died with it
-    assert (report.resumed, report.added) == (4, 7)
+    assert report.resumed in (2, 4)  # the second batch was on its way to the disk
+    assert report.added == 7
     assert Gallery.open(tmp_path / "g").verify() == []
