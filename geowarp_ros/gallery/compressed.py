@@ -262,5 +262,5 @@ def _efforts(index: Any) -> Iterator[int]:
     effort = min(_LEAST_EFFORT, most)
     while effort < most:
         yield effort
-        effort *= 2
+        effort += effort // 2
     yield most

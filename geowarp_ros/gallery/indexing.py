@@ -161,7 +161,7 @@ def open_index(
         check_size(where / name, file.size)
     whitening = None
     if stored.whitened:
-        shape = (descriptors.width, 1 + stored.whitened)
+        shape = (1 + descriptors.width, 1 + stored.whitened)
         whitening = Whitening.from_array(map_array(where / WHITENING, np.dtype("<f4"), shape))
         indexed = map_array(where / DESCRIPTORS, np.dtype("<f4"), (stored.rows, stored.whitened))
         later = descriptors.arrays[len(stored.segments) :]

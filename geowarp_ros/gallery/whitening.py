@@ -1,12 +1,12 @@
 """PCA-whitening of descriptors: directions in which all places differ count less, those that tell them apart more.
 
 Jégou and Chum, "Negative evidences and co-occurences in image retrieval: the benefit of PCA and whitening",
-ECCV 2012, without the normalisation behind it: a shift, a rotation and a scaling.
+ECCV 2012: a shift, a rotation and a scaling, and then one length for all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +24,35 @@ _LEAST_VARIANCE = 1e-6  # of the largest: what is smaller is rounding, not signa
 class Whitening:
     """Descriptors (…, D) to whitened ones (…, K).
 
-    Scaled as a whole so that two rows of the gallery are as far apart in the mean as they were before: a weight on
+    Their length is such that two rows of the gallery are as far apart in the mean as they were before: a weight on
     the distance (``rerank.retrieval_weight``) keeps its order of magnitude.
 
     Attributes:
         mean: (D,).
-        matrix: (D, K).
+        matrix: (D, K), whose columns are the directions over the standard deviations along them.
+        length: Of every whitened descriptor.
     """
 
     mean: FloatArray
     matrix: FloatArray
+    length: float
 
     def __call__(self, descriptors: FloatArray) -> FloatArray:
         """Return the whitened descriptors, float32."""
-        return np.asarray((descriptors - self.mean) @ self.matrix, np.float32)
+        whitened = (descriptors - self.mean) @ self.matrix
+        norm = np.linalg.norm(whitened, axis=-1, keepdims=True)
+        return np.asarray(whitened * (self.length / np.maximum(norm, np.finfo(np.float32).tiny)), np.float32)
 
     def to_array(self) -> FloatArray:
-        """Return mean and matrix side by side, (D, 1 + K)."""
-        return np.concatenate([self.mean[:, None], self.matrix], axis=1)
+        """Return all of it as (1 + D, 1 + K): the length in the first row, then mean and matrix side by side."""
+        array = np.zeros((1 + len(self.mean), 1 + self.matrix.shape[1]), np.float32)
+        array[0, 0], array[1:, 0], array[1:, 1:] = self.length, self.mean, self.matrix
+        return array
 
     @classmethod
     def from_array(cls, array: FloatArray) -> Whitening:
         """Read what :meth:`to_array` made."""
-        return cls(np.ascontiguousarray(array[:, 0]), np.ascontiguousarray(array[:, 1:]))
+        return cls(np.array(array[1:, 0]), np.array(array[1:, 1:]), float(array[0, 0]))
 
 
 def train_whitening(descriptors: Stacked, rows: NDArray[np.int64], dimensions: int) -> Whitening:
@@ -73,6 +79,6 @@ def train_whitening(descriptors: Stacked, rows: NDArray[np.int64], dimensions: i
     variances, directions = variances[::-1][:dimensions], directions[:, ::-1][:, :dimensions]
     least = _LEAST_VARIANCE * max(float(variances[0]), np.finfo(float).tiny)
     matrix = directions / np.sqrt(np.maximum(variances, least))
-    before, after = np.var(sample, axis=0).sum(), np.var((sample - mean) @ matrix, axis=0).sum()
-    matrix *= np.sqrt(before / after) if after > 0 else 1.0
-    return Whitening(mean.astype(np.float32), matrix.astype(np.float32))
+    unit = Whitening(mean.astype(np.float32), matrix.astype(np.float32), 1.0)
+    before, after = np.var(sample, axis=0).sum(), np.var(unit(np.asarray(sample, np.float32)), axis=0).sum()
+    return replace(unit, length=float(np.float32(np.sqrt(before / after) if after > 0 else 1.0)))
