@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,11 @@ from geowarp_ros.benchmark.timing import Row, Times
 
 
 def write_report(
-    folder: Path, machine: Mapping[str, str], settings: Mapping[str, Any], parts: Mapping[str, Sequence[Times]]
+    folder: Path,
+    machine: Mapping[str, str],
+    settings: Mapping[str, Any],
+    parts: Mapping[str, Sequence[Times]],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """Write ``benchmark.json``, ``benchmark.md`` and ``benchmark.png``; returns the tables.
 
@@ -21,13 +26,15 @@ def write_report(
         machine: Of :func:`geowarp_ros.benchmark.machine.describe_machine`.
         settings: As resolved.
         parts: Comparisons by part.
+        tables: Other parts' rows, column -> value.
     """
+    others = {part: [dict(row) for row in found] for part, found in (tables or {}).items()}
     folder.mkdir(parents=True, exist_ok=True)
     rows = {part: [row for times in found for row in times.rows()] for part, found in parts.items()}
     values = {
         "machine": dict(machine),
         "settings": dict(settings),
-        "parts": {part: [asdict(row) for row in found] for part, found in rows.items()},
+        "parts": {part: [asdict(row) for row in found] for part, found in rows.items()} | others,
         "rounds_ms": {
             part: {times.title: {name: ms.tolist() for name, ms in times.ms.items()} for times in found}
             for part, found in parts.items()
@@ -35,10 +42,23 @@ def write_report(
     }
     text = json.dumps(values, indent=1, ensure_ascii=False)
     (folder / "benchmark.json").write_text(text + "\n", encoding="utf-8")
-    tables = markdown(machine, rows)
-    (folder / "benchmark.md").write_text(tables, encoding="utf-8")
+    text = markdown(machine, rows) + "".join(f"\n{part}:\n\n{table(found)}" for part, found in others.items())
+    (folder / "benchmark.md").write_text(text, encoding="utf-8")
     _plot(folder / "benchmark.png", [times for found in parts.values() for times in found])
-    return tables
+    return text
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of the same columns as a Markdown table; NaN is a dash."""
+    columns = list(rows[0])
+    lines = [columns, ["---:"] * len(columns), *([_text(row[column]) for column in columns] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def markdown(machine: Mapping[str, str], parts: Mapping[str, Sequence[Row]]) -> str:
@@ -60,6 +80,8 @@ def _plot(path: Path, comparisons: Sequence[Times]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if not comparisons:
+        return
     heights = [len(times.ms) + 1.5 for times in comparisons]
     figure = Figure(figsize=(9, max(2.0, 0.3 * sum(heights))), layout="constrained")
     FigureCanvasAgg(figure)

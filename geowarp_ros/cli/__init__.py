@@ -18,7 +18,6 @@ VERBS: dict[str, str] = {
     "localize": "say where images were taken",
     "calibrate": "measure on a held-out drive when an answer can be trusted",
     "benchmark": "measure how long things take on this machine, side by side",
-    "benchmark-search": "measure search by size of the gallery and kind of index",
     "evaluate": "judge models, re-rankers and drives against the truth",
     "play": "replay a bag into the running node",
     "world": "render the procedural street world",

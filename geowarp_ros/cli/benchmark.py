@@ -20,8 +20,13 @@ PARTS = {
     "rerank": "exact and fast mode and the reference's way over the encoder passes alone",
     "rerankers": "every re-ranker that needs no weights over one encoder pass",
     "building": "gallery build over describing alone",
+    "search": "search of synthetic galleries by size and kind of index, on one core",
+    "prior": "search within circles of the first of those sizes",
 }
 """Part -> what it compares."""
+
+TABLES = ("search", "prior")
+"""Parts that are no comparison over a baseline but a table of their own."""
 
 ENCODERS = ("resnet18", "resnet50", "vgg16")
 
@@ -42,6 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="that count (7)")
     parser.add_argument("--model", default="default", help="weights of its encoder; the others' are random")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of rerank and on")
+    parser.add_argument(
+        "--galleries", nargs="+", type=int, default=[10_000, 100_000], metavar="N", help="of search"
+    )
+    parser.add_argument("--dim", type=int, default=512, help="of search: numbers of a descriptor (512)")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        default=["exact", "ivf-sq", "ivf-sq-disk", "ivf-pq"],
+        metavar="KIND",
+        help="of search: as 'geowarp gallery index --kind' takes them; -disk leaves inverted lists on the disk",
+    )
+    parser.add_argument("--queries", type=int, default=200, help="of search (200)")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="of search: leave galleries there for a second run"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the networks; 0: as torch chooses")
 
 
@@ -55,9 +75,10 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = {part: _measure(part, args) for part in args.parts}
+    found = {part: _measure(part, args) for part in args.parts if part not in TABLES}
+    tables = {part: _tabulate(part, args) for part in args.parts if part in TABLES}
     settings = {name: str(value) for name, value in sorted(vars(args).items())}
-    print(write_report(args.output, describe_machine(), settings, found), end="")
+    print(write_report(args.output, describe_machine(), settings, found, tables), end="")
     print(f"\nWritten to {args.output}")
     return 0
 
@@ -68,10 +89,27 @@ def _check(args: argparse.Namespace) -> None:
     for encoder in args.encoders:
         if encoder not in get_args(EncoderName):
             raise ConfigError(f"encoder {encoder!r}: expected one of {', '.join(get_args(EncoderName))}")
-    for name in ("candidates", "images", "rounds", *(["batches"] if args.batches else [])):
+    for name in (
+        "candidates",
+        "images",
+        "rounds",
+        "galleries",
+        "dim",
+        "queries",
+        *(["batches"] if args.batches else []),
+    ):
         given = getattr(args, name)
         if min(given if isinstance(given, list) else [given]) < 1:
             raise ConfigError(f"{name} = {given!r}: expected at least 1")
+
+
+def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    from geowarp_ros.benchmark.search import measure_prior, measure_search
+    from geowarp_ros.progress import bar
+
+    if part == "prior":
+        return measure_prior(args.galleries[0], args.dim)
+    return measure_search(args.galleries, args.dim, args.kinds, args.queries, progress=bar, folder=args.keep)
 
 
 def _measure(part: str, args: argparse.Namespace) -> list[Times]:

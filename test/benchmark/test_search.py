@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from geowarp_ros.benchmark import search
+from geowarp_ros.benchmark.report import table
 from geowarp_ros.benchmark.search import measure_prior, measure_search
 from geowarp_ros.benchmark.synthetic import PER_PLACE, descriptor_blocks, index, queries_of, write_gallery
 from geowarp_ros.cli import main
@@ -72,9 +74,18 @@ def test_circles():
     assert (all_["radius_m"], all_["inside"]) == (math.inf, 1000)
 
 
-def test_the_verb_prints_a_table(tmp_path, capsys):
-    words = ["--sizes", "300", "--dim", "8", "--kinds", "exact", "--queries", "3", "--json", str(tmp_path / "f")]
-    assert main(["benchmark-search", *words]) == 0
+def test_the_verb_writes_a_table(tmp_path, capsys):
+    words = ["--parts", "search", "--galleries", "300", "--dim", "8", "--kinds", "exact", "--queries", "3"]
+    assert main(["benchmark", "--output", str(tmp_path), *words]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| images | kind | build_s |") and lines[2].startswith("| 300 | exact | ")
-    assert '"images": 300' in (tmp_path / "f").read_text()
+    assert any(line.startswith("| images | kind | build_s |") for line in lines)
+    assert any(line.startswith("| 300 | exact | ") for line in lines)
+    (row,) = json.loads((tmp_path / "benchmark.json").read_text())["parts"]["search"]
+    assert (row["images"], row["kind"], row["recall"]) == (300, "exact", 1.0)
+    assert lines[-3] in (tmp_path / "benchmark.md").read_text()
+
+
+def test_a_table_of_numbers():
+    assert table([{"a": 1000, "b": float("nan")}, {"a": 2, "b": 1234.5}, {"a": "x", "b": 0.01234}]) == (
+        "| a | b |\n| ---: | ---: |\n| 1,000 | – |\n| 2 | 1,234 |\n| x | 0.0123 |\n"
+    )
