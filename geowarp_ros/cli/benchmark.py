@@ -22,10 +22,15 @@ PARTS = {
     "building": "gallery build over describing alone",
     "search": "search of synthetic galleries by size and kind of index, on one core",
     "prior": "search within circles of the first of those sizes",
+    "whitening": "recall with and without PCA-whitening, of --gallery",
+    "features": "bytes of local features and recall after re-ranking with them, of --gallery",
 }
 """Part -> what it compares."""
 
-TABLES = ("search", "prior")
+OF_A_GALLERY = ("whitening", "features")
+"""Parts that only run where a gallery of photographs is given."""
+
+TABLES = ("search", "prior", "whitening", "features")
 """Parts that are no comparison over a baseline but a table of their own."""
 
 ENCODERS = ("resnet18", "resnet50", "vgg16")
@@ -36,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "parts:\n" + "\n".join(f"  {part:<12}{line}" for part, line in PARTS.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for what is written")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which; see below")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="which; see below (all that need no --gallery)")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), help="of encoders and rerank")
     parser.add_argument(
         "--sizes", nargs="+", default=["640x480"], metavar="WxH", help="of images, which are not resized (640x480)"
@@ -62,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="of search: leave galleries there for a second run"
     )
+    parser.add_argument("--gallery", type=Path, metavar="G", help="of photographs with splits query and gallery")
+    parser.add_argument(
+        "--threshold", type=float, default=25.0, metavar="M", help="what is near enough there (25)"
+    )
+    parser.add_argument(
+        "--exclude-neighbours", type=int, default=0, metavar="N", help="as 'geowarp evaluate dataset'"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the networks; 0: as torch chooses")
 
 
@@ -72,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.benchmark.machine import describe_machine
     from geowarp_ros.benchmark.report import write_report
 
+    args.parts = args.parts or [part for part in PARTS if args.gallery or part not in OF_A_GALLERY]
     _check(args)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -107,9 +120,26 @@ def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     from geowarp_ros.benchmark.search import measure_prior, measure_search
     from geowarp_ros.progress import bar
 
+    if part in OF_A_GALLERY:
+        return _of_a_gallery(part, args)
     if part == "prior":
         return measure_prior(args.galleries[0], args.dim)
     return measure_search(args.galleries, args.dim, args.kinds, args.queries, progress=bar, folder=args.keep)
+
+
+def _of_a_gallery(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    from geowarp_ros.benchmark.compression import measure_local_features, measure_whitening
+    from geowarp_ros.model.checkpoints import load_model
+    from geowarp_ros.model.describer import Describer
+    from geowarp_ros.progress import bar
+
+    if args.gallery is None:
+        raise ConfigError(f"part {part}: needs --gallery, one of photographs with splits query and gallery")
+    apart = args.exclude_neighbours
+    if part == "whitening":
+        return measure_whitening(args.gallery, args.threshold, exclude_neighbours=apart)
+    describer = Describer(load_model(args.model, "cpu"), "cpu")
+    return measure_local_features(args.gallery, describer, args.threshold, args.queries, apart, bar)
 
 
 def _measure(part: str, args: argparse.Namespace) -> list[Times]:
