@@ -14,7 +14,15 @@ setup(
     maintainer="The geowarp_ros authors",
     maintainer_email="maintainers@geowarp-ros.invalid",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "model/*.safetensors", "model/*.md", "evaluation/assets/*"]},
+    package_data={
+        PACKAGE: [
+            "py.typed",
+            "model/*.safetensors",
+            "model/*.calibration.json",
+            "model/*.md",
+            "evaluation/assets/*",
+        ]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

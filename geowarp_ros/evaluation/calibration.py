@@ -58,6 +58,14 @@ class Collected:
     textureless: int = 0
     unreadable: tuple[str, ...] = ()
 
+    def __add__(self, other: Collected) -> Collected:
+        """These answers and those."""
+        return Collected(
+            self.samples + other.samples,
+            self.textureless + other.textureless,
+            self.unreadable + other.unreadable,
+        )
+
 
 def calibrate_gallery(
     localizer: Localizer,

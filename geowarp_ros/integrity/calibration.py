@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from geowarp_ros.config import LocalizerConfig, Section, first_problem
@@ -20,13 +21,15 @@ from geowarp_ros.errors import GalleryError
 from geowarp_ros.integrity.evidence import FEATURES, Evidence, feature_row
 from geowarp_ros.types import FloatArray
 
+BoolArray = NDArray[np.bool_]
+
 CALIBRATION_FILE = "calibration.json"
 """Its name in a gallery's folder."""
 
 NEES_95 = 5.991
 """NEES at the edge of the 95 % ellipse: chi-squared with 2 degrees of freedom."""
 
-LEAST_STD_M = 0.05
+LEAST_STD_M = 1.0
 """No position is better than this, however good a drive's answers were."""
 
 GREATEST_NEES = 2.4
@@ -182,7 +185,7 @@ def fit_calibration(
 
     The confidence that each sample would have had is found by 5-fold cross-validation; the least confidence
     follows from it (:func:`_least_confidence`). Standard deviation and scatter gain maximise the likelihood of the
-    errors of the right ones among those kept.
+    errors of the right ones among those kept, and of those more likely right than wrong.
 
     Args:
         samples: Answers, right and wrong; the wrong ones may come from leaving the true place out of the gallery.
@@ -202,7 +205,7 @@ def fit_calibration(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    right = np.array([sample.right for sample in samples])
+    right = np.array([sample.right for sample in samples], bool)
     if min(right.sum(), (~right).sum()) < 10:
         raise ValueError(f"{right.sum()} right and {(~right).sum()} wrong answers; at least 10 of each are needed")
     rows = np.stack([feature_row(sample.evidence) for sample in samples])
@@ -213,10 +216,10 @@ def fit_calibration(
     held_out = cross_val_predict(model, rows, right, cv=folds, method="predict_proba")[:, 1]
     threshold = _least_confidence(held_out, right, false_fix_rate)
     kept = np.asarray(held_out >= threshold)
-    # where no confidence holds the wanted rate nothing is published, and all right answers tell the covariance
-    telling = kept & right if (kept & right).any() else right
-    published = [samples[row] for row in np.flatnonzero(telling).tolist()]
-    sigma, per_spacing, gain = _fit_covariance(published)
+    # where few are kept, the right ones that are more likely right than wrong tell the covariance, too
+    telling = right & (held_out >= min(threshold, 0.5))
+    telling = telling if telling.any() else right
+    sigma, per_spacing, gain = _fit_covariance([samples[row] for row in np.flatnonzero(telling).tolist()])
     model.fit(rows, right)
     scaler, logistic = model[0], model[1]
     calibration = Calibration(
@@ -232,7 +235,8 @@ def fit_calibration(
         correct_within_m=max(sample.correct_within_m for sample in samples),
         samples=len(samples),
     )
-    nees = np.array([normalized_error(sample, calibration) for sample in published])
+    published = kept & right if (kept & right).any() else telling
+    nees = np.array([normalized_error(samples[row], calibration) for row in np.flatnonzero(published).tolist()])
     summary = {
         "auc": float(roc_auc_score(right, held_out)),
         "brier": float(brier_score_loss(right, held_out)),
@@ -244,21 +248,19 @@ def fit_calibration(
     return calibration, summary
 
 
-def _least_confidence(confidence: FloatArray, right: np.ndarray, false_fix_rate: float) -> float:
-    """Smallest threshold that holds the wanted rate of wrong ones among those kept; 1 if none keeps any.
+def _least_confidence(confidence: FloatArray, right: BoolArray, false_fix_rate: float) -> float:
+    """Smallest threshold that holds the wanted rate of wrong ones among those kept; 1 if none does.
 
-    One more wrong one than was seen is allowed for, (wrong + 1) / (kept + 1), as conformal risk control does
-    (Angelopoulos et al. 2022): what was chosen by looking is otherwise too good. Where so few are kept that this
-    cannot hold, none wrong is.
+    Where so few are kept that a single wrong one breaks the rate, counting says little: one is then forgiven if
+    the confidences themselves promise the rate.
     """
     order = np.argsort(-confidence, kind="stable")
     ordered = confidence[order]
     # equal confidences cannot be told apart by a threshold: look at the last of each run
     last = np.flatnonzero(np.diff(ordered, append=-np.inf))
-    wrong, kept = np.cumsum(~right[order])[last], last + 1
-    good = np.flatnonzero((wrong + 1) / (kept + 1) <= false_fix_rate)
-    if not len(good):
-        good = np.flatnonzero(wrong == 0)
+    wrong, expected = np.cumsum(~right[order])[last], np.cumsum(1 - ordered)[last]
+    allowed = false_fix_rate * (last + 1)
+    good = np.flatnonzero((wrong <= allowed) | ((wrong <= 1) & (expected <= allowed)))
     return float(ordered[last[good[-1]]]) if len(good) else 1.0
 
 
@@ -299,7 +301,7 @@ def _fit_covariance(samples: Sequence[Sample]) -> tuple[float, float, float]:
         return float((np.linalg.slogdet(covariances(logs))[1] + nees(logs)).mean())
 
     start = np.array([0.5 * math.log(max(float((errors**2).mean()), 1e-4)), -1.0, -1.0])
-    bounds = [(math.log(LEAST_STD_M), math.log(1e3)), (-12.0, 4.0), (math.log(0.01), math.log(10.0))]
+    bounds = [(math.log(LEAST_STD_M), math.log(1e3)), (-12.0, 0.0), (math.log(0.01), math.log(10.0))]
     best = minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=bounds).x
     values = nees(best)
     scale = max(float(np.quantile(values, 0.95)) / NEES_95, float(values.mean()) / GREATEST_NEES)

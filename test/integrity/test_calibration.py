@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from geowarp_ros.integrity.calibration import (
     CALIBRATION_FILE,
     Calibration,
     Sample,
+    _least_confidence,
+    beside_model,
     fit_calibration,
     load_calibration,
     normalized_error,
@@ -21,6 +24,7 @@ from geowarp_ros.integrity.calibration import (
     settings_of,
 )
 from geowarp_ros.integrity.evidence import Evidence
+from geowarp_ros.model.checkpoints import DEFAULT_MODEL, fingerprint, load_model
 
 
 def drawn(rng: np.random.Generator, right: bool, sigma: float, gain: float) -> Sample:
@@ -125,3 +129,75 @@ def test_an_unwritable_folder_is_said(tmp_path: Path, samples: list[Sample]) -> 
     calibration: Calibration = fit_calibration(samples[:200])[0]
     with pytest.raises(GalleryError, match="cannot write"):
         save_calibration(tmp_path / "absent" / CALIBRATION_FILE, calibration)
+
+
+def test_the_covariance_grows_with_the_spacing_of_the_gallery() -> None:
+    # errors of 0.8 spacings, in galleries of 6, 12 and 20 m: one number explains them all
+    rng = np.random.default_rng(5)
+    samples = []
+    for index in range(3000):
+        spacing_m = (6.0, 12.0, 20.0)[index % 3]
+        sample = drawn(rng, index % 2 == 0, 0.8 * spacing_m, 0.0)
+        samples.append(replace(sample, spacing_m=spacing_m, correct_within_m=200.0))
+    calibration, _ = fit_calibration(samples)
+    assert calibration.std_per_spacing == pytest.approx(0.8, rel=0.1)
+    for spacing_m in (6.0, 12.0, 20.0):
+        fresh = [replace(drawn(rng, True, 0.8 * spacing_m, 0.0), spacing_m=spacing_m) for _ in range(2000)]
+        nees = np.array([normalized_error(s, calibration) for s in fresh])
+        assert 0.93 <= (nees <= 5.991).mean() <= 0.97
+        assert 1.6 <= nees.mean() <= 2.5
+    at = calibration.at_spacing(12.0)
+    assert at.position_std_m == pytest.approx(
+        math.hypot(calibration.position_std_m, 12 * calibration.std_per_spacing)
+    )
+    assert at.std_m(3.0) == at.position_std_m
+
+
+def test_light_tails_do_not_make_the_ellipse_too_small() -> None:
+    # all errors 4 m long: 95 % lie inside any ellipse that holds them at all
+    rng = np.random.default_rng(6)
+    base = [drawn(rng, index % 2 == 0, 1.0, 0.0) for index in range(600)]
+    ring = [replace(s, error_en_m=4.0 * s.error_en_m / np.hypot(*s.error_en_m)) for s in base]
+    _, summary = fit_calibration(ring)
+    assert summary["mean_nees"] == pytest.approx(2.4, abs=0.01)
+    assert summary["inside_95"] == 1.0
+
+
+def test_logistic_weights_are_those_of_the_draws() -> None:
+    # right with probability logistic(1.5·log_inliers - 4): the fit, of standardised features, says the same
+    rng = np.random.default_rng(7)
+    template = drawn(rng, True, 1.0, 0.0)
+    samples = []
+    for inliers in rng.integers(3, 60, 6000):
+        right = rng.random() < 1 / (1 + math.exp(-(1.5 * math.log1p(inliers) - 4.0)))
+        evidence = replace(template.evidence, inliers=float(inliers), rival_inliers=float(inliers))
+        samples.append(replace(template, evidence=evidence, error_m=1.0 if right else math.inf))
+    calibration, _ = fit_calibration(samples)
+    row = calibration.features.index("log_inliers")
+    assert calibration.weights[row] / calibration.scale[row] == pytest.approx(1.5, rel=0.1)
+    for inliers in (5, 14, 40):
+        evidence = replace(template.evidence, inliers=float(inliers), rival_inliers=float(inliers))
+        truth = 1 / (1 + math.exp(-(1.5 * math.log1p(inliers) - 4.0)))
+        assert calibration.confidence(evidence) == pytest.approx(truth, abs=0.03)
+
+
+def test_the_least_confidence_by_hand() -> None:
+    # best first: 150 right, 2 wrong, 100 right, then 10 wrong: 2 of 252 are less than 1 %, 3 of 253 are not
+    confidence = np.linspace(0.95, 0.01, 262)
+    right = np.array([True] * 150 + [False] * 2 + [True] * 100 + [False] * 10)
+    assert _least_confidence(confidence, right, 0.01) == confidence[251]
+    # too few to count 1 %: as many as there are before the first wrong one
+    assert _least_confidence(confidence[:40], np.arange(40) < 25, 0.01) == confidence[24]
+    # unless the confidences promise it, which forgives one: 30 of 0.5 % wrong each, then too much
+    sure = np.concatenate([np.linspace(0.9951, 0.9949, 30), [0.5, 0.4]])
+    assert _least_confidence(sure, np.arange(32) != 3, 0.01) == sure[29]
+    assert _least_confidence(sure, ~np.isin(np.arange(32), (3, 4)), 0.01) == sure[3]
+    assert _least_confidence(confidence[:3], np.array([False, True, True]), 0.01) == 1.0
+    # equal confidences stand or fall together
+    assert _least_confidence(np.array([0.9, 0.5, 0.5]), np.array([True, True, False]), 0.01) == 0.9
+
+
+def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> None:
+    stored = load_calibration(beside_model(DEFAULT_MODEL))
+    fingerprints = set() if stored is None else {stored.measured_with["model"]}
+    assert fingerprints <= {fingerprint(load_model("default"))}, "run the command of docs/integrity.md again"
