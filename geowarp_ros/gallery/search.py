@@ -27,7 +27,7 @@ MARGIN = 32
 """So many more than asked for are found and measured again, so that rounding decides no rank."""
 
 _ROWS_AT_ONCE = 262_144  # of the gallery, against all queries: 1 MiB of distances a query
-_ROWS_READ_AT_ONCE = 65_536
+_ROWS_READ_AT_ONCE = 8192  # of scattered rows: larger copies leave the processor's cache
 _VALUES_AT_ONCE = 8_388_608  # 64 MiB of float64 while the shortlist is measured
 
 
