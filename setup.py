@@ -52,7 +52,20 @@ setup(
     extras_require={
         "ros": ["ros-jazzy-rclpy[fastrtps]", "ros-jazzy-common-interfaces"],
         "train": ["tensorboard>=2.16"],
-        "test": ["evo", "pytest<9", "pytest-xdist", "hypothesis", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
+        "export": ["onnx>=1.16", "onnxscript>=0.5"],
+        "test": [
+            "evo",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "onnxscript>=0.5",
+            "pytest<9",
+            "pytest-xdist",
+            "hypothesis",
+            "mypy",
+            "ruff",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
     },
     entry_points={
         "console_scripts": [

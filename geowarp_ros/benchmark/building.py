@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from geowarp_ros.benchmark.scene import Size, make_model, write_pictures
-from geowarp_ros.benchmark.timing import Times, take_turns
+from geowarp_ros.benchmark.timing import WALL, Clock, Times, take_turns
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.images import read_image
@@ -28,6 +28,7 @@ def measure_building(
     weights: str = "",
     precision: Precision = "float32",
     progress: Progress = silent,
+    clock: Clock = WALL,
 ) -> Times:
     """Time ``gallery build`` from JPEG files over describing the same images, decoded before, in equal batches."""
     model, about = make_model(encoder, weights)
@@ -46,4 +47,6 @@ def measure_building(
             build_gallery(source, describer, gallery, replace_existing=gallery.exists())
 
         title = f"{images} images, {encoder}, {size}, {precision} ({about})"
-        return take_turns(title, {ENCODER: describe, BUILD: build}, ENCODER, rounds, progress=progress)
+        return take_turns(
+            title, {ENCODER: describe, BUILD: build}, ENCODER, rounds, progress=progress, clock=clock
+        )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geowarp_ros.benchmark.scene import Size, make_model
-from geowarp_ros.benchmark.timing import Times, Work, take_turns
+from geowarp_ros.benchmark.timing import WALL, Clock, Times, Work, take_turns
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.inference import Precision, for_inference
@@ -27,6 +27,7 @@ def measure_encoders(
     rounds: int,
     weights: str = "",
     progress: Progress = silent,
+    clock: Clock = WALL,
 ) -> list[Times]:
     """Time one pass of each encoder at each size and number of images."""
     found = []
@@ -46,7 +47,7 @@ def measure_encoders(
                 images = torch.randn(batch, 3, size.height, size.width, generator=torch.Generator().manual_seed(0))
                 title = f"{encoder}, {size}, {batch} an encoder pass ({about})"
                 contestants = {name: _pass(network, images) for name, network in networks.items()}
-                found.append(take_turns(title, contestants, PLAIN, rounds, progress=progress))
+                found.append(take_turns(title, contestants, PLAIN, rounds, progress=progress, clock=clock))
     return found
 
 

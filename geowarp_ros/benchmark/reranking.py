@@ -11,7 +11,7 @@ import torch
 
 from geowarp_ros.benchmark.reference import ReferenceWay
 from geowarp_ros.benchmark.scene import Scene, Size, make_model, make_scene
-from geowarp_ros.benchmark.timing import Times, Work, take_turns
+from geowarp_ros.benchmark.timing import WALL, Clock, Times, Work, take_turns
 from geowarp_ros.config import LocalizerConfig, RerankMethod, parse_config
 from geowarp_ros.images import to_tensor
 from geowarp_ros.model.encoders import EncoderName
@@ -41,6 +41,7 @@ def measure_reranking(
     precision: Precision = "float32",
     reference: bool = True,
     progress: Progress = silent,
+    clock: Clock = WALL,
 ) -> list[Times]:
     """Time exact and fast mode, and the reference's way, from pixels to ranking, over the exact mode's floor.
 
@@ -55,6 +56,7 @@ def measure_reranking(
         precision: Of the encoder.
         reference: Time the reference's way, too.
         progress: Shows the rounds.
+        clock: In seconds.
     """
     found = []
     for encoder in encoders:
@@ -66,7 +68,7 @@ def measure_reranking(
                 contestants = _whole_way(scene, candidates)
                 if reference:
                     contestants[REFERENCE] = _reference_way(scene)
-                found.append(take_turns(title, contestants, FLOOR, rounds, progress=progress))
+                found.append(take_turns(title, contestants, FLOOR, rounds, progress=progress, clock=clock))
     return found
 
 
@@ -80,6 +82,7 @@ def measure_rerankers(
     weights: str = "",
     precision: Precision = "float32",
     progress: Progress = silent,
+    clock: Clock = WALL,
 ) -> Times:
     """Time every re-ranker on the same candidates, over the one encoder pass that describes the query."""
     model, about = make_model(encoder, weights)
@@ -91,7 +94,7 @@ def measure_rerankers(
         for name, reranker in _rerankers(methods, scene, candidates).items():
             contestants[name] = lambda reranker=reranker: reranker(query, found)  # type: ignore[misc]
         title = f"Re-rankers, {encoder}, {size}, P = {candidates}, {precision} ({about})"
-        return take_turns(title, contestants, ONE_PASS, rounds, progress=progress)
+        return take_turns(title, contestants, ONE_PASS, rounds, progress=progress, clock=clock)
 
 
 def _rerankers(methods: Sequence[RerankMethod], scene: Scene, candidates: int) -> dict[str, Reranker]:

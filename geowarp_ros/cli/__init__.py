@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "play": "replay a bag into the running node",
     "world": "render the procedural street world",
     "train": "train the retrieval network and the warping regression",
+    "export": "write a model for ONNX Runtime or TensorRT",
     "import-weights": "read the published checkpoints or ImageNet weights",
 }
 """Verb -> its line in the help. ``x-y`` lives in ``cli/x_y.py``, which has add_arguments(parser) and run(args)."""

@@ -74,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude-neighbours", type=int, default=0, metavar="N", help="as 'geowarp evaluate dataset'"
     )
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="processor: time of all threads, without what the machine does for others",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the networks; 0: as torch chooses")
 
 
@@ -144,11 +150,13 @@ def _of_a_gallery(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _measure(part: str, args: argparse.Namespace) -> list[Times]:
     from geowarp_ros.benchmark.scene import parse_size
+    from geowarp_ros.benchmark.timing import PROCESSOR, WALL
     from geowarp_ros.progress import bar
 
     sizes, rounds = [parse_size(text) for text in args.sizes], args.rounds
     first = args.encoders[0]
     shared: dict[str, Any] = {"weights": args.model, "progress": bar}
+    shared["clock"] = PROCESSOR if args.clock == "processor" else WALL
     if part == "encoders":
         from geowarp_ros.benchmark.encoders import measure_encoders
 

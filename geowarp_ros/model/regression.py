@@ -33,4 +33,4 @@ class WarpRegression(nn.Module):
     def forward(self, correlation: Tensor) -> Tensor:
         """(B, 225, 15, 15) -> (B, 8, 2): the quad of the first image, then of the second."""
         features: Tensor = self.linear(self.conv(correlation).flatten(1))
-        return features.reshape(len(features), 8, 2)
+        return features.reshape(features.shape[0], 8, 2)  # len() would fix the batch of an export
