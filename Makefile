@@ -1,6 +1,7 @@
 # make demo   install, then localise a replayed drive on a real ROS 2 graph
 # make test   install, then run the tests
 # make check  format, lint, types, tests
+# make soak   load and faults for longer than a test may take; docs/robustness.md has its tables
 # make fix    format and mend what can be mended
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check fix install browser clean
+.PHONY: demo test soak check fix install browser clean
 
 install: $(VENV)/installed
 
@@ -29,6 +30,9 @@ demo: install
 
 test: install browser
 	$(BIN)/python -m pytest
+
+soak: install
+	$(BIN)/python -m test.soak
 
 check: install browser
 	$(BIN)/ruff format --check .

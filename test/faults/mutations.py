@@ -261,7 +261,7 @@ def write_source(folder: Path, count: int = MEETING_PLACES) -> Path:
     folder.mkdir()
     rows = ["filename,latitude,longitude,altitude,heading,split"]
     for index in range(count):
-        cv2.imwrite(str(folder / f"{index}.png"), np.full((24, 32, 3), 30 * index + 20, np.uint8))
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((24, 32, 3), (30 * index + 20) % 256, np.uint8))
         rows.append(f"{index}.png,{45 + index * 1e-4},9.0,100,10,gallery")
     (folder / "positions.csv").write_text("\n".join(rows) + "\n")
     return folder / "positions.csv"
