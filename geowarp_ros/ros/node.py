@@ -8,7 +8,6 @@ diagnostics have groups of their own, so that none waits while a gallery loads.
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import threading
 import time
@@ -33,6 +32,7 @@ from geowarp_ros.past import Past
 from geowarp_ros.ros import conversions
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
+from geowarp_ros.ros.memory import give_back_memory
 from geowarp_ros.ros.parameters import as_declared, declare_parameters, flatten, parse_parameters, refuse_change
 from geowarp_ros.ros.topics import Outputs, qos_override_names, subscribe
 from geowarp_ros.ros.transform import PERIOD_S, MapToOdom
@@ -235,7 +235,7 @@ class LocalizerNode(LifecycleNode):
         if self._transform is not None:
             self.destroy_lifecycle_publisher(self._transform.publisher)
         self._loaded = self._outputs = self._transform = self._newest = None
-        gc.collect()
+        give_back_memory()
 
     # ---- images and motion
 

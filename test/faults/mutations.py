@@ -286,7 +286,7 @@ def a_calibration(**changes: Any) -> Calibration:
 
 def use_gallery(folder: Path) -> None:
     """Open a gallery and do all that a localizer does with it, and verify it."""
-    gallery, calibration = Gallery.open(folder), load_calibration(folder)
+    gallery, calibration = Gallery.open(folder), load_calibration(folder / "calibration.json")
     candidates = gallery.search(np.full(6, 0.3, np.float32))
     assert len(candidates) == len(gallery) and gallery.positions_enu.shape == (len(gallery), 3)
     if candidates:
@@ -346,7 +346,7 @@ def subjects(folder: Path) -> list[Subject]:
     table = write_source(folder / "csv")
     exif = _exif_folder(folder / "exif")
     gallery = build_gallery(read_source(table), ColourDescriber(), folder / "gallery", batch_size=2).gallery
-    save_calibration(gallery, a_calibration())
+    save_calibration(gallery / "calibration.json", a_calibration())
     segment = gallery / "segments" / "0001"
     gallery_files = [path for path in segment.rglob("*") if path.is_file()]
     mcap = bags.write_bag(folder / "mcap", bags.drive(), "mcap")

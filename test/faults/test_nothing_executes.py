@@ -84,7 +84,7 @@ def test_pickles_in_a_gallery(name: str, proof: Path, tmp_path: Path) -> None:
         Gallery.open(gallery)
     (gallery / "calibration.json").write_bytes(pickle.dumps(Payload(proof)))
     with pytest.raises(GalleryError, match=r"calibration\.json: is no calibration"):
-        load_calibration(gallery)
+        load_calibration(gallery / "calibration.json")
     assert not proof.exists()
 
 

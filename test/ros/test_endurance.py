@@ -75,8 +75,9 @@ def test_cycles_leak_no_memory_threads_or_files(files: Path, robot: Robot, node:
     seen = cycle(robot, node, 20)
     memory, threads, open_files = (list(column) for column in zip(*seen[5:], strict=True))
     assert max(threads) <= threads[0] + 1 and max(open_files) <= open_files[0] + 1
-    # a model that stayed each time would add 11 MB of weights, 160 in all
-    assert memory[-1] - memory[0] < 40, memory
+    # a model that stayed each time would lift the floor by its 11 MB of weights ten times; what the allocator
+    # keeps for a while comes and goes above it
+    assert min(memory[-5:]) - min(memory[:5]) < 40, memory
     assert robot.change("configure")
     assert robot.change("activate")
     assert robot.state() == "active"

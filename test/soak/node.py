@@ -25,6 +25,7 @@ from test.soak.robot import (
     running,
     slope,
     threads,
+    view,
 )
 from test.soak.table import Table
 
@@ -33,8 +34,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def load(minutes: float, rate_hz: float) -> Table:
     """Publish 1080p images faster than the node takes them; watch its memory and the age of its answers."""
-    pixels = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)
-    message = image_message(pixels)
+    message = image_message(view(1, 1920, 1080))
     with tempfile.TemporaryDirectory() as folder, graph() as robot, running(make_gallery(Path(folder))) as node:
         until(robot.raw.get_subscription_count, "the localizer to subscribe")
         begun = time.monotonic()
@@ -65,6 +65,7 @@ def load(minutes: float, rate_hz: float) -> Table:
         ("received", f"{int(counts['received']):,}, {int(counts['received']) / seconds:.1f} Hz"),
         ("let go", f"{int(counts['dropped']):,}"),
         ("answered", f"{len(ages_s):,}, {len(ages_s) / seconds:.1f} Hz"),
+        ("of them fixes", values(parts["localization"])["fixes"]),
         ("memory at the start, after a fifth, at the end (MiB)",
          f"{memory[0]:.0f}, {memory[warm]:.0f}, {memory[-1]:.0f}"),
         ("memory, slope after the first fifth (MiB a minute)",

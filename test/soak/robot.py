@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import rclpy
 
@@ -37,9 +39,18 @@ def graph() -> Iterator[Robot]:
             rclpy.try_shutdown()
 
 
+def view(number: int, width: int, height: int) -> Any:
+    """A picture with texture, one of many, in any size."""
+    coarse = np.random.default_rng(number).integers(0, 256, (27, 48, 3), np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def make_gallery(folder: Path, model: str = "default") -> Path:
-    """Build a gallery of four images."""
-    source = read_source(write_source(folder / "source"))
+    """Build a gallery of four views of :func:`view`."""
+    table = write_source(folder / "source")
+    for number in range(4):
+        cv2.imwrite(str(folder / "source" / f"{number}.png"), view(number, 480, 270)[..., ::-1])
+    source = read_source(table)
     return build_gallery(source, Describer(load_model(model), "cpu"), folder / "gallery").gallery
 
 
