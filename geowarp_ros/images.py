@@ -80,8 +80,10 @@ def decode_image(data: bytes, name: str) -> Image:
         raise ImageError(
             f"{name}: is no image that can be decoded, expected one of {', '.join(FORMATS)}"
         ) from None
-    except Pillow.DecompressionBombError:
-        raise ImageError(f"{name}: has far more pixels than a camera image, at most {MAX_PIXELS:,}") from None
+    except Pillow.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: has far more pixels than the {MAX_PIXELS:,} expected at most: {error}"
+        ) from None
     except MemoryError:
         raise ImageError(f"{name}: there is no memory to decode it") from None
     except _DECODER_ERRORS as error:

@@ -64,7 +64,7 @@ def bad_input() -> Table:
             place = Path(folder) / str(number)
             place.mkdir()
             rows.append(_bad_row(name, make(place), place))
-        with _small_disk(Path(folder) / "disk", kib=600) as disk:
+        with _small_disk(Path(folder) / "disk", kib=300) as disk:
             if disk is not None:
                 case = CASES["disk full during a build"](disk)
                 case = replace(case, prefix=(), said=("cannot be written: No space left on device",))
