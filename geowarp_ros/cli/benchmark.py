@@ -20,6 +20,7 @@ PARTS = {
     "rerank": "exact and fast mode and the reference's way over the encoder passes alone",
     "rerankers": "every re-ranker that needs no weights over one encoder pass",
     "building": "gallery build over describing alone",
+    "training": "a step of each training over the encoder's own part, 16 images",
     "search": "search of synthetic galleries by size and kind of index, on one core",
     "prior": "search within circles of the first of those sizes",
     "whitening": "recall with and without PCA-whitening, of --gallery",
@@ -176,4 +177,11 @@ def _measure(part: str, args: argparse.Namespace) -> list[Times]:
         from geowarp_ros.benchmark.building import measure_building
 
         return [measure_building(first, size, args.images, rounds, **shared) for size in sizes]
+    if part == "training":
+        import torch
+
+        from geowarp_ros.benchmark.training import measure_training
+
+        shared["precision"] = torch.bfloat16 if args.precision == "bfloat16" else torch.float32
+        return [measure_training(first, size, rounds, **shared) for size in sizes]
     raise ConfigError(f"part {part!r}: expected one of {', '.join(PARTS)}")

@@ -11,6 +11,15 @@ import torch
 from geowarp_ros.benchmark.machine import describe_machine
 from geowarp_ros.benchmark.reference import ReferenceWay, homography_by_svd
 from geowarp_ros.benchmark.scene import make_model, make_scene, parse_size, picture
+from geowarp_ros.benchmark.training import (
+    AUGMENT,
+    ENCODER,
+    GENERATED,
+    PAIRS,
+    READ,
+    RETRIEVAL,
+    measure_training,
+)
 from geowarp_ros.cli import main
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geometry import full_frame, quad_from_frame
@@ -97,3 +106,10 @@ def test_mistakes_are_said_in_one_line(words, said, tmp_path, capsys):
     assert main(["benchmark", "--output", str(tmp_path), *words]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_a_training_step_is_timed_beside_its_parts():
+    times = measure_training("resnet18", SIZE, 1, batch=8)
+    assert times.baseline == ENCODER
+    assert set(times.ms) == {ENCODER, READ, AUGMENT, RETRIEVAL, GENERATED, PAIRS}
+    assert all(len(ms) == 1 and ms[0] > 0 for ms in times.ms.values())
