@@ -34,6 +34,11 @@ from geowarp_ros.types import Place
 
 FloatArray = NDArray[np.float32]
 
+SYNTHETIC = StoredModel(
+    fingerprint="synthetic", config=ModelConfig(encoder="resnet18"), descriptor_dim=1, channels=1
+)
+"""No model's gallery."""
+
 INTRINSIC = 32
 PER_PLACE = 10
 _WITHIN_PLACE = 0.35
@@ -62,14 +67,18 @@ def queries_of(rows: int, dim: int, count: int, seed: int) -> FloatArray:
     return np.concatenate(moved).astype(np.float32)
 
 
-def write_gallery(folder: Path, rows: int, dim: int, seed: int) -> None:
-    """Write a gallery of such descriptors: places on a square lattice 10 m apart, no images, one channel of zeros.
+def write_gallery(
+    folder: Path, rows: int, dim: int, seed: int, model: StoredModel = SYNTHETIC, image: Path | None = None
+) -> None:
+    """Write a gallery of such descriptors: places on a square lattice 10 m apart, local features zero.
 
     Args:
-        folder: Made if absent; what a search reads is all there, what re-ranking reads is not.
+        folder: Made if absent; what a search reads is all there, what re-ranking reads is not real.
         rows: N.
         dim: D.
         seed: Of the descriptors.
+        model: Whose gallery it is to be.
+        image: The one that all places show; None: there are none.
     """
     segment = folder / SEGMENTS / "0001"
     segment.mkdir(parents=True)
@@ -81,17 +90,15 @@ def write_gallery(folder: Path, rows: int, dim: int, seed: int) -> None:
         descriptors[first : first + len(block)] = block
         first += len(block)
     descriptors.flush()
-    table, positions = table_of([_row(number, rows) for number in range(rows)])
+    table, positions = table_of([_row(number, rows, image) for number in range(rows)])
     (segment / PLACES).write_bytes(table)
     np.save(segment / POSITIONS_FILE, positions, allow_pickle=False)
-    dtype, shape = layout("half", rows, 1)[LOCAL_FEATURES]
+    dtype, shape = layout("half", rows, model.channels)[LOCAL_FEATURES]
     np.lib.format.open_memmap(segment / LOCAL_FEATURES, mode="w+", dtype=dtype, shape=shape)  # a hole: no room
     names = (DESCRIPTORS, PLACES, POSITIONS_FILE, LOCAL_FEATURES)
     files = {name: StoredFile(size=(segment / name).stat().st_size, blake2b="unread") for name in names}
     files[DESCRIPTORS] = StoredFile(size=files[DESCRIPTORS].size, blake2b=checksum(segment / DESCRIPTORS))
-    model = StoredModel(
-        fingerprint="synthetic", config=ModelConfig(encoder="resnet18"), descriptor_dim=dim, channels=1
-    )
+    model = model.model_copy(update={"descriptor_dim": dim})
     stored = Segment(
         name="0001",
         images=rows,
@@ -128,9 +135,9 @@ def _block(number: int, dim: int, seed: int) -> FloatArray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def _row(number: int, rows: int) -> Row:
+def _row(number: int, rows: int, image: Path | None) -> Row:
     """Ten photographs at each point of a square lattice, 10 m apart about 45° N."""
     side = int(np.ceil(np.sqrt(-(-rows // PER_PLACE))))
     north, east = divmod(number // PER_PLACE, side)
     latitude, longitude = 45 + north * 10 / 111_132, 9 + east * 10 / 78_847
-    return Row(Place(f"{number:08d}.jpg", latitude, longitude), "", "", 0, "")
+    return Row(Place(f"{number:08d}.jpg", latitude, longitude), "", str(image or ""), 0, "")

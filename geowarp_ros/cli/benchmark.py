@@ -21,6 +21,7 @@ PARTS = {
     "rerankers": "every re-ranker that needs no weights over one encoder pass",
     "building": "gallery build over describing alone",
     "training": "a step of each training over the encoder's own part, 16 images",
+    "node": "camera message to fix on a real ROS 2 graph, start and memory",
     "search": "search of synthetic galleries by size and kind of index, on one core",
     "prior": "search within circles of the first of those sizes",
     "whitening": "recall with and without PCA-whitening, of --gallery",
@@ -31,7 +32,7 @@ PARTS = {
 OF_A_GALLERY = ("whitening", "features")
 """Parts that only run where a gallery of photographs is given."""
 
-TABLES = ("search", "prior", "whitening", "features")
+TABLES = ("node", "search", "prior", "whitening", "features")
 """Parts that are no comparison over a baseline but a table of their own."""
 
 ENCODERS = ("resnet18", "resnet50", "vgg16")
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1], metavar="N", help="images an encoder pass")
     parser.add_argument("--candidates", type=int, default=5, help="P, how many are re-ranked (5)")
     parser.add_argument("--images", type=int, default=64, help="of the gallery that is built (64)")
+    parser.add_argument("--places", type=int, default=100_000, help="of the node's gallery (100000)")
+    parser.add_argument("--frames", type=int, default=60, help="that the node is shown in each mode (60)")
     parser.add_argument("--rounds", type=int, default=7, help="that count (7)")
     parser.add_argument("--model", default="default", help="weights of its encoder; the others' are random")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of rerank and on")
@@ -112,6 +115,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in (
         "candidates",
         "images",
+        "places",
+        "frames",
         "rounds",
         "galleries",
         "dim",
@@ -129,9 +134,24 @@ def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
     if part in OF_A_GALLERY:
         return _of_a_gallery(part, args)
+    if part == "node":
+        return _of_the_node(args)
     if part == "prior":
         return measure_prior(args.galleries[0], args.dim)
     return measure_search(args.galleries, args.dim, args.kinds, args.queries, progress=bar, folder=args.keep)
+
+
+def _of_the_node(args: argparse.Namespace) -> list[dict[str, Any]]:
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"part node needs ROS 2 ({error}): leave it out with --parts, or install it") from None
+    from geowarp_ros.benchmark.scene import parse_size
+    from geowarp_ros.progress import bar
+    from geowarp_ros.ros.benchmark import measure_node
+
+    size = parse_size(args.sizes[0])
+    return measure_node(args.model, size, args.places, args.frames, ("exact", "fast"), bar)
 
 
 def _of_a_gallery(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
