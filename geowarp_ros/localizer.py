@@ -138,10 +138,11 @@ class Localizer:
             candidates = self.gallery.search(query.descriptor, self.config.retrieval, near)
         with clock("rerank"):
             ranked = self.pace(self.reranker, query, candidates, deadline_s)
-        with clock("verify"):
-            verified = self.verifier(query, ranked)
-        with clock("position"):
-            answer = estimate_position(verified, self.config.position, self.calibration)
+        with self.pace.afterwards():
+            with clock("verify"):
+                verified = self.verifier(query, ranked)
+            with clock("position"):
+                answer = estimate_position(verified, self.config.position, self.calibration)
         return replace(answer, near=near)
 
     def _convinces(self, answer: Fix | NoFix) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,7 @@ class Pace:
         self._most = most
         self._clock = clock
         self._costs_s: deque[float] = deque(maxlen=WINDOW)
+        self._afterwards_s: deque[float] = deque(maxlen=WINDOW)
 
     def __call__(
         self, reranker: Reranker, query: Query, candidates: Sequence[Candidate], deadline_s: float | None = None
@@ -64,13 +66,23 @@ class Pace:
             return None
         cost_s = float(np.quantile(self._costs_s, PESSIMISM))
         left_s = deadline_s - self._clock()
+        if self._afterwards_s:
+            left_s -= float(np.quantile(self._afterwards_s, PESSIMISM))
         if left_s >= self._most * cost_s:
             return None
         return max(1, int(left_s / cost_s))
 
+    @contextmanager
+    def afterwards(self) -> Iterator[None]:
+        """Learn how long what is done within takes: so much is kept for it."""
+        began = self._clock()
+        yield
+        self._afterwards_s.append(self._clock() - began)
+
     def forget(self) -> None:
         """Forget the costs: the first image pays for lazy initialisation, too."""
         self._costs_s.clear()
+        self._afterwards_s.clear()
 
 
 class Throttle:

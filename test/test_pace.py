@@ -59,6 +59,17 @@ def test_the_first_image_is_measured_and_the_next_fits(clock: HandClock, slow: S
         assert [c.index for c in ranked[expected:]] == list(range(expected, 20))
 
 
+def test_time_is_kept_for_what_comes_afterwards(clock: HandClock, slow: SlowReranker) -> None:
+    pace = Pace(5, clock)
+    pace(slow, QUERY, CANDIDATES)
+    with pace.afterwards():
+        clock.now += 0.020
+    pace(slow, QUERY, CANDIDATES, clock.now + 0.0501)
+    assert slow.seen == 3
+    pace.forget()
+    assert pace.affordable(clock.now) is None
+
+
 def test_costs_are_learned_anew_within_a_window(clock: HandClock, slow: SlowReranker) -> None:
     pace = Pace(5, clock)
     pace(slow, QUERY, CANDIDATES)

@@ -89,9 +89,9 @@ class Statistics:
             self._late.append(late)
             self._confidences.append(answer.confidence)
             self._re_ranked.append(sum(candidate.score is not None for candidate in answer.candidates))
-            if isinstance(answer, Fix) or answer.reason not in OUT_OF_GALLERY:
+            if isinstance(answer, Fix) or answer.reason == "jump":
                 self._lost_in_a_row = 0
-            else:
+            elif answer.reason in OUT_OF_GALLERY:  # an image without texture says neither
                 self._lost_in_a_row += 1
             if isinstance(answer, Fix):
                 self._fixes += 1

@@ -24,6 +24,10 @@ THREADS = 4
 GRACE_S = 0.5
 """How long an image in hand may take before the process ends without it."""
 
+WAKE_S = 0.1
+"""How often the main thread looks for signals. A wait without end was seen to sleep through them while another
+thread had an image in hand; why is not known."""
+
 LAST_S = 1.5
 """How long the end may take, whatever is being loaded; a robot's supervisor kills after a few seconds."""
 
@@ -104,7 +108,8 @@ def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
         executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop, logger), name="spin", daemon=True)
     spinner.start()
-    stop.asked.wait()
+    while not stop.asked.wait(WAKE_S):
+        pass
     _end(nodes, executor, spinner, stop.status)
 
 

@@ -102,6 +102,7 @@ def test_many_answers_without_a_fix_are_an_error_that_one_fix_ends(statistics: S
         statistics.answered(LOST, 4.0)
     status = render(statistics, lost_after=4)["front/loc: localization"]
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "no fix, low_confidence: 0.1 of 0.5")
+    statistics.answered(NoFix("no_texture", "a lens cap"), 4.0)  # which says neither
     statistics.answered(LOST, 4.0)
     status = render(statistics, lost_after=4)["front/loc: localization"]
     assert status.level == DiagnosticStatus.ERROR
