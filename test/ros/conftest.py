@@ -123,6 +123,13 @@ class Robot:
     def fix(self) -> NavSatFix:
         return self.fixes.get(timeout=PATIENCE_S)
 
+    def answer(self, message: Any) -> NavSatFix:
+        """Show an image and return its answer; those to images before it, shown twice perhaps, are let go."""
+        self.show(message)
+        while (fix := self.fix()).header.stamp != message.header.stamp:
+            pass
+        return fix
+
     def diagnosis(self, wanted: Callable[[dict[str, Any]], bool] = lambda parts: True) -> dict[str, Any]:
         """Return the first diagnostics from now on that are as wanted, by subcomponent."""
         while not self.diagnostics.empty():

@@ -164,9 +164,7 @@ def test_every_encoding_is_localised_alike(node: NodeProcess, robot: Robot, phot
         image_message(np.dstack([pixels, pixels[..., :1]]), 21.2, encoding="rgba8"),
     ]
     for message in messages:
-        robot.show(message)
-        fix = robot.fix()
-        assert fix.header.stamp == message.header.stamp
+        fix = robot.answer(message)
         assert (fix.status.status, fix.latitude) == (0, pytest.approx(LATITUDES[1], abs=1e-6))
 
 
@@ -176,8 +174,9 @@ def test_bad_frames_leave_the_node_alive(node: NodeProcess, robot: Robot, photog
     assert parts["input"].level == DiagnosticStatus.WARN
     assert "'32FC3' is not supported" in parts["input"].message
     node.says("'32FC3' is not supported")
-    robot.show(image_message(photographs[0], stamp_s=22.1))
-    assert robot.fix().latitude == pytest.approx(LATITUDES[0], abs=1e-6)
+    assert robot.answer(image_message(photographs[0], stamp_s=22.1)).latitude == pytest.approx(
+        LATITUDES[0], abs=1e-6
+    )
 
 
 def test_a_burst_is_answered_by_its_newest_image(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
@@ -204,8 +203,7 @@ def test_below_the_least_confidence_it_says_no(node: NodeProcess, robot: Robot, 
     assert robot.set(position__min_confidence=1) == ""  # a whole number for a double
     while not robot.poses.empty():
         robot.poses.get()
-    robot.show(image_message(photographs[0], stamp_s=24.0))
-    fix = robot.fix()
+    fix = robot.answer(image_message(photographs[0], stamp_s=24.0))
     assert (fix.status.status, fix.status.service) == (-1, 0)
     assert fix.latitude == pytest.approx(50.0015, abs=1e-6)  # the datum, not a guess
     assert np.isfinite(fix.altitude)
