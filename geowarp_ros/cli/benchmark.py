@@ -79,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exclude-neighbours", type=int, default=0, metavar="N", help="as 'geowarp evaluate dataset'"
     )
     parser.add_argument(
+        "--no-reference", action="store_true", help="of rerank: leave the reference's way out, which takes longest"
+    )
+    parser.add_argument(
         "--clock",
         choices=("wall", "processor"),
         default="wall",
@@ -186,7 +189,14 @@ def _measure(part: str, args: argparse.Namespace) -> list[Times]:
     if part == "rerank":
         from geowarp_ros.benchmark.reranking import measure_reranking
 
-        return measure_reranking(args.encoders, sizes, rounds, candidates=args.candidates, **shared)
+        return measure_reranking(
+            args.encoders,
+            sizes,
+            rounds,
+            candidates=args.candidates,
+            reference=not args.no_reference,
+            **shared,
+        )
     if part == "rerankers":
         from geowarp_ros.benchmark.reranking import METHODS, measure_rerankers
 
