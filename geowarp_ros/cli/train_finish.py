@@ -1,7 +1,7 @@
 """Finish a model: choose how much retrieval counts in its re-ranking, and write it in half precision.
 
-The weight is the best of a few on the held-out places of a recipe (its hold_out and val_split), which nothing was
-trained on; 0, the paper's order, is among them.
+The weight is one of a few: the one with which re-ranking gains most on the set where it gains least. The sets are the
+held-out images of a recipe (hold_out, val_split), which nothing was trained on. 0, the paper's order, is among them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.config import parse_config
     from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
     from geowarp_ros.training.distillation import Distillation
-    from geowarp_ros.training.finishing import WEIGHTS, best_weight, weigh_retrieval
-    from geowarp_ros.training.grounds import read_recipe, read_validation
+    from geowarp_ros.training.finishing import WEIGHTS, best_weight, read_held_out, weigh_retrieval
+    from geowarp_ros.training.grounds import read_recipe
     from geowarp_ros.training.session import commit
 
     recipe = parse_config(Distillation, read_recipe(args.recipe))
     model = load_model(args.model)
     model.config = parse_config(type(model.config), {**model.config.model_dump(), "resolution": args.resolution})
-    validation = read_validation(recipe.grounds, args.data, resolution=0, memory_mb=recipe.memory_mb)
+    held_out = read_held_out(recipe.grounds, args.data)
+    validation = list(held_out.values())
     found = weigh_retrieval(
         model, validation, candidates=args.candidates, most_queries=args.most_queries, progress=progress.bar
     )
@@ -44,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
         + f" | best of {args.candidates} |"
     )
     print("|---|" + "---:|" * (len(WEIGHTS) + 2))
-    names = [ground.path for ground in recipe.grounds if ground.hold_out or ground.val_split]
-    for name, each in zip(names, found, strict=True):
+    for name, each in zip(held_out, found, strict=True):
         cells = " | ".join(f"{value:.1f}" for value in each.reranked)
         print(f"| {name} ({each.queries}) | {each.retrieval:.1f} | {cells} | {each.best_possible:.1f} |")
     weight = best_weight(found)

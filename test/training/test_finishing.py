@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from geowarp_ros.cli import main
+from geowarp_ros.errors import TrainingError
 from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.model.checkpoints import load_model, read_header, save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.training.finishing import Weighed, best_weight, weigh_retrieval
-from geowarp_ros.training.grounds import Ground, read_validation
+from geowarp_ros.training.finishing import Weighed, best_weight, read_held_out, weigh_retrieval
+from geowarp_ros.training.grounds import Ground
 from geowarp_ros.training.recall import retrieve
 from geowarp_ros.training.session import seeded
 from test.training.street import write_street
@@ -30,23 +31,35 @@ def model() -> GeoWarp:
         return GeoWarp(ModelConfig())
 
 
-def test_best_weight_is_that_of_the_best_mean_and_the_smallest_of_equals() -> None:
+def test_best_weight_gains_most_where_it_gains_least() -> None:
+    weights = (0.0, 1.0, 10.0, 100.0)
     found = [
-        Weighed(10, 50.0, np.array([50.0, 60.0, 58.0, 58.0]), 80.0),
-        Weighed(90, 50.0, np.array([50.0, 50.0, 54.0, 54.0]), 80.0),
+        Weighed(10, 50.0, np.array([70.0, 60.0, 53.0, 53.0]), 80.0),
+        Weighed(90, 40.0, np.array([35.0, 41.0, 44.0, 44.0]), 80.0),
     ]
-    assert best_weight(found, (0.0, 1.0, 10.0, 100.0)) == 10.0
-    assert best_weight(found[:1], (0.0, 1.0, 10.0, 100.0)) == 1.0
+    assert best_weight(found, weights) == 10.0  # +3 and +4; 0 would gain 20 here and lose 5 there
+    assert best_weight(found[:1], weights) == 0.0
+    tied = [*found, Weighed(5, 50.0, np.array([50.0, 51.0, 51.0, 51.0]), 80.0)]
+    assert best_weight(tied, weights) == 1.0  # +1 at worst, as with 10 and 100, but more on the others
 
 
 def test_a_heavy_weight_is_retrieval(lane: Path, model: GeoWarp) -> None:
     ground = Ground(path="street", split="train", val_split="val", val_radius_m=5.0)
-    validation = read_validation([ground], lane, resolution=0, memory_mb=10)
+    validation = list(read_held_out([ground], lane).values())
     (found,) = weigh_retrieval(model, validation, weights=(0.0, 1e9), candidates=3)
     assert found.queries == 4
     assert found.reranked[1] == found.retrieval <= found.best_possible
     (few,) = weigh_retrieval(model, validation, weights=(0.0,), candidates=3, most_queries=2)
     assert few.queries == 2
+
+
+def test_held_out_images_are_looked_for_among_all(lane: Path) -> None:
+    ground = Ground(path="street", hold_out=("*/000_*",))
+    held_out = read_held_out([ground, Ground(path="elsewhere")], lane)["street"]
+    assert [image.place.name for image in held_out.queries] == [f"images/000_{shot}.png" for shot in range(3)]
+    assert len(held_out.gallery) == 12
+    with pytest.raises(TrainingError, match="nothing to choose the weight by"):
+        read_held_out([Ground(path="street")], lane)
 
 
 def test_a_query_is_no_candidate_of_its_own(lane: Path, model: GeoWarp) -> None:
