@@ -1,7 +1,8 @@
 """Finish a model: choose how much retrieval counts in its re-ranking, and write it in half precision.
 
-The weight is one of a few: the one with which re-ranking gains most on the set where it gains least. The sets are the
-held-out images of a recipe (hold_out, val_split), which nothing was trained on. 0, the paper's order, is among them.
+The weight is one of a few: the one with which re-ranking gains most on the set where it gains least. The sets are
+the held-out images of a recipe (hold_out, val_split), which nothing was trained on. 0, the paper's order, is among
+the weights.
 """
 
 from __future__ import annotations
