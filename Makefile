@@ -2,6 +2,7 @@
 # make test   install, then run the tests
 # make check  format, lint, types, tests
 # make soak   load and faults for longer than a test may take; docs/robustness.md has its tables
+# make card   DATA=folder: the figures of the model that ships, docs/model_card.md
 # make fix    format and mend what can be mended
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test soak check fix install browser clean
+.PHONY: demo test soak card check fix install browser clean
 
 install: $(VENV)/installed
 
@@ -33,6 +34,15 @@ test: install browser
 
 soak: install
 	$(BIN)/python -m test.soak
+
+METHODS := --rerank none geowarp-unwarped geowarp sift
+
+card: install
+	test -d $(DATA)/world || $(BIN)/geowarp world --seed 7 --streets 4 --val-streets 4 --train-streets 40 --no-drive --output $(DATA)/world
+	$(BIN)/geowarp evaluate dataset $(DATA)/world --gallery-split gallery --query-split query --thresholds 5 10 25 $(METHODS) --output runs/card/world
+	$(BIN)/geowarp evaluate dataset $(DATA)/tower --thresholds 1.5 2 3 5 10 25 $(METHODS) --output runs/card/tower
+	$(BIN)/geowarp evaluate dataset $(DATA)/seneca --thresholds 10 25 50 $(METHODS) --output runs/card/seneca
+	$(BIN)/geowarp evaluate dataset $(DATA)/lund --every 2 --thresholds 5 10 25 $(METHODS) --output runs/card/lund
 
 check: install browser
 	$(BIN)/ruff format --check .
