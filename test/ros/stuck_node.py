@@ -44,5 +44,5 @@ def open_stuck(config: Any) -> Any:
 
 if __name__ == "__main__":
     # decoding would bring torch, seconds of it
-    conversions.frame_from_message = lambda message: Frame(np.zeros((1, 1, 3), np.uint8))
+    conversions.frame_from_message = lambda message: Frame(np.zeros((48, 64, 3), np.uint8), 1)
     raise SystemExit(run(lambda give_up: LocalizerNode(open_stuck, give_up)))
