@@ -24,10 +24,6 @@ THREADS = 4
 GRACE_S = 0.5
 """How long an image in hand may take before the process ends without it."""
 
-WAKE_S = 0.1
-"""How often the main thread looks for signals. A wait without end was seen to sleep through them while another
-thread had an image in hand; why is not known."""
-
 LAST_S = 1.5
 """How long the end may take, whatever is being loaded; a robot's supervisor kills after a few seconds."""
 
@@ -43,17 +39,33 @@ class HaltableNode(Protocol):
 
 
 class _Stop:
-    """The request to end, and the exit status."""
+    """The request to end, and the exit status.
+
+    A signal may reach any thread – DDS has a dozen that block none – and Python runs its handler in the main thread
+    when that next does something, which it does not while it waits for a lock. What wakes it is a pipe, into which
+    the interpreter writes from whichever thread the signal came to.
+    """
 
     def __init__(self) -> None:
+        self._pipe, self._signalled = os.pipe()
+        os.set_blocking(self._signalled, False)
         self.asked = threading.Event()
         self.status = 0
 
-    def on_signal(self, *_: Any) -> None:
-        self.asked.set()
+    def listen(self, *numbers: signal.Signals) -> None:
+        """Take these signals as requests; from the main thread."""
+        for number in numbers:
+            signal.signal(number, lambda *_: self.asked.set())
+        signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
 
     def on_failure(self) -> None:
         self.status = 1
+        self.asked.set()
+        os.write(self._signalled, b"\0")
+
+    def wait(self) -> None:
+        """Return when someone has asked."""
+        os.read(self._pipe, 1)
         self.asked.set()
 
 
@@ -71,8 +83,8 @@ class _RosLog(logging.Handler):
 def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
     """Spin a node, or several, until they are asked to end.
 
-    The main thread does nothing but wait for signals – Python delivers them there only, and between two
-    instructions – so that neither a model being loaded nor a long localisation holds them up.
+    The main thread does nothing but wait for signals, so that neither a model being loaded nor a long localisation
+    holds them up.
 
     Args:
         make: Called with ``give_up=``, a function for a node to end the process with status 1; returns the node,
@@ -84,8 +96,7 @@ def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
         SIGINT or SIGTERM, with 1 when autostart failed or after a surprise in a callback.
     """
     stop = _Stop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop.on_signal)
+    stop.listen(signal.SIGINT, signal.SIGTERM)
     logger = rclpy.logging.get_logger("geowarp_localizer")
     rooms = logging.getLogger("geowarp_ros")
     rooms.setLevel(logging.INFO)
@@ -108,8 +119,7 @@ def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
         executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop, logger), name="spin", daemon=True)
     spinner.start()
-    while not stop.asked.wait(WAKE_S):
-        pass
+    stop.wait()
     _end(nodes, executor, spinner, stop.status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from typing import Any
@@ -38,6 +39,9 @@ def hang() -> None:
 
 def open_stuck(config: Any) -> Any:
     if config.model == "loading":
+        hang()
+    if config.model == "signalled":  # not the main thread: the kernel may choose any
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         hang()
     return StuckLocalizer()
 

@@ -274,6 +274,12 @@ def test_a_signal_ends_it_even_while_busy(
     assert not any("Traceback" in line for line in process.lines)
 
 
+def test_a_signal_that_another_thread_gets_ends_it_too(robot: Robot) -> None:
+    process = NodeProcess("-p", "model:=signalled", module="test.ros.stuck_node")
+    assert process.wait() == 0
+    assert "stuck" in process.lines
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
