@@ -41,7 +41,7 @@ class HaltableNode(Protocol):
 class _Stop:
     """The request to end, and the exit status.
 
-    A signal may reach any thread – DDS has a dozen that block none – and Python runs its handler in the main thread
+    A signal may reach any thread (DDS has a dozen that block none), and Python runs its handler in the main thread
     when that next does something, which it does not while it waits for a lock. What wakes it is a pipe, into which
     the interpreter writes from whichever thread the signal came to.
     """

@@ -184,13 +184,13 @@ def signals() -> Table:
             cells: list[str] = []
             for number in SIGNALS:
                 seconds, status, traced = _ended(state, number, robot, gallery)
-                assert not traced
+                assert not traced, f"{state}:\n{traced}"
                 cells.append(f"{seconds:.2f} s, status {status}")
             rows.append((state, *cells))
     return Table("signals", ("state", *(number.name for number in SIGNALS)), rows)
 
 
-def _ended(state: str, number: int, robot: Robot, gallery: Path) -> tuple[float, int, bool]:
+def _ended(state: str, number: int, robot: Robot, gallery: Path) -> tuple[float, int, str]:
     if state in ("localising", "loading"):  # for good: what hangs there never returns
         node = NodeProcess("-p", f"model:={state}", module="test.ros.stuck_node")
         message = image_message(np.full((48, 64, 3), 90, np.uint8))
@@ -208,10 +208,10 @@ def _ended(state: str, number: int, robot: Robot, gallery: Path) -> tuple[float,
         return _timed(node, number)
 
 
-def _timed(node: NodeProcess, number: int) -> tuple[float, int, bool]:
+def _timed(node: NodeProcess, number: int) -> tuple[float, int, str]:
     begun = time.monotonic()
     node.popen.send_signal(number)
     status = node.popen.wait(60)
     seconds = time.monotonic() - begun
     node.wait()
-    return seconds, status, any("Traceback" in line for line in node.lines)
+    return seconds, status, "\n".join(node.lines) if any("Traceback" in line for line in node.lines) else ""
