@@ -15,7 +15,10 @@ _MIB = 2.0**20
 
 
 class PeakMemory:
-    """Peak of resident memory (Linux) or of CUDA's allocations since ``start``, beyond what was held then."""
+    """Peak of resident memory (Linux) or of CUDA's allocations since ``start``, beyond what was held then.
+
+    What the allocator had kept of earlier work counts as held: a later step that finds room there takes nothing.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -191,7 +191,9 @@ def test_recipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", sorted((Path(__file__).parents[2] / "docs" / "recipes").glob("*.yaml")), ids=str
+    "recipe",
+    sorted((Path(__file__).parents[2] / "docs" / "recipes").glob("[0-9]_*.yaml")),
+    ids=lambda path: path.stem,
 )
 def test_the_recipes_that_ship_are_valid(recipe: Path) -> None:
     assert parse_config(Distillation, read_recipe(recipe)).grounds
