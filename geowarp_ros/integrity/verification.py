@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from geowarp_ros.config import LocalizerConfig
-from geowarp_ros.rerank.verification import KeypointMatcher, Matcher, count_inliers
+from geowarp_ros.rerank.verification import KeypointMatcher, Matcher, inliers_of
 from geowarp_ros.types import Candidate
 
 if TYPE_CHECKING:
@@ -55,11 +55,8 @@ class GeometricVerifier:
     def __call__(self, query: Query, ranked: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates by their inliers, most first; without more than chance they keep their order."""
         head, tail = ranked[: self._count], ranked[self._count :]
-        matches = self._matcher(query, [candidate.index for candidate in head])
-        verified = [
-            replace(candidate, inliers=count_inliers(points_q, points_p, self._threshold))
-            for candidate, (points_q, points_p) in zip(head, matches, strict=True)
-        ]
+        counts = inliers_of(self._matcher, query, head, self._threshold)
+        verified = [replace(candidate, inliers=count) for candidate, count in zip(head, counts, strict=True)]
         return sorted(verified, key=lambda c: -max(c.inliers or 0, CHANCE_INLIERS)) + list(tail)
 
 

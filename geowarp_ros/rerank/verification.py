@@ -54,19 +54,25 @@ class VerifiedReranker:
     def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates with the number of inliers as score, best first; ties keep retrieval's order."""
         head, tail = candidates[: self._count], candidates[self._count :]
-        matches = self._matcher(query, [candidate.index for candidate in head])
-        scored = [
-            replace(candidate, score=float(count_inliers(points_q, points_p, self._threshold)))
-            for candidate, (points_q, points_p) in zip(head, matches, strict=True)
-        ]
+        counts = inliers_of(self._matcher, query, head, self._threshold)
+        scored = (replace(candidate, score=float(count)) for candidate, count in zip(head, counts, strict=True))
         return best_first(scored) + list(tail)
+
+
+def inliers_of(matcher: Matcher, query: Query, candidates: Sequence[Candidate], threshold: float) -> list[int]:
+    """Count for each candidate the matches with the query that obey one homography."""
+    matches = matcher(query, [candidate.index for candidate in candidates])
+    return [count_inliers(points_q, points_p, threshold) for points_q, points_p in matches]
 
 
 def count_inliers(points_q: Points, points_p: Points, threshold: float) -> int:
     """Count the matches that obey the best homography; 0 with fewer than the four points that determine one."""
     if len(points_q) < 4:
         return 0
-    _, mask = cv2.findHomography(points_p, points_q, cv2.USAC_MAGSAC, threshold, None, 10_000, 0.999)
+    try:
+        _, mask = cv2.findHomography(points_p, points_q, cv2.USAC_MAGSAC, threshold, None, 10_000, 0.999)
+    except cv2.error:  # OpenCV's, where every sample that it draws is degenerate; seen with fundamental matrices
+        return 0
     return 0 if mask is None else int(mask.sum())
 
 
