@@ -1,7 +1,7 @@
 """The whole line on real photographs: folder, gallery, bag, the node in its own process, fixes recorded over DDS.
 
-The bag is replayed at its recorded rate, as a camera would send: the node may drop an image, but not answer it otherwise
-than the localizer does.
+The bag is replayed at its recorded rate, as a camera would send: the node may drop an image, but not answer it
+otherwise than the localizer does.
 """
 
 from __future__ import annotations
