@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from geowarp_ros.config import LocalizerConfig, Section, first_problem
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.files import write_whole
 from geowarp_ros.integrity.evidence import FEATURES, Evidence, feature_row
 from geowarp_ros.types import FloatArray
 
@@ -122,12 +123,7 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         GalleryError: It cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise GalleryError(f"cannot write {path}: {error.strerror}") from error
+    write_whole(path, (calibration.model_dump_json(indent=2) + "\n").encode(), GalleryError)
 
 
 def load_calibration(path: Path) -> Calibration | None:
