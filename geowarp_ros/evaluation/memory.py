@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from geowarp_ros.memory import give_back_memory
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _MIB = 2.0**20
@@ -17,12 +19,14 @@ _MIB = 2.0**20
 class PeakMemory:
     """Peak of resident memory (Linux) or of CUDA's allocations since ``start``, beyond what was held then.
 
-    What the allocator had kept of earlier work counts as held: a later step that finds room there takes nothing.
+    Freed memory that the allocator keeps is still resident, and what finds room in it raises no peak: it is given
+    back before the first start. What the steps between the first and a later start freed may be reused unseen.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._before = math.nan
+        self._started = False
 
     def start(self) -> None:
         """Begin to watch."""
@@ -30,6 +34,9 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = float(torch.cuda.memory_allocated(self._device))
             return
+        if not self._started:  # once: what is given back must be fetched again, and takes time
+            give_back_memory()
+            self._started = True
         self._before = _reset_peak() if keeps_peak() else math.nan
 
     def peak_mib(self) -> float:

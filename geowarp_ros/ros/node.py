@@ -27,12 +27,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import GeowarpError, ImageError
+from geowarp_ros.memory import give_back_memory
 from geowarp_ros.pace import Throttle
 from geowarp_ros.past import Past
 from geowarp_ros.ros import conversions
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
-from geowarp_ros.ros.memory import give_back_memory
 from geowarp_ros.ros.parameters import as_declared, declare_parameters, flatten, parse_parameters, refuse_change
 from geowarp_ros.ros.topics import Outputs, qos_override_names, subscribe
 from geowarp_ros.ros.transform import PERIOD_S, MapToOdom

@@ -127,7 +127,7 @@ def test_a_foreign_calibration_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_an_unwritable_folder_is_said(tmp_path: Path, samples: list[Sample]) -> None:
     calibration: Calibration = fit_calibration(samples[:200])[0]
-    with pytest.raises(GalleryError, match="calibration.json: cannot be written"):
+    with pytest.raises(GalleryError, match=r"calibration\.json: cannot be written"):
         save_calibration(tmp_path / "absent" / CALIBRATION_FILE, calibration)
 
 

@@ -1,4 +1,4 @@
-"""Memory that a node no longer needs goes back to the system."""
+"""Memory that is no longer needed goes back to the system."""
 
 from __future__ import annotations
 
