@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
+from geowarp_ros.evaluation.memory import PeakMemory
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import decode_image
-from geowarp_ros.memory import give_back_memory
 from geowarp_ros.messages import image_from_message
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.published import import_weights
@@ -221,14 +221,13 @@ def read_apart(bomb: Bomb) -> Refusal:
         signal.alarm(120)  # a fork of a process with threads may hang: then this one ends, and the test fails
         status = 1
         try:
-            give_back_memory()  # a bomb that finds room in what the allocator keeps would not be seen
-            before = _resident_kib("VmRSS")
+            peak = PeakMemory(torch.device("cpu"))
+            peak.start()
             try:
                 message = f"taken: {type(bomb.read())}"
             except Exception as error:
                 message = f"{type(error).__name__}: {error}"
-            peak = (_resident_kib("VmHWM") - before) / 1024
-            os.write(writer, json.dumps([message, peak]).encode())
+            os.write(writer, json.dumps([message, peak.peak_mib()]).encode())
             status = 0
         except BaseException:
             traceback.print_exc(file=sys.stderr)
@@ -241,10 +240,3 @@ def read_apart(bomb: Bomb) -> Refusal:
     if status:
         raise RuntimeError(f"{bomb.name}: the process ended with {status}")
     return Refusal(*json.loads(content))
-
-
-def _resident_kib(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {name}")
