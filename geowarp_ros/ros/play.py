@@ -22,6 +22,10 @@ from geowarp_ros.progress import Progress, silent
 from geowarp_ros.ros.conversions import header, stamp_ns
 from geowarp_ros.ros.match_image import encode_jpeg
 
+SETTLE_S = 0.5
+"""From the moment a publisher knows its subscriber to the moment the subscriber knows it, too: nothing tells when, and
+a best-effort subscriber lets go of what comes earlier."""
+
 NAVSATFIX = "sensor_msgs/msg/NavSatFix"
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -80,6 +84,7 @@ def play(
         try:
             for topic, publisher in publishers.items():
                 _await_subscriber(publisher, topics[topic], patience_s)
+            time.sleep(SETTLE_S)
             messages = reader.messages(connections=connections)
             total = sum(connection.msgcount for connection in connections)
             published: dict[int, float] = {}

@@ -99,6 +99,8 @@ def node(folder: Path) -> Iterator[NodeProcess]:
         "    rerank.candidates: 2\n"
         f"    position:\n      min_confidence: {POSITION['min_confidence']}\n"
         f"      cluster_radius_m: {POSITION['cluster_radius_m']}\n"
+        # no image may be lost here: as sensor data, one published before the node knows the publisher would be
+        "    qos_overrides:\n      /image:\n        subscription:\n          reliability: reliable\n"
     )
     process = NodeProcess("--params-file", str(folder / "node.yaml"))
     try:
