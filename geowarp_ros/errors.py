@@ -39,6 +39,11 @@ class TrainingError(GeowarpError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, or an empty string.
+
+    The only name that begins like it (``lat`` for ``latitude``) is closer than one of as many letters.
+    """
+    names = list(known)
+    begun = [each for each in names if name and each.startswith(name)]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
