@@ -105,7 +105,7 @@ def _no_fix(
             f"{evidence.agreement:.2f} of the candidates' weight within {config.cluster_radius_m:g} m of the best"
         )
         return NoFix("disagreement", f"{said}; {share}, spread {spread:.0f} m", confidence, ranked)
-    nearest = f"nearest descriptor distance {evidence.distance:.3g}, contrast {evidence.contrast:.2f}"
+    nearest = f"nearest descriptor distance {evidence.distance:.3g}, contrast {evidence.contrast:.3g}"
     if math.isfinite(evidence.inliers):
         nearest += f", {evidence.inliers:.0f} points agree and {evidence.rival_inliers:.0f} elsewhere"
     return NoFix("low_confidence", f"{said}; {nearest}", confidence, ranked)
