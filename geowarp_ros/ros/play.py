@@ -23,8 +23,8 @@ from geowarp_ros.ros.conversions import header, stamp_ns
 from geowarp_ros.ros.match_image import encode_jpeg
 
 SETTLE_S = 0.5
-"""From the moment a publisher knows its subscriber to the moment the subscriber knows it, too: nothing tells when, and
-a best-effort subscriber lets go of what comes earlier."""
+"""From when a publisher knows its subscriber to when the subscriber knows it: nothing tells, and a best-effort
+subscriber lets go of what comes earlier."""
 
 NAVSATFIX = "sensor_msgs/msg/NavSatFix"
 IMAGE = "sensor_msgs/msg/Image"
