@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         elsewhere_table,
         fit_asked,
         fix_table,
+        prior_table,
         read_recipe,
         select,
     )
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             )
         )  # fmt: skip
     calibration, summary = fit_asked(asked, recipe.false_fix_rate, settings_of(config, describer.fingerprint))
-    tables = [fix_table(asked, calibration), elsewhere_table(asked, calibration)]
+    tables = [table(asked, calibration) for table in (fix_table, prior_table, elsewhere_table)]
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
     if args.store:

@@ -15,10 +15,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from geowarp_ros.config import RetrievalConfig
+from geowarp_ros.config import PriorConfig, RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError, SourceError
 from geowarp_ros.evaluation.plain import plain_pictures
 from geowarp_ros.gallery.readers import SourceImage
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import (
     CALIBRATION_FILE,
     Calibration,
@@ -32,11 +33,15 @@ from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.describer import Query
 from geowarp_ros.position import locate
+from geowarp_ros.prior import Hint, Prior
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Image, Near, Place
 
 LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]
 """From an image's true place to the gallery rows that its search does without."""
+
+Circle: TypeAlias = Callable[[Place], Near]
+"""From an image's true place to the circle that a prior limits its search to."""
 
 
 def whole_gallery(truth: Place) -> frozenset[int]:
@@ -160,6 +165,99 @@ def ask(
     return [Collected(tuple(found), textureless, tuple(unreadable)) for found in samples]
 
 
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The answers to one image, for which there is a prior.
+
+    Attributes:
+        circle: Of the places in the circle; None where there are none.
+        whole: Of the whole gallery, which counts where the circle's does not convince.
+    """
+
+    circle: Sample | None
+    whole: Sample
+
+    def published(self, calibration: Calibration) -> Sample:
+        """Return the answer that :meth:`Localizer.localize` would give."""
+        if self.circle is None or not self.circle.evidence.contrasted:
+            return self.whole
+        fixed = calibration.confidence(self.circle.evidence) >= calibration.min_confidence
+        return self.circle if fixed else self.whole
+
+
+def ask_within(
+    localizer: Localizer,
+    images: Sequence[SourceImage],
+    leave_out: LeaveOut,
+    circles: Sequence[Circle],
+    correct_within_m: float,
+    progress: Progress = silent,
+) -> list[list[Within]]:
+    """Ask about each image in the whole gallery, and in each of its circles.
+
+    Returns:
+        One element for each of ``circles``; images without texture, and those that cannot be read, are in none.
+    """
+    answers: list[list[Within]] = [[] for _ in circles]
+    for item in progress(images, len(images), "ask with a prior"):
+        try:
+            image = item.read()
+        except ImageError:
+            continue
+        if refuse_textureless(image, localizer.config.position):
+            continue
+        query, without = localizer.describer(image), leave_out(item.place)
+        for whole in _answer(localizer, query, item.place, without, correct_within_m):
+            for circle, found in zip(circles, answers, strict=True):
+                near = circle(item.place)
+                within = next(_answer(localizer, query, item.place, without, correct_within_m, near), None)
+                found.append(Within(within, whole))
+    return answers
+
+
+def circle_of_prior(std_m: float, seed: int = 0) -> Circle:
+    """The circle about a fresh message on ``prior_fix``, whose error has the standard deviation that it claims."""
+    rng = np.random.default_rng(seed)
+
+    def circle(truth: Place) -> Near:
+        east_m, north_m = rng.normal(0.0, std_m, 2)
+        return _circle(truth, east_m, north_m, std_m)
+
+    return circle
+
+
+def circle_elsewhere(localizer: Localizer, std_m: float, seed: int = 0) -> Circle:
+    """The circle about a message that is wrong: about a random place of the gallery, far from the truth.
+
+    Far is where the circle does not reach the truth; a gallery so small that there is no such place has the
+    circle about the farthest one.
+    """
+    rng = np.random.default_rng(seed)
+    places = localizer.gallery.positions_enu[:, :2]
+
+    def circle(truth: Place) -> Near:
+        east, north, _ = localizer.gallery.frame.to_enu(truth.latitude_deg, truth.longitude_deg)
+        apart_m = np.hypot(places[:, 0] - east, places[:, 1] - north)
+        reach_m = 2 * _circle(truth, 0.0, 0.0, std_m).radius_m
+        far = np.flatnonzero(apart_m > min(reach_m, float(apart_m.max()) - 1e-6))
+        about = localizer.gallery.places[int(rng.choice(far))]
+        return _circle(about, 0.0, 0.0, std_m)
+
+    return circle
+
+
+def _circle(about: Place, east_m: float, north_m: float, std_m: float) -> Near:
+    """What the node's prior makes, by default, of a message with an error."""
+    frame = LocalFrame(about.latitude_deg, about.longitude_deg)
+    latitude, longitude, _ = frame.to_geodetic(np.array([[east_m, north_m, 0.0]]))
+    prior = Prior(PriorConfig(source="fix"), lambda _, __: 0.0)
+    prior.offer(Hint(float(latitude[0]), float(longitude[0]), std_m, stamp_ns=0))
+    near, why = prior.near(0)
+    if near is None:
+        raise SourceError(f"a prior of {std_m:g} m standard deviation is not used: {why}")
+    return near
+
+
 def ask_of_nowhere(localizer: Localizer, pictures: Iterable[Image], correct_within_m: float) -> Collected:
     """Ask about pictures of places that are not in the gallery: whatever is answered is wrong."""
     samples: list[Sample] = []
@@ -202,12 +300,17 @@ def without_itself(localizer: Localizer) -> LeaveOut:
 
 
 def _answer(
-    localizer: Localizer, query: Query, truth: Place | None, without: frozenset[int], correct_within_m: float
+    localizer: Localizer,
+    query: Query,
+    truth: Place | None,
+    without: frozenset[int],
+    correct_within_m: float,
+    near: Near | None = None,
 ) -> Iterator[Sample]:
     """Yield the answer that a gallery without some of its places would give; none without candidates."""
     wanted = localizer.config.retrieval.candidates
     enough = RetrievalConfig(candidates=min(wanted + len(without), 1000))
-    found = localizer.gallery.search(query.descriptor, enough)
+    found = localizer.gallery.search(query.descriptor, enough, near)
     ranked = localizer.reranker(query, [c for c in found if c.index not in without][:wanted])
     verified = localizer.verifier(query, ranked)
     if not verified:

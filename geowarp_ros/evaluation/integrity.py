@@ -10,7 +10,7 @@ import fnmatch
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,13 @@ from geowarp_ros.errors import ConfigError, SourceError
 from geowarp_ros.evaluation import fixes
 from geowarp_ros.evaluation.calibration import (
     Collected,
+    Within,
     ask,
     ask_of_nowhere,
+    ask_within,
     both,
+    circle_elsewhere,
+    circle_of_prior,
     without_folder,
     without_itself,
     without_places_within,
@@ -76,6 +80,10 @@ class Drive(Section):
         description="place: all within twice that distance is left out; folder: the images of its folder.",
     )
     without_every: int = Field(1, ge=1, description="Of the queries, every so many are asked without their place.")
+    prior_std_m: float = Field(
+        0.0, ge=0.0, description="Asked again with a prior of this standard deviation, m; 0: not asked."
+    )
+    prior_every: int = Field(1, ge=1, description="Of the queries, every so many are.")
     calibrates: bool = Field(False, description="The calibration is fitted on it; otherwise it is judged.")
     foreign: tuple[Images, ...] = Field((), description="Images of elsewhere, asked about where it judges.")
 
@@ -136,12 +144,14 @@ class Asked:
         as_it_is: About its queries.
         without: The same with their place left out.
         elsewhere: Kind of foreign or plain image -> answers.
+        priors: What the prior says -> the answers to some of its queries.
     """
 
     drive: Drive
     as_it_is: Collected
     without: Collected
     elsewhere: dict[str, Collected]
+    priors: dict[str, list[Within]] = field(default_factory=dict)
 
 
 def ask_drive(
@@ -151,7 +161,7 @@ def ask_drive(
     plain_seeds: int,
     progress: Progress = silent,
 ) -> Asked:
-    """Ask about a drive's queries in both ways and, where it judges, about images of elsewhere."""
+    """Ask about a drive's queries in both ways, with priors where it has them, and about images of elsewhere."""
     itself, correct = without_itself(localizer), drive.correct_within_m
     far = without_folder(localizer) if drive.without == "folder" else without_places_within(localizer, 2 * correct)
     queries = find(drive.queries)
@@ -172,7 +182,22 @@ def ask_drive(
         for kind, picture in plain_pictures(240, 320, seed + 1000 * drive.calibrates):
             plain[kind].append(picture)
     elsewhere |= {kind: ask_of_nowhere(localizer, images, correct) for kind, images in plain.items()}
-    return Asked(drive, as_it_is, without, elsewhere)
+    return Asked(drive, as_it_is, without, elsewhere, _ask_with_priors(localizer, drive, queries, progress))
+
+
+def _ask_with_priors(
+    localizer: Localizer, drive: Drive, queries: Sequence[SourceImage], progress: Progress
+) -> dict[str, list[Within]]:
+    if not drive.prior_std_m:
+        return {}
+    circles = {
+        "right": circle_of_prior(drive.prior_std_m),
+        "wrong: about a place elsewhere": circle_elsewhere(localizer, drive.prior_std_m),
+    }
+    asked = queries[:: drive.prior_every]
+    itself = without_itself(localizer)
+    answers = ask_within(localizer, asked, itself, list(circles.values()), drive.correct_within_m, progress)
+    return dict(zip(circles, answers, strict=True))
 
 
 def fit_asked(
@@ -252,6 +277,28 @@ def fix_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
         )
     header = ("drive", "fixes", "false fixes", "error, median / 95 %", "right ones inside 95 %", "mean NEES")
     return Table("fixes", "Published fixes, with 95 % Wilson intervals", header, tuple(rows))
+
+
+def prior_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
+    """Three rows a drive that has priors: the same images without one, with a right one and with a wrong one."""
+    rows: list[tuple[Cell, ...]] = []
+    for item in asked:
+        answers = {kind: [w.published(calibration) for w in found] for kind, found in item.priors.items()}
+        if answers:
+            answers = {"none": [w.whole for w in next(iter(item.priors.values()))], **answers}
+        for kind, samples in answers.items():
+            judged = judge(Collected(tuple(samples)), calibration)
+            rows.append(
+                (
+                    item.drive.name,
+                    kind,
+                    f"{item.drive.prior_std_m:g} m",
+                    _text(fixes.share(judged.fixed)),
+                    _text(fixes.false_fix_rate(judged, item.drive.correct_within_m)),
+                )
+            )
+    header = ("drive", "prior", "its standard deviation", "fixes", "false fixes")
+    return Table("priors", "Some of the images, asked about with and without a prior", header, tuple(rows))
 
 
 def elsewhere_table(asked: Sequence[Asked], calibration: Calibration) -> Table:

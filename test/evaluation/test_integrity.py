@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 from pathlib import Path
@@ -14,8 +15,16 @@ import torch
 import yaml
 
 from geowarp_ros.cli import main
+from geowarp_ros.config import LocalizerConfig, parse_config
 from geowarp_ros.errors import ConfigError, SourceError
-from geowarp_ros.evaluation.calibration import Collected
+from geowarp_ros.evaluation.calibration import (
+    Collected,
+    Within,
+    ask_within,
+    circle_elsewhere,
+    circle_of_prior,
+    without_itself,
+)
 from geowarp_ros.evaluation.integrity import (
     Asked,
     Drive,
@@ -24,15 +33,18 @@ from geowarp_ros.evaluation.integrity import (
     fit_asked,
     fix_table,
     judge,
+    prior_table,
     read_recipe,
     select,
 )
-from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.geodesy import LocalFrame, distance_m
 from geowarp_ros.integrity.calibration import Calibration, Sample, load_calibration
 from geowarp_ros.integrity.evidence import Evidence
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.types import Fix, Frame, Place
 
 CALIBRATION = Calibration(
     features=("log_inliers",), mean=(math.log(21),), scale=(1.0,), weights=(2.0,), intercept=0.0,
@@ -41,9 +53,10 @@ CALIBRATION = Calibration(
 """Confidence is 0.5 at 20 inliers; the standard deviation in a gallery of 5 m spacing is hypot(3, 4) = 5 m."""
 
 
-def answer(inliers: int, east_m: float = math.nan) -> Sample:
+def answer(inliers: int, east_m: float = math.nan, contrasted: bool = False) -> Sample:
+    agrees = np.array([True, not contrasted])
     evidence = Evidence(
-        np.zeros((1, 2)), np.ones(1), np.ones(1, bool), 1.0, 0.3, 1.0, 0.5, 0.1, 0.1, 0.6, float(inliers), 0.0
+        np.zeros((2, 2)), np.ones(2), agrees, 1.0, 0.3, 1.0, 0.5, 0.1, 0.1, 0.6, float(inliers), 0.0
     )
     error = np.array([east_m, 0.0]) if math.isfinite(east_m) else np.full(2, math.nan)
     error_m = abs(east_m) if math.isfinite(east_m) else math.inf
@@ -80,6 +93,21 @@ def test_the_tables_count_by_hand() -> None:
     assert without[1] == "its own images without their place"
     assert without[2].startswith("75.0 %") and without[2].endswith("3 of 4") and without[3] == 1
     assert sky[2].startswith("100.0 %") and sky[2].endswith("5 of 5") and sky[3] == 5
+
+
+def test_with_a_prior_the_circle_counts_where_it_convinces_else_the_whole_gallery() -> None:
+    found, doubted, alone = answer(50, 1.0, contrasted=True), answer(10, 2.0, contrasted=True), answer(50, 3.0)
+    whole = answer(30, 40.0)
+    pairs = [Within(near, whole) for near in (found, doubted, alone, None)]
+    assert [pair.published(CALIBRATION) for pair in pairs] == [found, whole, whole, whole]
+    drive = DRIVE.model_copy(update={"prior_std_m": 10.0})
+    asked = [
+        Asked(DRIVE, Collected(()), Collected(()), {}),
+        Asked(drive, Collected(()), Collected(()), {}, {"right": pairs}),
+    ]
+    none, right = prior_table(asked, CALIBRATION).rows
+    assert none[:3] == ("drive", "none", "10 m") and right[1] == "right"
+    assert none[4].endswith("4 of 4") and right[4].endswith("3 of 4")
 
 
 def test_only_the_drives_that_calibrate_are_fitted() -> None:
@@ -169,6 +197,8 @@ def test_the_verb_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
             "gallery": {"path": name, "split": "gallery"},
             "queries": {"path": name, "split": "query"},
             "calibrates": name == "a",
+            "prior_std_m": 0.0 if name == "a" else 20.0,
+            "prior_every": 4,
             "foreign": [] if name == "a" else [{"path": "a", "split": "query", "every": 3}],
         }
         for name in ("a", "b")
@@ -184,16 +214,52 @@ def test_the_verb_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
     results = json.loads((tmp_path / "out/results.json").read_text())
     judged = results["fixes"][1]
     assert int(judged["fixes"].split()[-3]) >= 10 and judged["false fixes"].startswith("0.0 %")
+    assert [(row["drive"], row["prior"].split(":")[0]) for row in results["priors"]] == [
+        ("drive b", prior) for prior in ("none", "right", "wrong")
+    ]
+    assert all(int(row["fixes"].split()[-1]) == PLACES / 4 for row in results["priors"])
     refused = {row["asked about"]: row["NO_FIX"] for row in results["elsewhere"] if row["gallery of"] == "drive b"}
     assert refused["a"].endswith("4 of 4") and refused["its own images without their place"].endswith("12 of 12")
     assert all(text.startswith("100.0 %") for text in refused.values())
     # what was stored is what a gallery without a calibration of its own is opened with
     stored = load_calibration(tmp_path / "small.calibration.json")
     assert stored is not None and stored.samples > 24
-    (gallery, *_) = sorted((tmp_path / "out/galleries").iterdir())
-    from geowarp_ros.config import LocalizerConfig, parse_config
-
-    opened = Localizer.open(gallery, parse_config(LocalizerConfig, {"model": str(model), "device": "cpu"}))
+    config = parse_config(LocalizerConfig, {"model": str(model), "device": "cpu"})
+    (opened,) = (
+        localizer
+        for path in (tmp_path / "out/galleries").iterdir()
+        if (localizer := Localizer.open(path, config)).gallery.places[0].latitude_deg > 45.5
+    )
     assert opened.calibration is not None
     assert opened.gallery.spacing_m == pytest.approx(60.0, abs=0.5)
     assert opened.calibration == stored.at_spacing(opened.gallery.spacing_m)
+    # with a prior, what is judged is what the localizer answers
+    images = read_source(tmp_path / "b", split="query").images[::4]
+    limited = 0
+    for circle in (circle_of_prior, functools.partial(circle_elsewhere, opened)):
+        (asked,) = ask_within(opened, images, without_itself(opened), [circle(20.0)], 25.0)
+        again = circle(20.0)
+        for item, pair in zip(images, asked, strict=True):
+            published = opened.localize(Frame(item.read()), again(item.place))
+            judged = pair.published(stored)
+            fixed = stored.confidence(judged.evidence) >= stored.min_confidence
+            assert isinstance(published, Fix) == fixed
+            assert published.confidence == pytest.approx(stored.confidence(judged.evidence))
+            assert (published.near is None) == (judged is pair.whole)
+            limited += published.near is not None
+    assert limited, "a circle convinced"
+
+
+def test_the_circle_of_a_prior_holds_the_truth_as_often_as_it_claims() -> None:
+    truth = Place("x", 45.0, 7.0)
+
+    def apart_m(near) -> float:
+        return float(distance_m(near.latitude_deg, near.longitude_deg, truth.latitude_deg, truth.longitude_deg))
+
+    circle = circle_of_prior(40.0)
+    circles = [circle(truth) for _ in range(2000)]
+    assert {near.radius_m for near in circles} == {120.0}, "three standard deviations"
+    assert np.mean([apart_m(near) <= near.radius_m for near in circles]) == pytest.approx(0.989, abs=0.01)
+    assert circle_of_prior(1.0)(truth).radius_m == 50.0, "prior.min_radius_m"
+    with pytest.raises(SourceError, match="600 m wide"):
+        circle_of_prior(200.0)(truth)
