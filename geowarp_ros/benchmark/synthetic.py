@@ -27,7 +27,7 @@ from geowarp_ros.gallery.manifest import (
     checksum,
     write_manifest,
 )
-from geowarp_ros.gallery.places import Row, table_of
+from geowarp_ros.gallery.places import POSITIONS, Row, table_of
 from geowarp_ros.gallery.segment import DESCRIPTORS, PLACES, POSITIONS_FILE
 from geowarp_ros.model.geowarp import ModelConfig
 from geowarp_ros.types import Place
@@ -90,9 +90,7 @@ def write_gallery(
         descriptors[first : first + len(block)] = block
         first += len(block)
     descriptors.flush()
-    table, positions = table_of([_row(number, rows, image) for number in range(rows)])
-    (segment / PLACES).write_bytes(table)
-    np.save(segment / POSITIONS_FILE, positions, allow_pickle=False)
+    _write_places(segment, rows, image)
     dtype, shape = layout("half", rows, model.channels)[LOCAL_FEATURES]
     np.lib.format.open_memmap(segment / LOCAL_FEATURES, mode="w+", dtype=dtype, shape=shape)  # a hole: no room
     names = (DESCRIPTORS, PLACES, POSITIONS_FILE, LOCAL_FEATURES)
@@ -110,6 +108,21 @@ def write_gallery(
         files=files,
     )
     write_manifest(folder, Manifest(created=_CREATED, modified=_CREATED, model=model, segments=(stored,)))
+
+
+def _write_places(segment: Path, rows: int, image: Path | None) -> None:
+    """Write the table of places in blocks: ten million of them in one go would take gigabytes."""
+    header, _ = table_of([])
+    positions = np.lib.format.open_memmap(segment / POSITIONS_FILE, mode="w+", dtype=POSITIONS, shape=(rows,))
+    with (segment / PLACES).open("wb") as file:
+        file.write(header)
+        for first in range(0, rows, _BLOCK):
+            numbers = range(first, min(first + _BLOCK, rows))
+            table, block = table_of([_row(number, rows, image) for number in numbers])
+            block["offset"] += file.tell() - len(header)
+            positions[first : first + len(block)] = block
+            file.write(table[len(header) :])
+    positions.flush()
 
 
 def index_options(kind: str) -> IndexOptions:

@@ -8,11 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from geowarp_ros.benchmark import search
+from geowarp_ros.benchmark import search, synthetic
 from geowarp_ros.benchmark.report import table
-from geowarp_ros.benchmark.search import measure_prior, measure_search
+from geowarp_ros.benchmark.search import measure_prior, measure_search, nearest_by_blocks
 from geowarp_ros.benchmark.synthetic import PER_PLACE, descriptor_blocks, index, queries_of, write_gallery
 from geowarp_ros.cli import main
+from geowarp_ros.gallery.manifest import SEGMENTS, read_manifest
+from geowarp_ros.gallery.places import PlaceTable
+from geowarp_ros.gallery.segment import PLACES, POSITIONS_FILE
 from geowarp_ros.gallery.store import Gallery
 
 
@@ -48,6 +51,25 @@ def test_the_gallery_is_one(tmp_path):
     assert Gallery.open(tmp_path / "g").search(opened.descriptors[417])[0].place.name == "00000417.jpg"
 
 
+def test_places_are_written_in_blocks_as_in_one_go(tmp_path, monkeypatch):
+    write_gallery(tmp_path / "whole", 1000, 8, seed=0)
+    monkeypatch.setattr(synthetic, "_BLOCK", 130)
+    write_gallery(tmp_path / "blocks", 1000, 8, seed=0)
+    for name in (PLACES, POSITIONS_FILE):
+        whole, blocks = ((tmp_path / g / SEGMENTS / "0001" / name).read_bytes() for g in ("whole", "blocks"))
+        assert blocks == whole
+    assert PlaceTable(tmp_path / "blocks" / SEGMENTS / "0001" / PLACES)[999].place.name == "00000999.jpg"
+
+
+def test_the_nearest_by_blocks_are_the_nearest(tmp_path):
+    write_gallery(tmp_path, 1000, 16, seed=0)
+    rows, asked = next(descriptor_blocks(1000, 16, seed=0)), queries_of(1000, 16, 25, seed=0)
+    distances = ((asked[:, None].astype(float) - rows) ** 2).sum(axis=2)
+    for block in (30, 333, 1000):
+        found = nearest_by_blocks(tmp_path, asked, block)
+        np.testing.assert_array_equal(found, distances.argsort(axis=1)[:, :20])
+
+
 @pytest.fixture
 def here(monkeypatch):
     """Works in this process: starting others takes longer than what is tested."""
@@ -63,8 +85,12 @@ def test_rows(tmp_path):
     index_file = tmp_path / "1000-16-0-ivf-sq/index/0001/index.faiss"
     assert compressed["index_bytes"] == index_file.stat().st_size / 1000
     assert 0 < compressed["search_p50_ms"] <= compressed["search_p99_ms"]
-    (again,) = measure_search([1000], 16, ["ivf-sq"], queries=15, folder=tmp_path)
+    assert compressed["search_cpu_ms"] > 0 and compressed["search_cpu_p99_ms"] > 0
+    again, on_disk = measure_search([1000], 16, ["ivf-sq", "ivf-sq-disk"], queries=15, folder=tmp_path)
     assert (again["build_s"], again["recall"]) == (compressed["build_s"], compressed["recall"])
+    assert (on_disk["build_s"], on_disk["recall"]) == (compressed["build_s"], compressed["recall"])  # made once
+    stored = [read_manifest(tmp_path / f"1000-16-0-{kind}").index for kind in ("ivf-sq", "ivf-sq-disk")]
+    assert [index.on_disk for index in stored] == [False, True] and stored[0].files == stored[1].files
 
 
 @pytest.mark.usefixtures("here")
