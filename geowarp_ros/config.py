@@ -91,10 +91,10 @@ class RerankConfig(Section):
         "geowarp-unwarped: without the warp; one-way: only the candidate is warped; qe-dba: query expansion; "
         "diffusion: on the neighbour graph; dense-ransac, sift, orb, loftr, disk-lightglue: inliers.",
     )
-    mode: Literal["exact", "fast"] = Field(
+    mode: Literal["exact", "fast", "gated"] = Field(
         "exact",
         description="geowarp: exact: as in the paper, 2 encoder passes a candidate; fast: none, the features' "
-        "correlation alone decides.",
+        "correlation alone decides; gated: fast, then exact for the candidates that it cannot tell apart.",
     )
     candidates: int = Field(
         5, ge=1, le=100, description="How many of the retrieved places are re-ranked; qe-dba and diffusion: all."

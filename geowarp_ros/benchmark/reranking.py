@@ -100,7 +100,7 @@ def measure_rerankers(
 def _rerankers(methods: Sequence[RerankMethod], scene: Scene, candidates: int) -> dict[str, Reranker]:
     found: dict[str, Reranker] = {}
     for method in methods:
-        for mode in ("exact", "fast") if method == "geowarp" else ("exact",):
+        for mode in ("exact", "gated", "fast") if method == "geowarp" else ("exact",):
             values = {"rerank": {"method": method, "candidates": candidates, "mode": mode}}
             config = parse_config(LocalizerConfig, values)
             name = f"geowarp, {mode}" if method == "geowarp" else method

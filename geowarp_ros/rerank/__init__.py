@@ -60,7 +60,13 @@ def build_reranker(
         from geowarp_ros.model.describer import Warper
         from geowarp_ros.rerank.geowarp import GeoWarpReranker
 
-        return GeoWarpReranker(gallery, Warper(describer), count, weight)
+        exact = GeoWarpReranker(gallery, Warper(describer), count, weight)
+        if rerank.mode == "exact":
+            return exact
+        from geowarp_ros.rerank.fast import FastReranker
+        from geowarp_ros.rerank.gated import GatedReranker
+
+        return GatedReranker(FastReranker(gallery, count, weight), exact)
     if method == "geowarp-unwarped":
         from geowarp_ros.rerank.unwarped import UnwarpedReranker
 

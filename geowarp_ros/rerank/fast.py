@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query
 from geowarp_ros.model.matching import CELLS, GRID
-from geowarp_ros.rerank.order import best_with_retrieval
+from geowarp_ros.rerank.order import best_with_retrieval, mixed_score
 from geowarp_ros.types import Candidate
 
 REACH = 4
@@ -69,6 +69,10 @@ class FastReranker:
             for candidate, products in zip(head, (f_q.T @ f_p).cpu().numpy(), strict=True)
         ]
         return best_with_retrieval(scored, self._retrieval_weight) + list(tail)
+
+    def value(self, candidate: Candidate) -> float:
+        """Return what a candidate of its answer is sorted by, a mean cosine; -inf for those that it left alone."""
+        return mixed_score(candidate, self._retrieval_weight)
 
 
 def likeness(products: NDArray[np.float32]) -> float:

@@ -23,7 +23,12 @@ def best_with_retrieval(scored: Iterable[Candidate], retrieval_weight: float) ->
     The key is the score's mean cosine minus the weight times the descriptors' squared distance. An encoder whose
     descriptor tells near places apart better than its dense features do needs it; the paper has none, weight 0.
     """
-    return sorted(scored, key=lambda c: _loss(c.score) / CELLS + retrieval_weight * c.distance)
+    return sorted(scored, key=lambda c: -mixed_score(c, retrieval_weight))
+
+
+def mixed_score(candidate: Candidate, retrieval_weight: float) -> float:
+    """Return what :func:`best_with_retrieval` sorts by, larger is better; -inf without a score."""
+    return -_loss(candidate.score) / CELLS - retrieval_weight * candidate.distance
 
 
 def _loss(score: float | None) -> float:
