@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.signals import SignalHandlerOptions
 
 from geowarp_ros.errors import GeowarpError
+from geowarp_ros.ros.executor import PoolExecutor
 
 THREADS = 4
 """For each node: one for each of the localizer's callback groups, so that none waits for another."""
@@ -114,7 +115,7 @@ def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         return 1
     nodes: list[HaltableNode] = made if isinstance(made, list) else [made]
-    executor = MultiThreadedExecutor(num_threads=THREADS * len(nodes))
+    executor = PoolExecutor(THREADS * len(nodes))
     for node in nodes:
         executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, stop, logger), name="spin", daemon=True)
@@ -123,7 +124,7 @@ def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
     _end(nodes, executor, spinner, stop.status)
 
 
-def _spin(executor: MultiThreadedExecutor, stop: _Stop, logger: Any) -> None:
+def _spin(executor: PoolExecutor, stop: _Stop, logger: Any) -> None:
     try:
         executor.spin()
     except ExternalShutdownException:
@@ -134,9 +135,7 @@ def _spin(executor: MultiThreadedExecutor, stop: _Stop, logger: Any) -> None:
             stop.on_failure()
 
 
-def _end(
-    nodes: list[HaltableNode], executor: MultiThreadedExecutor, spinner: threading.Thread, status: int
-) -> NoReturn:
+def _end(nodes: list[HaltableNode], executor: PoolExecutor, spinner: threading.Thread, status: int) -> NoReturn:
     """End in order where that is possible, within :data:`LAST_S` in any case.
 
     The interpreter is not taken down: it waits for threads, native code cannot be interrupted, and a thread that

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -25,6 +24,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from geowarp_ros.errors import ConfigError, GalleryError, ModelError
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.ros.executor import PoolExecutor
 from geowarp_ros.ros.node import LocalizerNode
 from geowarp_ros.types import Candidate, Fix, Frame, Near, NoFix, Place
 from test.ros.conftest import (
@@ -127,7 +127,7 @@ def script() -> Script:
 
 @pytest.fixture
 def start(script: Script, robot: Robot) -> Iterator[Callable[..., LocalizerNode]]:
-    executor = MultiThreadedExecutor(3)
+    executor = PoolExecutor(3)
     thread = threading.Thread(target=executor.spin, daemon=True)
     nodes: list[LocalizerNode] = []
 

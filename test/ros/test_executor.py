@@ -1,0 +1,101 @@
+"""What is ready is handed to a thread once, however long that takes to begin it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from std_msgs.msg import Empty
+
+from geowarp_ros.ros.executor import PoolExecutor
+from test.ros.conftest import PATIENCE_S, until
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
+
+
+class Counting(PoolExecutor):
+    rounds = 0
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        self.rounds += 1
+        super().spin_once(timeout_sec)
+
+
+@pytest.fixture
+def node(graph: None) -> Iterator[Node]:
+    node = Node("pooled")
+    yield node
+    node.destroy_node()
+
+
+def spinning(executor: Any, node: Node) -> threading.Thread:
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_what_waits_for_a_thread_is_handed_over_once(node: Node) -> None:
+    held, go, came = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go.wait(PATIENCE_S)
+
+    first = node.create_guard_condition(hold, callback_group=MutuallyExclusiveCallbackGroup())
+    node.create_subscription(
+        Empty, "late", lambda _: came.set(), 1, callback_group=MutuallyExclusiveCallbackGroup()
+    )
+    publisher = node.create_publisher(Empty, "late", 1)
+    executor = Counting(1)
+    thread = spinning(executor, node)
+    until(publisher.get_subscription_count, "discovery")
+    first.trigger()
+    assert held.wait(PATIENCE_S)
+    before = executor.rounds
+    publisher.publish(Empty())  # the only thread is taken
+    time.sleep(0.3)
+    assert not came.is_set()
+    assert executor.rounds - before < 10  # rclpy's goes round thousands of times
+    go.set()
+    assert came.wait(PATIENCE_S)
+    executor.shutdown()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_callbacks_of_different_groups_run_side_by_side(node: Node) -> None:
+    met = threading.Barrier(2)
+    passed: list[int] = []
+    both = [
+        node.create_guard_condition(
+            lambda: passed.append(met.wait(PATIENCE_S)), callback_group=MutuallyExclusiveCallbackGroup()
+        )
+        for _ in range(2)
+    ]
+    executor = PoolExecutor(2)
+    thread = spinning(executor, node)
+    for condition in both:
+        condition.trigger()
+    until(lambda: sorted(passed) == [0, 1], "both to meet")
+    executor.shutdown()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_what_a_callback_raises_ends_the_spinning(node: Node) -> None:
+    def fail() -> None:
+        raise ValueError("surprise")
+
+    failing = node.create_guard_condition(fail)
+    executor = PoolExecutor(2)
+    executor.add_node(node)
+    failing.trigger()
+    with pytest.raises(ValueError, match="surprise"):
+        executor.spin()
+    executor.shutdown()
