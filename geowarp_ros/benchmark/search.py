@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.benchmark.synthetic import index, queries_of, write_gallery
+from geowarp_ros.benchmark.synthetic import queries_of, write_gallery
 from geowarp_ros.config import RetrievalConfig
+from geowarp_ros.errors import ConfigError
+from geowarp_ros.gallery.build import index_gallery
 from geowarp_ros.gallery.compressed import recall_of
+from geowarp_ros.gallery.indexing import IndexOptions
 from geowarp_ros.gallery.manifest import INDEX, MANIFEST, SEGMENTS, read_manifest, write_manifest
 from geowarp_ros.gallery.search import ExactIndex, Index, MergedIndex
 from geowarp_ros.gallery.segment import DESCRIPTORS
@@ -151,17 +154,14 @@ def _prepare(root: Path, size: int, dim: int, seed: int, kind: str) -> Path:
     if kind.endswith(_DISK):
         made = _prepare(root, size, dim, seed, kind.removesuffix(_DISK))
         _link(made, gallery)
-        manifest = read_manifest(gallery)
-        if manifest.index is not None:
-            index = manifest.index.model_copy(update={"on_disk": True})
-            write_manifest(gallery, manifest.model_copy(update={"index": index}))
-        seconds = (made / _BUILD_SECONDS).read_text(encoding="utf-8")
-    else:
-        if not (plain / MANIFEST).exists():
-            write_gallery(plain, size, dim, seed)
-        _link(plain, gallery)
-        seconds = str(_in_own_process(_index, gallery, kind))
-    (gallery / _BUILD_SECONDS).write_text(seconds, encoding="utf-8")
+        _leave_lists_on_disk(gallery)
+        shutil.copy(made / _BUILD_SECONDS, gallery)
+        return gallery
+    if not (plain / MANIFEST).exists():
+        write_gallery(plain, size, dim, seed)
+    _link(plain, gallery)
+    seconds = _in_own_process(_index, gallery, kind)
+    (gallery / _BUILD_SECONDS).write_text(str(seconds), encoding="utf-8")
     return gallery
 
 
@@ -171,9 +171,17 @@ def _link(made: Path, gallery: Path) -> None:
     shutil.copytree(made, gallery, copy_function=os.link, ignore=shutil.ignore_patterns(_BUILD_SECONDS))
 
 
+def _leave_lists_on_disk(gallery: Path) -> None:
+    manifest = read_manifest(gallery)
+    if manifest.index is None:
+        raise ConfigError(f"{gallery}: its kind of index has no lists to leave on the disk")
+    index = manifest.index.model_copy(update={"on_disk": True})
+    write_manifest(gallery, manifest.model_copy(update={"index": index}))
+
+
 def _index(gallery: Path, kind: str) -> float:
     started = time.perf_counter()
-    index(gallery, kind)
+    index_gallery(gallery, IndexOptions.model_validate({"kind": kind, "on_disk": False}))
     return time.perf_counter() - started
 
 

@@ -14,15 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.gallery.build import index_gallery
-from geowarp_ros.gallery.indexing import IndexOptions
 from geowarp_ros.gallery.local import LOCAL_FEATURES, layout
 from geowarp_ros.gallery.manifest import (
     SEGMENTS,
     Manifest,
     Segment,
     StoredFile,
-    StoredIndex,
     StoredModel,
     checksum,
     write_manifest,
@@ -123,16 +120,6 @@ def _write_places(segment: Path, rows: int, image: Path | None) -> None:
             positions[first : first + len(block)] = block
             file.write(table[len(header) :])
     positions.flush()
-
-
-def index_options(kind: str) -> IndexOptions:
-    """Return the options that a name such as ``ivf-sq`` or ``ivf-sq-disk`` stands for."""
-    return IndexOptions.model_validate({"kind": kind.removesuffix("-disk"), "on_disk": kind.endswith("-disk")})
-
-
-def index(folder: Path, kind: str) -> StoredIndex | None:
-    """Index a gallery by the name of the kind."""
-    return index_gallery(folder, index_options(kind))
 
 
 def _block(number: int, dim: int, seed: int) -> FloatArray:

@@ -11,8 +11,10 @@ import pytest
 from geowarp_ros.benchmark import search, synthetic
 from geowarp_ros.benchmark.report import table
 from geowarp_ros.benchmark.search import measure_prior, measure_search, nearest_by_blocks
-from geowarp_ros.benchmark.synthetic import PER_PLACE, descriptor_blocks, index, queries_of, write_gallery
+from geowarp_ros.benchmark.synthetic import PER_PLACE, descriptor_blocks, queries_of, write_gallery
 from geowarp_ros.cli import main
+from geowarp_ros.gallery.build import index_gallery
+from geowarp_ros.gallery.indexing import IndexOptions
 from geowarp_ros.gallery.manifest import SEGMENTS, read_manifest
 from geowarp_ros.gallery.places import PlaceTable
 from geowarp_ros.gallery.segment import PLACES, POSITIONS_FILE
@@ -47,7 +49,7 @@ def test_the_gallery_is_one(tmp_path):
     np.testing.assert_array_equal(opened.descriptors, next(descriptor_blocks(1000, 16, seed=0)))
     extent = np.ptp(opened.positions_enu[:, :2], axis=0)
     assert extent == pytest.approx([90, 90], rel=5e-3)  # a hundred places, ten by ten, 10 m apart
-    assert index(tmp_path / "g", "ivf-sq-disk").on_disk
+    assert index_gallery(tmp_path / "g", IndexOptions(kind="ivf-sq", on_disk=True)).on_disk
     assert Gallery.open(tmp_path / "g").search(opened.descriptors[417])[0].place.name == "00000417.jpg"
 
 
