@@ -13,9 +13,10 @@ from rclpy.executors import ExternalShutdownException, ShutdownException, Timeou
 class PoolExecutor(RclpyExecutor):
     """Runs callbacks in a pool of threads and waits until each has begun before it looks for the next.
 
-    rclpy's ``MultiThreadedExecutor`` does not: what it has handed over counts as ready until a thread has begun it,
-    so it hands it over again. While another thread computes, the interpreter's lock makes that long: it went round
-    thousands of times a second and took a core and the lock; images waited up to a second, answers up to four.
+    rclpy's ``MultiThreadedExecutor`` does not: what it has handed over counts as ready until a thread has begun
+    it, so it hands it over again. While another thread computes, the interpreter's lock makes that long: it went
+    round thousands of times a second and took a core and the lock; images waited up to a second, answers up to
+    four.
     """
 
     def __init__(self, num_threads: int, *, context: Any = None) -> None:
