@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 Indices = NDArray[np.int64]
 
-READERS = 4
+READERS = min(16, max(4, os.cpu_count() or 1))
 """Threads that decode images; decoding releases the interpreter's lock."""
 
 
@@ -172,7 +173,7 @@ def common_frame(*sets: Sequence[SourceImage]) -> LocalFrame:
     return LocalFrame(first.place.latitude_deg, first.place.longitude_deg)
 
 
-def ahead(make: Callable[[int], T], items: Iterable[int], depth: int = 3) -> Iterator[T]:
+def ahead(make: Callable[[int], T], items: Iterable[int], depth: int = READERS - 1) -> Iterator[T]:
     """Yield ``make(item)`` for each item in order, while the next ``depth`` are made in the background."""
     with ThreadPoolExecutor(READERS) as pool:
         waiting = []

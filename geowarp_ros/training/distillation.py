@@ -1,12 +1,14 @@
 """A start for an encoder where no ImageNet weights are at hand, from places told apart and a teacher's features.
 
-Three things are learned at once from photographs with positions, and no labels:
+Up to five things are learned at once from photographs with positions, and no labels:
 
 - descriptors: near those of the same place, far from those of its rivals (a softmax over squared distances);
 - cells: each finds its counterpart in another view of its photograph, or in another photograph of its place, and
   nowhere else, so that the warp has something to match and the score tells look-alikes apart;
 - directions: the student's maps after its second and third stage, projected by 1×1 convolutions, point where a
-  teacher's maps point (Romero et al., "FitNets", ICLR 2015). Without a teacher this part is left out.
+  teacher's maps point (Romero et al., "FitNets", ICLR 2015). Without a teacher this part is left out;
+- the score of warped pairs (eq. 4): higher for a place's own photographs than with its rivals', where asked for;
+- the warp: the regression follows the encoder on generated pairs (eq. 11-13), where asked for.
 
 What is kept is a running average of the weights.
 """
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,15 +33,19 @@ from geowarp_ros.errors import TrainingError
 from geowarp_ros.geometry import quad_from_frame, transform_points
 from geowarp_ros.images import to_tensor
 from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.matching import pool_local_features
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.training.data import Augmentation, Indices, Photographs, ahead, describe
 from geowarp_ros.training.descriptor_losses import contrastive_loss
 from geowarp_ros.training.grounds import Ground, Lesson, read_validation
 from geowarp_ros.training.matches import Matches, Points
+from geowarp_ros.training.objective import WarpLosses
 from geowarp_ros.training.processes import process_count
+from geowarp_ros.training.ranking import draw_contests, ranking_loss, warped_pairs
 from geowarp_ros.training.retrieval import Places, train_mode, validate
 from geowarp_ros.training.session import Session, SessionConfig, seeded, training_device
 from geowarp_ros.training.teacher import SqueezeNet
+from geowarp_ros.training.warping import with_regression
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +83,17 @@ class Distillation(SessionConfig):
     same_photograph: float = Field(
         0.2, ge=0.0, le=1.0, description="Share of pairs that are two views of one photograph."
     )
+    score_weight: float = Field(
+        0.0, ge=0.0, description="Weight of ranking warped pairs by their score (eq. 4); the model needs a warp."
+    )
+    score_temperature: float = Field(0.03, gt=0.0, description="Mean cosine that a factor e is worth, in scores.")
+    warp_weight: float = Field(
+        0.0, ge=0.0, description="Weight of training the regression along on generated pairs (eq. 11-13)."
+    )
+    warp_rate: float = Field(1e-3, gt=0.0, description="Learning rate of the regression, at its highest.")
+    k: float = Field(0.5, ge=0.0, le=1.0, description="Warping coefficient of generated pairs (eq. 11).")
+    views: int = Field(6, ge=2, le=16, description="Crops of each photograph; all their pairs are used.")
+    batch_generated: int = Field(6, ge=1, description="Photographs of a batch that generated pairs are made of.")
     sparse_start: bool = Field(
         False,
         description="Before the first step, lower the last batch norm until channels are active here and there.",
@@ -126,7 +144,7 @@ def distill(
         data: The folder that the grounds' paths are relative to.
         output: New folder, or one to resume.
         config: The recipe.
-        model: Where to start. Its regression is kept as it is.
+        model: Where to start. Its regression is kept as it is where ``warp_weight`` is 0.
         teacher: Needed where ``teacher_weight`` is above 0.
         resume: Go on from ``last.pt``.
         progress: Shows how far mining and validation are.
@@ -146,6 +164,11 @@ def distill(
         raise TrainingError(f"teacher_weight = {config.teacher_weight:g} needs a teacher")
     if not config.grounds:
         raise TrainingError("grounds: the recipe names no photographs")
+    if model.regression is None and config.warp_weight > 0:
+        with seeded(config.seed):
+            with_regression(model)
+    if model.regression is None and config.score_weight > 0:
+        raise TrainingError(f"score_weight = {config.score_weight:g} needs a model with a warp, or warp_weight")
     lesson = Lesson(config.grounds, data, resolution=config.resolution, memory_mb=config.memory_mb)
     validation = read_validation(config.grounds, data, resolution=config.resolution, memory_mb=config.memory_mb)
     session = _session(config, output, model, teacher)
@@ -162,15 +185,18 @@ def _session(config: Distillation, output: Path, model: GeoWarp, teacher: Squeez
         teaching = Teaching((model.channels // 2, model.channels), SqueezeNet.channels)
         averaged = GeoWarp(model.config)
     averaged.load_state_dict(model.state_dict())
+    averaged.eval()
     extra = nn.ModuleDict({"teaching": teaching, "averaged": averaged}).to(device)
     for network in (model, teacher):
         if network is not None:
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = [*model.encoder.parameters(), *model.pool.parameters(), *teaching.parameters()]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if model.regression is not None and config.warp_weight > 0:
+        groups.append({"params": list(model.regression.parameters()), "weight_decay": 1e-3, "warp": True})
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
     return Session(model, optimizer, config, output, config.model_dump(), extra)
 
@@ -187,6 +213,9 @@ def _run(
     augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
     stages = STUDENT_STAGES[session.model.config.encoder]
     matches = Matches(lesson.photographs, config.height, config.width) if config.match_photographs else None
+    warping = WarpLosses(
+        averaged, config.k, config.views, config.colour, session.autocast, regression=session.model.regression
+    )
     batches: Iterator[tuple[Indices, Tensor, list[Link]]] | None = None
     for step in session.steps(config.iterations):
         place = step % config.mine_every
@@ -199,17 +228,32 @@ def _run(
         indices, pixels, links = next(batches)
         views = augment.views(pixels.to(session.device), session.generator("augmentation"))
         _set_rate(session, config)
+        same, different = (table.to(session.device) for table in lesson.pairs(indices))
+        images, contests = views.images, None
+        if config.score_weight > 0:
+            contests = draw_contests(different, session.rng("contests"))
+            images = torch.cat([images, warped_pairs(averaged, images, contests, session.autocast)])
         train_mode(session.model, "trained")
         with session.autocast():
-            found = student_maps(session.model, views.images, stages)
-        last = found[-1].float()
-        same, different = (table.to(session.device) for table in lesson.pairs(indices))
+            found = student_maps(session.model, images, stages)
+        last, warped = (part.float() for part in (found[-1][: len(indices)], found[-1][len(indices) :]))
+        found = [stage[: len(indices)] for stage in found]
         described = session.model.pool(last)
         terms = {
             "places": contrastive_loss(described, described, same, different, config.temperature),
             "cells": cell_loss(last, views.quads, links, different, config.cell_temperature),
         }
         loss = config.place_weight * terms["places"] + config.cell_weight * terms["cells"]
+        if contests is not None:
+            terms["score"] = ranking_loss(pool_local_features(warped), contests, config.score_temperature)
+            loss = loss + config.score_weight * terms["score"]
+        if session.model.regression is not None and config.warp_weight > 0:
+            session.model.regression.train()
+            photographs = pixels[: config.batch_generated].to(session.device)
+            terms["warp"] = warping.generated(
+                photographs.flip(-1) if views.mirrored else photographs, session.generator("colours")
+            )
+            loss = loss + config.warp_weight * terms["warp"]
         if teacher is not None and config.teacher_weight > 0:
             terms["teacher"] = _taught(session, teacher, teaching, found, views.images)
             loss = loss + config.teacher_weight * terms["teacher"]
@@ -328,7 +372,10 @@ NEGATIVE_CELLS = 64
 """Cells of each image of another place that a cell must tell from its counterpart."""
 
 MOST_POINTS = 96
-"""Matched points of one pair that are used at a step."""
+"""Points of one pair that are used at a step."""
+
+LEAST_POINTS = 8
+"""A pair that shares fewer teaches nothing."""
 
 
 def cell_loss(maps: Tensor, quads: Tensor, links: Sequence[Link], different: Tensor, temperature: float) -> Tensor:
@@ -348,46 +395,63 @@ def cell_loss(maps: Tensor, quads: Tensor, links: Sequence[Link], different: Ten
     Returns:
         Scalar; 0 where no two views overlap.
     """
+    if not links:
+        return maps.sum() * 0
     maps = F.normalize(maps, dim=1)
-    channels, rows, columns = maps.shape[1:]
-    y, x = torch.meshgrid(
-        (torch.arange(rows, device=maps.device) * 2 + 1) / rows - 1,
-        (torch.arange(columns, device=maps.device) * 2 + 1) / columns - 1,
-        indexing="ij",
+    first = torch.tensor([link.first for link in links], device=maps.device)
+    second = torch.tensor([link.second for link in links], device=maps.device)
+    here, there, shown = _counterparts(maps, quads, links, first, second)
+    asked, wanted = (
+        F.normalize(_sampled(maps[rows], points), dim=2) for rows, points in ((first, here), (second, there))
     )
-    cells = torch.stack([x, y], dim=-1).reshape(1, -1, 2)
+    chosen = torch.randperm(maps[0, 0].numel(), device=maps.device)[:NEGATIVE_CELLS]
+    others = maps.flatten(2)[:, :, chosen].transpose(1, 2)  # (B, NEGATIVE_CELLS, C)
+    partner = (asked @ wanted.transpose(1, 2)).masked_fill(~shown[:, None], -torch.inf)
+    rivals = asked @ others.flatten(0, 1).T  # (L, K, B · NEGATIVE_CELLS)
+    rival = (different[first] & different[second]).repeat_interleave(others.shape[1], dim=1)
+    rivals = rivals.masked_fill(~rival[:, None], -torch.inf)
+    logits = torch.cat([partner, rivals], dim=2) / temperature
+    truth = torch.arange(logits.shape[1], device=maps.device).expand(len(links), -1)
+    each = F.cross_entropy(logits.transpose(1, 2).nan_to_num(neginf=-1e4), truth, reduction="none")
+    enough = shown.sum(dim=1) >= LEAST_POINTS
+    means = (each * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
+    return (means * enough).sum() / enough.sum().clamp(min=1)
+
+
+def _counterparts(
+    maps: Tensor, quads: Tensor, links: Sequence[Link], first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where both views of each link show the same: (L, K, 2) twice, and which of the K are any, (L, K) bool."""
+    rows, columns = maps.shape[2:]
+    y, x = torch.meshgrid(
+        (torch.arange(rows) * 2 + 1) / rows - 1, (torch.arange(columns) * 2 + 1) / columns - 1, indexing="ij"
+    )
+    cells = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    most = max([len(cells), *(len(link.points_first) for link in links if link.points_first is not None)])
+    points = torch.full((2, len(links), most, 2), torch.nan)
+    views = torch.zeros(len(links), dtype=torch.bool)
+    for row, link in enumerate(links):  # on the CPU: one copy to the device instead of one for each link
+        if link.points_first is None or link.points_second is None:
+            points[:, row, : len(cells)], views[row] = cells, True
+        else:
+            points[0, row, : len(link.points_first)] = torch.from_numpy(link.points_first)
+            points[1, row, : len(link.points_second)] = torch.from_numpy(link.points_second)
+    given, views = points.to(maps.device), views.to(maps.device)[:, None, None]
     photograph_from_view = quad_from_frame(quads)
     view_from_photograph = torch.linalg.inv(photograph_from_view)
-    chosen = torch.randperm(rows * columns, device=maps.device)[:NEGATIVE_CELLS]
-    others = maps.flatten(2)[:, :, chosen].transpose(1, 2)  # (B, NEGATIVE_CELLS, C)
-    losses = []
-    for link in links:
-        if link.points_first is None or link.points_second is None:
-            here = cells
-            shown = shown_second = transform_points(photograph_from_view[link.first, None], cells)
-        else:
-            points = np.stack([link.points_first, link.points_second])
-            shown, shown_second = torch.from_numpy(points).to(maps.device)[:, None]
-            here = transform_points(view_from_photograph[link.first, None], shown)
-        there = transform_points(view_from_photograph[link.second, None], shown_second)
-        inside = torch.nonzero(((here.abs() < 1) & (there.abs() < 1)).all(dim=2)[0])[:, 0]
-        if len(inside) < 8:
-            continue
-        if link.points_first is not None:
-            inside = inside[torch.randperm(len(inside), device=maps.device)[:MOST_POINTS]]
-        asked, counterparts = (
-            F.normalize(_sampled(maps[row], points[0, inside]), dim=1)
-            for row, points in ((link.first, here), (link.second, there))
-        )
-        rivals = others[different[link.first] & different[link.second]].reshape(-1, channels)
-        logits = asked @ torch.cat([counterparts, rivals]).T / temperature
-        losses.append(F.cross_entropy(logits, torch.arange(len(logits), device=maps.device)))
-    return torch.stack(losses).mean() if losses else maps.sum() * 0
+    on_photograph = transform_points(photograph_from_view[first], given[0])  # of views of one photograph
+    here = torch.where(views, given[0], transform_points(view_from_photograph[first], given[0]))
+    there = transform_points(view_from_photograph[second], torch.where(views, on_photograph, given[1]))
+    inside = ((here.abs() < 1) & (there.abs() < 1)).all(dim=2)  # false where there is nothing (NaN)
+    drawn, kept = (torch.rand(inside.shape, device=maps.device) * inside).topk(min(MOST_POINTS, most), dim=1)
+    here, there = (points.gather(1, kept[..., None].expand(-1, -1, 2)) for points in (here, there))
+    shown = drawn > 0
+    return here.nan_to_num(), there.nan_to_num(), shown
 
 
-def _sampled(feature_map: Tensor, points: Tensor) -> Tensor:
-    """(C, h, w) at points (K, 2), bilinear -> (K, C)."""
-    return F.grid_sample(feature_map[None], points[None, None], align_corners=False)[0, :, 0].T
+def _sampled(maps: Tensor, points: Tensor) -> Tensor:
+    """(L, C, h, w) at points (L, K, 2), bilinear -> (L, K, C)."""
+    return F.grid_sample(maps, points[:, None], align_corners=False)[:, :, 0].transpose(1, 2)
 
 
 def student_maps(model: GeoWarp, images: Tensor, stages: tuple[int, int]) -> list[Tensor]:
@@ -403,11 +467,9 @@ def student_maps(model: GeoWarp, images: Tensor, stages: tuple[int, int]) -> lis
 def _set_rate(session: Session, config: Distillation) -> None:
     """A short warm-up, then a cosine down to 2 %."""
     done = session.step / config.iterations
-    rate = (
-        config.learning_rate * min(1.0, (session.step + 1) / 100) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
-    )
+    share = min(1.0, (session.step + 1) / 100) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
     for group in session.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = share * (config.warp_rate if group.get("warp") else config.learning_rate)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ LEAST_SHARE = 0.5
 
 
 class Matches:
-    """Matched points of pairs of photographs; the keypoints of each are found once and kept.
+    """Matched points of pairs of photographs; what is found is kept: a training asks for each pair many times.
 
     Args:
         photographs: Whose pairs are asked for.
@@ -36,9 +36,17 @@ class Matches:
         self._photographs = photographs
         self._height, self._width = height, width
         self._keypoints: dict[int, tuple[Points, NDArray[np.float32] | None]] = {}
+        self._found: dict[tuple[int, int], tuple[Points, Points]] = {}
 
     def __call__(self, first: int, second: int) -> tuple[Points, Points]:
         """Return the points of both photographs, row by row; none where too few obey one geometry."""
+        pair = min(first, second), max(first, second)
+        if pair not in self._found:
+            self._found[pair] = self._match(*pair)
+        points_1, points_2 = self._found[pair]
+        return (points_1, points_2) if first <= second else (points_2, points_1)
+
+    def _match(self, first: int, second: int) -> tuple[Points, Points]:
         points_1, descriptors_1 = self._detect(first)
         points_2, descriptors_2 = self._detect(second)
         nothing = np.zeros((0, 2), np.float32)

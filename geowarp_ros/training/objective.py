@@ -42,6 +42,7 @@ class WarpLosses:
         views: Crops of each photograph.
         colour: How far the crops' colours differ.
         autocast: Makes the context in which the networks run.
+        regression: What is trained; None: the model's own. Another one where the model is a running average.
     """
 
     model: GeoWarp
@@ -49,6 +50,7 @@ class WarpLosses:
     views: int = 2
     colour: float = 0.0
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    regression: WarpRegression | None = None
 
     def generated(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """L_ss of pairs made from single photographs (eq. 11-13).
@@ -101,7 +103,8 @@ class WarpLosses:
     def _predict(self, f_a: Tensor, f_b: Tensor) -> tuple[Tensor, Tensor]:
         """W(I_a, I_b) and W(I_b, I_a), (B, 8, 2) each, in one batch (eq. 9)."""
         with self.autocast():
-            both = regression_of(self.model)(correlate(torch.cat([f_a, f_b]), torch.cat([f_b, f_a])))
+            regression = self.regression or regression_of(self.model)
+            both = regression(correlate(torch.cat([f_a, f_b]), torch.cat([f_b, f_a])))
         prediction_ab, prediction_ba = both.float().chunk(2)
         return prediction_ab, prediction_ba
 

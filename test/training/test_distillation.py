@@ -26,6 +26,7 @@ from geowarp_ros.training.distillation import (
 from geowarp_ros.training.grounds import Ground, Lesson, read_recipe
 from geowarp_ros.training.session import seeded
 from geowarp_ros.training.teacher import SqueezeNet, load_teacher
+from geowarp_ros.training.warping import with_regression
 from test.training.street import HEIGHT, WIDTH, write_street
 
 TEACHER = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet1_0_imagenet.pt"
@@ -215,6 +216,35 @@ def test_a_killed_distillation_goes_on_bit_for_bit(lane: Path, teacher_file: Pat
         assert whole[part].keys() == parts[part].keys()
         for key, value in whole[part].items():
             assert torch.equal(value, parts[part][key]), f"{part} {key}"
+
+
+def test_the_warp_is_trained_along_and_its_pairs_are_ranked(lane: Path, tmp_path: Path) -> None:
+    """All of it at once goes on bit for bit; the regression is a running average, too, and has moved."""
+    config = QUICK.model_copy(
+        update={"teacher_weight": 0.0, "score_weight": 1.0, "warp_weight": 1.0, "views": 2, "batch_generated": 2}
+    )
+    distill(lane, tmp_path / "whole", config, scratch(), None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geowarp_ros.training.session.average_buffers", _die_at(3))
+        with pytest.raises(KeyboardInterrupt):
+            distill(lane, tmp_path / "parts", config, scratch(), None)
+    distill(lane, tmp_path / "parts", config, scratch(), None, resume=True)
+    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
+    for key, value in (whole["model"] | whole["extra"]).items():
+        assert torch.equal(value, (parts["model"] | parts["extra"])[key]), key
+    own, averaged = (whole[part][name] for part, name in (
+        ("model", "regression.linear.bias"), ("extra", "averaged.regression.linear.bias")
+    ))  # fmt: skip
+    frame = with_regression(scratch()).regression.linear.bias  # type: ignore[union-attr]
+    assert not torch.equal(own, frame)
+    assert not torch.equal(own, averaged)
+    assert load_model(tmp_path / "whole" / "best.safetensors").regression is not None
+
+
+def test_the_score_needs_a_warp(lane: Path, tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"teacher_weight": 0.0, "score_weight": 1.0})
+    with pytest.raises(TrainingError, match=r"score_weight = 1 needs a model with a warp, or warp_weight"):
+        distill(lane, tmp_path, config, scratch(), None)
 
 
 def _die_at(save: int) -> object:
