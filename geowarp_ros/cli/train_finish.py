@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="model file to write")
     parser.add_argument("--resolution", type=int, default=240, help="shorter side of images at work, px")
     parser.add_argument("--candidates", type=int, default=5, help="how many places are re-ranked")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is")
     parser.add_argument("--most-queries", type=int, default=0, help="of each set, evenly spread; 0: all")
 
 
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros import progress
     from geowarp_ros.config import parse_config
     from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
+    from geowarp_ros.model.describer import choose_device
     from geowarp_ros.training.distillation import Distillation
     from geowarp_ros.training.finishing import WEIGHTS, best_weight, read_held_out, weigh_retrieval
     from geowarp_ros.training.grounds import read_recipe
@@ -38,7 +40,12 @@ def run(args: argparse.Namespace) -> int:
     held_out = read_held_out(recipe.grounds, args.data)
     validation = list(held_out.values())
     found = weigh_retrieval(
-        model, validation, candidates=args.candidates, most_queries=args.most_queries, progress=progress.bar
+        model,
+        validation,
+        candidates=args.candidates,
+        most_queries=args.most_queries,
+        device=choose_device(args.device),
+        progress=progress.bar,
     )
     print(
         "| places | retrieval | "

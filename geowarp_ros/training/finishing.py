@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.gallery.readers import SourceImage
@@ -88,19 +89,21 @@ def weigh_retrieval(
     weights: Sequence[float] = WEIGHTS,
     candidates: int = 5,
     most_queries: int = 0,
+    device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> list[Weighed]:
     """Measure re-ranking at each weight of retrieval on each set.
 
     Args:
-        model: With a regression, at its working resolution; moved to the CPU.
+        model: With a regression, at its working resolution; moved to ``device``.
         validation: Held-out images.
         weights: To be tried.
         candidates: How many are re-ranked (paper sec. 4.1).
         most_queries: Of each set, evenly spread; 0: all.
+        device: That computes.
         progress: Shows the images.
     """
-    describer = Describer(model, "cpu")
+    describer = Describer(model, device)
     warper = Warper(describer)
     found = []
     for held_out in validation:

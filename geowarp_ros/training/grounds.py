@@ -46,9 +46,18 @@ class Ground(Section):
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read a recipe file: a mapping of parameters.
 
+    ``extends`` names another one, beside it, whose parameters hold where this one gives none: what the stages of
+    one training share.
+
     Raises:
-        TrainingError: The file is absent or holds something else.
+        TrainingError: A file is absent or holds something else.
     """
+    values = _read_mapping(path)
+    shared = values.pop("extends", None)
+    return values if shared is None else {**_read_mapping(path.parent / str(shared)), **values}
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -191,6 +191,15 @@ def test_recipes(tmp_path: Path) -> None:
         parse_config(Distillation, {"grounds": [{"path": "x", "positive_radius": 3}]})
 
 
+def test_a_recipe_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "shared.yaml").write_text("{height: 64, width: 96}")
+    (tmp_path / "stage.yaml").write_text("{extends: shared.yaml, width: 128}")
+    assert read_recipe(tmp_path / "stage.yaml") == {"height": 64, "width": 128}
+    (tmp_path / "shared.yaml").unlink()
+    with pytest.raises(TrainingError, match=r"shared\.yaml: is no recipe"):
+        read_recipe(tmp_path / "stage.yaml")
+
+
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 
 
