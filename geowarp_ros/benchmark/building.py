@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import torch
+
 from geowarp_ros.benchmark.scene import Size, make_model, write_pictures
-from geowarp_ros.benchmark.timing import WALL, Clock, Times, take_turns
+from geowarp_ros.benchmark.timing import CPU, WALL, Clock, Times, take_turns
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.images import read_image
@@ -29,10 +31,11 @@ def measure_building(
     precision: Precision = "float32",
     progress: Progress = silent,
     clock: Clock = WALL,
+    device: torch.device = CPU,
 ) -> Times:
     """Time ``gallery build`` from JPEG files over describing the same images, decoded before, in equal batches."""
     model, about = make_model(encoder, weights)
-    describer = Describer(model, "cpu", precision)
+    describer = Describer(model, device, precision)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = read_source(write_pictures(folder / "pictures", size, images))
@@ -46,7 +49,5 @@ def measure_building(
             gallery = folder / "gallery"
             build_gallery(source, describer, gallery, replace_existing=gallery.exists())
 
-        title = f"{images} images, {encoder}, {size}, {precision} ({about})"
-        return take_turns(
-            title, {ENCODER: describe, BUILD: build}, ENCODER, rounds, progress=progress, clock=clock
-        )
+        title = f"{images} images, {encoder}, {size}, {precision}, {device} ({about})"
+        return take_turns(title, {ENCODER: describe, BUILD: build}, ENCODER, rounds, clock, progress, device)

@@ -37,7 +37,7 @@ class ReferenceWay:
     """Scores of a query against candidates' files.
 
     Args:
-        model: Not fused, on the CPU.
+        model: Not fused; images go where it is.
     """
 
     def __init__(self, model: GeoWarp) -> None:
@@ -45,11 +45,14 @@ class ReferenceWay:
             raise ValueError("the reference's way needs a warping regression")
         self._model = model.eval()
         self._regression = model.regression
+        self._device = next(model.parameters()).device
 
     @torch.inference_mode()
     def __call__(self, image: Image, paths: Sequence[Path]) -> list[float]:
         """Return the score of eq. 4 for each candidate: 4 encoder passes each."""
-        return [self._pair(to_tensor(image), to_tensor(read_image(path))) for path in paths]
+        return [
+            self._pair(to_tensor(image, self._device), to_tensor(read_image(path), self._device)) for path in paths
+        ]
 
     def _pair(self, image_q: Tensor, image_p: Tensor) -> float:
         f_q, f_p = self._local(image_q), self._local(image_p)

@@ -11,7 +11,7 @@ import torch
 
 from geowarp_ros.benchmark.reference import ReferenceWay
 from geowarp_ros.benchmark.scene import Scene, Size, make_model, make_scene
-from geowarp_ros.benchmark.timing import WALL, Clock, Times, Work, take_turns
+from geowarp_ros.benchmark.timing import CPU, WALL, Clock, Times, Work, take_turns
 from geowarp_ros.config import LocalizerConfig, RerankMethod, parse_config
 from geowarp_ros.images import to_tensor
 from geowarp_ros.model.encoders import EncoderName
@@ -42,6 +42,7 @@ def measure_reranking(
     reference: bool = True,
     progress: Progress = silent,
     clock: Clock = WALL,
+    device: torch.device = CPU,
 ) -> list[Times]:
     """Time exact and fast mode, and the reference's way, from pixels to ranking, over the exact mode's floor.
 
@@ -57,18 +58,19 @@ def measure_reranking(
         reference: Time the reference's way, too.
         progress: Shows the rounds.
         clock: In seconds.
+        device: Where the networks compute and descriptors are compared.
     """
     found = []
     for encoder in encoders:
         model, about = make_model(encoder, weights)
         for size in sizes:
             with tempfile.TemporaryDirectory() as folder:
-                scene = make_scene(model, size, candidates, Path(folder), precision)
-                title = f"{encoder}, {size}, P = {candidates}, {precision} ({about})"
+                scene = make_scene(model, size, candidates, Path(folder), precision, device)
+                title = f"{encoder}, {size}, P = {candidates}, {precision}, {device} ({about})"
                 contestants = _whole_way(scene, candidates)
                 if reference:
                     contestants[REFERENCE] = _reference_way(scene)
-                found.append(take_turns(title, contestants, FLOOR, rounds, progress=progress, clock=clock))
+                found.append(take_turns(title, contestants, FLOOR, rounds, clock, progress, device))
     return found
 
 
@@ -83,18 +85,19 @@ def measure_rerankers(
     precision: Precision = "float32",
     progress: Progress = silent,
     clock: Clock = WALL,
+    device: torch.device = CPU,
 ) -> Times:
     """Time every re-ranker on the same candidates, over the one encoder pass that describes the query."""
     model, about = make_model(encoder, weights)
     with tempfile.TemporaryDirectory() as folder:
-        scene = make_scene(model, size, candidates, Path(folder), precision)
+        scene = make_scene(model, size, candidates, Path(folder), precision, device)
         query = scene.describer(scene.pixels)
         found = scene.gallery.search(query.descriptor)
         contestants: dict[str, Work] = {ONE_PASS: lambda: scene.describer(scene.pixels)}
         for name, reranker in _rerankers(methods, scene, candidates).items():
             contestants[name] = lambda reranker=reranker: reranker(query, found)  # type: ignore[misc]
-        title = f"Re-rankers, {encoder}, {size}, P = {candidates}, {precision} ({about})"
-        return take_turns(title, contestants, ONE_PASS, rounds, progress=progress, clock=clock)
+        title = f"Re-rankers, {encoder}, {size}, P = {candidates}, {precision}, {device} ({about})"
+        return take_turns(title, contestants, ONE_PASS, rounds, clock, progress, device)
 
 
 def _rerankers(methods: Sequence[RerankMethod], scene: Scene, candidates: int) -> dict[str, Reranker]:
@@ -113,7 +116,7 @@ def _whole_way(scene: Scene, candidates: int) -> dict[str, Work]:
     listed = _candidates(scene, candidates)
     size, network = scene.size, describer.network
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2 * candidates + 1, 3, size.height, size.width, generator=generator)
+    images = torch.randn(2 * candidates + 1, 3, size.height, size.width, generator=generator).to(describer.device)
 
     def encode(rows: list[int]) -> None:
         network.feature_map(images[1 : 1 + 2 * len(rows)])
@@ -136,12 +139,13 @@ def _whole_way(scene: Scene, candidates: int) -> dict[str, Work]:
 
 
 def _reference_way(scene: Scene) -> Work:
-    model = scene.describer.model
+    model, device = scene.describer.model, scene.describer.device
     way = ReferenceWay(model)
 
     @torch.inference_mode()
     def work() -> None:
-        model.pool(model.encoder(to_tensor(scene.pixels)))  # for retrieval; matching encodes the query again
+        # for retrieval; matching encodes the query again
+        model.pool(model.encoder(to_tensor(scene.pixels, device)))
         way(scene.pixels, scene.files)
 
     return work

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from geowarp_ros.benchmark.timing import CPU
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.gallery.build import build_gallery
 from geowarp_ros.gallery.readers import read_source
@@ -110,11 +111,18 @@ class Scene:
     files: tuple[Path, ...]
 
 
-def make_scene(model: GeoWarp, size: Size, places: int, folder: Path, precision: Precision = "float32") -> Scene:
-    """Write pictures and build their gallery in ``folder``."""
-    describer = Describer(model, "cpu", precision)
+def make_scene(
+    model: GeoWarp,
+    size: Size,
+    places: int,
+    folder: Path,
+    precision: Precision = "float32",
+    device: torch.device = CPU,
+) -> Scene:
+    """Write pictures and build their gallery in ``folder``; describe and search on ``device``."""
+    describer = Describer(model, device, precision)
     source = read_source(write_pictures(folder / "pictures", size, places))
     gallery = folder / "gallery"
     build_gallery(source, describer, gallery, replace_existing=gallery.exists())
     files = tuple(sorted((folder / "pictures").glob("*.jpg")))
-    return Scene(size, describer, Gallery.open(gallery), picture(size, places), files)
+    return Scene(size, describer, Gallery.open(gallery, device), picture(size, places), files)

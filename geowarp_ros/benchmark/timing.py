@@ -19,6 +19,11 @@ WALL: Clock = time.perf_counter
 PROCESSOR: Clock = time.process_time
 """Of all threads together, without what the machine does for others: what is left to compare by on a busy one."""
 
+CPU = torch.device("cpu")
+
+_UNCOUNTED = {"cpu": 1, "cuda": 3}
+"""Rounds by kind of device: a GPU's clocks rise, and its libraries choose their algorithms at each new shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -92,8 +97,11 @@ def take_turns(
     rounds: int,
     clock: Clock = WALL,
     progress: Progress = silent,
+    device: torch.device = CPU,
 ) -> Times:
-    """Run every contestant once a round, each round in another order, after one round that does not count.
+    """Run every contestant once a round, each round in another order, after rounds that do not count.
+
+    One does not on a CPU, three on CUDA, where the clock starts and stops while the device is idle.
 
     Args:
         title: What is compared.
@@ -102,18 +110,25 @@ def take_turns(
         rounds: How many.
         clock: In seconds.
         progress: Shows the rounds.
+        device: Where they compute.
     """
     names = list(contestants)
     if baseline not in names:
         raise KeyError(f"baseline {baseline!r} is none of {names}")
     order = np.random.default_rng(0)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for counted in progress(range(-1, rounds), rounds + 1, title):
+    uncounted = _UNCOUNTED[device.type]
+    for counted in progress(range(-uncounted, rounds), rounds + uncounted, title):
         for name in (str(name) for name in order.permutation(names)):
+            _wait_for(device)
             start = clock()
             contestants[name]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            _wait_for(device)
             if counted >= 0:
                 taken[name].append((clock() - start) * 1e3)
     return Times(title, baseline, {name: np.array(taken[name]) for name in names})
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from geowarp_ros.benchmark.scene import Size, make_model, write_pictures
-from geowarp_ros.benchmark.timing import WALL, Clock, Times, take_turns
+from geowarp_ros.benchmark.timing import CPU, WALL, Clock, Times, take_turns
 from geowarp_ros.gallery.readers import read_source
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.geowarp import GeoWarp
@@ -38,6 +38,7 @@ def measure_training(
     precision: torch.dtype = torch.float32,
     progress: Progress = silent,
     clock: Clock = WALL,
+    device: torch.device = CPU,
 ) -> Times:
     """Time what a step of each training does with ``batch`` images, over the encoder's forward and backward pass.
 
@@ -54,12 +55,15 @@ def measure_training(
         precision: Of the networks: autocast.
         progress: Shows the rounds.
         clock: In seconds.
+        device: Where the networks compute. Pixels are read into the host's memory and moved in each step, as
+            the trainings do.
     """
     model, about = make_model(encoder, weights)
+    model = model.to(device)
     regression_of(model)  # refuses a model without one
 
     def autocast() -> torch.autocast:
-        return torch.autocast("cpu", precision, enabled=precision is not torch.float32)
+        return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
 
     losses = WarpLosses(model, autocast=autocast)
     with tempfile.TemporaryDirectory() as name:
@@ -67,7 +71,7 @@ def measure_training(
         photographs = Photographs(found, common_frame(found), memory_mb=0)
         pixels, _ = photographs.batch(np.arange(batch), size.height, size.width)
         augment, generator = Augmentation(), torch.Generator().manual_seed(0)
-        images = augment(pixels, generator)
+        images = augment(pixels.to(device), generator)
 
         def described(these: torch.Tensor) -> torch.Tensor:
             train_mode(model, "trained")
@@ -80,12 +84,12 @@ def measure_training(
             described(images).sum().backward()  # type: ignore[no-untyped-call]
 
         def retrieval() -> None:
-            query, positive, *negatives = described(augment(pixels, generator)).chunk(4)
+            query, positive, *negatives = described(augment(pixels.to(device), generator)).chunk(4)
             triplet_loss(query, positive, torch.stack(negatives, dim=1)).backward()  # type: ignore[no-untyped-call]
 
         def generated() -> None:
-            with torch.random.fork_rng():
-                losses.generated(pixels, generator).backward()  # type: ignore[no-untyped-call]
+            with torch.random.fork_rng(devices=[]):
+                losses.generated(pixels.to(device), generator).backward()  # type: ignore[no-untyped-call]
 
         def pairs() -> None:
             torch.stack(losses.pairs(images, images.flip(0))).sum().backward()  # type: ignore[no-untyped-call]
@@ -93,13 +97,13 @@ def measure_training(
         contestants = {
             ENCODER: there_and_back,
             READ: lambda: photographs.batch(np.arange(batch), size.height, size.width),
-            AUGMENT: lambda: augment(pixels, generator),
+            AUGMENT: lambda: augment(pixels.to(device), generator),
             RETRIEVAL: retrieval,
             GENERATED: lambda: _frozen(model, generated),
             PAIRS: lambda: _frozen(model, pairs),
         }
-        title = f"{batch} images, {encoder}, {size}, {str(precision).removeprefix('torch.')} ({about})"
-        return take_turns(title, contestants, ENCODER, rounds, progress=progress, clock=clock)
+        title = f"{batch} images, {encoder}, {size}, {str(precision).removeprefix('torch.')}, {device} ({about})"
+        return take_turns(title, contestants, ENCODER, rounds, clock, progress, device)
 
 
 def _frozen(model: GeoWarp, step: Callable[[], None]) -> None:

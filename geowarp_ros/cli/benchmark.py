@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from geowarp_ros.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from geowarp_ros.benchmark.timing import Times
 
 PARTS = {
@@ -55,7 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=60, help="that the node is shown in each mode (60)")
     parser.add_argument("--rounds", type=int, default=7, help="that count (7)")
     parser.add_argument("--model", default="default", help="weights of its encoder; the others' are random")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of rerank and on")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of rerank and on"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="of encoders, rerank, rerankers, building and training; auto: CUDA where there is one",
+    )
     parser.add_argument(
         "--galleries", nargs="+", type=int, default=[10_000, 100_000], metavar="N", help="of search"
     )
@@ -85,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clock",
         choices=("wall", "processor"),
         default="wall",
-        help="processor: time of all threads, without what the machine does for others",
+        help="processor: time of all threads, without what the machine does for others; on a CPU alone",
     )
     parser.add_argument("--threads", type=int, default=0, help="of the networks; 0: as torch chooses")
 
@@ -101,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = {part: _measure(part, args) for part in args.parts if part not in TABLES}
+    device = _choose_device(args)
+    found = {part: _measure(part, args, device) for part in args.parts if part not in TABLES}
     tables = {part: _tabulate(part, args) for part in args.parts if part in TABLES}
     settings = {name: str(value) for name, value in sorted(vars(args).items())}
     print(write_report(args.output, describe_machine(), settings, found, tables), end="")
@@ -129,6 +140,23 @@ def _check(args: argparse.Namespace) -> None:
         given = getattr(args, name)
         if min(given if isinstance(given, list) else [given]) < 1:
             raise ConfigError(f"{name} = {given!r}: expected at least 1")
+
+
+def _choose_device(args: argparse.Namespace) -> torch.device:
+    """Return the device of the comparisons; ``args`` holds its name afterwards, for the record."""
+    from geowarp_ros.model.describer import choose_device
+    from geowarp_ros.model.inference import check_precision
+
+    device = choose_device(args.device)
+    if set(args.parts) - set(TABLES):
+        if device.type == "cuda" and args.clock == "processor":
+            raise ConfigError(
+                f"clock = 'processor' with device = {args.device!r}, which is CUDA here: a processor's time does"
+                " not hold what a GPU computes; expected clock = 'wall', or device = 'cpu'"
+            )
+        check_precision(device, args.precision)
+    args.device = device.type
+    return device
 
 
 def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -172,14 +200,14 @@ def _of_a_gallery(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     return measure_local_features(args.gallery, describer, args.threshold, args.queries, apart, bar)
 
 
-def _measure(part: str, args: argparse.Namespace) -> list[Times]:
+def _measure(part: str, args: argparse.Namespace, device: torch.device) -> list[Times]:
     from geowarp_ros.benchmark.scene import parse_size
     from geowarp_ros.benchmark.timing import PROCESSOR, WALL
     from geowarp_ros.progress import bar
 
     sizes, rounds = [parse_size(text) for text in args.sizes], args.rounds
     first = args.encoders[0]
-    shared: dict[str, Any] = {"weights": args.model, "progress": bar}
+    shared: dict[str, Any] = {"weights": args.model, "progress": bar, "device": device}
     shared["clock"] = PROCESSOR if args.clock == "processor" else WALL
     if part == "encoders":
         from geowarp_ros.benchmark.encoders import measure_encoders
@@ -208,10 +236,9 @@ def _measure(part: str, args: argparse.Namespace) -> list[Times]:
 
         return [measure_building(first, size, args.images, rounds, **shared) for size in sizes]
     if part == "training":
-        import torch
-
         from geowarp_ros.benchmark.training import measure_training
+        from geowarp_ros.training.session import PRECISIONS
 
-        shared["precision"] = torch.bfloat16 if args.precision == "bfloat16" else torch.float32
+        shared["precision"] = PRECISIONS[args.precision]
         return [measure_training(first, size, rounds, **shared) for size in sizes]
     raise ConfigError(f"part {part!r}: expected one of {', '.join(PARTS)}")

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query
 from geowarp_ros.model.matching import CELLS, GRID
 from geowarp_ros.rerank.order import best_with_retrieval, mixed_score
 from geowarp_ros.types import Candidate
+
+if TYPE_CHECKING:
+    from geowarp_ros.gallery.store import Gallery
 
 REACH = 4
 """Matches whose cells in the query are at most so far apart, in x and in y, are neighbours."""

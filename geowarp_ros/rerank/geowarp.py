@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query, Warper
 from geowarp_ros.rerank.order import best_with_retrieval
 from geowarp_ros.types import Candidate
+
+if TYPE_CHECKING:
+    from geowarp_ros.gallery.store import Gallery
 
 
 class GeoWarpReranker:

@@ -262,7 +262,7 @@ class Session:
 
     def _load(self, path: Path) -> None:
         try:
-            state = load_torch(path, self.device)
+            state = load_torch(path)  # onto the CPU, where AdamW keeps its counters of steps
             if state["format"] != "geowarp training 1":
                 raise KeyError(f"format {state['format']!r}")
             architecture = self.model.config.model_dump_json()
@@ -274,7 +274,7 @@ class Session:
             self.optimizer.load_state_dict(state["optimizer"])
             self._scaler.load_state_dict(state["scaler"])
             self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
-            self.memory = state["memory"]
+            self.memory = {name: kept.to(self.device) for name, kept in state["memory"].items()}
         except (TrainingError, ModelError) as error:
             raise TrainingError(str(error)) from None
         except Exception as error:  # torch.load raises whatever a truncated or foreign file provokes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,29 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
         (["--encoders", "resnet51"], "encoder 'resnet51'"),
         (["--rounds", "0"], "rounds = 0"),
         (["--sizes", "9"], "'9'"),
+        (["--precision", "float16", "--device", "cpu"], "precision = 'float16': needs CUDA"),
     ],
 )
 def test_mistakes_are_said_in_one_line(words, said, tmp_path, capsys):
     assert main(["benchmark", "--output", str(tmp_path), *words]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_processors_time_is_none_of_cuda(device, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    words = ["--parts", "rerank", "--clock", "processor", "--device", device]
+    assert main(["benchmark", "--output", str(tmp_path), *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"clock = 'processor' with device = '{device}'" in line and "expected clock = 'wall'" in line
+
+
+def test_the_device_is_named(tmp_path, capsys):
+    words = ["--parts", "encoders", "--encoders", "resnet18", "--sizes", "96x64", "--rounds", "1"]
+    assert main(["benchmark", "--output", str(tmp_path), *words, "--device", "cpu"]) == 0
+    assert "96×64, 1 an encoder pass, cpu (" in capsys.readouterr().out
+    assert json.loads((tmp_path / "benchmark.json").read_text())["settings"]["device"] == "cpu"
 
 
 def test_a_training_step_is_timed_beside_its_parts():
