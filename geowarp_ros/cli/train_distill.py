@@ -1,8 +1,9 @@
-"""Start an encoder where no ImageNet weights are at hand, by a recipe.
+"""Train encoder, score and warp together by a recipe, also where no ImageNet weights are at hand.
 
 A recipe (YAML) names sets of photographs, what one place is in each, and how to train; those of the model that
 ships are in docs/recipes. The teacher, if the recipe wants one, is torchvision's SqueezeNet 1.0. Leaves
-best.safetensors in the output folder, to go on from with 'geowarp train retrieval --init' or 'geowarp train warp'.
+best.safetensors (by retrieval among held-out places) and last.safetensors in the output folder, to go on from with
+another recipe, 'geowarp train retrieval --init' or 'geowarp train warp', or to end with 'geowarp train finish'.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.training.distillation import Distillation, distill
     from geowarp_ros.training.grounds import read_recipe
     from geowarp_ros.training.retrieval import starting_model
-    from geowarp_ros.training.session import BEST, seeded
+    from geowarp_ros.training.session import BEST, LAST_MODEL, seeded
     from geowarp_ros.training.teacher import load_teacher
 
     config = parse_config(Distillation, read_recipe(args.recipe))
@@ -42,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
         )
         model = starting_model(args.init, architecture)
         recall = distill(args.data, args.output, config, model, teacher, resume=args.resume, progress=progress.bar)
-    print(f"best Recall@1 of the held-out places: {recall:.1f} %; model: {args.output / BEST}")
+    print(f"best Recall@1 of the held-out places: {recall:.1f} %; models: {args.output / BEST}, {LAST_MODEL}")
     return 0

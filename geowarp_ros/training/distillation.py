@@ -43,7 +43,7 @@ from geowarp_ros.training.objective import WarpLosses
 from geowarp_ros.training.processes import process_count
 from geowarp_ros.training.ranking import draw_contests, ranking_loss, warped_pairs
 from geowarp_ros.training.retrieval import Places, train_mode, validate
-from geowarp_ros.training.session import Session, SessionConfig, seeded, training_device
+from geowarp_ros.training.session import LAST_MODEL, Session, SessionConfig, seeded, training_device
 from geowarp_ros.training.teacher import SqueezeNet
 from geowarp_ros.training.warping import with_regression
 
@@ -138,7 +138,10 @@ def distill(
     resume: bool = False,
     progress: Progress = silent,
 ) -> float:
-    """Train ``model``'s encoder and aggregation by a recipe; leaves ``best.safetensors`` in ``output``.
+    """Train ``model`` by a recipe; leaves ``best.safetensors`` and ``last.safetensors`` in ``output``.
+
+    *Best* is the running average that retrieved best among the held-out places, *last* the one after the last
+    step: what was trained for the score of warped pairs is often better there.
 
     Args:
         data: The folder that the grounds' paths are relative to.
@@ -263,6 +266,7 @@ def _run(
             recalls = [validate(averaged, places, radius_m, 1, progress) for places, radius_m in validation]
             session.log("recall@1", float(np.mean(recalls)))
             session.save_best(float(np.mean(recalls)), model=averaged)
+    session.save_model(LAST_MODEL, averaged)
     session.finish()
 
 

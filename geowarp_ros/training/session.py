@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 LAST, BEST, SETTINGS = "last.pt", "best.safetensors", "training.json"
 """What a session writes: the checkpoint to resume from, the model to use, and how it was made."""
 
+LAST_MODEL = "last.safetensors"
+"""The model after the last step, where a training leaves it, too."""
+
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -228,18 +231,22 @@ class Session:
         better = score > self.best
         self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
         average_buffers(self.model)
-        if better and process_index() == 0:
-            made = {
-                "step": str(self.step),
-                "seed": str(self.config.seed),
-                "commit": commit(),
-                "score": f"{score:.6g}",
-            }
-            try:
-                save_model(model or self.model, self.output / BEST, notes={**made, **(notes or {})})
-            except (OSError, ModelError) as error:
-                raise TrainingError(f"{self.output / BEST}: cannot be written: {error}") from None
+        if better:
+            self.save_model(BEST, model or self.model, {"score": f"{score:.6g}", **(notes or {})})
         return better
+
+    def save_model(self, name: str, model: GeoWarp, notes: Mapping[str, str] | None = None) -> None:
+        """Write a model to use into the folder, with step, seed and commit in its notes.
+
+        Raises:
+            TrainingError: It cannot be written.
+        """
+        if process_index() == 0:
+            made = {"step": str(self.step), "seed": str(self.config.seed), "commit": commit()}
+            try:
+                save_model(model, self.output / name, notes={**made, **(notes or {})})
+            except (OSError, ModelError) as error:
+                raise TrainingError(f"{self.output / name}: cannot be written: {error}") from None
 
     def finish(self) -> None:
         """Close the event file."""

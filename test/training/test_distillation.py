@@ -248,6 +248,8 @@ def test_the_warp_is_trained_along_and_its_pairs_are_ranked(lane: Path, tmp_path
     assert not torch.equal(own, frame)
     assert not torch.equal(own, averaged)
     assert load_model(tmp_path / "whole" / "best.safetensors").regression is not None
+    last = load_model(tmp_path / "whole" / "last.safetensors").state_dict()
+    assert torch.equal(last["regression.linear.bias"], averaged)
 
 
 def test_the_score_needs_a_warp(lane: Path, tmp_path: Path) -> None:
