@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The recipe says which places are held out."""
     parser.add_argument("recipe", type=Path, help="YAML file of 'geowarp train distill'")
     parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
-    parser.add_argument("--model", required=True, help="with a trained regression: a model file")
+    parser.add_argument(
+        "--model", nargs="+", required=True, help="with a trained regression: a model file; several: their mean"
+    )
     parser.add_argument("--output", type=Path, required=True, help="model file to write")
     parser.add_argument("--resolution", type=int, default=240, help="shorter side of images at work, px")
     parser.add_argument("--candidates", type=int, default=5, help="how many places are re-ranked")
@@ -30,12 +32,12 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
     from geowarp_ros.model.describer import choose_device
     from geowarp_ros.training.distillation import Distillation
-    from geowarp_ros.training.finishing import WEIGHTS, best_weight, read_held_out, weigh_retrieval
+    from geowarp_ros.training.finishing import WEIGHTS, best_weight, mean_model, read_held_out, weigh_retrieval
     from geowarp_ros.training.grounds import read_recipe
     from geowarp_ros.training.session import commit
 
     recipe = parse_config(Distillation, read_recipe(args.recipe))
-    model = load_model(args.model)
+    model = mean_model([load_model(name) for name in args.model])
     model.config = parse_config(type(model.config), {**model.config.model_dump(), "resolution": args.resolution})
     held_out = read_held_out(recipe.grounds, args.data)
     validation = list(held_out.values())

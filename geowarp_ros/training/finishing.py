@@ -1,7 +1,8 @@
-"""A model's last step: how much retrieval counts in re-ranking, measured on places that nothing was trained on."""
+"""A model's last step: a mean of states, and how much retrieval counts, measured on places never trained on."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,28 @@ from geowarp_ros.types import FloatArray
 
 WEIGHTS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Of the squared descriptor distance against the mean cosine; 0 is the paper's order."""
+
+
+def mean_model(models: Sequence[GeoWarp]) -> GeoWarp:
+    """Return the mean of the weights of models from one training's way (Izmailov et al., UAI 2018).
+
+    Raises:
+        TrainingError: They are of different architectures.
+    """
+    first, *others = models
+    for other in others:
+        for part in ("encoder", "aggregation", "regression"):
+            if (own := getattr(first.config, part)) != (its := getattr(other.config, part)):
+                raise TrainingError(f"no mean of different models: {part} = {own!r} and {its!r}")
+    states = [model.state_dict() for model in models]
+    mean = copy.deepcopy(first)
+    mean.load_state_dict(
+        {
+            key: torch.stack([state[key] for state in states]).mean(dim=0) if value.is_floating_point() else value
+            for key, value in states[0].items()
+        }
+    )
+    return mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,16 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         TrainingError: A file is absent or holds something else.
     """
-    values = _read_mapping(path)
-    shared = values.pop("extends", None)
-    return values if shared is None else {**_read_mapping(path.parent / str(shared)), **values}
+    values: dict[str, Any] = {}
+    read: list[Path] = []
+    while True:
+        if path in read:
+            raise TrainingError(f"{path}: extends itself, by way of {', '.join(each.name for each in read)}")
+        read.append(path)
+        values = {**_read_mapping(path), **values}
+        if (shared := values.pop("extends", None)) is None:
+            return values
+        path = path.parent / str(shared)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -194,7 +194,11 @@ def test_recipes(tmp_path: Path) -> None:
 def test_a_recipe_extends_another(tmp_path: Path) -> None:
     (tmp_path / "shared.yaml").write_text("{height: 64, width: 96}")
     (tmp_path / "stage.yaml").write_text("{extends: shared.yaml, width: 128}")
-    assert read_recipe(tmp_path / "stage.yaml") == {"height": 64, "width": 128}
+    (tmp_path / "again.yaml").write_text("{extends: stage.yaml, tilt: 0.1}")
+    assert read_recipe(tmp_path / "again.yaml") == {"height": 64, "width": 128, "tilt": 0.1}
+    (tmp_path / "loop.yaml").write_text("{extends: loop.yaml}")
+    with pytest.raises(TrainingError, match=r"loop\.yaml: extends itself"):
+        read_recipe(tmp_path / "loop.yaml")
     (tmp_path / "shared.yaml").unlink()
     with pytest.raises(TrainingError, match=r"shared\.yaml: is no recipe"):
         read_recipe(tmp_path / "stage.yaml")

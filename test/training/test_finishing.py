@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from geowarp_ros.cli import main
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.gallery.readers import read_source
-from geowarp_ros.model.checkpoints import load_model, read_header, save_model
+from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.training.finishing import Weighed, best_weight, read_held_out, weigh_retrieval
+from geowarp_ros.training.finishing import Weighed, best_weight, mean_model, read_held_out, weigh_retrieval
 from geowarp_ros.training.grounds import Ground
 from geowarp_ros.training.recall import retrieve
 from geowarp_ros.training.session import seeded
@@ -41,6 +42,20 @@ def test_best_weight_gains_most_where_it_gains_least() -> None:
     assert best_weight(found[:1], weights) == 0.0
     tied = [*found, Weighed(5, 50.0, np.array([50.0, 51.0, 51.0, 51.0]), 80.0)]
     assert best_weight(tied, weights) == 1.0  # +1 at worst, as with 10 and 100, but more on the others
+
+
+def test_the_mean_of_models(model: GeoWarp) -> None:
+    with seeded(1):
+        other = GeoWarp(ModelConfig(retrieval_weight=3.0))
+    before = model.state_dict()["encoder.0.weight"].clone()
+    mean = mean_model([model, other, other])
+    expected = (before + 2 * other.state_dict()["encoder.0.weight"]) / 3
+    torch.testing.assert_close(mean.state_dict()["encoder.0.weight"], expected)
+    assert torch.equal(model.state_dict()["encoder.0.weight"], before)
+    assert mean.config == model.config
+    assert fingerprint(mean_model([model])) == fingerprint(model)
+    with pytest.raises(TrainingError, match="aggregation = 'gem' and 'netvlad'"):
+        mean_model([model, GeoWarp(ModelConfig(aggregation="netvlad"))])
 
 
 def test_a_heavy_weight_is_retrieval(lane: Path, model: GeoWarp) -> None:
