@@ -70,7 +70,7 @@ def transition(callback: Callable[[LocalizerNode], None]) -> Callable[[Localizer
             node.get_logger().error(f"cannot {verb}: {error}")
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
-            if node.halted:  # the context went away in the middle
+            if node.halted:  # the handles went away in the middle
                 return TransitionCallbackReturn.FAILURE
             node.problem = f"{type(error).__name__}: {error}"
             node.get_logger().error(f"cannot {verb}:\n{traceback.format_exc()}")
@@ -200,11 +200,20 @@ class LocalizerNode(LifecycleNode):
         """After a surprise: free everything; the node is unconfigured and can be configured again."""
         self._release()
 
-    def halt(self, timeout_s: float) -> bool:
-        """Stop working because the process ends. Returns False where an image in hand took longer."""
+    def halt(self, timeout_s: float) -> None:
+        """Stop working because the process ends; an image in hand may take so long."""
         self.halted = True
         worker, self._worker = self._worker, None
-        return worker is None or worker.stop(timeout_s)
+        if worker is not None:
+            worker.stop(timeout_s)
+
+    def destroy_node(self) -> None:
+        """Free all handles: the state machine's, too, which rclpy forgets and which keeps the DDS participant."""
+        super().destroy_node()
+        # taken away first: a callback under way finds none, where a destroyed one would crash the process
+        machine = self.__dict__.pop("_state_machine", None)
+        if machine is not None:
+            machine.destroy_when_not_in_use()
 
     def _start(self) -> None:
         self._starter.cancel()
@@ -312,6 +321,8 @@ class LocalizerNode(LifecycleNode):
             self.statistics.bad(type(error).__name__.removesuffix("Error").lower(), str(error))
             self.get_logger().error(str(error), throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S)
         except Exception as error:
+            if self.halted:  # the handles went away in the middle
+                return
             self.statistics.bad("internal error", f"{type(error).__name__}: {error}")
             self.get_logger().error(traceback.format_exc(), throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -28,15 +29,18 @@ GRACE_S = 0.5
 LAST_S = 1.5
 """How long the end may take, whatever is being loaded; a robot's supervisor kills after a few seconds."""
 
+TIDY_S = 1.25
+"""Of that, how long it may take in order; what is left is for a last resort that does not need the interpreter."""
+
 
 class HaltableNode(Protocol):
     """A node that can stop its own thread."""
 
-    def halt(self, timeout_s: float, /) -> bool:
-        """Stop; False where that took longer."""
+    def halt(self, timeout_s: float, /) -> None:
+        """Stop; do not wait for longer."""
 
     def destroy_node(self) -> None:
-        """Free its handles."""
+        """Free its handles, whatever still uses them."""
 
 
 class _Stop:
@@ -94,7 +98,7 @@ def run(make: Callable[..., Any], args: list[str] | None = None) -> int:
 
     Returns:
         1 after a mistake at start, said in one line. What comes later ends the process from here: with 0 after
-        SIGINT or SIGTERM, with 1 when autostart failed or after a surprise in a callback.
+        SIGINT or SIGTERM, with 1 when autostart failed, after a surprise in a callback, or where DDS did not end.
     """
     stop = _Stop()
     stop.listen(signal.SIGINT, signal.SIGTERM)
@@ -138,20 +142,23 @@ def _spin(executor: PoolExecutor, stop: _Stop, logger: Any) -> None:
 def _end(nodes: list[HaltableNode], executor: PoolExecutor, spinner: threading.Thread, status: int) -> NoReturn:
     """End in order where that is possible, within :data:`LAST_S` in any case.
 
-    The interpreter is not taken down: it waits for threads, native code cannot be interrupted, and a thread that
-    is in torch when Python goes away aborts the process.
+    The nodes are destroyed even under an image in hand: shared memory of DDS outlives a process that does not
+    destroy its participant. The interpreter is not taken down: it waits for threads, native code cannot be
+    interrupted, and a thread that is in torch when Python goes away aborts the process.
     """
-    last = threading.Timer(LAST_S, _exit, (status,))
+    # Where a peer was killed or frozen while it wrote to this participant, the participant's destruction waits for
+    # the peer's lock and holds the interpreter's: no thread of Python ends that. Status 1, and where it hangs.
+    faulthandler.dump_traceback_later(LAST_S, exit=True, file=2)
+    last = threading.Timer(TIDY_S, _exit, (status,))
     last.daemon = True
     last.start()
     grace_ends = time.monotonic() + GRACE_S
-    if all(
-        [node.halt(max(0.0, grace_ends - time.monotonic())) for node in nodes]
-    ):  # each is told, whatever another
-        executor.shutdown(timeout_sec=GRACE_S)
-        spinner.join(GRACE_S)
-        for node in nodes:
-            node.destroy_node()
+    for node in nodes:  # each is told, whatever another
+        node.halt(max(0.0, grace_ends - time.monotonic()))
+    executor.shutdown(timeout_sec=GRACE_S)
+    spinner.join(GRACE_S)
+    for node in nodes:
+        node.destroy_node()
     rclpy.try_shutdown()
     _exit(status)
 

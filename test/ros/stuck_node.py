@@ -1,7 +1,8 @@
-"""The node's process with a localizer that hangs, for good: while it is loaded, or with its first image."""
+"""The node's process, hanging for good: while the localizer is loaded, with its first image, or in the end."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import sys
 import threading
@@ -31,6 +32,13 @@ class StuckLocalizer:
         hang()
 
 
+class StuckInTheEnd(LocalizerNode):
+    """As when DDS waits for a lock that a killed peer holds."""
+
+    def destroy_node(self) -> None:
+        ctypes.PyDLL(None).pause()  # keeps the interpreter's lock
+
+
 def hang() -> None:
     sys.stdout.write("stuck\n")
     sys.stdout.flush()
@@ -49,4 +57,5 @@ def open_stuck(config: Any) -> Any:
 if __name__ == "__main__":
     # decoding would bring torch, seconds of it
     conversions.frame_from_message = lambda message: Frame(np.zeros((48, 64, 3), np.uint8), 1)
-    raise SystemExit(run(lambda give_up: LocalizerNode(open_stuck, give_up)))
+    kind = StuckInTheEnd if "ending" in sys.argv else LocalizerNode
+    raise SystemExit(run(lambda give_up: kind(open_stuck, give_up)))

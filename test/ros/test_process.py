@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import queue
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,24 @@ class NodeProcess:
         self.popen.send_signal(number)
         return self.wait()
 
+    def shared_memory(self) -> list[Path]:
+        """Its DDS participant's segments, none of another's: while it lives it keeps the lock of each open."""
+        found = []
+        for link in Path(f"/proc/{self.popen.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed by now
+                if lock := re.fullmatch(r"(/dev/shm/fastrtps_[0-9a-f]{16})_el", str(link.readlink())):
+                    found.append(Path(lock[1]))
+        return found
+
+    def close(self) -> None:
+        """End it, if it has not; killed, it would leave its shared memory behind."""
+        try:
+            if self.popen.poll() is None:
+                self.end()
+        except subprocess.TimeoutExpired:
+            self.end(signal.SIGKILL)
+            raise
+
     def wait(self) -> int:
         status = self.popen.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
@@ -125,8 +145,7 @@ def node(files: Path, robot: Robot) -> Iterator[NodeProcess]:
         process.says("activate: now active")
         yield process
     finally:
-        if process.popen.poll() is None:
-            process.end(signal.SIGKILL)
+        process.close()
 
 
 def test_fix_over_dds_from_another_process(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
@@ -248,7 +267,10 @@ def test_lifecycle_to_compressed_images_and_back(node: NodeProcess, robot: Robot
 
 
 def test_sigint_ends_it_cleanly(node: NodeProcess) -> None:
+    segments = node.shared_memory()
+    assert segments
     assert node.end(signal.SIGINT) == 0
+    assert not any(segment.exists() for segment in segments)
     assert not any("Traceback" in line for line in node.lines)
 
 
@@ -269,9 +291,22 @@ def test_a_signal_ends_it_even_while_busy(
     if busy_with == "localising":  # the first images can be lost while discovery goes on
         until(lambda: robot.show(image_message(photographs[0])) or "stuck" in process.lines, "an image to arrive")
     process.says("stuck")
+    segments = process.shared_memory()
+    assert segments
     assert process.end(number) == 0  # it would hang for good without the last resort, which acts in time
     assert LAST_S < 2.0
     assert not any("Traceback" in line for line in process.lines)
+    assert not any(segment.exists() for segment in segments)
+
+
+def test_it_ends_even_where_native_code_keeps_the_interpreter_for_good(robot: Robot) -> None:
+    process = NodeProcess("-p", "autostart:=false", module="test.ros.stuck_node", arguments=("ending",))
+    assert robot.state() == "unconfigured"
+    segments = process.shared_memory()
+    assert process.end(signal.SIGTERM) == 1  # no thread of Python can end it: it would hang for good
+    process.says("in destroy_node")  # where it hung
+    for segment in segments:  # which it could not free
+        segment.unlink()
 
 
 def test_a_signal_that_another_thread_gets_ends_it_too(robot: Robot) -> None:
