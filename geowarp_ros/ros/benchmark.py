@@ -88,7 +88,7 @@ def _measure(
 ) -> dict[str, Any]:
     with _node(log, gallery, model, mode) as (process, start):
         with _Camera(size) as camera:
-            camera.show_until_answered(0)  # the first one may be lost to discovery
+            camera.show_until_answered(0)  # not counted: nothing here waits until the node listens
             latencies_ms = [
                 camera.show_until_answered(number) for number in progress(range(1, frames + 1), frames, mode)
             ]

@@ -24,7 +24,8 @@ from geowarp_ros.ros.match_image import encode_jpeg
 
 SETTLE_S = 0.5
 """From when a publisher knows its subscriber to when the subscriber knows it: nothing tells, and a best-effort
-subscriber lets go of what comes earlier."""
+subscriber lets go of what comes earlier. Without it the first image was lost in two replays of three where, as in
+the demo, the player had joined the graph before the localizer subscribed."""
 
 NAVSATFIX = "sensor_msgs/msg/NavSatFix"
 IMAGE = "sensor_msgs/msg/Image"

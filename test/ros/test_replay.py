@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,8 @@ def node(folder: Path) -> Iterator[NodeProcess]:
         "    rerank.candidates: 2\n"
         f"    position:\n      min_confidence: {POSITION['min_confidence']}\n"
         f"      cluster_radius_m: {POSITION['cluster_radius_m']}\n"
-        # no image may be lost here: as sensor data, one published before the node knows the publisher would be
+        # no image may be lost here: as sensor data, one published before the node knows the publisher would be.
+        # (One was once waited for 60 s. That this was why was never proven: it may have been rclpy's executor.)
         "    qos_overrides:\n      /image:\n        subscription:\n          reliability: reliable\n"
     )
     process = NodeProcess("--params-file", str(folder / "node.yaml"))
@@ -107,8 +107,7 @@ def node(folder: Path) -> Iterator[NodeProcess]:
         process.says("activate: now active")
         yield process
     finally:
-        if process.popen.poll() is None:
-            process.end(signal.SIGKILL)
+        process.close()
 
 
 @pytest.fixture(scope="module")
