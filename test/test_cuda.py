@@ -9,7 +9,7 @@ descriptor, 1e-3 and 8e-3 of local features. The tolerances are about four times
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -219,13 +219,9 @@ def test_where_not_one_image_fits_the_model_says_so() -> None:
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with one ground in it."""
-    from test.training.street import write_street
+    from test.training.street import write_lane
 
-    data = tmp_path_factory.mktemp("data")
-    write_street(data / "street", places=6, shots=3)
-    write_street(data / "street", places=4, shots=3, first=50, split="val")
-    return data
+    return write_lane(tmp_path_factory.mktemp("data"))
 
 
 def scratch() -> GeoWarp:
@@ -233,18 +229,6 @@ def scratch() -> GeoWarp:
 
     with seeded(0):
         return GeoWarp(ModelConfig())
-
-
-def die_at(save: int) -> Callable[[torch.nn.Module], None]:
-    """Stands where a checkpoint begins to be written, and kills the training there."""
-    saves = [0]
-
-    def die(module: torch.nn.Module) -> None:
-        saves[0] += 1
-        if saves[0] == save:
-            raise KeyboardInterrupt
-
-    return die
 
 
 def parameters_of(folder: Path) -> torch.Tensor:
@@ -265,6 +249,7 @@ def test_a_killed_distillation_goes_on_nearly_where_it_was(street: Path, tmp_pat
     pytest.importorskip("sklearn")
     from geowarp_ros.training.distillation import Distillation, distill
     from geowarp_ros.training.grounds import Ground
+    from test.training.street import killed_at
 
     config = Distillation(
         grounds=(Ground(path="street", split="train", val_split="val", surroundings_m=90.0),),
@@ -272,10 +257,8 @@ def test_a_killed_distillation_goes_on_nearly_where_it_was(street: Path, tmp_pat
         score_weight=1.0, warp_weight=1.0, views=2, batch_generated=2, device="cuda", tensorboard=False,
     )  # fmt: skip
     distill(street, tmp_path / "whole", config, scratch(), None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geowarp_ros.training.session.average_buffers", die_at(3))
-        with pytest.raises(KeyboardInterrupt):
-            distill(street, tmp_path / "parts", config, scratch(), None)
+    with killed_at(save=3):
+        distill(street, tmp_path / "parts", config, scratch(), None)
     distill(street, tmp_path / "parts", config, scratch(), None, resume=True)
     start = torch.nn.utils.parameters_to_vector(scratch().parameters()).detach()
     whole, parts = parameters_of(tmp_path / "whole"), parameters_of(tmp_path / "parts")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.types import Image
@@ -56,3 +59,26 @@ def write_street(
                 kind = "queries" if number == first_shot + shots - 1 else "gallery"
                 writer.writerow([name, f"{float(latitude):.9f}", f"{float(longitude):.9f}", f"{split}/{kind}"])
     return folder
+
+
+def write_lane(data: Path) -> Path:
+    """Write a data folder with one ground, ``street``: six places to train on, four others to validate on."""
+    write_street(data / "street", places=6, shots=3)
+    write_street(data / "street", places=4, shots=3, first=50, split="val")
+    return data
+
+
+@contextmanager
+def killed_at(save: int) -> Iterator[None]:
+    """Kill the training within where its so many-th checkpoint begins to be written."""
+    saves = [0]
+
+    def die(_: object) -> None:
+        saves[0] += 1
+        if saves[0] == save:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geowarp_ros.training.session.average_buffers", die)
+        with pytest.raises(KeyboardInterrupt):
+            yield

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from geowarp_ros.training.grounds import Ground, Lesson, read_recipe
 from geowarp_ros.training.session import seeded
 from geowarp_ros.training.teacher import SqueezeNet, load_teacher
 from geowarp_ros.training.warping import with_regression
-from test.training.street import HEIGHT, WIDTH, write_street
+from test.training.street import HEIGHT, WIDTH, killed_at, write_lane
 
 TEACHER = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet1_0_imagenet.pt"
 
@@ -41,11 +42,7 @@ QUICK = Distillation(
 
 @pytest.fixture(scope="module")
 def lane(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with one ground in it."""
-    data = tmp_path_factory.mktemp("data")
-    write_street(data / "street", places=6, shots=3)
-    write_street(data / "street", places=4, shots=3, first=50, split="val")
-    return data
+    return write_lane(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -216,15 +213,20 @@ def test_the_recipes_that_ship_are_valid(recipe: Path) -> None:
     assert parse_config(Distillation, read_recipe(recipe)).grounds
 
 
+def whole_and_resumed(
+    data: Path, output: Path, config: Distillation, teacher: SqueezeNet | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last checkpoints of a training from end to end, and of the same one killed and resumed."""
+    distill(data, output / "whole", config, scratch(), teacher)
+    with killed_at(save=3):
+        distill(data, output / "parts", config, scratch(), teacher)
+    distill(data, output / "parts", config, scratch(), teacher, resume=True)
+    whole, parts = (torch.load(output / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
+    return whole, parts
+
+
 def test_a_killed_distillation_goes_on_bit_for_bit(lane: Path, teacher_file: Path, tmp_path: Path) -> None:
-    teacher = load_teacher(teacher_file)
-    distill(lane, tmp_path / "whole", QUICK, scratch(), teacher)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geowarp_ros.training.session.average_buffers", _die_at(3))
-        with pytest.raises(KeyboardInterrupt):
-            distill(lane, tmp_path / "parts", QUICK, scratch(), teacher)
-    distill(lane, tmp_path / "parts", QUICK, scratch(), teacher, resume=True)
-    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
+    whole, parts = whole_and_resumed(lane, tmp_path, QUICK, load_teacher(teacher_file))
     for part in ("model", "extra", "memory"):
         assert whole[part].keys() == parts[part].keys()
         for key, value in whole[part].items():
@@ -236,13 +238,7 @@ def test_the_warp_is_trained_along_and_its_pairs_are_ranked(lane: Path, tmp_path
     config = QUICK.model_copy(
         update={"teacher_weight": 0.0, "score_weight": 1.0, "warp_weight": 1.0, "views": 2, "batch_generated": 2}
     )
-    distill(lane, tmp_path / "whole", config, scratch(), None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geowarp_ros.training.session.average_buffers", _die_at(3))
-        with pytest.raises(KeyboardInterrupt):
-            distill(lane, tmp_path / "parts", config, scratch(), None)
-    distill(lane, tmp_path / "parts", config, scratch(), None, resume=True)
-    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
+    whole, parts = whole_and_resumed(lane, tmp_path, config, None)
     for key, value in (whole["model"] | whole["extra"]).items():
         assert torch.equal(value, (parts["model"] | parts["extra"])[key]), key
     own, averaged = (whole[part][name] for part, name in (
@@ -260,18 +256,6 @@ def test_the_score_needs_a_warp(lane: Path, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"teacher_weight": 0.0, "score_weight": 1.0})
     with pytest.raises(TrainingError, match=r"score_weight = 1 needs a model with a warp, or warp_weight"):
         distill(lane, tmp_path, config, scratch(), None)
-
-
-def _die_at(save: int) -> object:
-    """Stands where a checkpoint begins to be written, and kills the training there."""
-    saves = [0]
-
-    def die(module: torch.nn.Module) -> None:
-        saves[0] += 1
-        if saves[0] == save:
-            raise KeyboardInterrupt
-
-    return die
 
 
 def test_what_cannot_be_distilled_is_refused(lane: Path, teacher_file: Path, tmp_path: Path) -> None:
