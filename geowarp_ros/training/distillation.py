@@ -37,9 +37,9 @@ from geowarp_ros.model.matching import pool_local_features
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.training.data import Augmentation, Indices, Photographs, ahead, describe
 from geowarp_ros.training.descriptor_losses import contrastive_loss
-from geowarp_ros.training.grounds import Ground, Lesson, read_validation
+from geowarp_ros.training.grounds import IMAGES_PER_GROUP, Ground, Lesson, read_validation
 from geowarp_ros.training.matches import Matches, Points
-from geowarp_ros.training.objective import WarpLosses
+from geowarp_ros.training.objective import WarpLosses, regression_of
 from geowarp_ros.training.processes import process_count
 from geowarp_ros.training.ranking import draw_contests, ranking_loss, warped_pairs
 from geowarp_ros.training.retrieval import Places, train_mode, validate
@@ -51,9 +51,6 @@ logger = logging.getLogger(__name__)
 
 STUDENT_STAGES = {"resnet18": (5, 6), "resnet50": (5, 6)}
 """Places in ``encoder`` of the stages with the teacher's strides 8 and 16."""
-
-IMAGES_PER_GROUP = 6
-"""Three places that are easily taken for one another, two photographs of each."""
 
 
 class Distillation(SessionConfig):
@@ -212,13 +209,9 @@ def _run(
     validation: Sequence[tuple[Places, float]],
     progress: Progress,
 ) -> None:
-    teaching, averaged = session.extra["teaching"], session.extra["averaged"]  # type: ignore[index]
-    augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
-    stages = STUDENT_STAGES[session.model.config.encoder]
+    averaged = session.extra["averaged"]  # type: ignore[index]
+    losses = _Losses(session, config, lesson, teacher)
     matches = Matches(lesson.photographs, config.height, config.width) if config.match_photographs else None
-    warping = WarpLosses(
-        averaged, config.k, config.views, config.colour, session.autocast, regression=session.model.regression
-    )
     batches: Iterator[tuple[Indices, Tensor, list[Link]]] | None = None
     for step in session.steps(config.iterations):
         place = step % config.mine_every
@@ -229,37 +222,9 @@ def _run(
             read = _Reader(session, config, lesson, matches)
             batches = ahead(read, range(step, step - place + config.mine_every))
         indices, pixels, links = next(batches)
-        views = augment.views(pixels.to(session.device), session.generator("augmentation"))
         _set_rate(session, config)
-        same, different = (table.to(session.device) for table in lesson.pairs(indices))
-        images, contests = views.images, None
-        if config.score_weight > 0:
-            contests = draw_contests(different, session.rng("contests"))
-            images = torch.cat([images, warped_pairs(averaged, images, contests, session.autocast)])
-        train_mode(session.model, "trained")
-        with session.autocast():
-            found = student_maps(session.model, images, stages)
-        last, warped = (part.float() for part in (found[-1][: len(indices)], found[-1][len(indices) :]))
-        found = [stage[: len(indices)] for stage in found]
-        described = session.model.pool(last)
-        terms = {
-            "places": contrastive_loss(described, described, same, different, config.temperature),
-            "cells": cell_loss(last, views.quads, links, different, config.cell_temperature),
-        }
-        loss = config.place_weight * terms["places"] + config.cell_weight * terms["cells"]
-        if contests is not None:
-            terms["score"] = ranking_loss(pool_local_features(warped), contests, config.score_temperature)
-            loss = loss + config.score_weight * terms["score"]
-        if session.model.regression is not None and config.warp_weight > 0:
-            session.model.regression.train()
-            photographs = pixels[: config.batch_generated].to(session.device)
-            terms["warp"] = warping.generated(
-                photographs.flip(-1) if views.mirrored else photographs, session.generator("colours")
-            )
-            loss = loss + config.warp_weight * terms["warp"]
-        if teacher is not None and config.teacher_weight > 0:
-            terms["teacher"] = _taught(session, teacher, teaching, found, views.images)
-            loss = loss + config.teacher_weight * terms["teacher"]
+        terms = losses(indices, pixels, links)
+        loss = torch.stack([losses.weights[name] * term for name, term in terms.items()]).sum()
         session.apply(loss, [lesson.photographs.names[index] for index in indices], **terms)
         _average(averaged, session.model, min(config.averaging, step / (step + 20)))
         if session.step % config.mine_every == 0 or session.step == config.iterations:
@@ -268,6 +233,72 @@ def _run(
             session.save_best(float(np.mean(recalls)), model=averaged)
     session.save_model(LAST_MODEL, averaged)
     session.finish()
+
+
+class _Losses:
+    """What a batch costs: the terms by name, those alone that have weight beside places and cells.
+
+    Attributes:
+        weights: Of the terms.
+    """
+
+    def __init__(self, session: Session, config: Distillation, lesson: Lesson, teacher: SqueezeNet | None) -> None:
+        self.weights = {
+            "places": config.place_weight,
+            "cells": config.cell_weight,
+            "score": config.score_weight,
+            "warp": config.warp_weight,
+            "teacher": config.teacher_weight,
+        }
+        self._session, self._config, self._lesson, self._teacher = session, config, lesson, teacher
+        self._averaged = session.extra["averaged"]  # type: ignore[index]
+        self._augment = Augmentation(
+            tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror
+        )
+        self._warping = WarpLosses(
+            self._averaged,
+            config.k,
+            config.views,
+            config.colour,
+            session.autocast,
+            regression=session.model.regression,
+        )
+
+    def __call__(self, indices: Indices, pixels: Tensor, links: Sequence[Link]) -> dict[str, Tensor]:
+        """Augment, encode – what is warped in the same pass – and compare."""
+        session, config, batch = self._session, self._config, len(indices)
+        views = self._augment.views(pixels.to(session.device), session.generator("augmentation"))
+        same, different = (table.to(session.device) for table in self._lesson.pairs(indices))
+        images, contests = views.images, None
+        if config.score_weight > 0:
+            contests = draw_contests(different, session.rng("contests"))
+            images = torch.cat([images, warped_pairs(self._averaged, images, contests, session.autocast)])
+        train_mode(session.model, "trained")
+        with session.autocast():
+            found = student_maps(session.model, images, STUDENT_STAGES[session.model.config.encoder])
+        last = found[-1][:batch].float()
+        described = session.model.pool(last)
+        terms = {
+            "places": contrastive_loss(described, described, same, different, config.temperature),
+            "cells": cell_loss(last, views.quads, links, different, config.cell_temperature),
+        }
+        if contests is not None:
+            warped = pool_local_features(found[-1][batch:].float())
+            terms["score"] = ranking_loss(warped, contests, config.score_temperature)
+        if config.warp_weight > 0:
+            terms["warp"] = self._warp(pixels, views.mirrored)
+        if self._teacher is not None and config.teacher_weight > 0:
+            teaching = session.extra["teaching"]  # type: ignore[index]
+            own = [stage[:batch] for stage in found]
+            terms["teacher"] = _taught(session, self._teacher, teaching, own, views.images)
+        return terms
+
+    def _warp(self, pixels: Tensor, mirrored: bool) -> Tensor:
+        regression_of(self._session.model).train()
+        photographs = pixels[: self._config.batch_generated].to(self._session.device)
+        return self._warping.generated(
+            photographs.flip(-1) if mirrored else photographs, self._session.generator("colours")
+        )
 
 
 class _Reader:
@@ -378,6 +409,9 @@ NEGATIVE_CELLS = 64
 MOST_POINTS = 96
 """Points of one pair that are used at a step."""
 
+NO_COSINE = -1e4
+"""In place of a cosine that takes no part in a softmax."""
+
 LEAST_POINTS = 8
 """A pair that shares fewer teaches nothing."""
 
@@ -410,13 +444,13 @@ def cell_loss(maps: Tensor, quads: Tensor, links: Sequence[Link], different: Ten
     )
     chosen = torch.randperm(maps[0, 0].numel(), device=maps.device)[:NEGATIVE_CELLS]
     others = maps.flatten(2)[:, :, chosen].transpose(1, 2)  # (B, NEGATIVE_CELLS, C)
-    partner = (asked @ wanted.transpose(1, 2)).masked_fill(~shown[:, None], -torch.inf)
+    partner = (asked @ wanted.transpose(1, 2)).masked_fill(~shown[:, None], NO_COSINE)
     rivals = asked @ others.flatten(0, 1).T  # (L, K, B · NEGATIVE_CELLS)
     rival = (different[first] & different[second]).repeat_interleave(others.shape[1], dim=1)
-    rivals = rivals.masked_fill(~rival[:, None], -torch.inf)
+    rivals = rivals.masked_fill(~rival[:, None], NO_COSINE)
     logits = torch.cat([partner, rivals], dim=2) / temperature
     truth = torch.arange(logits.shape[1], device=maps.device).expand(len(links), -1)
-    each = F.cross_entropy(logits.transpose(1, 2).nan_to_num(neginf=-1e4), truth, reduction="none")
+    each = F.cross_entropy(logits.transpose(1, 2), truth, reduction="none")
     enough = shown.sum(dim=1) >= LEAST_POINTS
     means = (each * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
     return (means * enough).sum() / enough.sum().clamp(min=1)

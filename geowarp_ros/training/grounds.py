@@ -24,6 +24,11 @@ from geowarp_ros.training.data import Indices, Photographs, common_frame, read_p
 from geowarp_ros.training.mining import check_radii, same_and_different
 from geowarp_ros.training.retrieval import Places
 
+PLACES_PER_GROUP = 3
+"""A batch is groups of places that are easily taken for one another, two photographs of each, side by side."""
+
+IMAGES_PER_GROUP = 2 * PLACES_PER_GROUP
+
 
 class Ground(Section):
     """One set of photographs, and what "the same place" means in it."""
@@ -140,7 +145,7 @@ class Lesson:
         places: list[int] = []
         for anchor in rng.choice(self.anchors, groups, p=self.weights):
             places.append(int(anchor))
-            for rival in range(2):
+            for rival in range(PLACES_PER_GROUP - 1):
                 known = look_alikes[anchor] if look_alikes is not None else np.zeros(0, np.int64)
                 known = known[known >= 0]
                 if not len(known) or (rival and rng.random() < 0.6):

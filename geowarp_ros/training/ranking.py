@@ -21,9 +21,7 @@ from torch import Tensor
 from geowarp_ros.geometry import warp
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.matching import CELLS, similarity
-
-PLACES = 3
-"""Of a group, two photographs each: rows 0 and 1, 2 and 3, 4 and 5 (:meth:`Lesson.draw`)."""
+from geowarp_ros.training.grounds import PLACES_PER_GROUP
 
 ROUNDS = 2
 """Pairs of each two places of a group."""
@@ -58,14 +56,13 @@ def draw_contests(different: Tensor, rng: np.random.Generator) -> Contests:
     Returns:
         B / 2 contests of 3·B / 2 pairs.
     """
-    groups = len(different) // (2 * PLACES)
-    place = 2 * np.arange(PLACES) + 2 * PLACES * np.arange(groups)[:, None]  # (groups, PLACES): its first row
+    number = np.arange(len(different) // 2).reshape(-1, PLACES_PER_GROUP)
+    place = 2 * number  # its first row
     first, second = [place], [place + 1]
     for _ in range(ROUNDS):
-        one, other = rng.integers(0, 2, (2, groups, PLACES))
+        one, other = rng.integers(0, 2, (2, *number.shape))
         first.append(place + one)
         second.append(np.roll(place, -1, axis=1) + other)
-    number = np.arange(groups * PLACES).reshape(groups, PLACES)
     rounds = [number + number.size * (1 + each) for each in range(ROUNDS)]
     others = np.stack(rounds + [np.roll(each, 1, axis=1) for each in rounds], axis=-1).reshape(-1, 2 * ROUNDS)
     rows_1, rows_2 = (
