@@ -6,8 +6,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rclpy.executors import (
+    ConditionReachedException,
+    ExternalShutdownException,
+    ShutdownException,
+    TimeoutException,
+)
 from rclpy.executors import Executor as RclpyExecutor
-from rclpy.executors import ExternalShutdownException, ShutdownException, TimeoutException
 
 
 class PoolExecutor(RclpyExecutor):
@@ -22,26 +27,30 @@ class PoolExecutor(RclpyExecutor):
     def __init__(self, num_threads: int, *, context: Any = None) -> None:
         super().__init__(context=context)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="callback")
-        self._handed: list[Any] = []
+        self._surprises: list[BaseException] = []
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Wait for a callback to be ready and let a thread begin it; raises what those before it have raised."""
+        """Wait for a callback to be ready and let a thread begin it; raises what one has raised, at once."""
         try:
-            task, _, _ = self.wait_for_ready_callbacks(timeout_sec)
-        except (ExternalShutdownException, ShutdownException, TimeoutException):
-            return
-        begun = threading.Event()
+            task, _, _ = self.wait_for_ready_callbacks(timeout_sec, None, self._surprised)
+        except (ConditionReachedException, ExternalShutdownException, ShutdownException, TimeoutException):
+            pass
+        else:
+            begun = threading.Event()
+            self._pool.submit(self._run, task, begun)
+            begun.wait()
+        if self._surprises:
+            raise self._surprises.pop(0)
 
-        def run() -> None:
-            begun.set()
-            task()
+    def _run(self, task: Any, begun: threading.Event) -> None:
+        begun.set()
+        task()
+        if (surprise := task.exception()) is not None:
+            self._surprises.append(surprise)
+            self.wake()
 
-        self._pool.submit(run)
-        begun.wait()
-        self._handed.append(task)
-        for each in [task for task in self._handed if task.done()]:
-            self._handed.remove(each)
-            each.result()
+    def _surprised(self) -> bool:
+        return bool(self._surprises)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """Hand nothing over any more."""

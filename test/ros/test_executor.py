@@ -90,6 +90,7 @@ def test_callbacks_of_different_groups_run_side_by_side(node: Node) -> None:
 
 def test_what_a_callback_raises_ends_the_spinning(node: Node) -> None:
     def fail() -> None:
+        time.sleep(0.2)  # nothing else is ready by then
         raise ValueError("surprise")
 
     failing = node.create_guard_condition(fail)
