@@ -67,7 +67,7 @@ def load(minutes: float, rate_hz: float) -> Table:
         ("received", f"{int(counts['received']):,}, {int(counts['received']) / seconds:.1f} Hz"),
         ("let go", f"{int(counts['dropped']):,}"),
         ("answered", f"{len(ages_s):,}, {len(ages_s) / seconds:.1f} Hz"),
-        ("of them fixes", values(parts["localization"])["fixes"]),
+        ("fixes, by the node's own count", values(parts["localization"])["fixes"]),
         ("memory at the start, and highest in each fifth (MiB)",
          f"{memory[0]:.0f}; {', '.join(f'{max(part):.0f}' for part in np.array_split(memory, 5))}"),
         ("memory, slope after the first fifth (MiB a minute)",
