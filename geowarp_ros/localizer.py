@@ -28,10 +28,10 @@ from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import build_verifier
 from geowarp_ros.model.checkpoints import DEFAULT_MODEL, load_model
 from geowarp_ros.model.describer import Describer, Query, choose_device
-from geowarp_ros.pace import Pace
+from geowarp_ros.motion.pace import Pace
+from geowarp_ros.motion.tracking import build_tracker
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import SECOND_SEARCHES, Reranker, build_reranker
-from geowarp_ros.tracking import build_tracker
 from geowarp_ros.types import Candidate, Fix, Frame, Image, Near, NoFix
 
 _log = logging.getLogger(__name__)

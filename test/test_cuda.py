@@ -115,7 +115,7 @@ def test_scores_and_quads_are_the_cpus(
 @pytest.mark.parametrize("mode", ["exact", "gated", "fast"])
 def test_every_mode_ranks_as_on_the_cpu(mode: str, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model that ships, on walls it never saw: scores lie 1.5 to 50 apart, and TF32 moves them by 0.04."""
-    from test.training.street import shot
+    from test.lab.training.street import shot
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
     images = [shot(place, number) for place, number in ((0, 0), (0, 1), (1, 0), (2, 0), (3, 0), (4, 0))]
@@ -141,7 +141,7 @@ def test_every_mode_ranks_as_on_the_cpu(mode: str, tf32: bool, monkeypatch: pyte
 
 def test_search_is_brute_force() -> None:
     pytest.importorskip("faiss")
-    from geowarp_ros.gallery.search import ExactIndex
+    from geowarp_ros.gallery.index.search import ExactIndex
 
     rng = np.random.default_rng(7)
     gallery, query = (rng.normal(size=(count, 256)).astype(np.float32) for count in (3000, 20))
@@ -219,13 +219,13 @@ def test_where_not_one_image_fits_the_model_says_so() -> None:
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from test.training.street import write_lane
+    from test.lab.training.street import write_lane
 
     return write_lane(tmp_path_factory.mktemp("data"))
 
 
 def scratch() -> GeoWarp:
-    from geowarp_ros.training.session import seeded
+    from geowarp_ros.lab.training.session import seeded
 
     with seeded(0):
         return GeoWarp(ModelConfig())
@@ -247,9 +247,9 @@ def test_a_killed_distillation_goes_on_nearly_where_it_was(street: Path, tmp_pat
     """
     pytest.importorskip("rosbags")
     pytest.importorskip("sklearn")
-    from geowarp_ros.training.distillation import Distillation, distill
-    from geowarp_ros.training.grounds import Ground
-    from test.training.street import killed_at
+    from geowarp_ros.lab.training.distillation import Distillation, distill
+    from geowarp_ros.lab.training.grounds import Ground
+    from test.lab.training.street import killed_at
 
     config = Distillation(
         grounds=(Ground(path="street", split="train", val_split="val", surroundings_m=90.0),),
@@ -278,8 +278,8 @@ def test_the_warp_is_trained_in_every_precision(precision: str, street: Path, tm
     """Eight steps: with float16 the first ones may be left out, until the scale fits."""
     pytest.importorskip("rosbags")
     pytest.importorskip("sklearn")
-    from geowarp_ros.training.session import SessionConfig
-    from geowarp_ros.training.warping import WarpConfig, read_sets, train_warp
+    from geowarp_ros.lab.training.session import SessionConfig
+    from geowarp_ros.lab.training.warping import WarpConfig, read_sets, train_warp
 
     config = WarpConfig(
         iterations=8, batch_generated=2, batch_pairs=2, height=64, width=96, validate_every=2, t_feat=1e9,
@@ -309,7 +309,7 @@ def test_the_warp_is_trained_in_every_precision(precision: str, street: Path, tm
 
 def test_the_clock_waits_for_the_device() -> None:
     """A kernel is only handed over when the call returns: some 30 ms of waiting are its own and nobody else's."""
-    from geowarp_ros.benchmark.timing import take_turns
+    from geowarp_ros.lab.benchmark.timing import take_turns
 
     contestants = {"busy": partial(torch.cuda._sleep, 50_000_000), "idle": lambda: None}
     times = take_turns("x", contestants, "busy", 3, device=CUDA)
@@ -333,8 +333,8 @@ def test_the_benchmark_runs_on_cuda(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_references_way_gives_the_exact_modes_scores(tmp_path: Path) -> None:
     for package in ("faiss", "rosbags", "kornia"):
         pytest.importorskip(package)
-    from geowarp_ros.benchmark.reference import ReferenceWay
-    from geowarp_ros.benchmark.scene import make_scene, parse_size
+    from geowarp_ros.lab.benchmark.reference import ReferenceWay
+    from geowarp_ros.lab.benchmark.scene import make_scene, parse_size
 
     scene = make_scene(make_model(), parse_size("96x64"), 3, tmp_path, device=CUDA)
     paths = [scene.gallery.path / "segments" / "0001" / "images" / f"{row:06d}.jpg" for row in range(3)]

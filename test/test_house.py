@@ -17,11 +17,11 @@ ROS_SUFFIXES = ("_msgs", "_srvs", "_interfaces")
 ROS_NAMES = ("rclpy", "cv_bridge", "ament_index_python", "launch", "launch_ros", "rosbag2_py", "tf2_ros")
 NUMPY_ONLY = (
     "position.py",
-    "tracking.py",
-    "odometry.py",
-    "prior.py",
-    "alignment.py",
-    "past.py",
+    "motion/tracking.py",
+    "motion/odometry.py",
+    "motion/prior.py",
+    "motion/map_from_odom.py",
+    "motion/session.py",
     "evaluation/metrics.py",
     "evaluation/fixes.py",
     "types.py",
@@ -133,7 +133,7 @@ class NoRos:
         if top.endswith({ROS_SUFFIXES!r}) or top in {ROS_NAMES!r}:
             raise ImportError("no ROS here: " + name)
 sys.meta_path.insert(0, NoRos())
-import geowarp_ros.localizer, geowarp_ros.messages, geowarp_ros.world, geowarp_ros.cli
+import geowarp_ros.localizer, geowarp_ros.messages, geowarp_ros.lab.world, geowarp_ros.cli
 try:
     import geowarp_ros.ros.node
 except ImportError as error:

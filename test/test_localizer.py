@@ -17,8 +17,7 @@ from geowarp_ros.config import LocalizerConfig, RerankConfig, parse_config
 from geowarp_ros.errors import GalleryError, ImageError
 from geowarp_ros.evaluation.calibration import ask, collect_samples, whole_gallery
 from geowarp_ros.evaluation.plain import plain_pictures
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import Source, SourceImage
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import CALIBRATION_FILE, fit_calibration, save_calibration, settings_of
 from geowarp_ros.integrity.texture import texture
@@ -26,7 +25,8 @@ from geowarp_ros.localizer import Localizer, answer_to_dict
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.pace import Pace
+from geowarp_ros.motion.pace import Pace
+from geowarp_ros.readers import Source, SourceImage
 from geowarp_ros.types import Fix, Frame, Image, Near, NoFix, Place
 
 PLACES = 12

@@ -27,6 +27,9 @@ VERBS: dict[str, str] = {
 }
 """Verb -> its line in the help. ``x-y`` lives in ``cli/x_y.py``, which has add_arguments(parser) and run(args)."""
 
+LABORATORY = ("demo", "benchmark", "world", "train")
+"""Verbs that live in ``lab/verbs/`` instead: nothing else outside the laboratory leads into it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 1 a mistake said in one line, 2 usage.
@@ -49,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for chatty in ("faiss", "numexpr"):  # they tell which of their builds and how many threads they take
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        return run_verb(f"geowarp {args.verb}", args.verb.replace("-", "_"), words[1:])
+        room = "lab.verbs" if args.verb in LABORATORY else "cli"
+        return run_verb(f"geowarp {args.verb}", f"{room}.{args.verb.replace('-', '_')}", words[1:])
     except GeowarpError as error:
         print(f"geowarp {args.verb}: {error}", file=sys.stderr)
         return 1

@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate, store, and print what the cross-validation showed."""
     from geowarp_ros.config import LocalizerConfig, parse_config
     from geowarp_ros.evaluation.calibration import calibrate_gallery
-    from geowarp_ros.gallery.readers import read_source
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.progress import bar
+    from geowarp_ros.readers import read_source
 
     config = parse_config(
         LocalizerConfig,

@@ -12,7 +12,10 @@ EVALUATIONS: dict[str, str] = {
     "integrity": "calibrate, and count false fixes, refusals of images of elsewhere, truths inside ellipses",
     "compare": "lay two runs of 'evaluate bag' side by side",
 }
-"""What can be evaluated -> its line in the help. Each lives in ``cli/evaluate_<name>.py``."""
+"""What can be evaluated -> its line in the help. Each lives in ``cli/evaluate_<name>.py`` …"""
+
+LABORATORY = ("dataset", "integrity")
+"""… but for these, which live in ``lab/verbs/``: they compare baselines and render towns."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,4 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Parse the rest with the chosen evaluation's parser and run it."""
-    return run_verb(f"geowarp evaluate {args.chosen}", f"evaluate_{args.chosen}", args.words)
+    room = "lab.verbs" if args.chosen in LABORATORY else "cli"
+    return run_verb(f"geowarp evaluate {args.chosen}", f"{room}.evaluate_{args.chosen}", args.words)

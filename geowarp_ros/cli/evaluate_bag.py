@@ -127,8 +127,8 @@ def read_drive(args: argparse.Namespace) -> Drive:
     from geowarp_ros.errors import SourceError
     from geowarp_ros.evaluation.bags import TruthOptions, read_drive
     from geowarp_ros.evaluation.drive import drive_from_source
-    from geowarp_ros.gallery.readers import read_source
-    from geowarp_ros.gallery.readers.bag_files import is_bag
+    from geowarp_ros.readers import read_source
+    from geowarp_ros.readers.bag_files import is_bag
 
     if not args.drive.exists():
         raise SourceError(
@@ -225,7 +225,7 @@ def _settings(args: argparse.Namespace, localizer: dict[str, Any]) -> dict[str, 
     from datetime import datetime, timezone
 
     from geowarp_ros import __version__
-    from geowarp_ros.training.session import commit
+    from geowarp_ros.lab.training.session import commit
 
     return {
         "gallery": str(args.gallery) if args.gallery else "",

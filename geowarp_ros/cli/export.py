@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and name the files."""
-    from geowarp_ros.benchmark.scene import Size, parse_size
+    from geowarp_ros.lab.benchmark.scene import Size, parse_size
     from geowarp_ros.model.checkpoints import load_model
     from geowarp_ros.model.export import export_onnx
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geowarp_ros.gallery.build import BuildReport
-    from geowarp_ros.gallery.indexing import IndexOptions
-    from geowarp_ros.gallery.readers import Source
+    from geowarp_ros.gallery.index.indexing import IndexOptions
+    from geowarp_ros.gallery.making.build import BuildReport
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.model.describer import Describer
+    from geowarp_ros.readers import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def action(name: str, line: str) -> argparse.ArgumentParser:
         return actions.add_parser(
-            name, help=line, description=line, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name,
+            help=line,
+            description=line,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
         )
 
     build = action("build", "describe the images of a source and store them as a new gallery")
@@ -125,8 +129,8 @@ def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.build import build_gallery
-    from geowarp_ros.gallery.shards import Shard
+    from geowarp_ros.gallery.making.build import build_gallery
+    from geowarp_ros.gallery.making.shards import Shard
     from geowarp_ros.progress import bar, silent
 
     shard = Shard.of_environment()
@@ -152,7 +156,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.build import add_to_gallery
+    from geowarp_ros.gallery.making.build import add_to_gallery
     from geowarp_ros.progress import bar
 
     source = _read_source(args)
@@ -171,7 +175,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.build import remove_from_gallery
+    from geowarp_ros.gallery.making.build import remove_from_gallery
 
     left = remove_from_gallery(args.gallery, args.names)
     print(f"{args.gallery}: {len(set(args.names))} removed, {left} images left")
@@ -179,7 +183,7 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _index(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.build import index_gallery
+    from geowarp_ros.gallery.making.build import index_gallery
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.progress import bar
 
@@ -189,7 +193,7 @@ def _index(args: argparse.Namespace) -> int:
 
 
 def _index_options(args: argparse.Namespace) -> IndexOptions:
-    from geowarp_ros.gallery.indexing import IndexOptions
+    from geowarp_ros.gallery.index.indexing import IndexOptions
 
     kind = None if args.kind == "auto" else args.kind
     return IndexOptions(kind=kind, whitened=args.whiten, on_disk=args.on_disk)
@@ -222,7 +226,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _read_source(args: argparse.Namespace) -> Source:
-    from geowarp_ros.gallery.readers import read_source
+    from geowarp_ros.readers import read_source
 
     source = read_source(
         args.source,
@@ -259,7 +263,7 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
 
 
 def _print_report(report: BuildReport) -> None:
-    from geowarp_ros.gallery.readers import count_reasons
+    from geowarp_ros.readers import count_reasons
 
     described = report.added - report.resumed
     rate = f", {described / report.seconds:.1f} images/s" if described and report.seconds > 0.1 else ""

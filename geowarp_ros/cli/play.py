@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Publish, and say how much."""
     from geowarp_ros.errors import ConfigError, GeowarpError
-    from geowarp_ros.gallery.readers.bag import IMAGE_TYPES, choose_topic
-    from geowarp_ros.gallery.readers.bag_files import BagFiles
+    from geowarp_ros.readers.bag import IMAGE_TYPES, choose_topic
+    from geowarp_ros.readers.bag_files import BagFiles
 
     if not args.rate > 0:
         raise ConfigError(f"--rate {args.rate:g}: expected more than 0")

@@ -16,10 +16,16 @@ def add_choice(parser: argparse.ArgumentParser, noun: str, choices: Mapping[str,
 
 
 def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
-    """Parse ``words`` with the parser of ``cli/<module>.py`` and run it; returns the exit status."""
-    verb = importlib.import_module(f"geowarp_ros.cli.{module}")
+    """Parse ``words`` with the parser of a verb's module (dotted, within the package) and run it.
+
+    Returns the exit status. Options are never abbreviated: ``--mode`` must not mean ``--model``.
+    """
+    verb = importlib.import_module(f"geowarp_ros.{module}")
     parser = argparse.ArgumentParser(
-        prog=prog, description=verb.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=prog,
+        description=verb.__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
     verb.add_arguments(parser)
     return int(verb.run(parser.parse_args(words)) or 0)

@@ -18,9 +18,9 @@ import numpy as np
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Track
-from geowarp_ros.gallery.readers.bag import IMAGE_TYPES, RecordedImages, choose_topic, header_stamp_ns
-from geowarp_ros.gallery.readers.bag_files import BagFiles
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.readers.bag import IMAGE_TYPES, RecordedImages, choose_topic, header_stamp_ns
+from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.types import Fix, NoFix
 
 FIX_TOPIC = "/geowarp_localizer/fix"

@@ -18,7 +18,6 @@ import numpy as np
 from geowarp_ros.config import PriorConfig, RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError, SourceError
 from geowarp_ros.evaluation.plain import plain_pictures
-from geowarp_ros.gallery.readers import SourceImage
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import (
     CALIBRATION_FILE,
@@ -32,9 +31,10 @@ from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.describer import Query
+from geowarp_ros.motion.prior import Hint, Prior
 from geowarp_ros.position import locate
-from geowarp_ros.prior import Hint, Prior
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import SourceImage
 from geowarp_ros.types import Image, Near, Place
 
 LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]

@@ -15,10 +15,10 @@ from geowarp_ros.config import LocalizerConfig, RerankMethod, RetrievalConfig, S
 from geowarp_ros.errors import ImageError, SourceError
 from geowarp_ros.evaluation.memory import PeakMemory
 from geowarp_ros.evaluation.sets import Distances, Neighbours
-from geowarp_ros.gallery.readers import SourceImage
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Describer, Query
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import SourceImage
 from geowarp_ros.rerank import SECOND_SEARCHES, Reranker, build_reranker
 from geowarp_ros.types import Candidate, FloatArray, Image, Place
 

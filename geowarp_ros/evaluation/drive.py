@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.gallery.readers import Source
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.readers import Source
 from geowarp_ros.types import FloatArray, Image
 
 NS = 1_000_000_000

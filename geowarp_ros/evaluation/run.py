@@ -13,10 +13,10 @@ import numpy as np
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.errors import ImageError
 from geowarp_ros.evaluation.drive import Drive, DriveImage, Position
-from geowarp_ros.gallery.readers import Skipped
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.position import estimate_position
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import Skipped
 from geowarp_ros.types import Fix, Frame, Image, NoFix
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.gallery.readers import Source, SourceImage, read_source
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.readers import Source, SourceImage, read_source
 from geowarp_ros.types import FloatArray, Place
 
 
@@ -42,7 +42,7 @@ def read_sets(
     """Read the gallery and the queries of a data set.
 
     Args:
-        directory: Anything :func:`geowarp_ros.gallery.readers.read_source` reads.
+        directory: Anything :func:`geowarp_ros.readers.read_source` reads.
         gallery_split: None: ``test/gallery`` where there is a test split, else ``gallery``.
         query_split: None: ``test/queries`` where there is a test split, else ``query``.
         every: Instead of splits: of all images every N-th is a query, the others are the gallery; 1: each is a

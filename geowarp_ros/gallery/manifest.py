@@ -9,8 +9,8 @@ A gallery is a folder::
         places.csv             one row per image: position, and the image's file, size and checksum
         places.npy             the same positions and where each row begins; absent before format 2
         images/000000.jpg …    at working resolution, unless referenced
-    index/0001/            of the descriptors, if there is one: see :mod:`geowarp_ros.gallery.indexing`
-    segments/0002.partial/ being written, see :mod:`geowarp_ros.gallery.segment`
+    index/0001/            of the descriptors, if there is one: see :mod:`geowarp_ros.gallery.index.indexing`
+    segments/0002.partial/ being written, see :mod:`geowarp_ros.gallery.making.segment`
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pydantic import Field, ValidationError
 from geowarp_ros import __version__
 from geowarp_ros.config import Section, first_problem
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery.compressed import Kind
+from geowarp_ros.gallery.index.compressed import Kind
 from geowarp_ros.gallery.local import Form
-from geowarp_ros.model.densevlad import DenseVladConfig
+from geowarp_ros.lab.baselines.densevlad import DenseVladConfig
 from geowarp_ros.model.geowarp import ModelConfig
 
 FORMAT = "geowarp-gallery"

@@ -16,16 +16,16 @@ from scipy.spatial import cKDTree
 from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError
 from geowarp_ros.gallery.files import check_size, map_array
-from geowarp_ros.gallery.indexing import Searched, open_index
+from geowarp_ros.gallery.index.indexing import Searched, open_index
+from geowarp_ros.gallery.index.search import check_queries, search_rows
 from geowarp_ros.gallery.local import layout, read_local_features
+from geowarp_ros.gallery.making.segment import DESCRIPTORS, PLACES, POSITIONS_FILE
 from geowarp_ros.gallery.manifest import INDEX, SEGMENTS, Manifest, Segment, checksum, read_manifest
 from geowarp_ros.gallery.places import POSITIONS, PlaceTable, Row
 from geowarp_ros.gallery.rows import RowNumbers, Stacked
-from geowarp_ros.gallery.search import check_queries, search_rows
-from geowarp_ros.gallery.segment import DESCRIPTORS, PLACES, POSITIONS_FILE
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image, resize_shorter
-from geowarp_ros.model.densevlad import DenseVladConfig
+from geowarp_ros.lab.baselines.densevlad import DenseVladConfig
 from geowarp_ros.model.geowarp import ModelConfig
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent

@@ -72,15 +72,15 @@ def build_reranker(
 
         return UnwarpedReranker(gallery, count, weight)
     if method == "one-way":
-        from geowarp_ros.rerank.one_way import OneWayReranker
+        from geowarp_ros.lab.baselines.one_way import OneWayReranker
 
         return OneWayReranker(gallery, describer.network, count, weight)
     if method == "qe-dba":
-        from geowarp_ros.rerank.expansion import QueryExpansion
+        from geowarp_ros.lab.baselines.expansion import QueryExpansion
 
         return QueryExpansion(gallery, rerank.expansion, without)
     if method == "diffusion":
-        from geowarp_ros.rerank.diffusion import Diffusion
+        from geowarp_ros.lab.baselines.diffusion import Diffusion
 
         return Diffusion(gallery, rerank.diffusion, without)
     from geowarp_ros.rerank.verification import VerifiedReranker
@@ -93,11 +93,11 @@ def build_reranker(
 def _build_matcher(config: LocalizerConfig, gallery: Gallery, describer: Describer) -> Matcher:
     rerank = config.rerank
     if rerank.method == "loftr":
-        from geowarp_ros.rerank.learned import LoFTRMatcher
+        from geowarp_ros.lab.baselines.learned import LoFTRMatcher
 
         return LoFTRMatcher(gallery, rerank.weights, describer.device)
     if rerank.method == "disk-lightglue":
-        from geowarp_ros.rerank.learned import DiskLightGlueMatcher
+        from geowarp_ros.lab.baselines.learned import DiskLightGlueMatcher
 
         return DiskLightGlueMatcher(
             gallery, rerank.weights, rerank.keypoint_weights, rerank.verification.keypoints, describer.device

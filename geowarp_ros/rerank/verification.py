@@ -2,7 +2,7 @@
 
 InLoc's dense verification (Taira et al., CVPR 2018) and the spatial verification of DELG (Cao et al., ECCV 2020),
 with keypoints of SIFT (Lowe, IJCV 2004) or ORB (Rublee et al., ICCV 2011); the homography by MAGSAC++ (Barath et
-al., CVPR 2020) as OpenCV has it. The learned matchers are in :mod:`geowarp_ros.rerank.learned`.
+al., CVPR 2020) as OpenCV has it. The learned matchers are in :mod:`geowarp_ros.lab.baselines.learned`.
 """
 
 from __future__ import annotations

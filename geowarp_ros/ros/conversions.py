@@ -23,11 +23,11 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
-from geowarp_ros.alignment import MapFromOdom
 from geowarp_ros.errors import ImageError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.odometry import Pose
-from geowarp_ros.prior import Hint, horizontal_std_m
+from geowarp_ros.motion.map_from_odom import MapFromOdom
+from geowarp_ros.motion.odometry import Pose
+from geowarp_ros.motion.prior import Hint, horizontal_std_m
 from geowarp_ros.types import Fix, Frame, Image, NoFix
 
 NOWHERE_STD_M = 1e7

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-from geowarp_ros import past
 from geowarp_ros.config import LocalizerConfig, NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.motion import session as past
 from geowarp_ros.types import Image
 
 if TYPE_CHECKING:

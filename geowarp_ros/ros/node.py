@@ -28,8 +28,9 @@ from std_srvs.srv import SetBool, Trigger
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import GeowarpError, ImageError
 from geowarp_ros.memory import give_back_memory
-from geowarp_ros.pace import Throttle
-from geowarp_ros.past import Past
+from geowarp_ros.motion.pace import Throttle
+from geowarp_ros.motion.session import Past
+from geowarp_ros.motion.tracking import BACK_IN_TIME_NS
 from geowarp_ros.ros import conversions
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
@@ -37,7 +38,6 @@ from geowarp_ros.ros.parameters import as_declared, declare_parameters, flatten,
 from geowarp_ros.ros.topics import Outputs, qos_override_names, subscribe
 from geowarp_ros.ros.transform import PERIOD_S, MapToOdom
 from geowarp_ros.ros.worker import LatestWorker
-from geowarp_ros.tracking import BACK_IN_TIME_NS
 from geowarp_ros.types import Fix, NoFix
 
 NODE_NAME = "geowarp_localizer"

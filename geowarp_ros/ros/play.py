@@ -16,9 +16,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.gallery.readers.bag_files import BagFiles
 from geowarp_ros.messages import image_from_message
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.ros.conversions import header, stamp_ns
 from geowarp_ros.ros.match_image import encode_jpeg
 

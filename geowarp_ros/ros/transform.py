@@ -7,10 +7,10 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
-from geowarp_ros.alignment import Alignment, MapFromOdom
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.odometry import Odometer
+from geowarp_ros.motion.map_from_odom import Alignment, MapFromOdom
+from geowarp_ros.motion.odometry import Odometer
 from geowarp_ros.ros.conversions import transform_from_alignment
 from geowarp_ros.types import Fix, NoFix
 

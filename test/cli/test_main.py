@@ -10,7 +10,7 @@ import geowarp_ros.cli
 from geowarp_ros import __version__
 from geowarp_ros.cli import VERBS, main
 from geowarp_ros.cli.evaluate import EVALUATIONS
-from geowarp_ros.cli.train import TRAININGS
+from geowarp_ros.lab.verbs.train import TRAININGS
 
 EVERY = [[verb] for verb in VERBS]
 EVERY += [["evaluate", name] for name in EVALUATIONS] + [["train", name] for name in TRAININGS]
@@ -27,8 +27,10 @@ def test_every_verb_says_how_it_is_used(words: list[str], capsys: pytest.Capture
 
 
 def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
-    folder = Path(geowarp_ros.cli.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "verbs", "options"}
+    package = Path(geowarp_ros.cli.__file__).parents[1]
+    folders = (package / "cli", package / "lab" / "verbs")
+    modules = {path.stem for folder in folders for path in folder.glob("*.py")}
+    modules -= {"__init__", "__main__", "verbs", "options"}
     named = {verb.replace("-", "_") for verb in VERBS}
     named |= {f"evaluate_{name}" for name in EVALUATIONS} | {f"train_{name}" for name in TRAININGS}
     assert modules == named

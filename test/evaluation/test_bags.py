@@ -9,8 +9,8 @@ import pytest
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
 from geowarp_ros.evaluation.drive import NS, Track, drive_from_source
-from geowarp_ros.gallery.readers import Source, SourceImage
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.readers import Source, SourceImage
 from geowarp_ros.types import Fix, NoFix, Place
 from test.gallery import bags
 

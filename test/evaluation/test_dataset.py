@@ -13,7 +13,7 @@ from geowarp_ros.config import LocalizerConfig, RerankConfig
 from geowarp_ros.errors import ModelError, SourceError
 from geowarp_ros.evaluation.dataset import Contender, DatasetConfig, evaluate_model
 from geowarp_ros.evaluation.sets import read_sets
-from geowarp_ros.gallery.build import build_gallery
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import distance_m
 from geowarp_ros.images import read_image

@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Reader
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation import exports
 from geowarp_ros.evaluation.bags import read_fixes
-from geowarp_ros.gallery.readers import Skipped
+from geowarp_ros.readers import Skipped
 from geowarp_ros.types import Fix, NoFix
 from test.evaluation import runs
 

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 
 from geowarp_ros.cli import main
-from geowarp_ros.gallery.build import build_gallery, remove_from_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery, remove_from_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer
+from geowarp_ros.readers import read_source
 from test.faults.bombs import png
 from test.gallery import bags
 

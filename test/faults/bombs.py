@@ -23,13 +23,13 @@ import torch
 from PIL import Image as Pillow
 
 from geowarp_ros.evaluation.memory import PeakMemory
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import decode_image
 from geowarp_ros.messages import image_from_message
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.published import import_weights
+from geowarp_ros.readers import read_source
 from test.faults.mutations import write_source
 from test.gallery import bags
 from test.gallery.conftest import ColourDescriber

@@ -24,8 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from geowarp_ros.errors import GalleryError, GeowarpError, ImageError, ModelError, SourceError
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import MAX_SIDE_PX, MIN_SIDE_PX, decode_image
 from geowarp_ros.integrity.calibration import Calibration, load_calibration, save_calibration
@@ -34,6 +33,7 @@ from geowarp_ros.messages import _ENCODINGS, image_from_compressed, image_from_m
 from geowarp_ros.model.checkpoints import load_model, save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.published import import_weights
+from geowarp_ros.readers import read_source
 from test.gallery import bags
 from test.gallery.conftest import ColourDescriber
 from test.test_messages import Message

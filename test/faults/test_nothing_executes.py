@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from geowarp_ros.errors import GalleryError, GeowarpError, ModelError, SourceError
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.integrity.calibration import load_calibration
+from geowarp_ros.lab.baselines.learned import _read as read_matcher
+from geowarp_ros.lab.training.teacher import load_teacher
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.published import import_weights
-from geowarp_ros.rerank.learned import _read as read_matcher
-from geowarp_ros.training.teacher import load_teacher
+from geowarp_ros.readers import read_source
 from test.faults.mutations import write_source
 from test.gallery import bags
 from test.gallery.conftest import ColourDescriber

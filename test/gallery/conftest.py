@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.images import resize_shorter
 from geowarp_ros.model.geowarp import ModelConfig
+from geowarp_ros.readers import read_source
 
 LATITUDE, LONGITUDE = 45.0, 9.0
 

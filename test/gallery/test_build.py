@@ -15,10 +15,10 @@ import pytest
 
 from geowarp_ros.errors import GalleryError, ModelError, SourceError
 from geowarp_ros.gallery import build, filling, segment
-from geowarp_ros.gallery.build import add_to_gallery, build_gallery, remove_from_gallery
+from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
 from geowarp_ros.gallery.manifest import writing
-from geowarp_ros.gallery.readers import Skipped, read_source
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.readers import Skipped, read_source
 from test.gallery.bags import drive, write_bag
 from test.gallery.conftest import ColourDescriber
 
@@ -351,8 +351,8 @@ def test_images_of_a_bag(tmp_path, describer):
 KILL_ITSELF = """
 import os, signal, sys
 from pathlib import Path
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.readers import read_source
 from test.gallery.conftest import ColourDescriber
 
 class Mortal(ColourDescriber):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery import compressed
-from geowarp_ros.gallery.compressed import (
+from geowarp_ros.gallery.index import compressed
+from geowarp_ros.gallery.index.compressed import (
     CompressedIndex,
     choose_kind,
     exact_index,

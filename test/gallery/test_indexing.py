@@ -12,11 +12,11 @@ import pytest
 
 from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery.build import add_to_gallery, build_gallery, index_gallery, remove_from_gallery
-from geowarp_ros.gallery.indexing import IndexOptions
-from geowarp_ros.gallery.readers import Source
-from geowarp_ros.gallery.readers.source import SourceImage
+from geowarp_ros.gallery.index.indexing import IndexOptions
+from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, index_gallery, remove_from_gallery
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.readers import Source
+from geowarp_ros.readers.source import SourceImage
 from geowarp_ros.types import Near, Place
 from test.gallery.conftest import ColourDescriber
 

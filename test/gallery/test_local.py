@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geowarp_ros.gallery.build import add_to_gallery, build_gallery
 from geowarp_ros.gallery.local import (
     CODEBOOK,
     CODES,
@@ -14,8 +13,9 @@ from geowarp_ros.gallery.local import (
     layout,
     read_local_features,
 )
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.readers import read_source
 from test.gallery.conftest import ColourDescriber
 
 
@@ -85,7 +85,7 @@ class Killed(BaseException):
 
 
 def test_killed_while_compressing(source, tmp_path, monkeypatch):
-    from geowarp_ros.gallery import segment
+    from geowarp_ros.gallery.making import segment
 
     def killed(*_):
         raise Killed

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.readers import read_source
 
 LUND = Path(__file__).parents[3] / "shared" / "data" / "lund"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery import search
-from geowarp_ros.gallery.search import ExactIndex, Index
+from geowarp_ros.gallery.index import search
+from geowarp_ros.gallery.index.search import ExactIndex, Index
 
 ENGINES = ["faiss", "torch"]
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from geowarp_ros.errors import GalleryError, SourceError
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.filling import by_place
+from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.gallery.making.filling import by_place
+from geowarp_ros.gallery.making.shards import ALONE, Shard
 from geowarp_ros.gallery.manifest import in_turn, writing
-from geowarp_ros.gallery.readers import read_source
-from geowarp_ros.gallery.shards import ALONE, Shard
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.readers import read_source
 from geowarp_ros.types import Place
 from test.gallery.conftest import ColourDescriber
 from test.gallery.test_build import Killed, content, kill_after

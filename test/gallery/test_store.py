@@ -12,11 +12,11 @@ import pytest
 
 from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery.build import add_to_gallery, build_gallery, remove_from_gallery
-from geowarp_ros.gallery.readers import read_source
-from geowarp_ros.gallery.segment import Row
+from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
+from geowarp_ros.gallery.making.segment import Row
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import read_image
+from geowarp_ros.readers import read_source
 from geowarp_ros.types import Near, Place
 from test.gallery.conftest import LATITUDE, LONGITUDE, ColourDescriber, shade
 

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CompressedImage, NavSatFix
 
 from geowarp_ros.errors import ImageError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.prior import Hint
+from geowarp_ros.motion.prior import Hint
 from geowarp_ros.ros.conversions import (
     frame_from_message,
     header,

@@ -18,11 +18,11 @@ from PIL import Image as Pillow
 
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.readers import read_source
 from geowarp_ros.ros.loading import SharedModel
 from geowarp_ros.ros.localizers import make_nodes
 from test.ros.conftest import PATIENCE_S, Robot, image_message, values

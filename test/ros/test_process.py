@@ -24,11 +24,11 @@ from PIL import Image as Pillow
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, NavSatFix
 
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.readers import read_source
 from geowarp_ros.ros.process import LAST_S
 from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until, values
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from geowarp_ros.config import LocalizerConfig
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import SourceImage, read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import distance_m
+from geowarp_ros.lab.demo import IMAGE_TOPIC, TRUTH_TOPIC, replay
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer
-from geowarp_ros.ros.demo import IMAGE_TOPIC, TRUTH_TOPIC, replay
+from geowarp_ros.readers import SourceImage, read_source
 from geowarp_ros.types import Fix, Frame
 from test.gallery import bags
 

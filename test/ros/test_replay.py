@@ -16,13 +16,13 @@ from rclpy.node import Node
 from geowarp_ros.config import LocalizerConfig, parse_config
 from geowarp_ros.evaluation.bags import read_drive
 from geowarp_ros.evaluation.run import Answered, run_drive
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.geodesy import distance_m
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.readers import read_source
 from geowarp_ros.ros.play import play
 from geowarp_ros.types import Fix
 from test.gallery import bags

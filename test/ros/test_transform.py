@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 
-from geowarp_ros.alignment import MapFromOdom
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.odometry import Odometer, Pose
+from geowarp_ros.motion.map_from_odom import MapFromOdom
+from geowarp_ros.motion.odometry import Odometer, Pose
 from geowarp_ros.ros.conversions import transform_from_alignment
 from geowarp_ros.ros.transform import MapToOdom, tf_message
 from geowarp_ros.types import Fix, NoFix

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from geowarp_ros.gallery.build import add_to_gallery, build_gallery, remove_from_gallery
-from geowarp_ros.gallery.readers import Source, read_source
+from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.readers import Source, read_source
 from test.faults.mutations import write_source
 from test.gallery.conftest import ColourDescriber
 

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import rclpy
 
-from geowarp_ros.gallery.build import build_gallery
-from geowarp_ros.gallery.readers import read_source
+from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.model.checkpoints import load_model, save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.readers import read_source
 from geowarp_ros.ros.loopback import loopback_environment, own_domain_id
 from test.faults.mutations import write_source
 from test.ros.conftest import Robot

@@ -1,0 +1,1 @@
+"""The nearest descriptors: exactly, or by a compressed index."""

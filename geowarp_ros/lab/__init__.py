@@ -1,0 +1,1 @@
+"""The laboratory: the street world, training, benchmarks, baselines and studies. Nothing outside imports it."""

@@ -1,0 +1,195 @@
+"""From nothing to fixes: a world, its gallery, the node as its own process, a drive replayed to it, a picture."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geowarp_ros.config import LocalizerConfig
+from geowarp_ros.errors import GalleryError, SourceError
+from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
+from geowarp_ros.evaluation.calibration import calibrate_gallery
+from geowarp_ros.evaluation.drive import Drive
+from geowarp_ros.evaluation.judging import judge
+from geowarp_ros.evaluation.run import Answered, join_recorded
+from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.lab.world.config import WorldConfig
+from geowarp_ros.lab.world.dataset import is_world, write_world
+from geowarp_ros.localizer import Localizer
+from geowarp_ros.model.checkpoints import load_model
+from geowarp_ros.model.describer import Describer
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import read_source
+from geowarp_ros.ros.loopback import loopback_environment, own_domain_id
+from geowarp_ros.types import FloatArray
+
+IMAGE_TOPIC, TRUTH_TOPIC, FIX_TOPIC = "/camera/image_raw", "/gps/fix", "/geowarp_localizer/fix"
+START_PATIENCE_S = 120.0
+ANSWER_PATIENCE_S = 30.0
+"""For the answer to the last image, which is never dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of a drive that was replayed to the node.
+
+    Attributes:
+        drive: The images, not decoded.
+        answered: Those that the node answered, with truth and answer.
+        errors_m: (F,) horizontal error of each fix.
+        latencies_ms: (A,) from the publication of an image to the arrival of its answer, fix or not.
+    """
+
+    drive: Drive
+    answered: tuple[Answered, ...]
+    errors_m: FloatArray
+    latencies_ms: FloatArray
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the table: label and value."""
+        images, answered, fixed = len(self.drive.images), len(self.answered), len(self.errors_m)
+        return [
+            ("images", f"{images}"),
+            ("fixes", f"{fixed}"),
+            ("no-fixes", f"{answered - fixed}"),
+            ("dropped", f"{images - answered}"),
+            ("median error", _quantile(self.errors_m, 0.5, "m")),
+            ("95 % error", _quantile(self.errors_m, 0.95, "m")),
+            ("latency p50", _quantile(self.latencies_ms, 0.5, "ms")),
+            ("latency p95", _quantile(self.latencies_ms, 0.95, "ms")),
+        ]
+
+
+def make_world(config: WorldConfig, folder: Path, progress: Progress = silent) -> Path:
+    """Render the world, unless it is there already.
+
+    Raises:
+        SourceError: ``folder`` is something else, or cannot be written.
+    """
+    return folder if is_world(folder) else write_world(config, folder, progress=progress)
+
+
+def make_gallery(world: Path, model: str, folder: Path, progress: Progress = silent) -> Gallery:
+    """Build the gallery of the world's gallery split, unless this model's is there already.
+
+    Raises:
+        GeowarpError: No such model, or the gallery cannot be written.
+    """
+    describer = Describer(load_model(model), "cpu")
+    try:
+        gallery = Gallery.open(folder)
+        gallery.check_model(describer.fingerprint)
+        return gallery
+    except GalleryError:
+        source = read_source(world, split="gallery")
+        build_gallery(source, describer, folder, replace_existing=folder.exists(), progress=progress)
+        return Gallery.open(folder)
+
+
+def calibrate(world: Path, gallery: Gallery, model: str, progress: Progress = silent) -> None:
+    """Calibrate the gallery on the world's query split – another pass than the drive – unless it is already.
+
+    Raises:
+        GeowarpError: As :func:`geowarp_ros.evaluation.calibration.calibrate_gallery`.
+    """
+    localizer = Localizer.open(gallery.path, LocalizerConfig(model=model, device="cpu"))
+    if localizer.calibration is None:
+        calibrate_gallery(localizer, read_source(world, split="query").images, progress=progress)
+
+
+def replay(
+    bag: Path, gallery: Gallery, model: str, output: Path, *, rate: float = 1.0, progress: Progress = silent
+) -> Replay:
+    """Start the node as its own process on loopback, replay a bag to it, record its fixes into ``output/fixes``.
+
+    The node's log is ``output/node.log``.
+
+    Args:
+        bag: With images on /camera/image_raw and the truth on /gps/fix.
+        gallery: Where the node localises.
+        model: The gallery's model.
+        output: Folder.
+        rate: Of the recorded speed.
+        progress: Shows the replay.
+
+    Raises:
+        GeowarpError: The bag lacks a topic, or the node did not start (with its last line).
+    """
+    os.environ.update(loopback_environment(own_domain_id()), ROS_LOG_DIR=str(output / "ros_log"))
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    from geowarp_ros.ros.play import Recorder, play
+
+    drive = read_drive(bag, IMAGE_TOPIC, TruthOptions(topic=TRUTH_TOPIC))
+    fixes = output / "fixes"
+    shutil.rmtree(fixes, ignore_errors=True)
+    with _node_process(gallery.path, model, output / "node.log") as process:  # before rclpy.init: no fork after it
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        robot = rclpy.create_node("demo", context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(robot)
+        thread = threading.Thread(target=executor.spin, daemon=True)
+        thread.start()
+        try:
+            with Recorder(robot, FIX_TOPIC, fixes) as recorder:
+                _await_node(robot, process, output / "node.log")
+                published = play(robot, bag, {IMAGE_TOPIC: IMAGE_TOPIC}, rate=rate, progress=progress)
+                recorder.wait_for(max(published), ANSWER_PATIENCE_S)
+        finally:
+            executor.shutdown()
+            thread.join()
+            robot.destroy_node()
+            context.try_shutdown()
+    latencies = [(at - published[stamp]) * 1e3 for stamp, at in recorder.arrived.items() if stamp in published]
+    return _judge(drive, gallery, fixes, np.array(latencies))
+
+
+def _judge(drive: Drive, gallery: Gallery, fixes: Path, latencies_ms: FloatArray) -> Replay:
+    answers, _ = read_fixes(fixes, FIX_TOPIC)
+    run = join_recorded(drive, answers, gallery.frame)
+    judged = judge(run)
+    missing = set(run.dropped)
+    answered = tuple(item for item in run.answered if item.name not in missing)
+    return Replay(drive, answered, judged.error_m[judged.fixed], latencies_ms)
+
+
+@contextmanager
+def _node_process(gallery: Path, model: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``localizer`` while the context lasts, as ``ros2 run`` would."""
+    words = [sys.executable, "-m", "geowarp_ros.ros.node", "--ros-args", "-r", f"image:={IMAGE_TOPIC}"]
+    for name, value in (("gallery", gallery.resolve()), ("model", model), ("device", LocalizerConfig().device)):
+        words += ["-p", f"{name}:={value}"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _await_node(robot: object, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the node listens to the camera; loading the model takes a few seconds."""
+    deadline = time.monotonic() + START_PATIENCE_S
+    while not robot.count_subscribers(IMAGE_TOPIC):  # type: ignore[attr-defined]
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = (log.read_text().strip().splitlines() or ["it said nothing"])[-1]
+            raise SourceError(f"the node did not start: {last} ({log})")
+        time.sleep(0.05)
+
+
+def _quantile(values: FloatArray, probability: float, unit: str) -> str:
+    return f"{np.quantile(values, probability):.1f} {unit}" if len(values) else "–"

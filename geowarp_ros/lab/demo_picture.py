@@ -1,0 +1,233 @@
+"""The demo's picture: the map with gallery, true track and fixes, beside a few pairs as warped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from geowarp_ros.evaluation.drive import DriveImage
+from geowarp_ros.evaluation.judging import error_en_m
+from geowarp_ros.evaluation.run import Answered
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.lab.demo import Replay
+from geowarp_ros.localizer import Localizer
+from geowarp_ros.ros.match_image import warp_to_frame
+from geowarp_ros.types import Candidate, Fix, FloatArray, Frame, Image, NoFix
+
+PAIRS = 4
+STRETCH_M = 20.0
+"""Images farther apart are not joined by a line: the drive was interrupted."""
+WORST_M = 10.0
+"""Error at which a fix has the colour scale's last colour."""
+
+_PAPER, _INK, _FAINT = "#f7f6f2", "#22252b", "#8c8f96"
+_TRACK, _LOST, _GALLERY = "#2b6cb0", "#c0392b", "#9aa0a8"
+_COLOURS = "viridis_r"
+"""Yellow is near, violet far: it reads on paper and to the colour-blind."""
+
+
+def write_picture(replay: Replay, localizer: Localizer, world: Path, path: Path, title: str) -> None:
+    """Draw the picture.
+
+    Args:
+        replay: What came of the drive.
+        localizer: Over the same gallery; localises the few images shown once more, for their quads.
+        world: Its ``map.json`` has streets and buildings.
+        path: PNG to write.
+        title: One line.
+    """
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 10, "text.color": _INK}):
+        figure = Figure(figsize=(17.0, 9.6), dpi=110, facecolor=_PAPER)
+        grid = figure.add_gridspec(
+            1, 2, width_ratios=(1.0, 1.16), left=0.04, right=0.985, top=0.85, bottom=0.12, wspace=0.05
+        )
+        figure.text(0.04, 0.945, title, fontsize=17, fontweight="bold")
+        figure.text(0.04, 0.905, "   ·   ".join(f"{label} {value}" for label, value in replay.rows()), fontsize=11)
+        _draw_map(figure, grid[0, 0], replay, localizer.gallery, world)
+        _draw_pairs(figure, grid[0, 1], _pairs(replay, localizer))
+        figure.savefig(path, facecolor=_PAPER)
+
+
+# ---- the map
+
+
+def _draw_map(figure: Figure, place: Any, replay: Replay, gallery: Gallery, world: Path) -> None:
+    axes = figure.add_subplot(place)
+    described = json.loads((world / "map.json").read_text())
+    datum = described["datum"]
+    frame = LocalFrame(datum["latitude"], datum["longitude"], datum["altitude"])
+    _draw_town(axes, described)
+    places = _enu(frame, [(p.latitude_deg, p.longitude_deg) for p in gallery.places])
+    axes.plot(*places.T, ".", color=_GALLERY, markersize=4, zorder=3)
+    _draw_answers(figure, axes, replay, frame)
+    track = _truth(frame, replay.answered)
+    shown = np.concatenate([places, track])
+    middle, half = (shown.min(0) + shown.max(0)) / 2, np.ptp(shown, axis=0).max() / 2 * 1.08 + 8
+    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+    axes.set_xlabel("east (m)", loc="right")
+    axes.set_ylabel("north (m)")
+    axes.tick_params(colors=_FAINT, labelcolor=_INK)
+    for spine in axes.spines.values():
+        spine.set_color("#d8d6cf")
+    axes.legend(
+        handles=_legend(replay),
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=5,
+        frameon=False,
+        fontsize=9.5,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
+
+
+def _draw_town(axes: Any, described: dict[str, Any]) -> None:
+    axes.set_facecolor("#eceae3")
+    streets = [(street["start"], street["end"]) for street in described["streets"]]
+    axes.add_collection(LineCollection(streets, colors="#ffffff", linewidths=9, capstyle="round", zorder=1))
+    corners = [building["corners"] for building in described["buildings"]]
+    roofs = np.array([building["colour"] for building in described["buildings"]]) / 255.0
+    pale = 0.35 * roofs + 0.65 * np.array([0.87, 0.85, 0.81])
+    axes.add_collection(PolyCollection(corners, facecolors=pale, edgecolors="#b9b3a4", linewidths=0.6, zorder=2))
+
+
+def _draw_answers(figure: Figure, axes: Any, replay: Replay, frame: LocalFrame) -> None:
+    """Draw the true track, each fix tied to its truth and coloured by its error, and where there was no fix."""
+    track = _truth(frame, replay.drive.images)
+    for piece in np.split(track, np.flatnonzero(np.hypot(*np.diff(track, axis=0).T) > STRETCH_M) + 1):
+        axes.plot(*piece.T, "-", color=_TRACK, linewidth=2.2, zorder=4, solid_capstyle="round")
+    answered = [item for item in replay.answered if item.truth is not None]
+    truth = _truth(frame, answered)
+    fixed = np.array([isinstance(item.answer, Fix) for item in answered], bool)
+    axes.plot(*truth[~fixed].T, "x", color=_LOST, markersize=6, markeredgewidth=1.6, zorder=6)
+    if not fixed.any():
+        return
+    fixes = _enu(
+        frame,
+        [(i.answer.latitude_deg, i.answer.longitude_deg) for i in answered if isinstance(i.answer, Fix)],
+    )
+    errors = np.hypot(*(fixes - truth[fixed]).T)
+    ties = np.stack([truth[fixed], fixes], axis=1)
+    axes.add_collection(LineCollection(list(ties), colors="#3a3d44", linewidths=0.7, alpha=0.5, zorder=5))
+    dots = axes.scatter(
+        *fixes.T, c=errors, cmap=_COLOURS, vmin=0, vmax=WORST_M, s=34, edgecolors=_INK, linewidths=0.5, zorder=7
+    )
+    beside = axes.inset_axes((0.0, -0.118, 0.42, 0.018))
+    bar = figure.colorbar(dots, cax=beside, orientation="horizontal", extend="max")
+    bar.set_label("error of the fix (m)", fontsize=9, labelpad=4)
+    beside.xaxis.set_label_position("top")
+    bar.ax.tick_params(labelsize=8)
+
+
+def _legend(replay: Replay) -> list[Line2D]:
+    lost = len(replay.answered) - len(replay.errors_m)
+    dropped = len(replay.drive.images) - len(replay.answered)
+    entries: list[tuple[str, dict[str, Any]]] = [
+        ("gallery", {"marker": ".", "color": _GALLERY, "linestyle": "", "markersize": 7}),
+        ("true track", {"color": _TRACK, "linewidth": 2.2}),
+        (
+            f"fix ({len(replay.errors_m)})",
+            {"marker": "o", "color": "#5ec962", "linestyle": "", "markeredgecolor": _INK},
+        ),
+        (f"no fix ({lost})", {"marker": "x", "color": _LOST, "linestyle": "", "markeredgewidth": 1.6}),
+        (f"dropped ({dropped})", {"color": "none"}),
+    ]
+    return [Line2D([], [], label=label, **style) for label, style in entries]
+
+
+def _enu(frame: LocalFrame, positions: Sequence[tuple[float, float]]) -> FloatArray:
+    degrees = np.asarray(positions, float).reshape(-1, 2)
+    return frame.to_enu(degrees[:, 0], degrees[:, 1])[:, :2]
+
+
+def _truth(frame: LocalFrame, images: Sequence[Answered | DriveImage]) -> FloatArray:
+    truths = [item.truth for item in images if item.truth is not None]
+    return _enu(frame, [(truth.latitude_deg, truth.longitude_deg) for truth in truths])
+
+
+# ---- the pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image of the drive beside the place it was taken for."""
+
+    query: Image
+    candidate: Image
+    match: Candidate
+    caption: str
+    fixed: bool
+
+
+def _pairs(replay: Replay, localizer: Localizer) -> list[Pair]:
+    """Localise images spread over the fixes once more, and one without a fix where there is one: for the quads."""
+    fixed = [item for item in replay.answered if isinstance(item.answer, Fix)]
+    lost = [item for item in replay.answered if isinstance(item.answer, NoFix)]
+    chosen = _spread(fixed, PAIRS - bool(lost))
+    chosen += _spread(lost, PAIRS - len(chosen))
+    readers = {image.stamp_ns: image.read for image in replay.drive.images}
+    pairs = []
+    for item in sorted(chosen, key=lambda item: item.stamp_ns):
+        query = readers[item.stamp_ns]()
+        answer = localizer.localize(Frame(query, item.stamp_ns))
+        if answer.candidates:
+            best = answer.candidates[0]
+            caption = _caption(localizer.gallery.frame, item, answer, best)
+            fix = isinstance(item.answer, Fix)
+            pairs.append(Pair(query, localizer.gallery.image(best.index), best, caption, fix))
+    return pairs
+
+
+def _spread(items: list[Answered], count: int) -> list[Answered]:
+    """Return at most ``count`` items, evenly from all of them."""
+    middles = (np.arange(count) + 0.5) / max(count, 1) * len(items)
+    return [items[index] for index in np.unique(middles.astype(int))] if items else []
+
+
+def _caption(frame: LocalFrame, item: Answered, answer: Fix | NoFix, best: Candidate) -> str:
+    if isinstance(item.answer, Fix) and item.truth is not None:
+        words = f"fix, {np.hypot(*error_en_m(frame, item.answer, item.truth)):.1f} m off"
+    else:
+        words = f"no fix: {answer.reason if isinstance(answer, NoFix) else 'unknown'}"
+    words += f"  ·  confidence {answer.confidence:.2f}"
+    if best.score is not None and best.score_unwarped is not None:
+        words += f"  ·  score {best.score:.1f}, unwarped {best.score_unwarped:.1f}"
+    return words
+
+
+def _draw_pairs(figure: Figure, place: Any, pairs: list[Pair]) -> None:
+    grid = place.subgridspec(PAIRS, 4, wspace=0.03, hspace=0.2)
+    heads = ("query", "best candidate", "query, warped", "candidate, warped")
+    for row, pair in enumerate(pairs):
+        quad_q, quad_p = pair.match.quad_q, pair.match.quad_p
+        views: list[tuple[Image, FloatArray | None]] = [(pair.query, quad_q), (pair.candidate, quad_p)]
+        if quad_q is not None and quad_p is not None:
+            views += [(warp_to_frame(pair.query, quad_q), None), (warp_to_frame(pair.candidate, quad_p), None)]
+        for column, (image, quad) in enumerate(views):
+            axes = figure.add_subplot(grid[row, column])
+            _draw_view(axes, image, quad)
+            if row == 0:
+                axes.set_title(heads[column], fontsize=11, color=_INK)
+            if column == 0:
+                colour = _INK if pair.fixed else _LOST
+                axes.set_xlabel(pair.caption, fontsize=8.5, color=colour, loc="left", labelpad=3)
+
+
+def _draw_view(axes: Any, image: Image, quad: FloatArray | None) -> None:
+    height, width = image.shape[:2]
+    axes.imshow(image, extent=(-1, 1, 1, -1), aspect=height / width)
+    if quad is not None:
+        axes.plot(*np.vstack([quad, quad[:1]]).T, color="#ffb000", linewidth=1.8)
+    axes.set(xlim=(-1, 1), ylim=(1, -1), xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

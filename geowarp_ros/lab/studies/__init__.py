@@ -1,0 +1,1 @@
+"""Studies over several galleries and drives."""

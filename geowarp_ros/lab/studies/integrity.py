@@ -1,0 +1,320 @@
+"""Does the localizer know when it is lost? One recipe: galleries, drives through them, and foreign images.
+
+Some drives calibrate, the others judge what the calibration promises: false fixes, availability, ellipses, and how
+often images of elsewhere are refused.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import Field
+
+from geowarp_ros.config import Section, parse_config
+from geowarp_ros.errors import ConfigError, SourceError
+from geowarp_ros.evaluation import fixes
+from geowarp_ros.evaluation.calibration import (
+    Collected,
+    Within,
+    ask,
+    ask_of_nowhere,
+    ask_within,
+    both,
+    circle_elsewhere,
+    circle_of_prior,
+    without_folder,
+    without_itself,
+    without_places_within,
+)
+from geowarp_ros.evaluation.fixes import Judged, Share
+from geowarp_ros.evaluation.plain import plain_pictures
+from geowarp_ros.evaluation.tables import Cell, Table
+from geowarp_ros.integrity.calibration import Calibration, Sample, covariance_of, fit_calibration
+from geowarp_ros.localizer import Localizer
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import SourceImage, read_source
+from geowarp_ros.types import FloatArray, Image
+
+
+class Town(Section):
+    """A town of the street world, rendered where it is absent."""
+
+    seed: int = Field(ge=0, description="Of the world.")
+    streets: int = Field(8, ge=1, description="Test streets.")
+    query_passes: int = Field(1, ge=1, description="Query passes a street, each in its own weather.")
+
+
+class Images(Section):
+    """Geotagged images: a source, or some of it."""
+
+    path: str = Field(description="A town of the recipe, or a source relative to the data folder.")
+    split: str = Field("", description="One split of it; empty: everything.")
+    only: tuple[str, ...] = Field((), description="Name patterns, one of which an image must match; empty: any.")
+    leave_out: tuple[str, ...] = Field((), description="Name patterns of images that are left out.")
+    every: int = Field(1, ge=1, description="Every so many of them …")
+    first: int = Field(0, ge=0, description="… from this one on.")
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return Path(self.path).name
+
+
+class Drive(Section):
+    """Images of known position asked about in a gallery, as they are and with their place left out."""
+
+    name: str = Field(description="In the tables.")
+    gallery: Images
+    queries: Images
+    correct_within_m: float = Field(25.0, gt=0.0, description="A fix farther from the truth is false, m.")
+    without: str = Field(
+        "place",
+        pattern="place|folder",
+        description="place: all within twice that distance is left out; folder: the images of its folder.",
+    )
+    without_every: int = Field(1, ge=1, description="Of the queries, every so many are asked without their place.")
+    prior_std_m: float = Field(
+        0.0, ge=0.0, description="Asked again with a prior of this standard deviation, m; 0: not asked."
+    )
+    prior_every: int = Field(1, ge=1, description="Of the queries, every so many are.")
+    calibrates: bool = Field(False, description="The calibration is fitted on it; otherwise it is judged.")
+    foreign: tuple[Images, ...] = Field((), description="Images of elsewhere, asked about where it judges.")
+
+
+class IntegrityRecipe(Section):
+    """What is rendered, asked and judged."""
+
+    towns: dict[str, Town] = Field(default_factory=dict, description="By name.")
+    drives: tuple[Drive, ...] = Field(
+        min_length=2, description="At least one that calibrates and one that judges."
+    )
+    plain_seeds: int = Field(4, ge=1, description="How many dozens of plain pictures are asked about.")
+    false_fix_rate: float = Field(0.01, gt=0.0, lt=1.0, description="Wanted share of wrong fixes.")
+
+
+def read_recipe(path: Path) -> IntegrityRecipe:
+    """Read a recipe file.
+
+    Raises:
+        ConfigError: It cannot be read, has unknown or wrong values, or lacks a drive of either kind.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: is no recipe: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: is no recipe: expected a mapping, found {type(values).__name__}")
+    recipe = parse_config(IntegrityRecipe, values)
+    if len({drive.calibrates for drive in recipe.drives}) < 2:
+        raise ConfigError(f"{path}: expected drives that calibrate and drives that judge")
+    return recipe
+
+
+def select(images: Images, root: Path) -> tuple[SourceImage, ...]:
+    """Return the images meant, in their source's order.
+
+    Raises:
+        SourceError: There are none.
+    """
+    found = read_source(root / images.path, split=images.split or None, utm_zone="32N").images
+
+    def matches(item: SourceImage, patterns: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatch(item.place.name, pattern) for pattern in patterns)
+
+    kept = [i for i in found if (not images.only or matches(i, images.only)) and not matches(i, images.leave_out)]
+    chosen = tuple(kept[images.first :: images.every])
+    if not chosen:
+        raise SourceError(f"{root / images.path}: none of {len(found)} images is left by {images}")
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """All answers of one drive.
+
+    Attributes:
+        drive: Which.
+        as_it_is: About its queries.
+        without: The same with their place left out.
+        elsewhere: Kind of foreign or plain image -> answers.
+        priors: What the prior says -> the answers to some of its queries.
+    """
+
+    drive: Drive
+    as_it_is: Collected
+    without: Collected
+    elsewhere: dict[str, Collected]
+    priors: dict[str, list[Within]] = field(default_factory=dict)
+
+
+def ask_drive(
+    localizer: Localizer,
+    drive: Drive,
+    find: Callable[[Images], Sequence[SourceImage]],
+    plain_seeds: int,
+    progress: Progress = silent,
+) -> Asked:
+    """Ask about a drive's queries in both ways, with priors where it has them, and about images of elsewhere."""
+    itself, correct = without_itself(localizer), drive.correct_within_m
+    far = without_folder(localizer) if drive.without == "folder" else without_places_within(localizer, 2 * correct)
+    queries = find(drive.queries)
+    twice = queries[:: drive.without_every]
+    once = [query for row, query in enumerate(queries) if row % drive.without_every]
+    as_it_is, without = ask(localizer, twice, (itself, both(itself, far)), correct, progress)
+    if once:
+        as_it_is += ask(localizer, once, (itself,), correct, progress)[0]
+    pictures: dict[str, list[Callable[[], Image]]] = defaultdict(list)
+    for images in drive.foreign:
+        pictures[images.name] += [item.read for item in find(images)]
+    elsewhere = {
+        name: ask_of_nowhere(localizer, (read() for read in progress(reads, len(reads), name)), correct)
+        for name, reads in pictures.items()
+    }
+    plain: dict[str, list[Image]] = defaultdict(list)
+    for seed in range(plain_seeds):
+        for kind, picture in plain_pictures(240, 320, seed + 1000 * drive.calibrates):
+            plain[kind].append(picture)
+    elsewhere |= {kind: ask_of_nowhere(localizer, images, correct) for kind, images in plain.items()}
+    return Asked(drive, as_it_is, without, elsewhere, _ask_with_priors(localizer, drive, queries, progress))
+
+
+def _ask_with_priors(
+    localizer: Localizer, drive: Drive, queries: Sequence[SourceImage], progress: Progress
+) -> dict[str, list[Within]]:
+    if not drive.prior_std_m:
+        return {}
+    circles = {
+        "right": circle_of_prior(drive.prior_std_m),
+        "wrong: about a place elsewhere": circle_elsewhere(localizer, drive.prior_std_m),
+    }
+    asked = queries[:: drive.prior_every]
+    itself = without_itself(localizer)
+    answers = ask_within(localizer, asked, itself, list(circles.values()), drive.correct_within_m, progress)
+    return dict(zip(circles, answers, strict=True))
+
+
+def fit_asked(
+    asked: Sequence[Asked], false_fix_rate: float, measured_with: dict[str, str]
+) -> tuple[Calibration, dict[str, float]]:
+    """Fit one calibration on every answer of the drives that calibrate.
+
+    Args:
+        asked: Some of which calibrate.
+        false_fix_rate: Wanted share of wrong fixes.
+        measured_with: The settings, :func:`geowarp_ros.integrity.calibration.settings_of`.
+
+    Returns:
+        The calibration and what its cross-validation showed.
+
+    Raises:
+        SourceError: Too few right or wrong answers.
+    """
+    samples = [
+        sample
+        for item in asked
+        if item.drive.calibrates
+        for collected in (item.as_it_is, item.without, *item.elsewhere.values())
+        for sample in collected.samples
+    ]
+    try:
+        calibration, summary = fit_calibration(samples, false_fix_rate)
+    except ValueError as error:
+        raise SourceError(f"these drives cannot calibrate: {error}") from None
+    named = {"title": "the calibration beside the model", "measured_with": measured_with}
+    return calibration.model_copy(update=named), summary
+
+
+def judge(collected: Collected, calibration: Calibration) -> Judged:
+    """Return the answers as they would be published, one row an image; refused ones have no error."""
+    samples, refused = collected.samples, collected.textureless
+    confidence = np.array([calibration.confidence(s.evidence) for s in samples] + [0.0] * refused)
+    nowhere = np.full((refused, 2), math.nan)
+    errors = np.concatenate([_errors(samples), nowhere])
+    covariances = [
+        covariance_of(s.scatter, calibration.std_m(s.spacing_m), calibration.scatter_gain) for s in samples
+    ]
+    return Judged(
+        error_en_m=errors,
+        covariance_m2=np.array(covariances + [np.full((2, 2), math.nan)] * refused).reshape(-1, 2, 2),
+        confidence=confidence,
+        fixed=np.asarray(confidence >= calibration.min_confidence)
+        & np.array([True] * len(samples) + [False] * refused, bool),
+    )
+
+
+def _errors(samples: Sequence[Sample]) -> FloatArray:
+    """(N, 2) m; infinite where the true place is not in the gallery."""
+    errors = np.array([s.error_en_m for s in samples], float).reshape(-1, 2)
+    errors[[not math.isfinite(s.error_m) for s in samples]] = math.inf
+    return errors
+
+
+def fix_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
+    """One row a drive: availability, false fixes, errors, ellipses."""
+    rows: list[tuple[Cell, ...]] = []
+    for item in asked:
+        judged = judge(item.as_it_is, calibration)
+        errors = judged.error_m[judged.fixed]
+        right = judged.fixed & (judged.error_m <= item.drive.correct_within_m)
+        values = fixes.nees(judged.error_en_m[right], judged.covariance_m2[right])
+        quantiles = fixes.error_quantiles(errors)
+        rows.append(
+            (
+                item.drive.name + (" (calibrates)" if item.drive.calibrates else ""),
+                _text(fixes.share(judged.fixed)),
+                _text(fixes.false_fix_rate(judged, item.drive.correct_within_m)),
+                f"{quantiles[0.5]:.1f} / {quantiles[0.95]:.1f} m",
+                _text(fixes.inside_ellipses(values)[0.95]),
+                f"{values.mean():.2f}" if len(values) else "–",
+            )
+        )
+    header = ("drive", "fixes", "false fixes", "error, median / 95 %", "right ones inside 95 %", "mean NEES")
+    return Table("fixes", "Published fixes, with 95 % Wilson intervals", header, tuple(rows))
+
+
+def prior_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
+    """Three rows a drive that has priors: the same images without one, with a right one and with a wrong one."""
+    rows: list[tuple[Cell, ...]] = []
+    for item in asked:
+        answers = {kind: [w.published(calibration) for w in found] for kind, found in item.priors.items()}
+        if answers:
+            answers = {"none": [w.whole for w in next(iter(item.priors.values()))], **answers}
+        for kind, samples in answers.items():
+            judged = judge(Collected(tuple(samples)), calibration)
+            rows.append(
+                (
+                    item.drive.name,
+                    kind,
+                    f"{item.drive.prior_std_m:g} m",
+                    _text(fixes.share(judged.fixed)),
+                    _text(fixes.false_fix_rate(judged, item.drive.correct_within_m)),
+                )
+            )
+    header = ("drive", "prior", "its standard deviation", "fixes", "false fixes")
+    return Table("priors", "Some of the images, asked about with and without a prior", header, tuple(rows))
+
+
+def elsewhere_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
+    """One row a gallery and kind of image that is not in it: how often it is refused."""
+    rows: list[tuple[Cell, ...]] = []
+    for item in asked:
+        left_out = "its own images without their " + item.drive.without
+        for kind, collected in {left_out: item.without, **item.elsewhere}.items():
+            refused = fixes.share(~judge(collected, calibration).fixed)
+            rows.append((item.drive.name, kind, _text(refused), collected.textureless))
+    header = ("gallery of", "asked about", "NO_FIX", "of them no_texture")
+    return Table("elsewhere", "Images that are not in the gallery", header, tuple(rows))
+
+
+def _text(share: Share) -> str:
+    if not share.of:
+        return "–"
+    percents = f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]".replace("%", " %")
+    return f"{percents}, {share.count} of {share.of}"

@@ -1,0 +1,1 @@
+"""The verbs of ``geowarp`` that lead into the laboratory, one module each."""

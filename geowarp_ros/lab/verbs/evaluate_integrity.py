@@ -1,0 +1,154 @@
+"""Calibrate on some drives and judge on others: false fixes, availability, ellipses, and images of elsewhere.
+
+RECIPE is a YAML file such as docs/recipes/integrity.yaml. The towns that it names are rendered, and its galleries
+built, in the output folder where they are absent. The calibration holds for any gallery of the model; --store puts
+it beside the model's file, where galleries without one of their own find it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geowarp_ros.evaluation.tables import Table
+    from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.integrity.calibration import Calibration
+    from geowarp_ros.lab.studies.integrity import Asked, IntegrityRecipe
+    from geowarp_ros.model.describer import Describer
+    from geowarp_ros.readers import Source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML: towns, drives, foreign images")
+    parser.add_argument("--data", type=Path, default=Path(), help="folder of the recipe's sources")
+    parser.add_argument("--output", type=Path, required=True, help="folder for towns, galleries, tables, plot")
+    parser.add_argument("--model", default="default", help="model file; default: the one that ships")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--store", action="store_true", help="put the calibration beside the model's file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render, build, ask, fit, judge, write and print."""
+    from geowarp_ros.config import LocalizerConfig, parse_config
+    from geowarp_ros.integrity.calibration import beside_model, save_calibration, settings_of
+    from geowarp_ros.lab.studies.integrity import (
+        ask_drive,
+        elsewhere_table,
+        fit_asked,
+        fix_table,
+        prior_table,
+        read_recipe,
+        select,
+    )
+    from geowarp_ros.localizer import Localizer
+    from geowarp_ros.model.checkpoints import DEFAULT_MODEL, load_model
+    from geowarp_ros.model.describer import Describer, choose_device
+    from geowarp_ros.progress import bar
+    from geowarp_ros.readers import Source
+    from geowarp_ros.rerank import build_reranker
+
+    recipe = read_recipe(args.recipe)
+    config = parse_config(LocalizerConfig, {"model": args.model, "device": args.device})
+    device = choose_device(config.device)
+    describer = Describer(load_model(config.model, device), device)
+    roots = _render(recipe, args.output / "towns")
+    asked: list[Asked] = []
+    for drive in recipe.drives:
+        places = select(drive.gallery, roots.get(drive.gallery.path, args.data))
+        gallery = _gallery(Source(places, (), drive.name), describer, args.output / "galleries")
+        localizer = Localizer(describer, gallery, build_reranker(config, gallery, describer), config)
+        asked.append(
+            ask_drive(
+                localizer, drive, lambda images: select(images, roots.get(images.path, args.data)),
+                recipe.plain_seeds, bar,
+            )
+        )  # fmt: skip
+    calibration, summary = fit_asked(asked, recipe.false_fix_rate, settings_of(config, describer.fingerprint))
+    tables = [table(asked, calibration) for table in (fix_table, prior_table, elsewhere_table)]
+    _write(args.output, tables, asked, calibration, summary, args.recipe)
+    print("\n".join(table.markdown() for table in tables))
+    if args.store:
+        stored = beside_model(DEFAULT_MODEL if args.model == "default" else Path(args.model))
+        save_calibration(stored, calibration)
+        print(f"Stored as {stored}")
+    print(f"Written to {args.output}")
+    return 0
+
+
+def _render(recipe: IntegrityRecipe, folder: Path) -> dict[str, Path]:
+    """Render the towns that are absent; returns the folder in which each town lies, by its name."""
+    from geowarp_ros.config import parse_config
+    from geowarp_ros.lab.world.config import WorldConfig
+    from geowarp_ros.lab.world.dataset import is_world, write_world
+    from geowarp_ros.progress import bar
+
+    for name, town in recipe.towns.items():
+        if not is_world(folder / name):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_world(
+                parse_config(WorldConfig, {**town.model_dump(), "drive": False}), folder / name, progress=bar
+            )
+    return dict.fromkeys(recipe.towns, folder)
+
+
+def _gallery(source: Source, describer: Describer, folder: Path) -> Gallery:
+    """Build the gallery, or open the one that this model made of these images before."""
+    import hashlib
+
+    from geowarp_ros.gallery.making.build import build_gallery
+    from geowarp_ros.gallery.manifest import MANIFEST
+    from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.progress import bar
+
+    names = "\n".join(f"{image.path} {image.place}" for image in source.images)
+    digest = hashlib.sha256(f"{describer.fingerprint}\n{names}".encode()).hexdigest()[:12]
+    path = folder / digest
+    if not (path / MANIFEST).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        build_gallery(source, describer, path, progress=bar)
+    gallery = Gallery.open(path, describer.device)
+    gallery.check_model(describer.fingerprint)
+    return gallery
+
+
+def _write(
+    output: Path,
+    tables: list[Table],
+    asked: list[Asked],
+    calibration: Calibration,
+    summary: dict[str, float],
+    recipe: Path,
+) -> None:
+    """Write the tables, the plot, the calibration, and what it takes to do it again."""
+    from geowarp_ros import __version__
+    from geowarp_ros.integrity.calibration import save_calibration
+    from geowarp_ros.lab.studies.integrity import judge
+    from geowarp_ros.lab.studies.integrity_plot import write_tradeoff_plot
+    from geowarp_ros.lab.training.session import commit
+
+    (output / "integrity.md").write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
+    curves = [
+        (item.drive.name, judge(item.as_it_is, calibration), item.drive.correct_within_m)
+        for item in asked
+        if not item.drive.calibrates
+    ]
+    write_tradeoff_plot(
+        curves, calibration.min_confidence, "Drives that did not calibrate", output / "integrity.png"
+    )
+    save_calibration(output / "calibration.json", calibration)
+    results = {
+        **{table.name: table.records() for table in tables},
+        "cross_validation": summary,
+        "recipe": recipe.read_text(encoding="utf-8"),
+        "measured_with": calibration.measured_with,
+        "commit": commit(),
+        "version": __version__,
+        "seed": 0,
+    }
+    (output / "results.json").write_text(
+        json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

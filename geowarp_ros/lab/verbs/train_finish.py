@@ -1,0 +1,65 @@
+"""Finish a model: choose how much retrieval counts in its re-ranking, and write it in half precision.
+
+The weight is one of a few: the one with which re-ranking gains most on the set where it gains least. The sets are
+the held-out images of a recipe (hold_out, val_split), which nothing was trained on. 0, the paper's order, is among
+the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The recipe says which places are held out."""
+    parser.add_argument("recipe", type=Path, help="YAML file of 'geowarp train distill'")
+    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
+    parser.add_argument(
+        "--model", nargs="+", required=True, help="with a trained regression: a model file; several: their mean"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="model file to write")
+    parser.add_argument("--resolution", type=int, default=240, help="shorter side of images at work, px")
+    parser.add_argument("--candidates", type=int, default=5, help="how many places are re-ranked")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is")
+    parser.add_argument("--most-queries", type=int, default=0, help="of each set, evenly spread; 0: all")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, choose, write."""
+    from geowarp_ros import progress
+    from geowarp_ros.config import parse_config
+    from geowarp_ros.lab.training.distillation import Distillation
+    from geowarp_ros.lab.training.finishing import WEIGHTS, best_weight, mean_model, read_held_out, weigh_retrieval
+    from geowarp_ros.lab.training.grounds import read_recipe
+    from geowarp_ros.lab.training.session import commit
+    from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
+    from geowarp_ros.model.describer import choose_device
+
+    recipe = parse_config(Distillation, read_recipe(args.recipe))
+    model = mean_model([load_model(name) for name in args.model])
+    model.config = parse_config(type(model.config), {**model.config.model_dump(), "resolution": args.resolution})
+    held_out = read_held_out(recipe.grounds, args.data)
+    validation = list(held_out.values())
+    found = weigh_retrieval(
+        model,
+        validation,
+        candidates=args.candidates,
+        most_queries=args.most_queries,
+        device=choose_device(args.device),
+        progress=progress.bar,
+    )
+    print(
+        "| places | retrieval | "
+        + " | ".join(f"weight {w:g}" for w in WEIGHTS)
+        + f" | best of {args.candidates} |"
+    )
+    print("|---|" + "---:|" * (len(WEIGHTS) + 2))
+    for name, each in zip(held_out, found, strict=True):
+        cells = " | ".join(f"{value:.1f}" for value in each.reranked)
+        print(f"| {name} ({each.queries}) | {each.retrieval:.1f} | {cells} | {each.best_possible:.1f} |")
+    weight = best_weight(found)
+    model.config = model.config.model_copy(update={"retrieval_weight": weight})
+    save_model(model, args.output, half=True, notes={"commit": commit(), "made_by": "geowarp train finish"})
+    print(f"retrieval_weight {weight:g}; model {fingerprint(load_model(args.output))}: {args.output}")
+    return 0

@@ -1,0 +1,1 @@
+"""What is known besides the newest image: the track, odometry, a prior, and the time there is."""

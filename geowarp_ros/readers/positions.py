@@ -1,0 +1,106 @@
+"""A CSV of positions: ``filename, latitude, longitude`` and, where known, ``altitude, heading, split``.
+
+What is wrong with a position refuses the whole file, because a gallery with a wrong position lies for ever; an
+absent image only costs that image.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from geowarp_ros.errors import SourceError, did_you_mean
+from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file
+from geowarp_ros.types import Place
+
+_REQUIRED = ("filename", "latitude", "longitude")
+
+
+def read_positions(path: Path) -> Source:
+    """Read ``path``; filenames are relative to its folder, other columns are ignored.
+
+    Returns:
+        The images whose files exist; the others are skipped as ``absent``.
+
+    Raises:
+        SourceError: No UTF-8, no header, a missing column, no rows, a filename twice, or a number that is absent,
+            not finite or outside its range; the message names file, row and value.
+    """
+    images: list[SourceImage] = []
+    skipped: list[Skipped] = []
+    row_of: dict[str, int] = {}
+    for number, row in _rows(path):
+        where = f"{path}, row {number}"
+        name = row["filename"]
+        if not name:
+            raise SourceError(f"{where}: filename is empty, expected an image's path relative to the CSV")
+        if name in row_of:
+            raise SourceError(f"{where}: filename {name!r} stands in row {row_of[name]} already, expected it once")
+        row_of[name] = number
+        place = Place(
+            name,
+            latitude_deg=_number(row, "latitude", -90, 90, where),
+            longitude_deg=_number(row, "longitude", -180, 180, where),
+            altitude_m=_number(row, "altitude", -12_000, 100_000, where, required=False),
+            heading_deg=_number(row, "heading", 0, 360, where, required=False),
+        )
+        file = path.parent / name
+        if file.is_file():
+            images.append(image_file(place, file, row.get("split", "")))
+        else:
+            skipped.append(Skipped(name, "absent"))
+    if not row_of:
+        raise SourceError(f"{path}: has a header and no rows, expected one row per image")
+    return Source(tuple(images), tuple(skipped), f"CSV {path}")
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, column -> text) with names and values stripped."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(path, header)
+            for values in reader:
+                if not any(value.strip() for value in values):
+                    continue  # an empty last line is no row
+                if len(values) < len(header):
+                    raise SourceError(
+                        f"{path}, row {reader.line_num}: has {len(values)} values, expected {len(header)}"
+                    )
+                yield reader.line_num, dict(zip(header, (value.strip() for value in values), strict=False))
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path}: is no CSV in UTF-8: {error}") from None
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    for name in _REQUIRED:
+        if name not in header:
+            raise SourceError(
+                f"{path}: no column {name!r}{did_you_mean(name, header)}; the header is"
+                f" {', '.join(header) or 'empty'}, expected {', '.join(_REQUIRED)}"
+                " and, if known, altitude, heading, split"
+            )
+    for name in set(header):
+        if name and header.count(name) > 1:
+            raise SourceError(f"{path}: column {name!r} stands there {header.count(name)} times, expected once")
+
+
+def _number(
+    row: dict[str, str], column: str, low: float, high: float, where: str, *, required: bool = True
+) -> float:
+    """Read one number; an optional one may be empty or ``nan``, which is NaN."""
+    text = row.get(column, "")
+    if not required and text.lower() in ("", "nan"):
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:  # false for NaN too
+        raise SourceError(f"{where}: {column} = {text!r}, expected a number from {low} to {high}")
+    return value

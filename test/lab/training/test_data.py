@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geowarp_ros.errors import SourceError, TrainingError
+from geowarp_ros.images import MEAN, STD, to_tensor
+from geowarp_ros.lab.training.data import (
+    Augmentation,
+    Photographs,
+    ahead,
+    common_frame,
+    cover,
+    describe,
+    read_photographs,
+)
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.readers import read_source
+from test.lab.training.street import SHOTS_APART_M, SPACING_M, shot, write_street
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    return write_street(tmp_path / "few", places=2, shots=3)
+
+
+def photographs(folder: Path, **options: int) -> Photographs:
+    images = read_source(folder).images
+    return Photographs(images, common_frame(images), **options)
+
+
+def test_positions_are_metres_of_the_common_frame(few: Path) -> None:
+    found = photographs(few)
+    apart = np.linalg.norm(found.positions_m - found.positions_m[0], axis=1)
+    expected = [
+        0.0,
+        SHOTS_APART_M,
+        2 * SHOTS_APART_M,
+        SPACING_M,
+        SPACING_M + SHOTS_APART_M,
+        SPACING_M + 2 * SHOTS_APART_M,
+    ]
+    np.testing.assert_allclose(apart, expected, atol=1e-3)
+    assert found.queries.tolist() == [False, False, True] * 2
+
+
+def test_images_are_decoded_once_within_the_memory(few: Path) -> None:
+    kept, dropped = photographs(few), photographs(few, memory_mb=0)
+    first = kept[0]
+    np.testing.assert_array_equal(first, shot(0, 0))
+    assert kept[0] is first
+    assert dropped[0] is not dropped[0]
+    np.testing.assert_array_equal(dropped[0], first)
+
+
+def test_an_unreadable_image_is_counted_once_and_passed_over(few: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (few / "images" / "000_1.png").write_bytes(b"no picture")
+    found = photographs(few)
+    pixels, readable = found.batch([0, 1, 2], 64, 96)
+    assert readable.tolist() == [True, False, True]
+    assert not pixels[1].any()
+    found.batch([1], 64, 96)
+    assert found.unreadable == {1}
+    assert caplog.text.count("000_1.png") == 1
+
+
+def test_a_batch_is_scaled_until_it_covers_and_cut_in_the_middle() -> None:
+    image = np.zeros((40, 100, 3), np.uint8)
+    image[:, 40:60] = 200  # the middle fifth
+    cut = cover(image, 20, 10)  # half size: 20×50, of which columns 20..30 are kept
+    assert cut.shape == (20, 10, 3)
+    assert cut.min() >= 195
+    assert cover(image, 80, 30).shape == (80, 30, 3)
+    np.testing.assert_array_equal(cover(image, 40, 100), image)
+
+
+def test_splits_and_patterns(street: Path) -> None:
+    train = read_photographs([street], "train", hold_out=["*/000_*", "*/001_*"])
+    held = read_photographs([street], None, only=["*/000_*", "*/001_*"])
+    assert (len(train), len(held)) == (38 * 4, 2 * 4)
+    with pytest.raises(SourceError, match="no image of split 'test'"):
+        read_photographs([street], "test")
+    with pytest.raises(TrainingError, match="is left after"):
+        read_photographs([street], "train", hold_out=["*"])
+
+
+def test_ahead_keeps_the_order() -> None:
+    assert list(ahead(lambda n: n * n, range(50), depth=7)) == [n * n for n in range(50)]
+    assert list(ahead(lambda n: n, [])) == []
+
+
+def test_descriptions_equal_the_model_alone_whatever_the_batches(few: Path) -> None:
+    (few / "images" / "001_0.png").write_bytes(b"")
+    torch.manual_seed(0)
+    model = GeoWarp(ModelConfig(regression=False)).train()
+    found = describe(model, photographs(few), batch_size=4)
+    assert model.training
+    assert np.isnan(found[3]).all()
+    with torch.no_grad():
+        alone = model.eval().describe(to_tensor([shot(1, 2)], torch.device("cpu")))[0]
+    np.testing.assert_allclose(found[5], alone[0].numpy(), atol=1e-5)
+
+
+def test_augmentation_off_is_the_normalisation() -> None:
+    pixels = torch.randint(0, 255, (2, 3, 16, 24), dtype=torch.uint8)
+    views = Augmentation(tilt=0, zoom=0, colour=0, mirror=False)(pixels, torch.Generator())
+    back = views * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    torch.testing.assert_close(back * 255, pixels.float(), atol=1e-3, rtol=0)
+
+
+def test_augmentation_follows_its_generator_alone() -> None:
+    pixels = torch.randint(0, 255, (4, 3, 32, 48), dtype=torch.uint8)
+    views = [Augmentation()(pixels, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
+    assert torch.isfinite(views[2]).all()
+
+
+def test_mirroring_flips_the_whole_batch() -> None:
+    pixels = torch.randint(0, 255, (3, 3, 8, 8), dtype=torch.uint8)
+    augment = Augmentation(tilt=0, zoom=0, colour=0)
+    seen = set()
+    for seed in range(10):
+        views = augment.views(pixels, torch.Generator().manual_seed(seed))
+        plain = Augmentation(tilt=0, zoom=0, colour=0, mirror=False)(pixels, torch.Generator())
+        torch.testing.assert_close(views.images, plain.flip(3) if views.mirrored else plain)
+        seen.add(views.mirrored)
+    assert seen == {True, False}
+
+
+def test_crops_show_parts_of_the_photograph() -> None:
+    ramp = torch.linspace(0, 255, 64).to(torch.uint8).expand(1, 3, 64, 64)
+    views = Augmentation(tilt=0, zoom=0.5, colour=0, mirror=False)(ramp, torch.Generator().manual_seed(1))
+    row = views[0, 0, 32] * STD[0] + MEAN[0]
+    assert (row.diff() >= -1e-6).all()  # left to right still
+    assert 0.45 < float(row[-1] - row[0]) < 1.0  # and at least half of it
+
+
+def test_quads_say_where_a_view_comes_from() -> None:
+    """On a photograph that shows its own coordinates, a view's corners show the quad's."""
+    grid = (torch.arange(128) * 2 + 1) / 128 - 1
+    photograph = torch.stack([grid.expand(128, 128), grid[:, None].expand(128, 128), torch.zeros(128, 128)])
+    pixels = ((photograph + 1) * 127.5).round().to(torch.uint8).expand(2, 3, 128, 128)
+    for seed in (0, 1, 2):
+        views = Augmentation(colour=0).views(pixels, torch.Generator().manual_seed(seed))
+        seen = (views.images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 2 - 1
+        corners = torch.stack([seen[:, :2, y, x] for y, x in ((1, 1), (1, -2), (-2, -2), (-2, 1))], dim=1)
+        assert float((corners - views.quads).abs().max()) < 0.08

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from geowarp_ros.cli import main
+from geowarp_ros.errors import ModelError, TrainingError
+from geowarp_ros.geometry import full_frame
+from geowarp_ros.lab.training.data import Photographs, common_frame
+from geowarp_ros.lab.training.losses import features_wise_loss
+from geowarp_ros.lab.training.objective import WarpLosses, generated_corner_error
+from geowarp_ros.lab.training.session import BEST, LAST, SETTINGS, SessionConfig
+from geowarp_ros.lab.training.warping import (
+    WarpConfig,
+    learning_rate,
+    mine,
+    read_sets,
+    train_warp,
+    with_regression,
+)
+from geowarp_ros.model.checkpoints import load_model, read_header, save_model
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+
+SIZE = 120
+SMALL = WarpConfig(
+    iterations=4, lambda_fw=0, lambda_cons=0, batch_generated=2, height=SIZE, width=SIZE, validate_every=4
+)
+QUIET = SessionConfig(tensorboard=False, device="cpu", save_every=2)
+
+
+class Colours(nn.Module):
+    """An 'encoder' of stride 8 without parameters, quick and exact: colours and their changes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.avg_pool2d(x, 8)
+        return torch.cat([x, -x, x - x.roll(1, -1), x - x.roll(1, -2)], dim=1)
+
+
+def clouds(count: int, seed: int = 0) -> np.ndarray:
+    """Smooth photographs of nothing: (count, SIZE, SIZE, 3) uint8."""
+    coarse = np.random.default_rng(seed).normal(128, 60, (count, 12, 12, 3)).clip(0, 255).astype(np.uint8)
+    return np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for image in coarse])
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clouds on a line, 8 m apart, every fourth a query."""
+    folder = tmp_path_factory.mktemp("clouds")
+    lines = ["filename,latitude,longitude,split"]
+    for index, image in enumerate(clouds(24)):
+        cv2.imwrite(str(folder / f"{index:02d}.png"), image)
+        lines.append(
+            f"{index:02d}.png,{48 + index * 8 / 111_200:.8f},11,{'query' if index % 4 == 3 else 'gallery'}"
+        )
+    (folder / "positions.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def small_model(seed: int = 0) -> GeoWarp:
+    torch.manual_seed(seed)
+    model = GeoWarp(ModelConfig())
+    model.encoder = nn.Sequential(Colours())
+    return model.eval()
+
+
+def as_tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def test_defaults_are_the_papers() -> None:
+    config = WarpConfig()
+    assert (config.lambda_ss, config.lambda_fw, config.lambda_cons) == (1, 10, 0.1)
+    assert (config.k, config.views, config.batch_generated, config.batch_pairs) == (0.6, 2, 16, 16)
+    assert (config.iterations, config.optimizer, config.learning_rate) == (50_000, "sgd", 1e-4)
+    assert (config.momentum, config.weight_decay, config.t_geo_m, config.t_feat) == (0.9, 1e-3, 25, 1.2)
+    assert (config.colour, config.mirror, config.schedule) == (0, False, "constant")
+    assert config.needs_pairs
+    assert not WarpConfig(lambda_fw=0, lambda_cons=0).needs_pairs
+
+
+def test_untrained_regression_gives_full_frames_and_their_losses() -> None:
+    model = small_model()
+    photographs = as_tensor(clouds(4)).float() / 128 - 1
+    f = model.local_features(photographs)
+    losses = WarpLosses(model, k=0.0)
+    fw, cons = losses.pairs(photographs[:2], photographs[2:])
+    assert cons == 0, "full frames are consistent"
+    assert torch.allclose(fw, features_wise_loss(f[:2], f[2:]), atol=1e-5), "no warp: as the images are"
+    fw, _ = losses.pairs(photographs[:2], photographs[:2])
+    assert fw == 0
+    assert losses.generated(as_tensor(clouds(2)), torch.Generator()) < 1e-9, "k = 0: the overlap is the full frame"
+    frame = full_frame(2, f)
+    assert torch.equal(model.regress(f[:2], f[2:])[0], frame)
+
+
+def test_features_wise_gradient_reaches_the_regression_and_nothing_else() -> None:
+    model = small_model()
+    torch.nn.init.normal_(model.regression.linear.weight, std=0.01)
+    model.requires_grad_(False).regression.requires_grad_(True)
+    images = as_tensor(clouds(4)).float() / 128 - 1
+    fw, _ = WarpLosses(model).pairs(images[:2], images[2:])
+    fw.backward()
+    assert model.regression.linear.weight.grad.abs().max() > 0
+    assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("regression."))
+
+
+def test_training_from_scratch_improves_the_corner_error() -> None:
+    model = small_model()
+    model.requires_grad_(False).regression.train().requires_grad_(True)
+    photographs, held_out = as_tensor(clouds(32)), as_tensor(clouds(12, seed=1))
+    losses = WarpLosses(model, k=0.6, views=4, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    optimizer = torch.optim.AdamW(model.regression.parameters(), 1e-3)
+    before = generated_corner_error(model, held_out, k=0.6)
+    for step in range(60):
+        loss = losses.generated(photographs[torch.randperm(32)[:4]], torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = generated_corner_error(model, held_out, k=0.6)
+    assert after < 0.85 * before
+
+
+def test_resume_continues_bit_by_bit(source: Path, tmp_path: Path) -> None:
+    photographs, held_out = read_sets([source], SMALL)
+
+    def train(folder: Path, iterations: int, resume: bool = False) -> dict[str, torch.Tensor]:
+        config = SMALL.model_copy(update={"iterations": iterations, "schedule": "constant", "colour": 0.3})
+        train_warp(small_model(), photographs, held_out, config, QUIET, folder, resume=resume)
+        state: dict[str, torch.Tensor] = torch.load(folder / LAST, weights_only=True)["model"]
+        return state
+
+    whole = train(tmp_path / "whole", 4)
+    train(tmp_path / "cut", 2)
+    resumed = train(tmp_path / "cut", 4, resume=True)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_command_trains_with_all_losses_and_keeps_the_encoder(source: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = GeoWarp(ModelConfig(regression=False))
+    save_model(start, tmp_path / "encoder.safetensors")
+    arguments = ["train", "warp", str(source), "--model", str(tmp_path / "encoder.safetensors")]
+    arguments += ["--output", str(tmp_path / "out"), "--iterations", "2", "--batch-generated", "2"]
+    arguments += ["--batch-pairs", "2", "--height", "96", "--width", "96", "--validate-every", "2"]
+    assert main([*arguments, "--optimizer", "adamw", "--learning-rate", "0.01", "--device", "cpu"]) == 0
+    trained = load_model(tmp_path / "out" / BEST)
+    assert trained.regression is not None
+    for key, tensor in start.state_dict().items():
+        assert torch.equal(tensor, trained.state_dict()[key]), f"{key} is the encoder's: frozen, in eval mode"
+    assert trained.regression.linear.weight.abs().max() > 0
+    assert float(read_header(tmp_path / "out" / BEST)["corner_error"]) > 0
+    record = json.loads((tmp_path / "out" / SETTINGS).read_text())
+    assert record["settings"]["warp"]["lambda_fw"] == 10
+    assert main([*arguments, "--device", "cpu"]) == 1, "the folder is in use"
+
+
+def test_two_processes_agree_with_one(source: Path, tmp_path: Path) -> None:
+    save_model(small_resnet(), tmp_path / "model.safetensors")
+    common = [str(source), "--model", str(tmp_path / "model.safetensors"), "--iterations", "2", "--seed", "3"]
+    common += [
+        "--batch-generated",
+        "2",
+        "--batch-pairs",
+        "2",
+        "--height",
+        "96",
+        "--width",
+        "96",
+        "--device",
+        "cpu",
+    ]
+    common += ["--no-tensorboard", "--learning-rate", "0.01", "--output"]
+    assert main(["train", "warp", *common, str(tmp_path / "one")]) == 0
+    command = "import sys; from geowarp_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", command, "train", "warp", *common, str(tmp_path / "two")],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(29_000 + os.getpid() % 900),
+                "OMP_NUM_THREADS": "1",
+            },
+        )
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
+    one, two = (torch.load(tmp_path / name / LAST, weights_only=True)["model"] for name in ("one", "two"))
+    for key in one:
+        assert torch.allclose(one[key].float(), two[key].float(), rtol=1e-3, atol=1e-5), key
+
+
+def small_resnet() -> GeoWarp:
+    torch.manual_seed(0)
+    return GeoWarp(ModelConfig())
+
+
+def test_pairs_are_mined_between_queries_and_gallery(source: Path) -> None:
+    photographs, _ = read_sets([source], SMALL)
+    pairs = mine(
+        small_model_with_descriptors(), photographs, SMALL.model_copy(update={"t_geo_m": 9, "t_feat": 1e9})
+    )
+    names = [(photographs.names[q], photographs.names[g]) for q, g in pairs]
+    assert ("03.png", "02.png") in names
+    assert all(int(q[:2]) % 4 == 3 for q, _ in names)
+    assert all(abs(int(q[:2]) - int(g[:2])) == 1 for q, g in names), "8 m apart, and no farther than 9 m"
+
+
+def small_model_with_descriptors() -> GeoWarp:
+    model = small_model()
+    model.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, model.descriptor_dim))
+    return model
+
+
+def test_held_out_photographs_are_not_trained_on(source: Path) -> None:
+    kept, held_out = read_sets([source], SMALL.model_copy(update={"hold_out": ("1?.png",)}))
+    assert set(held_out.names) == {f"{i:02d}.png" for i in range(10, 20)}
+    assert not set(kept.names) & set(held_out.names)
+    kept, held_out = read_sets([source], SMALL)
+    assert len(kept) + len(held_out) == 24
+    with pytest.raises(TrainingError, match="0 are held out"):
+        read_sets([source], SMALL.model_copy(update={"hold_out": ("nothing*",)}))
+
+
+def test_unreadable_photographs_are_counted_and_replaced(source: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for index in range(24):
+        data = (source / f"{index:02d}.png").read_bytes()
+        (broken / f"{index:02d}.png").write_bytes(data[:500] if index % 3 == 0 else data)
+    (broken / "positions.csv").write_text((source / "positions.csv").read_text())
+    photographs, held_out = read_sets([broken], SMALL)
+    error = train_warp(small_model(), photographs, held_out, SMALL, QUIET, tmp_path / "out")
+    assert 0 < error < 1
+    assert photographs.unreadable
+
+
+def test_mistakes_are_refused_before_training(source: Path, tmp_path: Path) -> None:
+    photographs, held_out = read_sets([source], SMALL)
+    few = Photographs(photographs.images[:1], common_frame(photographs.images))
+    with pytest.raises(TrainingError, match="1 photographs are fewer than a batch of 2"):
+        train_warp(small_model(), few, held_out, SMALL, QUIET, tmp_path / "out")
+    with pytest.raises(ModelError, match="no warping regression"):
+        train_warp(GeoWarp(ModelConfig(regression=False)), photographs, held_out, SMALL, QUIET, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_fresh_regression_replaces_a_trained_one() -> None:
+    model = small_resnet()
+    torch.nn.init.ones_(model.regression.linear.weight)
+    assert with_regression(model).regression.linear.weight.min() == 1
+    assert with_regression(model, fresh=True).regression.linear.weight.abs().max() == 0
+    assert with_regression(GeoWarp(ModelConfig(regression=False))).config.regression
+
+
+def test_cosine_rises_then_falls_to_nothing() -> None:
+    config = WarpConfig(iterations=1000, learning_rate=1.0, schedule="cosine")
+    rates = [learning_rate(config, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 20)
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates[500] == pytest.approx(0.5)
+    assert rates[-1] < 1e-5
+    assert learning_rate(WarpConfig(), 49_999) == 1e-4
+
+
+def test_mining_leaves_the_regression_in_train_mode(source: Path, tmp_path: Path) -> None:
+    photographs, held_out = read_sets([source], SMALL)
+    model = small_model_with_descriptors()
+    before = model.regression.conv[1].running_mean.clone()
+    config = SMALL.model_copy(update={"lambda_cons": 0.1, "t_feat": 1e9, "batch_pairs": 2, "iterations": 1})
+    train_warp(model, photographs, held_out, config, QUIET, tmp_path / "out")
+    assert not torch.equal(model.regression.conv[1].running_mean, before), "batch norms follow the data"
