@@ -1,16 +1,17 @@
 # make demo   install, then localise a replayed drive on a real ROS 2 graph
-# make test   install, then run the tests
+# make test   install, then run the tests on all cores, four at most; the slowest ten are listed
 # make check  format, lint, types, tests
 # make soak   load and faults for longer than a test may take; docs/robustness.md has its tables
 # make card   DATA=folder: the figures of the model that ships, docs/model_card.md
 # make fix    format and mend what can be mended
+# make docs   the API reference, into site/
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test soak card check fix install browser clean
+.PHONY: demo test soak card check docs fix install browser clean
 
 install: $(VENV)/installed
 
@@ -19,7 +20,7 @@ $(VENV)/installed: setup.py setup.cfg constraints.txt .ci/system-packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip "setuptools<80" wheel
 	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[ros,train,test]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[ros,lab,test,docs]"
 	touch $@
 
 # in which the tests look at the evaluation's reports; the demo does without
@@ -29,8 +30,11 @@ browser:
 demo: install
 	$(BIN)/geowarp demo --output demo
 
+# one worker a core, each with one thread (test/conftest.py); an idle worker takes tests over from a busy one
+TESTS := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
 test: install browser
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 soak: install
 	$(BIN)/python -m test.soak
@@ -48,11 +52,18 @@ check: install browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 fix: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+ROOMS := geowarp_ros $(filter-out geowarp_ros.__init__ geowarp_ros.lab,$(subst /,.,$(sort \
+	$(patsubst %.py,%,$(wildcard geowarp_ros/*.py)) $(patsubst %/__init__.py,%,$(wildcard geowarp_ros/*/__init__.py)))))
+
+# the API reference from the docstrings: site/geowarp_ros.html
+docs: install
+	$(BIN)/python -m pdoc --docformat google --output-directory site $(ROOMS)
+
 clean:
-	rm -rf $(VENV) demo build install log *.egg-info
+	rm -rf $(VENV) demo build install log site *.egg-info

@@ -6,10 +6,16 @@ from setuptools import find_packages, setup
 
 PACKAGE = "geowarp_ros"
 
+EXTRAS = {
+    "report": ["plotly>=5.22", "scikit-learn>=1.4"],  # evaluate, calibrate
+    "train": ["tensorboard>=2.16", "matplotlib>=3.8", "scikit-learn>=1.4"],  # train, demo, benchmark
+    "export": ["onnx>=1.16", "onnxscript>=0.5"],
+}
+
 setup(
     name=PACKAGE,
-    version="0.1.0",
-    description="Visual geolocalization for robots: retrieval, GeoWarp re-ranking, NavSatFix out.",
+    version="0.2.0",
+    description="Visual localisation for robots: retrieval, GeoWarp re-ranking, NavSatFix out.",
     license="MIT",
     maintainer="The geowarp_ros authors",
     maintainer_email="maintainers@geowarp-ros.invalid",
@@ -30,6 +36,7 @@ setup(
         (f"share/{PACKAGE}/config", glob("config/*")),
     ],
     python_requires=">=3.10",
+    # what a robot needs to localise; test/test_package.py holds both lists equal to the imports
     install_requires=[
         "torch>=2.2",
         "kornia>=0.7.3",
@@ -40,32 +47,28 @@ setup(
         "pydantic>=2.7",
         "safetensors>=0.4.3",
         "rosbags>=0.10.6",
-        "rosbags-image>=0.10",
         "lz4>=4",
         "pyproj>=3.6",
         "pyyaml>=6",
+        "scipy>=1.11",
         "tqdm>=4.66",
-        "matplotlib>=3.8",
-        "plotly>=5.22",
-        "scikit-learn>=1.4",
     ],
     extras_require={
         "ros": ["ros-jazzy-rclpy[fastrtps]", "ros-jazzy-common-interfaces"],
-        "train": ["tensorboard>=2.16"],
-        "export": ["onnx>=1.16", "onnxscript>=0.5"],
+        **EXTRAS,
+        "lab": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
         "test": [
             "evo",
-            "onnx>=1.16",
             "onnxruntime>=1.18",
-            "onnxscript>=0.5",
             "pytest<9",
-            "pytest-xdist",
+            "pytest-xdist>=3.2",
             "hypothesis",
             "mypy",
             "ruff",
             "types-PyYAML",
             "types-tqdm",
         ],
+        "docs": ["pdoc>=15"],
     },
     entry_points={
         "console_scripts": [

@@ -1,11 +1,12 @@
-"""The parameter tree: default, unit, range and meaning of every leaf, written once.
+"""The parameter tree: default, unit, range and meaning of every parameter, written once.
 
-The node declares its ROS parameters from it, ``config/localizer.yaml`` and the README's table are held
-equal to it by tests, and the command line takes its defaults from it.
+The node declares its ROS parameters from it, the command line takes its defaults from it, and tests hold
+``config/localizer.yaml`` and ``docs/node.md`` equal to it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,200 +21,145 @@ class Section(BaseModel):
 
 
 class RetrievalConfig(Section):
-    """The nearest-neighbour search over the gallery."""
+    """Nearest-neighbour search in the gallery."""
 
-    candidates: int = Field(20, ge=1, le=1000, description="Gallery places retrieved per image.")
-
-
-RerankMethod: TypeAlias = Literal[
-    "none",
-    "geowarp",
-    "geowarp-unwarped",
-    "one-way",
-    "qe-dba",
-    "diffusion",
-    "dense-ransac",
-    "sift",
-    "orb",
-    "loftr",
-    "disk-lightglue",
-]
-"""The ways to compare a query with its candidates: :mod:`geowarp_ros.rerank`."""
+    candidates: int = Field(20, ge=1, le=1000, description="Number of places retrieved per image.")
 
 
-class ExpansionConfig(Section):
-    """Query expansion and database-side augmentation (qe-dba)."""
-
-    neighbours: int = Field(3, ge=0, le=1000, description="qe-dba: candidates averaged with the query; 0: none.")
-    augment_neighbours: int = Field(
-        3, ge=0, le=1000, description="qe-dba: nearest places averaged with each gallery place; 0: none."
-    )
-    alpha: float = Field(
-        3.0, ge=0.0, le=100.0, description="qe-dba: a neighbour weighs its cosine to this power; 0: all weigh 1."
-    )
-
-
-class DiffusionConfig(Section):
-    """Diffusion on the gallery's neighbour graph."""
-
-    neighbours: int = Field(10, ge=1, le=1000, description="diffusion: edges of a place; one-sided ones go.")
-    query_neighbours: int = Field(3, ge=1, le=1000, description="diffusion: candidates from which it starts.")
-    alpha: float = Field(0.9, ge=0.0, lt=1.0, description="diffusion: how far it spreads; 0: not at all.")
-    gamma: float = Field(3.0, gt=0.0, le=100.0, description="diffusion: an edge weighs its cosine to this power.")
-
-
-class VerificationConfig(Section):
-    """Matching of points and a homography that as many as possible obey."""
-
-    keypoints: int = Field(
-        1000, ge=4, le=100_000, description="sift, orb, disk-lightglue: strongest keypoints kept per image."
-    )
-    ratio: float = Field(
-        0.8, gt=0.0, le=1.0, description="sift, orb: a match is this much nearer than the second best (Lowe)."
-    )
-    threshold_px: float = Field(
-        3.0,
-        gt=0.0,
-        le=1000.0,
-        description="Points nearer than this to where the homography puts them are inliers.",
-    )
-    threshold_cells: float = Field(
-        1.0, gt=0.0, le=15.0, description="dense-ransac: the same, in cells of the 15×15 local features."
-    )
+RerankMethod: TypeAlias = Literal["none", "geowarp", "geowarp-unwarped", "sift", "orb"]
+"""Ways to re-rank the candidates: :mod:`geowarp_ros.rerank`."""
 
 
 class RerankConfig(Section):
-    """The comparison of the query with each of the first candidates."""
+    """Re-ranking of the first candidates."""
 
     method: RerankMethod = Field(
         "geowarp",
-        description="none: retrieval order; geowarp: pairwise warp, then dense features; "
-        "geowarp-unwarped: without the warp; one-way: only the candidate is warped; qe-dba: query expansion; "
-        "diffusion: on the neighbour graph; dense-ransac, sift, orb, loftr, disk-lightglue: inliers.",
+        description="none: retrieval order; geowarp: warp each pair to a common viewpoint, then compare dense "
+        "features; geowarp-unwarped: the same without the warp; sift, orb: number of homography inliers.",
     )
     mode: Literal["exact", "fast", "gated"] = Field(
         "exact",
-        description="geowarp: exact: as in the paper, 2 encoder passes a candidate; fast: none, the features' "
-        "correlation alone decides; gated: fast, then exact for the candidates that it cannot tell apart.",
+        description="Mode of geowarp. exact: as in the paper, 2 encoder passes per candidate; fast: feature "
+        "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart.",
     )
-    candidates: int = Field(
-        5, ge=1, le=100, description="How many of the retrieved places are re-ranked; qe-dba and diffusion: all."
-    )
+    candidates: int = Field(5, ge=1, le=100, description="Number of retrieved candidates to re-rank.")
     retrieval_weight: float = Field(
         -1.0,
         ge=-1.0,
         le=1000.0,
-        description="geowarp, geowarp-unwarped, one-way: sort by score / 225 - weight x descriptor distance; "
-        "0: by the score, as in the paper; -1: the weight that the model was measured with.",
+        description="Weight of the descriptor distance in the order: sort by mean cosine - weight * distance "
+        "(geowarp, geowarp-unwarped). 0: score only, as in the paper; -1: the model's own weight.",
     )
-    weights: str = Field("", description="loftr, disk-lightglue: file of the matcher's weights.")
-    keypoint_weights: str = Field("", description="disk-lightglue: file of DISK's weights.")
-    expansion: ExpansionConfig = ExpansionConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
-    verification: VerificationConfig = VerificationConfig()
+
+
+class VerificationConfig(Section):
+    """Geometric verification: keypoint matches that obey one homography."""
+
+    keypoints: int = Field(1000, ge=4, le=100_000, description="Maximum number of keypoints per image.")
+    ratio: float = Field(
+        0.8, gt=0.0, le=1.0, description="Ratio test: maximum distance ratio of best to second-best match (Lowe)."
+    )
+    threshold_px: float = Field(
+        3.0, gt=0.0, le=1000.0, description="Maximum reprojection error of a homography inlier (px)."
+    )
 
 
 class PositionConfig(Section):
-    """From ranked candidates to a position with covariance, or none."""
+    """Everything that decides between fix and no fix, and the position of the fix."""
 
     estimate: Literal["best", "cluster"] = Field(
         "cluster",
-        description="best: the first candidate's position; cluster: mean of the candidates that agree with it.",
+        description="best: position of the first candidate; cluster: weighted mean of the candidates around it.",
     )
     cluster_radius_m: float = Field(
         10.0,
         gt=0.0,
         le=1000.0,
-        description="Candidates within this distance of the best one agree with it, in m.",
+        description="Radius around the best candidate (m) within which other candidates support it.",
     )
     verify: Literal["none", "orb", "sift"] = Field(
-        "sift",
-        description="Keypoints of query and candidate that must agree on a homography before a place is believed; "
-        "none: not asked.",
+        "sift", description="Keypoints used to verify candidates geometrically; none: no verification."
     )
-    verify_candidates: int = Field(10, ge=1, le=1000, description="How many of the first candidates are verified.")
+    verify_candidates: int = Field(10, ge=1, le=1000, description="Number of candidates to verify.")
+    verification: VerificationConfig = VerificationConfig()
     min_texture: float = Field(
         0.8,
         ge=0.0,
         le=255.0,
-        description="Images with less contrast of their structure are NO_FIX before the network runs, in grey "
-        "levels; 0: off.",
+        description="Minimum texture of an image (grey levels); below it the answer is no fix. 0: off.",
     )
     min_confidence: float = Field(
         -1.0,
         ge=-1.0,
         le=1.0,
-        description="Below this confidence the answer is NO_FIX; 0 publishes every fix; "
-        "-1: what the calibration of the gallery, or of the model, found; 0.5 without one.",
+        description="Minimum confidence of a fix. 0: publish every position; -1: the calibration's threshold, "
+        "or 0.5 without a calibration.",
     )
     position_std_m: float = Field(
         5.0,
         gt=0.0,
         le=1000.0,
-        description="Horizontal standard deviation added to the candidates' scatter, in m; "
-        "a calibration has its own.",
+        description="Horizontal standard deviation (m) added to the scatter of the candidates; ignored with a "
+        "calibration.",
     )
     vertical_std_m: float = Field(
-        1000.0, gt=0.0, le=1e6, description="Vertical standard deviation where the gallery has no altitude, in m."
-    )
-
-
-class TrackingConfig(Section):
-    """What earlier images say about the newest one's answer."""
-
-    method: Literal["none", "hmm"] = Field(
-        "none",
-        description="none: every image stands for itself; hmm: jumps that motion cannot explain are held back.",
-    )
-    max_speed_mps: float = Field(3.0, gt=0.0, le=100.0, description="Greatest speed of the robot, in m/s.")
-    kidnap_probability: float = Field(
-        0.001, gt=0.0, lt=1.0, description="Probability per image of having been carried anywhere."
-    )
-    forget_after_s: float = Field(
-        30.0, gt=0.0, le=3600.0, description="Time without an image that ends a track, in s."
+        1000.0,
+        gt=0.0,
+        le=1e6,
+        description="Vertical standard deviation (m) where the gallery has no altitude.",
     )
 
 
 class LocalizerConfig(Section):
-    """Everything the localizer needs besides the gallery."""
+    """Settings of the localizer: what one image is answered with."""
 
-    model: str = Field("default", description="Model file, or default for the one that ships.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
+    model: str = Field("default", description="Model file; default: the model that ships.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if available, else CPU.")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
-        description="Arithmetic of the encoder; bfloat16 on CUDA and on CPUs that have it; float16 on CUDA only.",
+        description="Precision of the encoder. bfloat16: CUDA and CPUs with bfloat16 instructions; float16: CUDA.",
     )
     retrieval: RetrievalConfig = RetrievalConfig()
     rerank: RerankConfig = RerankConfig()
     position: PositionConfig = PositionConfig()
-    tracking: TrackingConfig = TrackingConfig()
 
 
-def _not_a_world_frame(frame_id: str) -> str:
-    if frame_id.strip("/") in ("map", "odom", "earth"):
-        raise ValueError("expected a frame of the robot, where the camera is (REP 105)")
-    return frame_id
+class TrackingConfig(Section):
+    """Consistency of successive fixes."""
+
+    method: Literal["none", "hmm"] = Field(
+        "none", description="none: each image on its own; hmm: suppress jumps that the motion cannot explain."
+    )
+    max_speed_mps: float = Field(3.0, gt=0.0, le=100.0, description="Maximum speed of the robot (m/s).")
+    kidnap_probability: float = Field(
+        0.001, gt=0.0, lt=1.0, description="Probability per image that the robot was carried elsewhere."
+    )
+    forget_after_s: float = Field(
+        30.0, gt=0.0, le=3600.0, description="Reset the track after this time without an image (s)."
+    )
 
 
 class PriorConfig(Section):
-    """A position from elsewhere that limits the search to a circle."""
+    """A position known from elsewhere that limits the search to a circle."""
 
     source: Literal["none", "fix", "track"] = Field(
         "none",
-        description="none: search the whole gallery; fix: around the messages on prior_fix; "
-        "track: around the node's own last fixes.",
+        description="none: search the whole gallery; fix: search around the latest message on prior_fix; "
+        "track: search around the node's own latest fixes.",
     )
     max_age_s: float = Field(
-        5.0, gt=0.0, le=3600.0, description="Between image and prior; an older one is not used, in s."
+        5.0, gt=0.0, le=3600.0, description="Maximum time between image and prior (s); older priors are ignored."
     )
     min_radius_m: float = Field(
-        50.0, gt=0.0, le=1e6, description="Of the circle, however sure the prior says to be, in m."
+        50.0, gt=0.0, le=1e6, description="Minimum search radius (m), however confident the prior is."
     )
     max_radius_m: float = Field(
         500.0,
         gt=0.0,
         le=1e6,
-        description="Of the circle, and that of a prior without covariance; a wider one is not used, in m.",
+        description="Maximum search radius (m), also the radius of a prior without covariance; a wider prior is "
+        "ignored.",
     )
 
     @model_validator(mode="after")
@@ -225,58 +171,71 @@ class PriorConfig(Section):
         return self
 
 
-class NodeConfig(LocalizerConfig):
-    """The localizer's parameters and those of its ROS edge."""
+class SessionConfig(LocalizerConfig):
+    """Settings of a session: the localizer's, and what is known besides the newest image."""
 
+    tracking: TrackingConfig = TrackingConfig()
     prior: PriorConfig = PriorConfig()
+    latency_budget_ms: float = Field(
+        0.0,
+        ge=0.0,
+        le=60_000.0,
+        description="Time budget from an image's arrival to its answer (ms): re-rank fewer candidates (at least "
+        "one) when time is short. 0: no limit.",
+    )
+
+
+def _not_a_world_frame(frame_id: str) -> str:
+    if frame_id.strip("/") in ("map", "odom", "earth"):
+        raise ValueError("expected a frame of the robot, where the camera is (REP 105)")
+    return frame_id
+
+
+class NodeConfig(SessionConfig):
+    """Every parameter of the node: the session's and those of its ROS edge."""
+
     gallery: str = Field(
-        "", description="Folder of the gallery to localise in; required. ~/reload_gallery applies a change."
+        "", description="Folder of the gallery; required. A change takes effect with ~/reload_gallery."
     )
     autostart: bool = Field(True, description="Configure and activate at start, without a lifecycle manager.")
     image_transport: Literal["raw", "compressed"] = Field(
-        "raw", description="raw: subscribe image; compressed: subscribe image/compressed."
+        "raw", description="raw: subscribe to image; compressed: subscribe to image/compressed."
     )
     frame_id: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
-        "", description="frame_id of fixes: the camera's or base link's; empty: the image's own."
+        "", description="frame_id of published fixes (camera or base link); empty: the frame_id of the image."
     )
-    map_frame: str = Field("map", description="frame_id of ~/pose, a local ENU frame about the datum.")
+    map_frame: str = Field("map", description="frame_id of ~/pose: the local ENU frame at the datum.")
     map_to_odom: bool = Field(
-        False,
-        description="Publish the transform from map_frame to the odometry's frame on /tf. Needs tf2_msgs.",
+        False, description="Publish the transform map_frame -> odometry frame on /tf. Requires tf2_msgs."
     )
     datum_latitude: float = Field(
         0.0,
         ge=-90.0,
         le=90.0,
-        description="Latitude of the map frame's origin; 0 with datum_longitude 0: the gallery's centre.",
+        description="Latitude of the map frame's origin (deg); with both datum values 0: centre of the gallery.",
     )
-    datum_longitude: float = Field(0.0, ge=-180.0, le=180.0, description="Longitude of the map frame's origin.")
+    datum_longitude: float = Field(
+        0.0, ge=-180.0, le=180.0, description="Longitude of the map frame's origin (deg)."
+    )
     altitude_nan: bool = Field(
         False,
         description="Publish NaN altitude where the gallery has none (navsat_transform drops such fixes).",
     )
     max_rate_hz: float = Field(
-        0.0, ge=0.0, le=1000.0, description="Images more frequent than this are let go, in Hz; 0: none are."
-    )
-    latency_budget_ms: float = Field(
-        0.0,
-        ge=0.0,
-        le=60_000.0,
-        description="From an image's arrival to its answer, in ms: fewer candidates are re-ranked, at least one, "
-        "where it would take longer; 0: no limit. Not for qe-dba and diffusion.",
+        0.0, ge=0.0, le=1000.0, description="Drop images above this rate (Hz). 0: no limit."
     )
     input_timeout_s: float = Field(
         5.0,
         gt=0.0,
         le=3600.0,
-        description="Without an image for this long /diagnostics warns, in s; ten times as long is an error.",
+        description="Time without an image after which /diagnostics warns (s); an error after ten times as long.",
     )
     lost_after: int = Field(
         20,
         ge=1,
         le=100_000,
-        description="So many answers of low confidence or disagreement in a row, and /diagnostics says that the "
-        "camera is out of the gallery.",
+        description="Number of consecutive answers without a fix after which /diagnostics reports that the camera "
+        "is outside the gallery.",
     )
 
 
@@ -307,6 +266,29 @@ def parse_config(kind: type[ConfigT], values: dict[str, Any], *, strict: bool = 
             else:
                 problems.append(f"{name} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
         raise ConfigError("; ".join(problems)) from None
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted names into nested dictionaries: {"a.b": 1} -> {"a": {"b": 1}}; nested ones stay."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, leaf = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = {**place.get(leaf, {}), **nest(value)} if isinstance(value, Mapping) else value
+    return nested
+
+
+def flatten(config: Section) -> dict[str, Any]:
+    """Turn a configuration into dotted names and values; the inverse of :func:`nest`."""
+    flat: dict[str, Any] = {}
+    for name, _ in leaves(type(config)):
+        value: Any = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        flat[name] = value
+    return flat
 
 
 def first_problem(error: ValidationError) -> str:

@@ -1,7 +1,7 @@
 """Everything this package raises on bad input derives from :class:`GeowarpError`.
 
 The command line turns a ``GeowarpError`` into one line and exit status 1; the node logs it and returns
-FAILURE from the transition. Any other exception is a surprise and keeps its traceback.
+FAILURE from the transition. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ class ConfigError(GeowarpError):
 
 class ImageError(GeowarpError):
     """An image that cannot be decoded or is no camera picture: truncated, empty, absurd size, wrong encoding."""
+
+
+class EncodingError(ImageError):
+    """An image message whose encoding is not supported."""
 
 
 class ModelError(GeowarpError):

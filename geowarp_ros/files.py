@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writing files in one step."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from geowarp_ros.errors import GeowarpError
 
 
 def write_whole(path: Path, data: bytes, error: type[GeowarpError]) -> None:
-    """Replace ``path`` by ``data`` in one stroke, after they are safely on the disk.
+    """Replace the content of ``path`` in one step, once the new content is on the disk.
 
-    Whatever goes wrong, and whenever the process ends, the previous file stays.
+    If anything fails or the process is killed, the previous file stays.
 
     Args:
-        path: Where to.
-        data: All of it.
-        error: What to raise where the disk fails.
+        path: The file.
+        data: Its new content.
+        error: Kind of error to raise.
 
     Raises:
-        GeowarpError: Of the kind ``error``: the file cannot be written.
+        GeowarpError: The file cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,9 +1,9 @@
 """Positions: WGS84 degrees, UTM metres and a local east-north-up frame.
 
 Convention:
-    Latitude and longitude are WGS84 degrees, altitudes metres above its ellipsoid. ENU is REP 103's: x east,
+    Latitude and longitude are WGS84 degrees, altitudes metres above its ellipsoid. ENU is that of REP 103: x east,
     y north, z up. Everything is float64 and vectorised: scalars or arrays of one shape in, the same shape out.
-    UTM zones are a number 1-60 and a hemisphere, not the letters of the military grid.
+    A UTM zone is a number 1-60 and a hemisphere, not a letter of the military grid.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _GEODETIC, _ECEF = "EPSG:4979", "EPSG:4978"
 
 
 class LocalFrame:
-    """The plane that touches the earth at a datum: metres east, north and up of it.
+    """Local tangent plane at a datum: metres east, north and up.
 
     A rotation of earth-centred coordinates, exact at any distance (Wikipedia, "Geographic coordinate conversion",
     from ECEF to ENU); no projection and so no zones.
 
     Args:
-        datum_latitude_deg: Of the origin.
-        datum_longitude_deg: Of the origin.
-        datum_altitude_m: Of the origin, above the ellipsoid.
+        datum_latitude_deg: WGS84 latitude of the origin.
+        datum_longitude_deg: WGS84 longitude of the origin.
+        datum_altitude_m: Altitude of the origin above the ellipsoid.
     """
 
     def __init__(
@@ -56,16 +56,19 @@ class LocalFrame:
     def to_enu(
         self, latitude_deg: ArrayLike, longitude_deg: ArrayLike, altitude_m: ArrayLike | None = None
     ) -> FloatArray:
-        """Return metres east, north and up of the datum, (…, 3).
+        """Return positions (…, 3) in metres east, north and up of the datum.
 
-        Without an altitude the points are taken to lie at the datum's.
+        Args:
+            latitude_deg: (…) WGS84 latitude.
+            longitude_deg: (…) WGS84 longitude.
+            altitude_m: (…) altitude above the ellipsoid; None: that of the datum.
         """
         altitude = self.datum_altitude_m if altitude_m is None else altitude_m
         offset = _ecef(latitude_deg, longitude_deg, altitude) - self._origin_ecef
         return np.asarray(offset @ self._enu_from_ecef.T, np.float64)
 
     def to_geodetic(self, enu_m: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return latitude, longitude and altitude of points (…, 3); the inverse of :meth:`to_enu`."""
+        """Return latitude, longitude and altitude (…) of positions (…, 3); the inverse of :meth:`to_enu`."""
         x, y, z = np.moveaxis(np.asarray(enu_m, np.float64) @ self._enu_from_ecef + self._origin_ecef, -1, 0)
         longitude, latitude, altitude = _transformer(_ECEF, _GEODETIC).transform(x, y, z)
         return np.asarray(latitude), np.asarray(longitude), np.asarray(altitude)
@@ -74,40 +77,31 @@ class LocalFrame:
 def utm_to_wgs84(
     east_m: ArrayLike, north_m: ArrayLike, zone: int, northern: bool
 ) -> tuple[FloatArray, FloatArray]:
-    """Return latitude and longitude of UTM coordinates.
+    """Convert UTM coordinates to WGS84 latitude and longitude.
 
     Args:
-        east_m: False easting included (500 000 m at the zone's meridian).
-        north_m: False northing included (10 000 000 m at the equator in the southern hemisphere).
-        zone: 1-60.
-        northern: Which hemisphere.
+        east_m: (…) easting; 500 000 m at the zone's meridian.
+        north_m: (…) northing; 10 000 000 m at the equator in the southern hemisphere.
+        zone: Number of the zone, 1-60.
+        northern: Whether it is the northern hemisphere.
 
-    Raises:
-        SourceError: No such zone.
+    Returns:
+        Latitude (…) and longitude (…) in degrees.
     """
     east, north = np.broadcast_arrays(east_m, north_m)
-    longitude, latitude = _transformer(_utm(zone, northern), _GEODETIC).transform(east, north)
+    utm = f"EPSG:{(32600 if northern else 32700) + zone}"
+    longitude, latitude = _transformer(utm, _GEODETIC).transform(east, north)
     return np.asarray(latitude), np.asarray(longitude)
 
 
-def wgs84_to_utm(
-    latitude_deg: ArrayLike, longitude_deg: ArrayLike, zone: int, northern: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Return UTM easting and northing in metres; the inverse of :func:`utm_to_wgs84`.
-
-    Raises:
-        SourceError: No such zone.
-    """
-    latitude, longitude = np.broadcast_arrays(latitude_deg, longitude_deg)
-    east, north = _transformer(_GEODETIC, _utm(zone, northern)).transform(longitude, latitude)
-    return np.asarray(east), np.asarray(north)
-
-
 def parse_utm_zone(text: str) -> tuple[int, bool]:
-    """Read a zone and hemisphere such as ``32N`` or ``56S``: (number, whether northern).
+    """Parse a UTM zone such as ``32N`` or ``56S``.
+
+    Returns:
+        Number of the zone, and whether it is in the northern hemisphere.
 
     Raises:
-        SourceError: Anything else.
+        SourceError: The text is no zone and hemisphere.
     """
     match = re.fullmatch(r"(\d{1,2})([NS])", text.strip().upper())
     if match is None or not 1 <= int(match[1]) <= 60:
@@ -118,7 +112,7 @@ def parse_utm_zone(text: str) -> tuple[int, bool]:
 def distance_m(
     latitude1_deg: ArrayLike, longitude1_deg: ArrayLike, latitude2_deg: ArrayLike, longitude2_deg: ArrayLike
 ) -> FloatArray:
-    """Return the length of the shortest line on the ellipsoid between two positions, in metres."""
+    """Return the geodesic distance (…) between two positions, m."""
     points = (longitude1_deg, latitude1_deg, longitude2_deg, latitude2_deg)
     lon1, lat1, lon2, lat2 = np.broadcast_arrays(*points)
     return np.asarray(_ELLIPSOID.inv(lon1, lat1, lon2, lat2)[2], np.float64)
@@ -127,12 +121,6 @@ def distance_m(
 def _ecef(latitude_deg: ArrayLike, longitude_deg: ArrayLike, altitude_m: ArrayLike) -> FloatArray:
     longitude, latitude, altitude = np.broadcast_arrays(longitude_deg, latitude_deg, altitude_m)
     return np.stack(_transformer(_GEODETIC, _ECEF).transform(longitude, latitude, altitude), axis=-1)
-
-
-def _utm(zone: int, northern: bool) -> str:
-    if not 1 <= zone <= 60:
-        raise SourceError(f"UTM zone {zone}: expected 1-60")
-    return f"EPSG:{(32600 if northern else 32700) + zone}"
 
 
 @lru_cache(maxsize=64)

@@ -90,6 +90,24 @@ def decode_image(data: bytes, name: str) -> Image:
         raise ImageError(f"{name}: is truncated or broken: {str(error).splitlines()[0]}") from None
 
 
+def image_of(source: Image | Path | str | Pillow.Image) -> Image:
+    """Return a path, PIL image or array as an RGB image (H, W, 3) uint8.
+
+    Args:
+        source: Path of an image file, PIL image (turned upright by its EXIF orientation), or RGB array.
+
+    Raises:
+        ImageError: As :func:`read_image` and :func:`check_image`; or something that is none of these.
+    """
+    if isinstance(source, str | Path):
+        return read_image(Path(source))
+    if isinstance(source, Pillow.Image):
+        return check_image(_to_rgb(ImageOps.exif_transpose(source), "PIL image"), "PIL image")
+    if isinstance(source, np.ndarray):
+        return check_image(source, "array")
+    raise ImageError(f"{type(source).__name__}: is no image, expected a path, a PIL image or an RGB array")
+
+
 def check_image(image: NDArray[Any], name: str) -> Image:
     """Return ``image`` if it is an RGB image within the limits, as the decoders above would have made it.
 
@@ -110,7 +128,7 @@ def resize_shorter(image: Image, resolution: int) -> Image:
         return image
     # an extreme panorama keeps at least one pixel per side: the limits above keep its shorter side >= 16
     size = (round(width * resolution / shorter), round(height * resolution / shorter))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def to_tensor(
@@ -121,7 +139,7 @@ def to_tensor(
     Args:
         images: (H, W, 3) uint8 RGB, or B of them.
         device: Where the tensor goes; the pixels travel as bytes.
-        dtype: Of the result.
+        dtype: Type of the result.
 
     Returns:
         (B, 3, H, W).

@@ -3,44 +3,66 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from geowarp_ros.config import LocalizerConfig
+from geowarp_ros.config import LocalizerConfig, PositionConfig
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.images import check_image
-from geowarp_ros.integrity.calibration import (
-    CALIBRATION_FILE,
-    Calibration,
-    beside_model,
-    load_calibration,
-    settings_of,
-)
+from geowarp_ros.images import check_image, image_of
+from geowarp_ros.integrity.calibration import Calibration, find_calibration, settings_of
 from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.integrity.texture import refuse_textureless
-from geowarp_ros.integrity.verification import build_verifier
-from geowarp_ros.model.checkpoints import DEFAULT_MODEL, load_model
-from geowarp_ros.model.describer import Describer, Query, choose_device
-from geowarp_ros.motion.pace import Pace
-from geowarp_ros.motion.tracking import build_tracker
+from geowarp_ros.integrity.verification import Verifier, build_verifier
+from geowarp_ros.model.checkpoints import model_path
+from geowarp_ros.model.describer import Describer, Query, open_describer
 from geowarp_ros.position import estimate_position
-from geowarp_ros.rerank import SECOND_SEARCHES, Reranker, build_reranker
-from geowarp_ros.types import Candidate, Fix, Frame, Image, Near, NoFix
+from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.types import Answer, Candidate, Evidence, Fix, Frame, Header, Image, Near, NoFix
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
 
 _log = logging.getLogger(__name__)
 
+Deadline: TypeAlias = Callable[[], "int | None"]
+"""Asked just before re-ranking: how many candidates there is time for; None: all that are configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What the gallery has to say about one query.
+
+    Attributes:
+        candidates: Best first.
+        evidence: What they say about the best one's position; None without candidates.
+        reranked: How many were handed to the re-ranker.
+        timing_ms: Duration of each stage, ms.
+    """
+
+    candidates: tuple[Candidate, ...]
+    evidence: Evidence | None
+    reranked: int
+    timing_ms: dict[str, float]
+
 
 class Localizer:
-    """Retrieval, re-ranking, position: the paper's pipeline over one gallery.
+    """Retrieval, re-ranking, verification, position: the paper's pipeline over one gallery.
 
-    Remembers earlier frames only where tracking is on; not thread-safe.
+    Remembers nothing of earlier images: :class:`geowarp_ros.motion.session.Session` does.
+
+    Args:
+        describer: The model.
+        gallery: Made by that model.
+        reranker: Scores the first candidates.
+        verifier: Counts keypoint matches.
+        config: All settings.
+        calibration: Measured with these settings; None: a rule of thumb decides.
     """
 
     def __init__(
@@ -48,29 +70,33 @@ class Localizer:
         describer: Describer,
         gallery: Gallery,
         reranker: Reranker,
+        verifier: Verifier,
         config: LocalizerConfig,
-        calibrations: Sequence[Calibration] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         self.describer = describer
         self.gallery = gallery
         self.reranker = reranker
-        self.verifier = build_verifier(config, gallery)
+        self.verifier = verifier
         self.config = config
-        self.calibrations = calibrations
-        self.calibration = _applicable(calibrations, config, describer, gallery)
-        self.tracker = build_tracker(config.tracking, gallery.positions_enu, config.position.cluster_radius_m)
-        self.pace = Pace(None if config.rerank.method in SECOND_SEARCHES else config.rerank.candidates)
+        self.calibration = calibration
 
     @classmethod
     def open(
-        cls, gallery: Path, config: LocalizerConfig | None = None, describer: Describer | None = None
+        cls,
+        gallery: Path | str,
+        config: LocalizerConfig | None = None,
+        describer: Describer | None = None,
+        *,
+        calibrated: bool = True,
     ) -> Localizer:
         """Load model and gallery and put them together.
 
         Args:
             gallery: Its folder.
             config: All settings; None: the defaults.
-            describer: The model where it is loaded already; None: what ``config`` names.
+            describer: The model if it is loaded already; None: the one that ``config`` names.
+            calibrated: Use a calibration; False to measure a new one.
 
         Raises:
             ModelError: The model file is missing, truncated or foreign, or CUDA is asked for and absent.
@@ -80,173 +106,173 @@ class Localizer:
         describer = describer or open_describer(config)
         opened = Gallery.open(gallery, describer.device)
         opened.check_model(describer.fingerprint)
-        reranker = build_reranker(config, opened, describer)
-        model_path = DEFAULT_MODEL if config.model == "default" else Path(config.model)
-        found = [load_calibration(path) for path in (Path(gallery) / CALIBRATION_FILE, beside_model(model_path))]
-        return cls(describer, opened, reranker, config, [c for c in found if c])
+        return cls.of(describer, opened, config, calibrated=calibrated)
+
+    @classmethod
+    def of(
+        cls, describer: Describer, gallery: Gallery, config: LocalizerConfig, *, calibrated: bool = True
+    ) -> Localizer:
+        """Put an open model and an open gallery together as the settings say.
+
+        Raises:
+            ModelError: The re-ranker needs a warping regression and the model has none.
+            GalleryError: A calibration cannot be read.
+        """
+        return cls(
+            describer,
+            gallery,
+            build_reranker(config.rerank, config.position.verification, gallery, describer),
+            build_verifier(config.position, gallery),
+            config,
+            _calibration(config, describer, gallery) if calibrated else None,
+        )
 
     def localize(
         self,
-        frame: Frame,
+        frame: Frame | Image | Path | str | Pillow.Image,
         near: Near | None = None,
-        travelled_m: float | None = None,
-        deadline_s: float | None = None,
-    ) -> Fix | NoFix:
+        deadline: Deadline = lambda: None,
+    ) -> Answer:
         """Say where an image was taken.
 
         Args:
-            frame: (H, W, 3) uint8 RGB and its stamp.
-            near: A prior that limits the search; where nothing in its circle convinces, the whole gallery is
+            frame: A frame, an RGB image (H, W, 3) uint8, a PIL image, or the path of an image file.
+            near: A prior that limits the search; if nothing in its circle convinces, the whole gallery is
                 searched. None: the whole gallery.
-            travelled_m: Path length since the frame before, by odometry; None where there is none.
-            deadline_s: By ``time.monotonic``; fewer candidates are re-ranked where the answer would come later.
-
-        Returns:
-            A Fix, or a NoFix with its reason; both with candidates, the frame's stamp, the circle in which they
-            were found and the time of each stage.
+            deadline: Limits the number of candidates that are re-ranked.
 
         Raises:
             ImageError: The image is no camera picture (empty, absurd size, wrong type).
         """
-        clock = _StageClock()
+        if not isinstance(frame, Frame):
+            frame = Frame(image_of(frame))
         image = check_image(frame.image, "frame")
+        clock = StageClock()
         with clock("texture"):
             refusal = refuse_textureless(image, self.config.position)
-        answer = refusal or self._answer(image, near, deadline_s, clock)
-        answer = replace(answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, timing_ms=clock.timing_ms)
-        return self.tracker(answer, travelled_m)
+        if refusal is not None:
+            return Answer(Header(frame.stamp_ns, frame.frame_id, timing_ms=clock.timing_ms), refusal)
+        with clock("describe"):
+            query = self.describer(image)
+        ranked = self.rank(query, near, deadline=deadline)
+        result, reranked = self.judge(ranked), ranked.reranked
+        if near is not None and not _convinces(ranked, result):
+            clock.add(ranked.timing_ms)
+            near, ranked = None, self.rank(query, deadline=deadline)
+            result, reranked = self.judge(ranked), reranked + ranked.reranked
+        clock.add(ranked.timing_ms)
+        unit = self.reranker.unit if any(c.score is not None for c in ranked.candidates) else None
+        header = Header(frame.stamp_ns, frame.frame_id, near, reranked, unit, clock.timing_ms)
+        return Answer(header, result, ranked.candidates, ranked.evidence, self._pair(query, ranked))
+
+    def rank(
+        self,
+        query: Query,
+        near: Near | None = None,
+        without: Collection[int] = (),
+        deadline: Deadline = lambda: None,
+    ) -> Ranked:
+        """Search the gallery, re-rank and verify the first candidates, and gather the evidence.
+
+        Args:
+            query: As :attr:`describer` made it.
+            near: Search only this circle; None: the whole gallery.
+            without: Gallery rows to ignore, for evaluations that leave places out.
+            deadline: Limits the number of candidates that are re-ranked.
+        """
+        config, clock = self.config, StageClock()
+        with clock("search"):
+            found = self.gallery.search(query.descriptor, config.retrieval.candidates, near, without)
+        with clock("rerank"):
+            affordable = deadline()
+            count = config.rerank.candidates if affordable is None else min(affordable, config.rerank.candidates)
+            ranked = self.reranker(query, found[:count]) + found[count:]
+        with clock("verify"):
+            verified = tuple(self.verifier(query, ranked))
+        with clock("position"):
+            evidence = gather_evidence(verified, config.position.cluster_radius_m) if verified else None
+        return Ranked(verified, evidence, min(count, len(found)), clock.timing_ms)
+
+    def judge(self, ranked: Ranked | Answer, min_confidence: float | None = None) -> Fix | NoFix:
+        """Estimate the position and decide whether it is a fix.
+
+        Args:
+            ranked: Candidates and evidence.
+            min_confidence: Instead of the configured one; 0 gives the position of every answer that has one.
+        """
+        position = self.config.position
+        if min_confidence is not None:
+            position = position.model_copy(update={"min_confidence": min_confidence})
+        return estimate_position(ranked.candidates, ranked.evidence, position, self.calibration)
 
     @property
     def caution(self) -> str:
-        """What slows it down, for people: CUDA memory that is short; empty if nothing."""
+        """What slows the localizer down, for people: CUDA memory that is short; empty if nothing."""
         return self.describer.passes.caution
 
-    def _answer(
-        self, image: Image, near: Near | None, deadline_s: float | None, clock: _StageClock
-    ) -> Fix | NoFix:
-        with clock("describe"):
-            query = self.describer(image)
-        answer = self._compare(query, near, deadline_s, clock)
-        if near is not None and not self._convinces(answer):
-            answer = self._compare(query, None, deadline_s, clock)
-        return answer
-
-    def _compare(
-        self, query: Query, near: Near | None, deadline_s: float | None, clock: _StageClock
-    ) -> Fix | NoFix:
-        with clock("search"):
-            candidates = self.gallery.search(query.descriptor, self.config.retrieval, near)
-        with clock("rerank"):
-            ranked = self.pace(self.reranker, query, candidates, deadline_s)
-        with self.pace.afterwards():
-            with clock("verify"):
-                verified = self.verifier(query, ranked)
-            with clock("position"):
-                answer = estimate_position(verified, self.config.position, self.calibration)
-        return replace(answer, near=near)
-
-    def _convinces(self, answer: Fix | NoFix) -> bool:
-        """A fix that some place contradicts: where a circle holds one place only, any image would be of it."""
-        radius_m = self.config.position.cluster_radius_m
-        return isinstance(answer, Fix) and gather_evidence(answer.candidates, radius_m).contrasted
-
     def reconfigured(self, config: LocalizerConfig) -> Localizer:
-        """Return a localizer over the same model and gallery with other settings; what these leave is kept."""
-        again = config.rerank == self.config.rerank
-        reranker = self.reranker if again else build_reranker(config, self.gallery, self.describer)
-        changed = Localizer(self.describer, self.gallery, reranker, config, self.calibrations)
-        if again:
-            changed.pace = self.pace
-        if _tracking(config) == _tracking(self.config):
-            changed.tracker = self.tracker
-        return changed
+        """Return a localizer with other settings over the same model and gallery; unaffected parts are kept."""
+        position, before = config.position, self.config.position
+        parts = self.reranker, self.verifier, self.calibration
+        reranker, verifier, calibration = parts
+        if (config.rerank, position.verification) != (self.config.rerank, before.verification):
+            reranker = build_reranker(config.rerank, position.verification, self.gallery, self.describer)
+        if _verification(position) != _verification(before):
+            verifier = build_verifier(position, self.gallery)
+        fingerprint = self.describer.fingerprint
+        if settings_of(config, fingerprint) != settings_of(self.config, fingerprint):
+            calibration = _calibration(config, self.describer, self.gallery)
+        return Localizer(self.describer, self.gallery, reranker, verifier, config, calibration)
 
     def warm_up(self) -> None:
         """Localise coloured blocks, so that the first real image does not pay for lazy initialisation."""
         blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
-        self.localize(Frame(np.kron(blocks, np.ones((40, 40, 1), np.uint8))))
-        self.tracker.reset()
-        self.pace.forget()
+        self.localize(np.kron(blocks, np.ones((40, 40, 1), np.uint8)))
+
+    def _pair(self, query: Query, ranked: Ranked) -> Callable[[], tuple[Image, Image]] | None:
+        if not ranked.candidates:
+            return None
+        pixels, gallery, best = query.pixels, self.gallery, ranked.candidates[0].index
+        return lambda: (pixels, gallery.image(best))
 
 
-def open_describer(config: LocalizerConfig) -> Describer:
-    """Load the model that the configuration names, on its device.
+class StageClock:
+    """Adds up the duration of each stage.
 
-    Raises:
-        ModelError: The file is missing, truncated or foreign, or CUDA is asked for and absent.
+    Attributes:
+        timing_ms: Stage -> ms.
     """
-    device = choose_device(config.device)
-    return Describer(load_model(config.model, device), device, config.precision)
-
-
-def _tracking(config: LocalizerConfig) -> tuple[object, ...]:
-    return config.tracking, config.position.cluster_radius_m
-
-
-def _applicable(
-    calibrations: Sequence[Calibration], config: LocalizerConfig, describer: Describer, gallery: Gallery
-) -> Calibration | None:
-    """Return the first calibration that was measured with these settings; say of each other one why it was not."""
-    here = settings_of(config, describer.fingerprint)
-    for calibration in calibrations:
-        measured = calibration.measured_with
-        other = [f"{k} = {v!r} (now {here.get(k)!r})" for k, v in measured.items() if here.get(k) != v]
-        if not other:
-            return calibration.at_spacing(gallery.spacing_m)
-        _log.warning("%s is not used: it was measured with %s", calibration.title, ", ".join(other))
-    return None
-
-
-class _StageClock:
-    """Collects the duration of each stage in milliseconds, by the monotonic clock."""
 
     def __init__(self) -> None:
         self.timing_ms: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Time what runs within the context."""
         start = time.perf_counter()
         yield
-        passed_ms = (time.perf_counter() - start) * 1e3
-        self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + passed_ms  # a second search counts, too
+        self.add({stage: (time.perf_counter() - start) * 1e3})
+
+    def add(self, timing_ms: dict[str, float]) -> None:
+        """Add durations: a second search counts, too."""
+        for stage, duration_ms in timing_ms.items():
+            self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + duration_ms
 
 
-def answer_to_dict(answer: Fix | NoFix, image: str = "") -> dict[str, Any]:
-    """Return an answer as JSON-ready values: the form of ``geowarp localize --json`` and of ``~/localize``.
-
-    Keys: image, status (fix | no_fix), reason, detail, latitude, longitude, altitude, covariance (9 values
-    row-major, m²), confidence, candidates (path, latitude, longitude, altitude, distance, score), near (latitude,
-    longitude, radius_m of the circle searched, else null), timing_ms. What a NoFix lacks is null.
-    """
-    fix = answer if isinstance(answer, Fix) else None
-    near = answer.near
-    return {
-        "image": image,
-        "status": "fix" if fix else "no_fix",
-        "reason": None if isinstance(answer, Fix) else answer.reason,
-        "detail": None if isinstance(answer, Fix) else answer.detail,
-        "latitude": fix.latitude_deg if fix else None,
-        "longitude": fix.longitude_deg if fix else None,
-        "altitude": fix.altitude_m if fix else None,
-        "covariance": [float(value) for value in fix.covariance.flat] if fix else None,
-        "confidence": answer.confidence,
-        "candidates": [_candidate_to_dict(candidate) for candidate in answer.candidates],
-        "near": None if near is None else _near_to_dict(near),
-        "timing_ms": {stage: round(value, 3) for stage, value in answer.timing_ms.items()},
-    }
+def _convinces(ranked: Ranked, result: Fix | NoFix) -> bool:
+    """Whether it is a fix that some place contradicts: a circle with one place only would match any image."""
+    return isinstance(result, Fix) and ranked.evidence is not None and ranked.evidence.contrasted
 
 
-def _near_to_dict(near: Near) -> dict[str, float]:
-    return {"latitude": near.latitude_deg, "longitude": near.longitude_deg, "radius_m": near.radius_m}
+def _verification(position: PositionConfig) -> tuple[object, ...]:
+    return position.verify, position.verify_candidates, position.verification
 
 
-def _candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
-    altitude = candidate.place.altitude_m
-    return {
-        "path": candidate.place.name,
-        "latitude": candidate.place.latitude_deg,
-        "longitude": candidate.place.longitude_deg,
-        "altitude": None if math.isnan(altitude) else altitude,
-        "distance": candidate.distance,
-        "score": candidate.score,
-    }
+def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery) -> Calibration | None:
+    """Return the gallery's calibration, or the model's; say of each one that does not apply why."""
+    found, refused = find_calibration(
+        config, describer.fingerprint, model_path(config.model), gallery.path, gallery.spacing_m
+    )
+    for line in refused:
+        _log.warning(line)
+    return found

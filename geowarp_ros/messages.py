@@ -1,6 +1,6 @@
-"""From a camera message to an RGB image: any object with the fields of sensor_msgs/Image or CompressedImage.
+"""From a camera message to an RGB image, for any object with the fields of sensor_msgs/Image or CompressedImage.
 
-Live messages (rclpy) and recorded ones (rosbags) pass through the same few lines; nothing here imports ROS.
+Live messages (rclpy) and recorded ones (rosbags) are decoded by the same code; nothing here imports ROS.
 Encodings and their names: sensor_msgs/image_encodings.hpp.
 """
 
@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.errors import ImageError, did_you_mean
+from geowarp_ros.errors import EncodingError, ImageError, did_you_mean
 from geowarp_ros.images import check_size, decode_image
 from geowarp_ros.types import Image
 
 
 class ImageMessage(Protocol):
-    """The fields of sensor_msgs/Image that carry the picture."""
+    """The fields of sensor_msgs/Image that hold the image."""
 
     height: int
     width: int
@@ -29,13 +29,14 @@ class ImageMessage(Protocol):
 
 
 class CompressedImageMessage(Protocol):
-    """The fields of sensor_msgs/CompressedImage that carry the picture."""
+    """The fields of sensor_msgs/CompressedImage that hold the image."""
 
     format: str
     data: Any
 
 
 AS_IT_IS = -1
+"""In the place of a conversion: the pixels are RGB already."""
 
 # encoding -> bits per sample, samples per pixel, OpenCV's conversion to RGB
 _ENCODINGS: dict[str, tuple[int, int, int]] = {
@@ -61,16 +62,17 @@ _CODECS = ("jpeg", "jpg", "png")
 
 
 def image_from_message(message: ImageMessage) -> Image:
-    """Return the picture of a sensor_msgs/Image as (H, W, 3) uint8 RGB.
+    """Return the image in a sensor_msgs/Image as (H, W, 3) uint8 RGB.
 
-    Of 16 bits the upper 8 are kept. Rows may be padded (``step`` larger than the pixels need).
+    16-bit samples keep their upper 8 bits. Rows may be padded (``step`` larger than the pixels need).
 
     Raises:
-        ImageError: An encoding not supported, ``step`` or ``data`` that do not fit the size, or a size
-            outside the limits of :mod:`geowarp_ros.images`.
+        EncodingError: The encoding is not supported.
+        ImageError: ``step`` or ``data`` do not fit the size, or the size is outside the limits of
+            :mod:`geowarp_ros.images`.
     """
     if message.encoding not in _ENCODINGS:
-        raise ImageError(
+        raise EncodingError(
             f"image message: encoding {message.encoding!r} is not supported"
             f"{did_you_mean(message.encoding, _ENCODINGS)}; expected one of {', '.join(_ENCODINGS)}"
         )
@@ -82,20 +84,20 @@ def image_from_message(message: ImageMessage) -> Image:
         pixels = _pixels(message, np.dtype(np.uint8), samples)
     if samples == 2 and message.width % 2:
         raise ImageError(f"image message: width = {message.width}, expected an even one for {message.encoding}")
-    picture: Image = pixels.copy() if conversion == AS_IT_IS else cv2.cvtColor(pixels, conversion)
-    return picture
+    return pixels.copy() if conversion == AS_IT_IS else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
 
 def image_from_compressed(message: CompressedImageMessage) -> Image:
-    """Return the picture of a sensor_msgs/CompressedImage (jpeg or png) as (H, W, 3) uint8 RGB.
+    """Return the image in a sensor_msgs/CompressedImage (jpeg or png) as (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: Another format, or bytes that do not decode.
+        EncodingError: The format is not supported.
+        ImageError: The bytes do not decode.
     """
-    # image_transport writes "bgr8; jpeg compressed bgr8", drivers write "jpeg"; depth images are no pictures
+    # image_transport writes "bgr8; jpeg compressed bgr8", drivers write "jpeg"; depth images are not camera images
     kind = message.format.lower()
     if "depth" in kind or not any(codec in kind for codec in _CODECS):
-        raise ImageError(
+        raise EncodingError(
             f"compressed image message: format {message.format!r} is not supported; expected jpeg or png"
         )
     return decode_image(bytes(message.data), "compressed image message")

@@ -10,46 +10,48 @@ import numpy as np
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import Calibration, covariance_of
-from geowarp_ros.integrity.evidence import Evidence, gather_evidence
-from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
+from geowarp_ros.types import Candidate, Evidence, Fix, FloatArray, NoFix
 
 UNCONTRASTED = 0.5
-"""Confidence, uncalibrated, when every candidate agrees: nothing tells a gallery's only place from no place."""
+"""Uncalibrated confidence when every candidate agrees: nothing tells a gallery's only place from no place."""
 
 CONVINCING_INLIERS = 20
-"""Confidence, uncalibrated, is 0.5 with so many more inliers than any rival has."""
+"""Uncalibrated confidence is 0.5 for a candidate with this many inliers and no rival."""
 
 UNCALIBRATED_MIN_CONFIDENCE = 0.5
-"""Least confidence where neither the parameter nor a calibration says one."""
+"""Minimum confidence without a calibration."""
 
 
 def estimate_position(
-    candidates: Sequence[Candidate], config: PositionConfig, calibration: Calibration | None = None
+    candidates: Sequence[Candidate],
+    evidence: Evidence | None,
+    config: PositionConfig,
+    calibration: Calibration | None = None,
 ) -> Fix | NoFix:
     """Estimate where the query was taken.
 
     The candidates within ``cluster_radius_m`` of the best one agree with it; they make the position and its
-    scatter. Confidence is the calibration's probability of being right. Without one it is the best candidate's
-    share of the inliers, CONVINCING_INLIERS more going to no place; and without a verification the share of all
-    candidates' weight that agrees: a query off the gallery finds its candidates equally unlike, and scattered.
+    scatter. Confidence is the calibration's probability of being right. Without a calibration it is the best
+    candidate's share of the inliers, with CONVINCING_INLIERS added to the total; without verification either, the
+    share of the candidates' weight that agrees: an image of elsewhere finds its candidates equally unlike, and
+    scattered.
 
     Args:
-        candidates: Best first, as a re-ranker returns them.
-        config: Estimate, radius, least confidence, least standard deviation.
+        candidates: Best first.
+        evidence: Gathered from them; None without candidates.
+        config: Estimate, radius, minimum confidence, minimum standard deviation.
         calibration: Measured on a held-out drive, see :mod:`geowarp_ros.integrity`.
 
     Returns:
-        A Fix, or a NoFix: ``empty_gallery`` without candidates; below the least confidence ``disagreement`` where
+        A Fix, or a NoFix: ``empty_gallery`` without candidates; below the minimum confidence ``disagreement`` if
         most of the weight lies elsewhere, else ``low_confidence``.
     """
-    if not candidates:
+    if evidence is None:
         return NoFix("empty_gallery", "the gallery has no place to compare with")
-    ranked = tuple(candidates)
-    evidence = gather_evidence(ranked, config.cluster_radius_m)
     confidence = _confidence(evidence, calibration)
     wanted = _min_confidence(config, calibration)
     if confidence < wanted:
-        return _no_fix(evidence, confidence, wanted, config, ranked)
+        return _no_fix(evidence, confidence, wanted, config)
 
     centre, scatter, share = locate(evidence, config.estimate)
     if calibration:
@@ -58,8 +60,8 @@ def estimate_position(
         position_std_m, scatter_gain = config.position_std_m, 1.0
     covariance = np.zeros((3, 3))
     covariance[:2, :2] = covariance_of(scatter, position_std_m, scatter_gain)
-    altitude, covariance[2, 2] = _altitude(ranked, evidence.agrees, share, config)
-    origin = LocalFrame(ranked[0].place.latitude_deg, ranked[0].place.longitude_deg)
+    altitude, covariance[2, 2] = _altitude(candidates, evidence.agrees, share, config)
+    origin = LocalFrame(candidates[0].place.latitude_deg, candidates[0].place.longitude_deg)
     latitude, longitude, _ = origin.to_geodetic(np.array([[centre[0], centre[1], 0.0]]))
     return Fix(
         latitude_deg=float(latitude[0]),
@@ -67,7 +69,6 @@ def estimate_position(
         altitude_m=altitude,
         covariance=covariance,
         confidence=confidence,
-        candidates=ranked,
     )
 
 
@@ -94,9 +95,7 @@ def _min_confidence(config: PositionConfig, calibration: Calibration | None) -> 
     return calibration.min_confidence if calibration else UNCALIBRATED_MIN_CONFIDENCE
 
 
-def _no_fix(
-    evidence: Evidence, confidence: float, wanted: float, config: PositionConfig, ranked: tuple[Candidate, ...]
-) -> NoFix:
+def _no_fix(evidence: Evidence, confidence: float, wanted: float, config: PositionConfig) -> NoFix:
     said = f"confidence {confidence:.2f}, at least {wanted:.2f} wanted"
     if evidence.agreement < 0.5:
         squares = (evidence.east_north_m**2).sum(axis=1)
@@ -104,11 +103,11 @@ def _no_fix(
         share = (
             f"{evidence.agreement:.2f} of the candidates' weight within {config.cluster_radius_m:g} m of the best"
         )
-        return NoFix("disagreement", f"{said}; {share}, spread {spread:.0f} m", confidence, ranked)
+        return NoFix("disagreement", f"{said}; {share}, spread {spread:.0f} m", confidence)
     nearest = f"nearest descriptor distance {evidence.distance:.3g}, contrast {evidence.contrast:.3g}"
     if math.isfinite(evidence.inliers):
         nearest += f", {evidence.inliers:.0f} points agree and {evidence.rival_inliers:.0f} elsewhere"
-    return NoFix("low_confidence", f"{said}; {nearest}", confidence, ranked)
+    return NoFix("low_confidence", f"{said}; {nearest}", confidence)
 
 
 def _altitude(

@@ -6,8 +6,9 @@ Angles are WGS84 degrees, lengths metres, times nanoseconds since the epoch of t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,12 +70,17 @@ class Near:
     Attributes:
         latitude_deg: WGS84 latitude of the centre.
         longitude_deg: WGS84 longitude of the centre.
-        radius_m: Of the circle on the ground, above 0.
+        radius_m: Radius on the ground, above 0.
     """
 
     latitude_deg: float
     longitude_deg: float
     radius_m: float
+
+
+ScoreUnit: TypeAlias = Literal["mean cosine", "inliers"]
+"""Unit of a re-ranking score; larger is better in both. ``mean cosine``: -1 to 1, eq. 4 over the number of cells.
+``inliers``: number of matches that obey one homography."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +90,12 @@ class Candidate:
     Attributes:
         index: Row in the gallery.
         place: The geotagged photograph.
-        distance: Squared Euclidean distance of the descriptors, whitened where the gallery's are; smaller is more
-            alike.
-        score: Re-ranking score, larger is better; None where the candidate was not re-ranked.
+        distance: Squared Euclidean distance of the descriptors; smaller is more alike.
+        score: Re-ranking score, larger is better, in the re-ranker's unit; None where it was not re-ranked.
         score_unwarped: The same score without the warp; None where not computed.
-        quad_q: (4, 2) the query's quad, clockwise from top-left, -1..1; None without a warp.
-        quad_p: (4, 2) the candidate's quad, likewise.
-        inliers: Matched points that obey one homography between query and place; None where it was not verified.
+        quad_q: (4, 2) quad on the query, clockwise from top-left, -1..1; None without a warp.
+        quad_p: (4, 2) quad on the candidate, likewise.
+        inliers: Matches with the query that obey one homography; None where it was not verified.
     """
 
     index: int
@@ -102,6 +107,57 @@ class Candidate:
     quad_p: FloatArray | None = None
     inliers: int | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values: path, latitude, longitude, altitude (null if unknown), distance, score."""
+        place = self.place
+        return {
+            "path": place.name,
+            "latitude": place.latitude_deg,
+            "longitude": place.longitude_deg,
+            "altitude": None if math.isnan(place.altitude_m) else place.altitude_m,
+            "distance": self.distance,
+            "score": self.score,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the ranked candidates say about the position of the best one.
+
+    Attributes:
+        east_north_m: (N, 2) positions of the candidates relative to the best one, m.
+        weights: (N,) in (0, 1], from ratios of descriptor distances.
+        agrees: (N,) bool, within the cluster radius of the best one.
+        agreement: Share of the weight that agrees, 0..1: spatial uncertainty estimation (Zaffar et al., "On the
+            Estimation of Image-matching Uncertainty in Visual Place Recognition", CVPR 2024).
+        distance: Squared descriptor distance of the best one.
+        contrast: Distance of the nearest candidate elsewhere over the best one's; 1 if there is none elsewhere.
+        score: Re-ranking score of the best one; NaN where it was not re-ranked.
+        score_gain: Score minus the unwarped score; NaN likewise.
+        score_margin: Score minus the best score elsewhere; 0 if there is none, NaN where not re-ranked.
+        quad_area: Smaller area of the two quads over the frame's; 0 for a quad that folds; NaN without a warp.
+        inliers: Matches with the best one that obey one homography; NaN where it was not verified.
+        rival_inliers: Most inliers of any verified candidate elsewhere; 0 if there is none, NaN likewise.
+    """
+
+    east_north_m: FloatArray
+    weights: FloatArray
+    agrees: NDArray[np.bool_]
+    agreement: float
+    distance: float
+    contrast: float
+    score: float
+    score_gain: float
+    score_margin: float
+    quad_area: float
+    inliers: float
+    rival_inliers: float
+
+    @property
+    def contrasted(self) -> bool:
+        """Whether any candidate lies elsewhere."""
+        return not bool(self.agrees.all())
+
 
 @dataclass(frozen=True, slots=True)
 class Fix:
@@ -112,12 +168,7 @@ class Fix:
         longitude_deg: WGS84 longitude.
         altitude_m: Altitude where the gallery knows it, else 0 with a vertical variance that says so.
         covariance: (3, 3) east, north, up in m², symmetric positive definite.
-        confidence: 0..1, larger is surer.
-        candidates: Best first.
-        stamp_ns: The image's stamp.
-        frame_id: The image's frame.
-        timing_ms: Duration by stage.
-        near: The circle to which the search was limited; None where it was the whole gallery.
+        confidence: Probability that the position is right, 0..1.
     """
 
     latitude_deg: float
@@ -125,11 +176,11 @@ class Fix:
     altitude_m: float
     covariance: FloatArray
     confidence: float
-    candidates: tuple[Candidate, ...] = ()
-    stamp_ns: int = 0
-    frame_id: str = ""
-    timing_ms: dict[str, float] = field(default_factory=dict)
-    near: Near | None = None
+
+    @property
+    def std_m(self) -> float:
+        """Horizontal standard deviation along the worse axis, m."""
+        return float(np.sqrt(np.linalg.eigvalsh(np.asarray(self.covariance, float)[:2, :2])[-1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +190,108 @@ class NoFix:
     Attributes:
         reason: One word for programs.
         detail: The same for people, with the values that led to it.
-        confidence: 0..1, larger is surer.
-        candidates: Best first; may be empty.
-        stamp_ns: The image's stamp.
-        frame_id: The image's frame.
-        timing_ms: Duration by stage.
-        near: The circle to which the search was limited; None where it was the whole gallery.
+        confidence: Probability that the best candidate's position is right, 0..1.
     """
 
     reason: NoFixReason
     detail: str = ""
     confidence: float = 0.0
-    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What belongs to an answer whatever it says.
+
+    Attributes:
+        stamp_ns: Stamp of the image.
+        frame_id: Frame of the image (REP 105), or empty.
+        near: Circle to which the search was limited; None: the whole gallery was searched.
+        reranked: How many candidates were handed to the re-ranker, over all searches.
+        score_unit: Unit of the candidates' scores; None where nothing was re-ranked.
+        timing_ms: Duration of each stage, ms.
+    """
+
     stamp_ns: int = 0
     frame_id: str = ""
-    timing_ms: dict[str, float] = field(default_factory=dict)
     near: Near | None = None
+    reranked: int = 0
+    score_unit: ScoreUnit | None = None
+    timing_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total_ms(self) -> float:
+        """Duration of all stages together, ms."""
+        return sum(self.timing_ms.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the localizer says about one image.
+
+    Attributes:
+        header: Stamp, frame, circle searched, timing.
+        result: A Fix or a NoFix.
+        candidates: Best first; may be empty.
+        evidence: What the candidates say; None without candidates.
+        pair: Reads the query and the best candidate's image, for pictures; None without either.
+    """
+
+    header: Header
+    result: Fix | NoFix
+    candidates: tuple[Candidate, ...] = ()
+    evidence: Evidence | None = None
+    pair: Callable[[], tuple[Image, Image]] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def fix(self) -> Fix | None:
+        """The result if it is a fix."""
+        return self.result if isinstance(self.result, Fix) else None
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of the result, 0..1."""
+        return self.result.confidence
+
+    def __repr__(self) -> str:
+        """Return one line for people."""
+        result = self.result
+        words = [f"confidence {result.confidence:.2f}", *(c.place.name for c in self.candidates[:1])]
+        if isinstance(result, Fix):
+            place = f"{result.latitude_deg:.5f}, {result.longitude_deg:.5f}"
+            return ", ".join([f"Fix {place} ± {result.std_m:.{0 if result.std_m >= 1 else 1}f} m", *words])
+        said = f"NoFix {result.reason}" + (f": {result.detail}" if result.detail else "")
+        return said if result.detail else ", ".join([said, *words])
+
+    def _repr_html_(self) -> str:
+        """Return the line and, where images are at hand, the matched pair: what a notebook shows."""
+        from geowarp_ros.pictures import answer_html  # brings OpenCV
+
+        return answer_html(self)
+
+    def to_dict(self, image: str = "") -> dict[str, Any]:
+        """Return JSON-ready values: the form of ``geowarp localize --json`` and of ``~/localize``.
+
+        Keys: image, status (fix | no_fix), reason, detail, latitude, longitude, altitude, covariance (9 values
+        row-major, m²), confidence, candidates (:meth:`Candidate.to_dict`), score_unit (mean cosine | inliers |
+        null), near (latitude, longitude, radius_m of the circle searched, else null), timing_ms. What a
+        NoFix lacks is null.
+        """
+        result, near = self.result, self.header.near
+        fix = self.fix
+        return {
+            "image": image,
+            "status": "fix" if fix else "no_fix",
+            "reason": None if isinstance(result, Fix) else result.reason,
+            "detail": None if isinstance(result, Fix) else result.detail,
+            "latitude": fix.latitude_deg if fix else None,
+            "longitude": fix.longitude_deg if fix else None,
+            "altitude": fix.altitude_m if fix else None,
+            "covariance": [float(value) for value in fix.covariance.flat] if fix else None,
+            "confidence": result.confidence,
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "score_unit": self.header.score_unit,
+            "near": near and {
+                "latitude": near.latitude_deg, "longitude": near.longitude_deg, "radius_m": near.radius_m
+            },
+            "timing_ms": {stage: round(value, 3) for stage, value in self.header.timing_ms.items()},
+        }  # fmt: skip

@@ -1,10 +1,9 @@
 """Start the localizer for one camera.
 
-The node configures and activates itself (its parameter ``autostart``), so that there is one driver of its
-transitions and a gallery that cannot be loaded ends the process with a clear line and status 1. With
-``autostart:=false`` it waits for a lifecycle manager.
-
     ros2 launch geowarp_ros localizer.launch.py gallery:=/path/to/gallery image:=/camera/image_raw
+
+The node configures and activates itself (its parameter ``autostart``): a gallery that cannot be loaded ends the
+process with one clear line and status 1. With ``autostart:=false`` it waits for a lifecycle manager.
 """
 
 from pathlib import Path
@@ -18,16 +17,17 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchDescription
 
 ARGUMENTS = {
-    "gallery": ("", "Folder of the gallery; empty: as the parameter file says."),
-    "model": ("", "Model file, or default; empty: as the parameter file says."),
-    "image": ("image", "Topic of the camera; its /compressed with image_transport:=compressed."),
-    "image_transport": ("", "raw or compressed; empty: as the parameter file says."),
+    "gallery": ("", "Folder of the gallery; empty: as in the parameter file."),
+    "model": ("", "Model file, or default; empty: as in the parameter file."),
+    "image": ("image", "Topic of the camera; with image_transport:=compressed, its /compressed."),
+    "image_transport": ("", "raw or compressed; empty: as in the parameter file."),
     "params_file": ("", "Parameter file; empty: the defaults in config/localizer.yaml."),
     "namespace": ("", "Namespace of the node."),
     "name": ("geowarp_localizer", "Name of the node."),
+    "cameras": ("", "Namespaces of several cameras, which replace namespace and name; see localizers.launch.py."),
     "use_sim_time": ("false", "Follow /clock."),
     "autostart": ("true", "Configure and activate at start; false: a lifecycle manager does."),
-    "respawn": ("false", "Start the node again when it ends."),
+    "respawn": ("false", "Start the process again when it ends."),
     "log_level": ("info", "debug, info, warn, error or fatal."),
 }
 
@@ -47,16 +47,19 @@ def _start(context):
     for name in ("gallery", "model", "image_transport"):
         if given[name]:
             parameters[name] = ParameterValue(given[name], value_type=str)
-    logger = f"{given['namespace']}/{given['name']}".strip("/").replace("/", ".")
+    if cameras := given["cameras"].split():
+        which, log_level = {"executable": "localizers", "arguments": cameras}, given["log_level"]
+    else:
+        which = {"executable": "localizer", "name": given["name"], "namespace": given["namespace"]}
+        logger = f"{given['namespace']}/{given['name']}".strip("/").replace("/", ".")
+        log_level = f"{logger}:={given['log_level']}"
     return [
         Node(
             package="geowarp_ros",
-            executable="localizer",
-            name=given["name"],
-            namespace=given["namespace"],
+            **which,
             parameters=[given["params_file"] or str(defaults), parameters],
             remappings=[("image", given["image"])],
-            ros_arguments=["--log-level", f"{logger}:={given['log_level']}"],
+            ros_arguments=["--log-level", log_level],
             output="both",
             emulate_tty=True,
             respawn=given["respawn"].lower() == "true",

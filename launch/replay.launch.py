@@ -2,9 +2,9 @@
 
     ros2 launch geowarp_ros replay.launch.py bag:=/path/to/drive gallery:=/path/to/gallery
 
-Images are published as recorded once the localizer listens, so that none is lost at the start; what else the bag
-holds (a GNSS receiver's fixes, odometry) with also:="/gps/fix:=/prior_fix /odom:=/odometry". Every argument of
-localizer.launch.py can be given, too. All ends with the bag.
+Images are published as recorded, once the localizer has subscribed, so that none is lost at the start. Other
+topics of the bag (fixes of a GNSS receiver, odometry): also:="/gps/fix:=/prior_fix /odom:=/odometry". Every
+argument of localizer.launch.py can be given, too. The launch ends with the bag.
 """
 
 from pathlib import Path
@@ -27,10 +27,10 @@ from launch import LaunchDescription
 
 ARGUMENTS = {
     "bag": ("", "The bag: a folder, .mcap or .db3; or .bag of ROS 1."),
-    "bag_image": ("", "Recorded topic of the camera; empty: the bag has only one."),
-    "also": ("", "Other recorded topics to publish, as RECORDED or RECORDED:=PUBLISHED, between spaces."),
-    "rate": ("1.0", "Of the recorded speed."),
-    "loop": ("false", "Again and again; the localizer sees time jump back."),
+    "bag_image": ("", "Recorded topic of the camera; may be empty if the bag has only one."),
+    "also": ("", "Other recorded topics to publish: RECORDED or RECORDED:=PUBLISHED, separated by spaces."),
+    "rate": ("1.0", "Factor on the recorded speed."),
+    "loop": ("false", "Repeat until interrupted; the localizer resets when time jumps back."),
     "image": ("/camera/image_raw", "Topic on which images are published and localised."),
 }
 

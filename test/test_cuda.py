@@ -9,7 +9,7 @@ descriptor, 1e-3 and 8e-3 of local features. The tolerances are about four times
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,13 @@ import torch
 
 from geowarp_ros.cli import main
 from geowarp_ros.errors import ModelError
+from geowarp_ros.model.aggregation import AggregationName
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer, Warper, choose_device
+from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.inference import Precision
+from geowarp_ros.rerank import Reranker
 from geowarp_ros.rerank.fast import FastReranker
 from geowarp_ros.rerank.gated import GatedReranker
 from geowarp_ros.rerank.geowarp import GeoWarpReranker
@@ -59,7 +63,7 @@ MODELS = [("resnet18", "gem"), ("resnet50", "netvlad"), ("vgg16", "gem"), ("alex
 
 @pytest.mark.usefixtures("ieee")
 @pytest.mark.parametrize(("encoder", "aggregation"), MODELS)
-def test_descriptors_and_local_features_are_the_cpus(encoder: str, aggregation: str) -> None:
+def test_descriptors_and_local_features_are_the_cpus(encoder: EncoderName, aggregation: AggregationName) -> None:
     on_cpu = Describer(make_model(encoder, aggregation), "cpu")
     on_cuda = Describer(make_model(encoder, aggregation), CUDA)
     assert on_cuda.fingerprint == on_cpu.fingerprint
@@ -82,12 +86,12 @@ def test_descriptors_and_local_features_are_the_cpus(encoder: str, aggregation: 
 )
 @pytest.mark.parametrize(("encoder", "aggregation"), MODELS)
 def test_shorter_numbers_lose_what_they_must_and_no_more(
-    encoder: str, aggregation: str, precision: str, descriptor: float, local: float
+    encoder: EncoderName, aggregation: AggregationName, precision: Precision, descriptor: float, local: float
 ) -> None:
     """``float32`` here is what the product does: TF32 within convolutions."""
     image = picture(96, 128, 3)
     expected = Describer(make_model(encoder, aggregation), "cpu")(image)
-    found = Describer(make_model(encoder, aggregation), CUDA, precision)(image)  # type: ignore[arg-type]
+    found = Describer(make_model(encoder, aggregation), CUDA, precision)(image)
     assert found.local_features.dtype == torch.float32
     assert apart(found.descriptor, expected.descriptor) < descriptor
     assert apart(found.local_features, expected.local_features) < local
@@ -126,11 +130,11 @@ def test_every_mode_ranks_as_on_the_cpu(mode: str, tf32: bool, monkeypatch: pyte
     gallery = MemoryGallery(descriptors, images, local_features)
 
     def ranked(describer: Describer, place: int) -> tuple[list[int], list[float]]:
-        fast = FastReranker(gallery, 5)  # type: ignore[arg-type]
-        exact = GeoWarpReranker(gallery, Warper(describer), 5)  # type: ignore[arg-type]
+        fast = FastReranker(gallery, 5)
+        exact = GeoWarpReranker(gallery, Warper(describer), 5)
         # so much doubt that the exact mode is asked about the two of place 0, and thinks otherwise
-        rerank = {"exact": exact, "fast": fast, "gated": GatedReranker(fast, exact, doubt=0.2)}[mode]
-        found = rerank(describer(shot(place, 3)), candidates_of(range(6)))
+        modes: dict[str, Reranker] = {"exact": exact, "fast": fast, "gated": GatedReranker(fast, exact, doubt=0.2)}
+        found = modes[mode](describer(shot(place, 3)), candidates_of(range(6)))
         return [c.index for c in found], [np.nan if c.score is None else c.score for c in found]
 
     for place in (0, 2):
@@ -151,7 +155,7 @@ def test_search_is_brute_force() -> None:
     kept = np.setdiff1d(np.arange(3000), without)
     distances = ((query[:, None].astype(float) - gallery[kept]) ** 2).sum(axis=2)
     order = np.argsort(distances, axis=1, kind="stable")[:, :20]
-    found, rows = ExactIndex(gallery, CUDA, without=without).search(query, 20)
+    found, rows = ExactIndex(gallery, CUDA).search(query, 20, without)
     np.testing.assert_array_equal(rows, kept[order])
     np.testing.assert_allclose(found, np.take_along_axis(distances, order, axis=1), rtol=1e-6)
 
@@ -274,7 +278,7 @@ def test_a_killed_distillation_goes_on_nearly_where_it_was(street: Path, tmp_pat
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
-def test_the_warp_is_trained_in_every_precision(precision: str, street: Path, tmp_path: Path) -> None:
+def test_the_warp_is_trained_in_every_precision(precision: Precision, street: Path, tmp_path: Path) -> None:
     """Eight steps: with float16 the first ones may be left out, until the scale fits."""
     pytest.importorskip("rosbags")
     pytest.importorskip("sklearn")
@@ -311,7 +315,10 @@ def test_the_clock_waits_for_the_device() -> None:
     """A kernel is only handed over when the call returns: some 30 ms of waiting are its own and nobody else's."""
     from geowarp_ros.lab.benchmark.timing import take_turns
 
-    contestants = {"busy": partial(torch.cuda._sleep, 50_000_000), "idle": lambda: None}
+    contestants: dict[str, Callable[[], object]] = {
+        "busy": partial(torch.cuda._sleep, 50_000_000),
+        "idle": lambda: None,
+    }
     times = take_turns("x", contestants, "busy", 3, device=CUDA)
     assert min(times.ms["busy"]) > 5
     assert max(times.ms["idle"]) < min(times.ms["busy"]) / 2
@@ -334,7 +341,8 @@ def test_the_references_way_gives_the_exact_modes_scores(tmp_path: Path) -> None
     for package in ("faiss", "rosbags", "kornia"):
         pytest.importorskip(package)
     from geowarp_ros.lab.benchmark.reference import ReferenceWay
-    from geowarp_ros.lab.benchmark.scene import make_scene, parse_size
+    from geowarp_ros.lab.benchmark.scene import make_scene
+    from geowarp_ros.lab.verbs.options import parse_size
 
     scene = make_scene(make_model(), parse_size("96x64"), 3, tmp_path, device=CUDA)
     paths = [scene.gallery.path / "segments" / "0001" / "images" / f"{row:06d}.jpg" for row in range(3)]

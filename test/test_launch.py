@@ -60,7 +60,7 @@ class Argument:
 
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Noted]]:
-    def noting(kind: str) -> Any:
+    def noting(kind: str) -> Callable[..., Noted]:
         return lambda *words, **named: Noted(kind, words, named)
 
     for module, names in STANDINS.items():
@@ -100,7 +100,9 @@ def executables() -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_argument_has_a_meaning_and_a_textual_default(path: Path, launch: Any) -> None:
+def test_every_argument_has_a_meaning_and_a_textual_default(
+    path: Path, launch: Callable[..., list[Noted]]
+) -> None:
     declared = [action for action in launch(path.name) if action.kind == "DeclareLaunchArgument"]
     assert declared
     for action in declared:
@@ -108,11 +110,11 @@ def test_every_argument_has_a_meaning_and_a_textual_default(path: Path, launch: 
         assert action.named["description"].endswith(".")
 
 
-@pytest.mark.parametrize("name", ["localizer.launch.py", "localizers.launch.py"])
+@pytest.mark.parametrize("cameras", ["", "front rear"])
 def test_what_is_given_reaches_the_node_and_what_is_not_is_left_to_the_file(
-    name: str, launch: Any, tmp_path: Path
+    cameras: str, launch: Callable[..., list[Noted]], tmp_path: Path
 ) -> None:
-    node = only(launch(name), "Node").named
+    node = only(launch("localizer.launch.py", cameras=cameras), "Node").named
     assert node["package"] == "geowarp_ros" and node["executable"] in executables()
     file, parameters = node["parameters"]
     assert file == str(tmp_path / "geowarp_ros" / "config" / "localizer.yaml")
@@ -126,7 +128,7 @@ def test_what_is_given_reaches_the_node_and_what_is_not_is_left_to_the_file(
         "params_file": "p.yaml",
         "respawn": "True",
     }
-    node = only(launch(name, **given, use_sim_time="TRUE"), "Node").named
+    node = only(launch("localizer.launch.py", cameras=cameras, **given, use_sim_time="TRUE"), "Node").named
     file, parameters = node["parameters"]
     assert file == "p.yaml"
     assert parameters["use_sim_time"] is True
@@ -137,7 +139,7 @@ def test_what_is_given_reaches_the_node_and_what_is_not_is_left_to_the_file(
     assert node["respawn"] is True
 
 
-def test_one_camera_has_a_name_and_a_namespace(launch: Any) -> None:
+def test_one_camera_has_a_name_and_a_namespace(launch: Callable[..., list[Noted]]) -> None:
     node = only(launch("localizer.launch.py", name="loc", namespace="front"), "Node").named
     assert (node["name"], node["namespace"]) == ("loc", "front")
     assert node["ros_arguments"] == ["--log-level", "front.loc:=info"]  # the logger's name
@@ -145,13 +147,24 @@ def test_one_camera_has_a_name_and_a_namespace(launch: Any) -> None:
     assert node["ros_arguments"] == ["--log-level", "a.b.geowarp_localizer:=info"]
 
 
-def test_several_cameras_are_the_arguments_of_one_process(launch: Any) -> None:
-    node = only(launch("localizers.launch.py", cameras=" front  rear left "), "Node").named
-    assert node["arguments"] == ["front", "rear", "left"]
+def test_several_cameras_are_the_arguments_of_one_process(launch: Callable[..., list[Noted]]) -> None:
+    node = only(launch("localizer.launch.py", cameras=" front  rear left ", log_level="debug"), "Node").named
+    assert (node["executable"], node["arguments"]) == ("localizers", ["front", "rear", "left"])
     assert "name" not in node and "namespace" not in node  # which would rename all of them alike
+    assert node["ros_arguments"] == ["--log-level", "debug"]
 
 
-def test_a_replay_starts_the_localizer_in_the_bags_time_and_ends_with_the_bag(launch: Any) -> None:
+def test_several_cameras_are_started_by_the_launch_file_of_one(launch: Callable[..., list[Noted]]) -> None:
+    include = only(launch("localizers.launch.py", cameras="front rear left"), "IncludeLaunchDescription")
+    (source,) = include.words[0].words
+    assert Path(source) == ROOT / "launch" / "localizer.launch.py"
+    ((name, value),) = include.named["launch_arguments"]
+    assert (name, value.name) == ("cameras", "cameras")
+
+
+def test_a_replay_starts_the_localizer_in_the_bags_time_and_ends_with_the_bag(
+    launch: Callable[..., list[Noted]],
+) -> None:
     actions = launch("replay.launch.py", bag="drive", also="/gps:=/prior_fix /odom", loop="true", rate="2")
     include = only(actions, "IncludeLaunchDescription")
     (source,) = include.words[0].words
@@ -171,7 +184,9 @@ def test_a_replay_starts_the_localizer_in_the_bags_time_and_ends_with_the_bag(la
     assert handler.named["on_exit"][0].named["event"].kind == "Shutdown"
 
 
-def test_the_player_knows_the_words_that_it_is_given(launch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_player_knows_the_words_that_it_is_given(
+    launch: Callable[..., list[Noted]], capsys: pytest.CaptureFixture[str]
+) -> None:
     actions = launch(
         "replay.launch.py", bag="/nowhere/drive", bag_image="/cam", also="/gps:=/prior_fix", loop="true"
     )

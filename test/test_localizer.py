@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 
 from geowarp_ros.cli import main
-from geowarp_ros.config import LocalizerConfig, RerankConfig, parse_config
+from geowarp_ros.config import LocalizerConfig, SessionConfig, parse_config
 from geowarp_ros.errors import GalleryError, ImageError
-from geowarp_ros.evaluation.calibration import ask, collect_samples, whole_gallery
+from geowarp_ros.evaluation.asking import Question, way
+from geowarp_ros.evaluation.calibration import collect, collect_samples
 from geowarp_ros.evaluation.plain import plain_pictures
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import CALIBRATION_FILE, fit_calibration, save_calibration, settings_of
 from geowarp_ros.integrity.texture import texture
-from geowarp_ros.localizer import Localizer, answer_to_dict
+from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.motion.pace import Pace
+from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source, SourceImage
-from geowarp_ros.types import Fix, Frame, Image, Near, NoFix, Place
+from geowarp_ros.types import Answer, Frame, Header, Image, Near, NoFix, Place
 
 PLACES = 12
 SPACING_M = 40.0
@@ -37,7 +42,7 @@ TOWN = LocalFrame(45.0, 7.0)
 def picture(seed: int) -> Image:
     """Random blocks: unlike every other seed's."""
     blocks = np.random.default_rng(seed).integers(0, 256, (12, 16, 3)).astype(np.uint8)
-    return cv2.resize(blocks, (96, 72), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(blocks, (96, 72), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def source_image(index: int, read: Callable[[], Image]) -> SourceImage:
@@ -57,7 +62,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gallery_path(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     from geowarp_ros.model.checkpoints import load_model
 
-    source = Source(tuple(source_image(i, lambda i=i: picture(i)) for i in range(PLACES)), (), "drawn")
+    source = Source(tuple(source_image(i, partial(picture, i)) for i in range(PLACES)), (), "drawn")
     output = tmp_path_factory.mktemp("galleries") / "gallery"
     build_gallery(source, Describer(load_model(model_path), "cpu"), output)
     return output
@@ -75,12 +80,13 @@ def localizer(gallery_path: Path, model_path: Path) -> Localizer:
 def test_a_gallery_picture_is_found_where_it_was_taken(localizer: Localizer) -> None:
     noisy = np.clip(picture(7).astype(int) + np.random.default_rng(1).integers(-6, 7, (72, 96, 3)), 0, 255)
     answer = localizer.localize(Frame(noisy.astype(np.uint8), stamp_ns=42, frame_id="camera"))
-    assert isinstance(answer, Fix)
-    east, north, _ = TOWN.to_enu(np.array([answer.latitude_deg]), np.array([answer.longitude_deg]), np.zeros(1))[0]
+    fix = answer.fix
+    assert fix is not None
+    east, north, _ = TOWN.to_enu(np.array([fix.latitude_deg]), np.array([fix.longitude_deg]), np.zeros(1))[0]
     assert (east, north) == pytest.approx((7 * SPACING_M, 0.0), abs=0.01)
-    assert (answer.stamp_ns, answer.frame_id) == (42, "camera")
+    assert (answer.header.stamp_ns, answer.header.frame_id) == (42, "camera")
     assert answer.candidates[0].place.name == "07.png"
-    assert set(answer.timing_ms) == {"texture", "describe", "search", "rerank", "verify", "position"}
+    assert set(answer.header.timing_ms) == {"texture", "describe", "search", "rerank", "verify", "position"}
 
 
 def test_reranking_orders_by_score_and_keeps_the_rest(localizer: Localizer) -> None:
@@ -92,6 +98,8 @@ def test_reranking_orders_by_score_and_keeps_the_rest(localizer: Localizer) -> N
     assert len(answer.candidates) == PLACES
     tail = [c.distance for c in answer.candidates[5:]]
     assert tail == sorted(tail)
+    assert answer.header.score_unit == "mean cosine" and answer.header.reranked == 5
+    assert all(-1.0 <= (score or 0.0) <= 1.0 for score in scores)
     # an untrained regression leaves both images as they are
     assert answer.candidates[0].score == pytest.approx(answer.candidates[0].score_unwarped, rel=1e-3)
 
@@ -103,17 +111,17 @@ def test_a_picture_of_nowhere_is_no_fix(localizer: Localizer) -> None:
         )
     )
     answer = strict.localize(Frame(picture(99)))
-    assert isinstance(answer, NoFix)
-    assert answer.reason in ("disagreement", "low_confidence")
+    assert isinstance(answer.result, NoFix)
+    assert answer.result.reason in ("disagreement", "low_confidence")
     assert answer.candidates
 
 
 def test_an_image_without_texture_is_refused_before_the_network_runs(localizer: Localizer) -> None:
     answer = localizer.localize(Frame(np.full((72, 96, 3), 127, np.uint8), stamp_ns=7))
-    assert isinstance(answer, NoFix)
-    assert (answer.reason, answer.stamp_ns, answer.candidates) == ("no_texture", 7, ())
-    assert set(answer.timing_ms) == {"texture"}
-    assert "0.8" in answer.detail
+    assert isinstance(answer.result, NoFix)
+    assert (answer.result.reason, answer.header.stamp_ns, answer.candidates) == ("no_texture", 7, ())
+    assert set(answer.header.timing_ms) == {"texture"}
+    assert "0.8" in answer.result.detail
 
 
 def test_another_models_gallery_is_refused(gallery_path: Path, tmp_path: Path) -> None:
@@ -129,12 +137,12 @@ def test_a_wrong_array_is_an_image_error(localizer: Localizer) -> None:
         localizer.localize(Frame(np.zeros((72, 96), np.uint8)))
 
 
-def test_answer_to_dict_has_the_keys_that_programs_read(localizer: Localizer) -> None:
-    fix = answer_to_dict(localizer.localize(Frame(picture(2))), "a.png")
+def test_to_dict_has_the_keys_that_programs_read(localizer: Localizer) -> None:
+    fix = localizer.localize(picture(2)).to_dict("a.png")
     assert fix["status"] == "fix" and fix["reason"] is None and fix["image"] == "a.png"
     assert len(fix["covariance"]) == 9
     assert set(fix["candidates"][0]) == {"path", "latitude", "longitude", "altitude", "distance", "score"}
-    lost = answer_to_dict(NoFix("empty_gallery"))
+    lost = Answer(Header(), NoFix("empty_gallery")).to_dict()
     assert lost["status"] == "no_fix" and lost["reason"] == "empty_gallery" and lost["latitude"] is None
     json.dumps([fix, lost], allow_nan=False)
 
@@ -142,7 +150,7 @@ def test_answer_to_dict_has_the_keys_that_programs_read(localizer: Localizer) ->
 def test_calibration_is_used_where_it_applies_and_said_where_not(
     localizer: Localizer, gallery_path: Path, model_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    items = [source_image(i, lambda i=i: picture(i)) for i in range(PLACES)]
+    items = [source_image(i, partial(picture, i)) for i in range(PLACES)]
     collected = collect_samples(localizer, items, correct_within_m=5.0)
     # each image with its place, each without it, and the plain ones that have texture
     plain = [texture(image) >= 0.8 for _, image in plain_pictures(240, 320)]
@@ -165,7 +173,7 @@ def test_calibration_is_used_where_it_applies_and_said_where_not(
         sure = calibrated.localize(Frame(picture(5)))
         elsewhere = calibrated.localize(Frame(picture(99)))
         assert sure.confidence > 0.5 > elsewhere.confidence
-        assert isinstance(elsewhere, NoFix)
+        assert isinstance(elsewhere.result, NoFix)
         with caplog.at_level("WARNING"):
             other = Localizer.open(gallery_path, config(model_path, rerank={"method": "none"}))
         assert other.calibration is None
@@ -179,19 +187,19 @@ def test_an_unreadable_image_is_counted_by_the_calibration(localizer: Localizer)
         raise ImageError("broken.png: is truncated")
 
     items = [source_image(0, lambda: picture(0)), source_image(1, broken)]
-    (answers,) = ask(localizer, items, (whole_gallery,), 5.0)
+    (answers,) = collect(localizer, [Question.of(item) for item in items], (way(localizer),), 5.0)
     assert (len(answers.samples), answers.unreadable) == (1, ("01.png",))
 
 
 def test_tracking_holds_a_jump_back(localizer: Localizer) -> None:
-    tracking = localizer.config.tracking.model_copy(update={"method": "hmm"})
-    tracked = localizer.reconfigured(localizer.config.model_copy(update={"tracking": tracking}))
+    session = Session(parse_config(SessionConfig, {"tracking": {"method": "hmm"}}))
     for second in range(3):
-        assert isinstance(tracked.localize(Frame(picture(0), second * 10**9)), Fix)
-    jumped = tracked.localize(Frame(picture(9), 3 * 10**9))
-    assert isinstance(jumped, NoFix) and jumped.reason == "jump"
-    tracked.tracker.reset()
-    assert isinstance(tracked.localize(Frame(picture(9), 4 * 10**9)), Fix)
+        assert session.localize(localizer, Frame(picture(0), second * 10**9)).fix
+    jumped = session.localize(localizer, Frame(picture(9), 3 * 10**9))
+    assert isinstance(jumped.result, NoFix) and jumped.result.reason == "jump"
+    assert jumped.candidates and jumped.evidence is not None
+    session.reset()
+    assert session.localize(localizer, Frame(picture(9), 4 * 10**9)).fix
 
 
 def circle(index: float, radius_m: float) -> Near:
@@ -202,10 +210,10 @@ def circle(index: float, radius_m: float) -> Near:
 def test_a_prior_limits_the_search_to_its_circle(localizer: Localizer) -> None:
     near = circle(7, 2.5 * SPACING_M)
     answer = localizer.localize(Frame(picture(7)), near)
-    assert isinstance(answer, Fix)
-    assert answer.near == near
+    assert answer.fix
+    assert answer.header.near == near
     assert {c.place.name for c in answer.candidates} == {"05.png", "06.png", "07.png", "08.png", "09.png"}
-    assert answer_to_dict(answer)["near"]["radius_m"] == 2.5 * SPACING_M
+    assert answer.to_dict()["near"]["radius_m"] == 2.5 * SPACING_M
 
 
 @pytest.mark.parametrize(
@@ -217,37 +225,65 @@ def test_a_prior_limits_the_search_to_its_circle(localizer: Localizer) -> None:
 )
 def test_where_a_circle_convinces_nobody_the_whole_gallery_is_searched(localizer: Localizer, near: Near) -> None:
     answer = localizer.localize(Frame(picture(7)), near)
-    assert answer.near is None
+    assert answer.header.near is None
     assert [c.index for c in answer.candidates] == [
         c.index for c in localizer.localize(Frame(picture(7))).candidates
     ]
-    assert answer_to_dict(answer)["near"] is None
+    assert answer.to_dict()["near"] is None
 
 
 def test_late_images_have_fewer_candidates_re_ranked(localizer: Localizer) -> None:
-    slow = localizer.reconfigured(localizer.config)
-    slow.pace = Pace(5)
-    in_full = slow.localize(Frame(picture(3)))
-    late = slow.localize(Frame(picture(3)), deadline_s=0.0)
-    assert sum(c.score is not None for c in in_full.candidates) == 5
-    assert sum(c.score is not None for c in late.candidates) == 1
+    in_full = localizer.localize(picture(3))
+    late = localizer.localize(picture(3), deadline=lambda: 1)
+    assert sum(c.score is not None for c in in_full.candidates) == in_full.header.reranked == 5
+    assert sum(c.score is not None for c in late.candidates) == late.header.reranked == 1
     assert {c.index for c in late.candidates} == {c.index for c in in_full.candidates}
+    assert localizer.localize(picture(3), deadline=lambda: 99).header.reranked == 5
 
 
 def test_what_a_change_leaves_alone_is_kept(localizer: Localizer) -> None:
-    update = localizer.config.model_copy
-    position = localizer.config.position
-    other = localizer.reconfigured(
-        update(update={"position": position.model_copy(update={"min_confidence": 0.9})})
-    )
-    assert other.tracker is localizer.tracker and other.reranker is localizer.reranker
-    assert other.pace is localizer.pace
-    wider = localizer.reconfigured(
-        update(update={"position": position.model_copy(update={"cluster_radius_m": 30.0})})
-    )
-    assert wider.tracker is not localizer.tracker
-    none = localizer.reconfigured(update(update={"rerank": RerankConfig(method="none")}))
-    assert none.reranker is not localizer.reranker and none.pace is not localizer.pace
+    def changed(**sections: object) -> Localizer:
+        return localizer.reconfigured(parse_config(LocalizerConfig, {**localizer.config.model_dump(), **sections}))
+
+    position = localizer.config.position.model_dump()
+    stricter = changed(position={**position, "min_confidence": 0.9})
+    assert stricter.reranker is localizer.reranker and stricter.verifier is localizer.verifier
+    fewer = changed(position={**position, "verify_candidates": 3})
+    assert fewer.reranker is localizer.reranker and fewer.verifier is not localizer.verifier
+    none = changed(rerank={"method": "none"})
+    assert none.reranker is not localizer.reranker and none.verifier is localizer.verifier
+
+
+def test_an_image_may_be_a_path_a_pil_image_or_an_array(localizer: Localizer, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), picture(4)[:, :, ::-1])
+    expected = localizer.localize(Frame(picture(4))).to_dict()
+    for image in (path, str(path), Pillow.open(path), picture(4)):
+        assert {**localizer.localize(image).to_dict(), "timing_ms": 0} == {**expected, "timing_ms": 0}
+    neither: Any = b"bytes"
+    with pytest.raises(ImageError, match="expected a path, a PIL image or an RGB array"):
+        localizer.localize(neither)
+
+
+def test_an_answer_reads_as_one_line_and_shows_its_pair(localizer: Localizer) -> None:
+    answer = localizer.localize(picture(4))
+    assert re.fullmatch(r"Fix 45\.00000, 7\.0\d+ ± \d+(\.\d)? m, confidence [01]\.\d\d, 04\.png", repr(answer))
+    shown = answer._repr_html_()
+    assert repr(answer).split(",")[0] in shown and 'src="data:image/jpeg;base64,' in shown
+    refused = localizer.localize(np.full((72, 96, 3), 127, np.uint8))
+    assert re.fullmatch(r"NoFix no_texture: texture 0.00 grey levels, at least 0.8 wanted", repr(refused))
+    assert "<img" not in refused._repr_html_()
+
+
+def test_ten_lines_are_the_whole_public_face(gallery_path: Path, model_path: Path, tmp_path: Path) -> None:
+    import geowarp_ros as gw
+
+    assert set(gw.__all__) <= set(dir(gw))
+    answer = gw.Localizer.open(gallery_path, config(model_path)).localize(gw.Frame(picture(4)))
+    assert isinstance(answer, gw.Answer) and isinstance(answer.result, gw.Fix)
+    assert len(gw.Gallery.open(gallery_path)) == PLACES
+    with pytest.raises(AttributeError, match="no attribute 'Localiser'"):
+        _ = gw.Localiser
 
 
 def test_localize_prints_one_json_object_a_line_and_goes_on_after_a_bad_image(

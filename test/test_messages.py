@@ -9,8 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from geowarp_ros.errors import ImageError
+from geowarp_ros.errors import EncodingError, ImageError
 from geowarp_ros.messages import image_from_compressed, image_from_message
 
 HEIGHT, WIDTH = 18, 20
@@ -30,7 +31,7 @@ class Message:
     format: str = ""
 
 
-def message(encoding: str, pixels: np.ndarray, padding: int = 0, **fields: Any) -> Message:
+def message(encoding: str, pixels: NDArray[np.uint8], padding: int = 0, **fields: Any) -> Message:
     """Pack pixels (H, W[, samples]) as a driver does, each row followed by `padding` bytes of rubbish."""
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(pixels.shape[0], -1)
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=123)
@@ -38,12 +39,12 @@ def message(encoding: str, pixels: np.ndarray, padding: int = 0, **fields: Any) 
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def picture() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
 @pytest.mark.parametrize("padding", [0, 7])
-def test_colour_orders(picture, padding):
+def test_colour_orders(picture: NDArray[np.uint8], padding: int) -> None:
     alpha = np.full((HEIGHT, WIDTH, 1), 77, np.uint8)
     with_alpha = np.concatenate([picture, alpha], axis=2)
     for encoding, pixels in {
@@ -57,13 +58,13 @@ def test_colour_orders(picture, padding):
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
-def test_grey_fills_all_three_channels(picture, encoding):
+def test_grey_fills_all_three_channels(picture: NDArray[np.uint8], encoding: str) -> None:
     image = image_from_message(message(encoding, picture[..., 0], padding=3))
     np.testing.assert_array_equal(image, np.repeat(picture[..., :1], 3, axis=2))
 
 
 @pytest.mark.parametrize(("big", "dtype"), [(0, "<u2"), (1, ">u2")])
-def test_mono16_keeps_the_upper_bits_in_either_byte_order(big, dtype):
+def test_mono16_keeps_the_upper_bits_in_either_byte_order(big: int, dtype: str) -> None:
     values = np.zeros((HEIGHT, WIDTH), dtype)
     values[0, :4] = [0, 255, 256, 65535]
     image = image_from_message(message("mono16", values, padding=4, is_bigendian=big))
@@ -73,7 +74,7 @@ def test_mono16_keeps_the_upper_bits_in_either_byte_order(big, dtype):
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 @pytest.mark.parametrize(("bits", "big"), [(8, 0), (16, 0), (16, 1)])
-def test_bayer_mosaic_of_one_colour(pattern, bits, big):
+def test_bayer_mosaic_of_one_colour(pattern: str, bits: int, big: int) -> None:
     colour = dict(zip("rgb", RED, strict=True))
     tile = np.array([[colour[pattern[0]], colour[pattern[1]]], [colour[pattern[2]], colour[pattern[3]]]])
     mosaic = np.tile(tile, (HEIGHT // 2, WIDTH // 2))
@@ -85,7 +86,7 @@ def test_bayer_mosaic_of_one_colour(pattern, bits, big):
 @pytest.mark.parametrize(
     ("encoding", "order"), [("yuv422", "UYVY"), ("uyvy", "UYVY"), ("yuv422_yuy2", "YUYV"), ("yuyv", "YUYV")]
 )
-def test_yuv_of_one_colour(encoding, order):
+def test_yuv_of_one_colour(encoding: str, order: str) -> None:
     # BT.601 in studio range: R = 1.164 (Y - 16) + 1.596 (V - 128) and so on
     y, u, v = 100, 90, 200
     luma = 1.164 * (y - 16)
@@ -96,14 +97,14 @@ def test_yuv_of_one_colour(encoding, order):
     np.testing.assert_allclose(image, np.broadcast_to(expected, image.shape), atol=1.0)
 
 
-def test_data_may_be_any_buffer(picture):
+def test_data_may_be_any_buffer(picture: NDArray[np.uint8]) -> None:
     for kind in (bytes, bytearray, lambda b: array.array("B", b), lambda b: np.frombuffer(b, np.uint8)):
         packed = message("rgb8", picture)
         packed.data = kind(packed.data)
         np.testing.assert_array_equal(image_from_message(packed), picture)
 
 
-def test_the_image_does_not_hang_on_the_message(picture):
+def test_the_image_does_not_hang_on_the_message(picture: NDArray[np.uint8]) -> None:
     packed = message("rgb8", picture)
     packed.data = bytearray(packed.data)
     image = image_from_message(packed)
@@ -125,22 +126,25 @@ def test_the_image_does_not_hang_on_the_message(picture):
         ({"encoding": "yuv422", "width": 19, "step": 60}, "width = 19, expected an even one"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(picture, fields, said):
+def test_what_does_not_fit_is_refused_by_name(
+    picture: NDArray[np.uint8], fields: dict[str, Any], said: str
+) -> None:
     packed = message("rgb8", picture)
     for name, value in fields.items():
         setattr(packed, name, value)
-    with pytest.raises(ImageError, match=said):
+    with pytest.raises(ImageError, match=said) as error:
         image_from_message(packed)
+    assert isinstance(error.value, EncodingError) == (packed.encoding in ("32FC1", "rbg8"))
 
 
 @pytest.mark.parametrize("kind", ["png", "PNG", "rgb8; png compressed bgr8"])
-def test_png_comes_back_exactly(picture, kind):
+def test_png_comes_back_exactly(picture: NDArray[np.uint8], kind: str) -> None:
     encoded = cv2.imencode(".png", picture[..., ::-1])[1]
     np.testing.assert_array_equal(image_from_compressed(Message(format=kind, data=encoded.ravel())), picture)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "jpg", "bgr8; jpeg compressed bgr8"])
-def test_jpeg_comes_back_in_rgb(kind):
+def test_jpeg_comes_back_in_rgb(kind: str) -> None:
     encoded = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), RED[::-1], np.uint8))[1].tobytes()
     image = image_from_compressed(Message(format=kind, data=array.array("B", encoded)))
     np.testing.assert_allclose(image, np.broadcast_to(RED, image.shape), atol=3)
@@ -156,6 +160,7 @@ def test_jpeg_comes_back_in_rgb(kind):
         ("jpeg", b"\xff\xd8\xff\xe0 no more", "compressed image message"),
     ],
 )
-def test_compressed_refusals(kind, data, said):
-    with pytest.raises(ImageError, match=said):
+def test_compressed_refusals(kind: str, data: bytes, said: str) -> None:
+    with pytest.raises(ImageError, match=said) as error:
         image_from_compressed(Message(format=kind, data=data))
+    assert isinstance(error.value, EncodingError) == (kind != "jpeg")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import pytest
 import yaml
 
 import geowarp_ros
-from geowarp_ros.ros.parameters import flatten, node_parameters, parse_parameters
-from geowarp_ros.ros.reference import yaml_file
+from geowarp_ros.config import flatten
+from geowarp_ros.ros.parameters import node_parameters, parse_parameters
+from test.reference import yaml_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,7 +73,50 @@ def test_every_ros_package_that_is_imported_is_declared(manifest: ElementTree.El
                 assert package in declared, f"{path.name} imports {package}"
 
 
-def test_every_python_requirement_is_declared_or_named_as_missing(
+DISTRIBUTIONS = {
+    "cv2": "opencv-python",
+    "faiss": "faiss-cpu",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Import name -> distribution, where they differ."""
+
+
+def requirements(setup_arguments: dict[str, Any]) -> tuple[set[str], dict[str, set[str]]]:
+    """What the robot installs, and what each extra adds: names of distributions."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    extras = next(n for n in ast.walk(tree) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "EXTRAS")
+    found = {name: {bare(r) for r in listed} for name, listed in ast.literal_eval(extras.value).items()}
+    return {bare(r) for r in setup_arguments["install_requires"]}, found
+
+
+def bare(requirement: str) -> str:
+    return re.split(r"[<>=\[;]", requirement)[0].strip()
+
+
+def third_party() -> dict[str, set[str]]:
+    """Distribution -> the modules that import it, ROS packages left aside."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "geowarp_ros").rglob("*.py"):
+        for full in imported(path):
+            top = full.split(".")[0]
+            ros = top.endswith(("_msgs", "_srvs", "_interfaces")) or top in ("rclpy", "cv_bridge")
+            if top and not ros and top != "geowarp_ros" and top not in sys.stdlib_module_names:
+                found.setdefault(DISTRIBUTIONS.get(top, top), set()).add(str(path.relative_to(ROOT)))
+    found.setdefault("tensorboard", set()).add("torch.utils.tensorboard")
+    return found
+
+
+def test_imports_and_requirements_agree_both_ways(setup_arguments: dict[str, Any]) -> None:
+    robot, extras = requirements(setup_arguments)
+    used, declared = third_party(), robot.union(*extras.values())
+    assert not {name: modules for name, modules in used.items() if name not in declared}
+    assert not declared - used.keys()
+    assert not robot & set().union(*extras.values())
+
+
+def test_every_python_requirement_is_a_rosdep_key_or_named_as_missing(
     manifest: ElementTree.Element, setup_arguments: dict[str, Any]
 ) -> None:
     keys = {
@@ -80,18 +127,17 @@ def test_every_python_requirement_is_declared_or_named_as_missing(
         "opencv-python": "python3-opencv",
         "pillow": "python3-pil",
         "pyyaml": "python3-yaml",
-        "scikit-learn": "python3-sklearn",
     }
     declared = {element.text for element in manifest.findall("exec_depend")}
     text = (ROOT / "package.xml").read_text()
     for requirement in setup_arguments["install_requires"]:
-        name = requirement.split("<")[0].split(">")[0].split("=")[0]
+        name = bare(requirement)
         assert keys.get(name, f"python3-{name}") in declared or f'"{requirement}"' in text, requirement
 
 
 def test_parameter_file_is_the_codes() -> None:
     text = (ROOT / "config" / "localizer.yaml").read_text()
-    assert text == yaml_file(), "run: python -m geowarp_ros.ros.reference yaml > config/localizer.yaml"
+    assert text == yaml_file(), "run: python -m test.reference"
 
 
 def test_parameter_file_reads_as_every_default() -> None:
@@ -111,7 +157,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def dotted(tree: dict[str, Any], prefix: str = "") -> Any:
+def dotted(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from dotted(value, f"{prefix}{name}.")

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import Calibration
-from geowarp_ros.integrity.evidence import SHARPNESS, candidate_weights
-from geowarp_ros.position import CONVINCING_INLIERS, UNCONTRASTED, estimate_position
+from geowarp_ros.integrity.evidence import SHARPNESS, candidate_weights, gather_evidence
+from geowarp_ros.position import CONVINCING_INLIERS, UNCONTRASTED
+from geowarp_ros.position import estimate_position as estimate
 from geowarp_ros.types import Candidate, Fix, NoFix, Place
 
 FRAME = LocalFrame(55.7, 13.2)
+
+
+def estimate_position(
+    candidates: list[Candidate], config: PositionConfig, calibration: Calibration | None = None
+) -> Fix | NoFix:
+    evidence = gather_evidence(candidates, config.cluster_radius_m) if candidates else None
+    return estimate(candidates, evidence, config, calibration)
 
 
 def candidate(east: float, north: float, distance: float, altitude: float = math.nan, index: int = 0) -> Candidate:
@@ -26,7 +36,7 @@ def candidate(east: float, north: float, distance: float, altitude: float = math
     return Candidate(index, place, distance)
 
 
-def east_north(fix: Fix) -> np.ndarray:
+def east_north(fix: Fix) -> NDArray[Any]:
     return FRAME.to_enu(np.array([fix.latitude_deg]), np.array([fix.longitude_deg]), np.zeros(1))[0, :2]
 
 

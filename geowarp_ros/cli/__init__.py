@@ -12,29 +12,41 @@ from geowarp_ros.cli.verbs import run_verb
 from geowarp_ros.errors import GeowarpError, did_you_mean
 
 VERBS: dict[str, str] = {
-    "demo": "localise a replayed drive on a real ROS 2 graph, from nothing",
+    "demo": "render a town, build its gallery, replay a drive through the node",
     "match": "compare two images: distance, warp, score",
-    "gallery": "build and keep a gallery of geotagged images",
+    "gallery": "build and maintain a gallery of geotagged images",
     "localize": "say where images were taken",
-    "calibrate": "measure on a held-out drive when an answer can be trusted",
-    "benchmark": "measure how long things take on this machine, side by side",
-    "evaluate": "judge models, re-rankers and drives against the truth",
+    "calibrate": "fit confidence and covariance on a held-out drive",
+    "benchmark": "measure how long things take on this machine",
+    "evaluate": "compare models, re-rankers and drives with the truth",
     "play": "replay a bag into the running node",
     "world": "render the procedural street world",
     "train": "train the retrieval network and the warping regression",
-    "export": "write a model for ONNX Runtime or TensorRT",
-    "import-weights": "read the published checkpoints or ImageNet weights",
+    "export": "export a model to ONNX",
+    "import-weights": "import published checkpoints or ImageNet weights",
 }
 """Verb -> its line in the help. ``x-y`` lives in ``cli/x_y.py``, which has add_arguments(parser) and run(args)."""
 
-LABORATORY = ("demo", "benchmark", "world", "train")
+LABORATORY = ("demo", "benchmark", "play", "world", "train", "export")
 """Verbs that live in ``lab/verbs/`` instead: nothing else outside the laboratory leads into it."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 1 a mistake said in one line, 2 usage.
+EXTRAS = {
+    "plotly": "report",
+    "sklearn": "report",
+    "matplotlib": "train",
+    "tensorboard": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "rclpy": "ros",
+}
+"""Library that a robot can do without -> the extra that installs it."""
 
-    A surprise keeps its traceback.
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0 done, 1 a mistake reported in one line, 2 usage.
+
+    An unexpected exception keeps its traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -42,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__import__("geowarp_ros").__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="verbs:\n" + "\n".join(f"  {verb:<16}{line}" for verb, line in VERBS.items()),
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"geowarp {__version__}")
     parser.add_argument("verb", metavar="VERB", help="see below; 'geowarp VERB --help' says more")
@@ -56,6 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_verb(f"geowarp {args.verb}", f"{room}.{args.verb.replace('-', '_')}", words[1:])
     except GeowarpError as error:
         print(f"geowarp {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = f"pip install 'geowarp_ros[{EXTRAS[error.name]}]'"
+        print(f"geowarp {args.verb}: needs {error.name}, which is not installed: {extra}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"geowarp {args.verb}: interrupted", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Replay a drive through the localizer, or take the fixes of a live run, and judge them against the truth.
+"""Localise a recorded drive, or read the fixes of a live run, and judge them against the truth.
 
 DRIVE is a ROS bag (ROS 2 folder, .mcap or .db3, ROS 1 .bag) with camera images, or any source of geotagged images
-(folder, CSV) whose own positions are then the truth. OUTPUT gets report.html (opens offline), results.json,
-images.csv, run.json (configuration, commit, seed), the fixes as a bag (fixes/), GeoJSON and GPX, and TUM
-trajectories of truth and estimate.
+(folder, CSV) whose own positions are then the truth. Written to OUTPUT: report.html (opens offline),
+results.json, images.csv, run.json (configuration, commit, seed), the fixes as a bag (fixes/), GeoJSON and GPX, and
+TUM trajectories of truth and estimate.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-OPTIONS = (
-    ("model", "model"),
-    ("device", "device"),
-    ("rerank", "rerank", "method"),
-    ("candidates", "rerank", "candidates"),
-    ("min_confidence", "position", "min_confidence"),
-)
-"""Option, then the parameter that it sets."""
+from geowarp_ros.cli.options import add_settings, session_config, settings
 
 if TYPE_CHECKING:
+    from geowarp_ros.config import SessionConfig
     from geowarp_ros.evaluation.drive import Drive
     from geowarp_ros.evaluation.run import Run
     from geowarp_ros.localizer import Localizer
@@ -40,61 +34,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the report and everything beside it"
     )
-    parser.add_argument("--image-topic", default="", help="may be left out where the bag has only one")
+    parser.add_argument("--image-topic", default="", help="image topic; not needed if the bag has a single one")
 
     truth = parser.add_argument_group("truth")
     truth.add_argument(
-        "--truth-topic", default="", help="NavSatFix, Odometry, PoseStamped or PoseWithCovarianceStamped"
+        "--truth-topic",
+        default="",
+        help="topic of true positions: NavSatFix, Odometry, PoseStamped or PoseWithCovarianceStamped",
     )
-    truth.add_argument("--truth-bag", type=Path, help="another bag that has the truth")
+    truth.add_argument("--truth-bag", type=Path, help="bag with the truth, if it is another one")
     truth.add_argument(
-        "--truth-offset", type=float, default=0.0, metavar="S", help="added to the truth's stamps, s"
+        "--truth-offset", type=float, default=0.0, metavar="S", help="offset added to the stamps of the truth (s)"
     )
     truth.add_argument(
-        "--truth-datum", type=float, nargs=2, metavar=("LAT", "LON"), help="origin of a truth in a local ENU frame"
+        "--truth-datum",
+        type=float,
+        nargs=2,
+        metavar=("LAT", "LON"),
+        help="origin of a truth in a local ENU frame (deg)",
     )
     truth.add_argument(
         "--max-gap",
         type=float,
         default=1.0,
         metavar="S",
-        help="images farther from a true position are not judged",
+        help="maximum time from an image to a true position (s); images beyond it are not judged",
     )
-    truth.add_argument("--split", help="of a folder or CSV: only this split")
-    truth.add_argument("--utm-zone", default="32N", help="zone of @utm…@ names")
+    truth.add_argument("--split", help="split of a folder or CSV")
+    truth.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
 
     recorded = parser.add_argument_group("fixes of a live run")
-    recorded.add_argument("--fixes", type=Path, metavar="BAG", help="judge these instead of localising")
-    recorded.add_argument("--fix-topic", default="/geowarp_localizer/fix")
+    recorded.add_argument(
+        "--fixes", type=Path, metavar="BAG", help="bag with the fixes to judge, instead of localising"
+    )
+    recorded.add_argument("--fix-topic", default="/geowarp_localizer/fix", help="topic of the fixes")
 
-    localizer = parser.add_argument_group("localizer")
-    localizer.add_argument(
-        "--params-file",
-        type=Path,
-        metavar="YAML",
-        help="the node's parameter file; the options below go before it",
+    add_settings(parser, "model", "rerank", "candidates", "device", "min_confidence")
+    motion = parser.add_argument_group("what the node receives besides images, from the bag of the drive")
+    motion.add_argument(
+        "--prior-topic", default="", help="topic of the prior, NavSatFix; requires prior.source=fix"
     )
-    for option, meaning in (
-        ("--model", "the gallery's model file; left out: the one that ships"),
-        ("--rerank", "re-ranking method: none, geowarp, sift, …; left out: geowarp"),
-        ("--device", "auto, cpu or cuda; left out: auto"),
-    ):
-        localizer.add_argument(option, default=argparse.SUPPRESS, help=meaning)
-    localizer.add_argument(
-        "--candidates", type=int, default=argparse.SUPPRESS, help="how many candidates are re-ranked; left out: 5"
+    motion.add_argument(
+        "--odometry-topic", default="", help="topic of the odometry, Odometry; requires tracking or a prior"
     )
-    localizer.add_argument(
-        "--min-confidence",
+
+    counts = parser.add_argument_group("criteria")
+    counts.add_argument(
+        "--correct-within", type=float, default=25.0, metavar="M", help="maximum error of a right fix (m)"
+    )
+    counts.add_argument(
+        "--thresholds",
         type=float,
-        default=argparse.SUPPRESS,
-        help="below it the answer is no fix; left out: the gallery's calibration's",
+        nargs="+",
+        default=[2, 5, 10, 25, 50],
+        metavar="M",
+        help="distances of recall (m)",
     )
-
-    counts = parser.add_argument_group("what counts")
-    counts.add_argument("--correct-within", type=float, default=25.0, metavar="M", help="beyond it a fix is false")
-    counts.add_argument("--thresholds", type=float, nargs="+", default=[2, 5, 10, 25, 50], metavar="M")
-    counts.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th image")
-    counts.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many images; 0: all")
+    counts.add_argument("--every", type=int, default=1, metavar="N", help="use every N-th image")
+    counts.add_argument("--limit", type=int, default=0, metavar="N", help="maximum number of images; 0: all")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,13 +101,18 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.evaluation.words import summary_rows
 
     _check(args)
+    config = session_config(settings(args))
+    if not args.fixes:
+        _check_motion(args, config)
+    from geowarp_ros.localizer import Localizer
+
     drive = read_drive(args).thinned(args.every, args.limit)
     if not drive.images:
         raise SourceError(
             f"{args.drive}: no image is left to evaluate (--every {args.every}, --limit {args.limit})"
         )
-    localizer = _open_localizer(args) if args.gallery else None
-    result = _judge(args, drive, localizer)
+    localizer = Localizer.open(args.gallery, config) if args.gallery else None
+    result = _judge(args, drive, localizer, config)
     found = figures(result)
     print(result.title)
     for name, value in summary_rows(found):
@@ -143,7 +145,7 @@ def read_drive(args: argparse.Namespace) -> Drive:
         datum=tuple(args.truth_datum) if args.truth_datum else None,
         max_gap_s=args.max_gap,
     )
-    return read_drive(args.drive, args.image_topic, truth)
+    return read_drive(args.drive, args.image_topic, truth, args.prior_topic, args.odometry_topic)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -162,46 +164,30 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(f"{metres:g} m as a distance that counts: expected more than 0")
 
 
-def _open_localizer(args: argparse.Namespace) -> Localizer:
-    from geowarp_ros.config import LocalizerConfig, parse_config
-    from geowarp_ros.localizer import Localizer
-
-    values = _parameters(args.params_file) if args.params_file else {}
-    for option, *path, leaf in OPTIONS:
-        if option in args:
-            section = values
-            for name in path:
-                section = section.setdefault(name, {})
-            section[leaf] = getattr(args, option)
-    return Localizer.open(args.gallery, parse_config(LocalizerConfig, values))
-
-
-def _parameters(path: Path) -> dict[str, Any]:
-    """Read the localizer's parameters out of the node's file; those of its ROS edge are left aside."""
-    import yaml
-
-    from geowarp_ros.config import LocalizerConfig, NodeConfig
+def _check_motion(args: argparse.Namespace, config: SessionConfig) -> None:
+    """Refuse settings that this drive cannot honour, and topics that they do not use."""
     from geowarp_ros.errors import ConfigError
+    from geowarp_ros.readers.bag_files import is_bag
 
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-        flat = next(iter(read.values()))["ros__parameters"]
-        found: dict[str, Any] = {}
-        for name, value in flat.items():
-            *sections, leaf = name.split(".")
-            section = found
-            for part in sections:
-                section = section.setdefault(part, {})
-            section[leaf] = {**section.get(leaf, {}), **value} if isinstance(value, dict) else value
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except (AttributeError, KeyError, StopIteration, TypeError):
-        raise ConfigError(f"{path}: is no parameter file, expected NODE: ros__parameters: …") from None
-    edge = set(NodeConfig.model_fields) - set(LocalizerConfig.model_fields) | {"use_sim_time", "qos_overrides"}
-    return {name: value for name, value in found.items() if name not in edge}
+    topics = {"--prior-topic": args.prior_topic, "--odometry-topic": args.odometry_topic}
+    for option, topic in topics.items():
+        if topic and not is_bag(args.drive):
+            raise ConfigError(f"{option} {topic}: {args.drive} is no bag and has no topics")
+    source = config.prior.source
+    if source == "fix" and not args.prior_topic:
+        raise ConfigError("prior.source = 'fix': needs --prior-topic with the prior's NavSatFix in the bag")
+    if args.prior_topic and source != "fix":
+        raise ConfigError(
+            f"--prior-topic {args.prior_topic}: prior.source = {source!r} does not use it; --set prior.source=fix"
+        )
+    if args.odometry_topic and config.tracking.method == source == "none":
+        raise ConfigError(
+            f"--odometry-topic {args.odometry_topic}: neither tracking nor a prior uses it;"
+            " --set tracking.method=hmm, or a prior.source"
+        )
 
 
-def _judge(args: argparse.Namespace, drive: Drive, localizer: Localizer | None) -> Run:
+def _judge(args: argparse.Namespace, drive: Drive, localizer: Localizer | None, config: SessionConfig) -> Run:
     from dataclasses import replace
 
     from geowarp_ros.evaluation.bags import read_fixes
@@ -216,7 +202,7 @@ def _judge(args: argparse.Namespace, drive: Drive, localizer: Localizer | None) 
         result = join_recorded(drive, recorded, frame, criteria, progress)
         result = replace(result, notes=(*result.notes, *notes))
     elif localizer:
-        result = run_drive(localizer, drive, criteria, progress)
+        result = run_drive(localizer, config, drive, criteria, progress)
     return replace(result, settings=_settings(args, result.settings))
 
 
@@ -225,7 +211,7 @@ def _settings(args: argparse.Namespace, localizer: dict[str, Any]) -> dict[str, 
     from datetime import datetime, timezone
 
     from geowarp_ros import __version__
-    from geowarp_ros.lab.training.session import commit
+    from geowarp_ros.provenance import commit
 
     return {
         "gallery": str(args.gallery) if args.gallery else "",

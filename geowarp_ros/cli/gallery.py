@@ -2,7 +2,7 @@
 
 A source is a folder of images named @utm_east@utm_north@...@.jpg or with GPS in their EXIF, a CSV (filename,
 latitude, longitude and, if known, altitude, heading, split; or a folder with positions.csv), or a ROS bag with
-camera images and NavSatFix. A build that is stopped goes on when it is started again; torchrun builds by several
+camera images and NavSatFix. A stopped build goes on when it is started again. torchrun builds with several
 processes, which may run on several machines that share the gallery's folder.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,85 +30,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    gallery, source = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    gallery.add_argument("gallery", type=Path, metavar="GALLERY", help="folder of the gallery")
+    _add_source_options(source)
 
-    def action(name: str, line: str) -> argparse.ArgumentParser:
-        return actions.add_parser(
-            name,
-            help=line,
-            description=line,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-            allow_abbrev=False,
-        )
+    def action(name: str, act: Any, line: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=line, description=line, parents=parents, allow_abbrev=False)
+        added.set_defaults(act=act)
+        return added
 
-    build = action("build", "describe the images of a source and store them as a new gallery")
-    build.add_argument("source", type=Path, help="folder, CSV or ROS bag")
-    build.add_argument("--output", type=Path, required=True, metavar="GALLERY", help="its folder; made if absent")
-    build.add_argument("--replace", action="store_true", help="put the new gallery in the place of the one there")
-    _add_source_options(build)
-    _add_describe_options(build)
+    build = action("build", _build, "describe the images of a source and store them as a new gallery", source)
+    build.add_argument("--output", type=Path, required=True, metavar="GALLERY", help="folder of the new gallery")
+    build.add_argument("--replace", action="store_true", help="replace the gallery in that folder, once complete")
     build.add_argument(
         "--local-features",
         choices=("half", "int8", "pq"),
         default="half",
-        help="how they are stored: half precision, or 2 or 16 times less",
+        help="storage of local features: half precision, or 2 or 16 times smaller (default: half)",
     )
     _add_index_options(build, "--index")
 
-    add = action("add", "add the images of a source to a gallery")
-    add.add_argument("gallery", type=Path)
-    add.add_argument("source", type=Path, help="folder, CSV or ROS bag")
+    add = action("add", _add, "add the images of a source to a gallery", gallery, source)
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
-    _add_source_options(add)
-    _add_describe_options(add)
 
-    remove = action("remove", "remove images by name")
-    remove.add_argument("gallery", type=Path)
-    remove.add_argument("names", nargs="+", metavar="NAME", help="as 'geowarp localize' shows it")
+    remove = action("remove", _remove, "remove images from a gallery", gallery)
+    remove.add_argument("names", nargs="+", metavar="NAME", help="name as shown by 'geowarp localize'")
 
-    index = action("index", "make a gallery's index anew, with what was added since")
-    index.add_argument("gallery", type=Path)
-    _add_index_options(index, "--kind")
+    _add_index_options(
+        action("index", _index, "make the index of a gallery again, with later images", gallery), "--kind"
+    )
 
-    info = action("info", "say what a gallery holds")
-    info.add_argument("gallery", type=Path)
-    info.add_argument("--json", action="store_true", help="as one JSON object")
+    info = action("info", _info, "show the content of a gallery", gallery)
+    info.add_argument("--json", action="store_true", help="print one JSON object")
 
-    verify = action("verify", "read everything and compare it with its checksums")
-    verify.add_argument("gallery", type=Path)
+    action("verify", _verify, "compare every file with its checksum, and decode every image", gallery)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one action; returns the exit status."""
-    actions: dict[str, Callable[[argparse.Namespace], int]] = {
-        "build": _build,
-        "add": _add,
-        "remove": _remove,
-        "index": _index,
-        "info": _info,
-        "verify": _verify,
-    }
-    return actions[args.action](args)
+    return int(args.act(args))
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder, CSV or ROS bag")
+    parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
     parser.add_argument(
-        "--split", help="only this split of a CSV or a folder tree, such as gallery or test/gallery"
+        "--utm-zone", metavar="32N", help="UTM zone and hemisphere of @utm_east@utm_north@ names that give none"
     )
-    parser.add_argument("--utm-zone", metavar="32N", help="zone and hemisphere of @utm_east@utm_north@ names")
-    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag, where it has several")
-    parser.add_argument("--fix-topic", default="", metavar="TOPIC", help="of a bag, where it has several")
-    parser.add_argument("--max-gap", type=_positive, default=1.0, metavar="S", help="of a bag: farthest fix, s")
+    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="image topic, if a bag has several")
+    parser.add_argument("--fix-topic", default="", metavar="TOPIC", help="NavSatFix topic, if a bag has several")
     parser.add_argument(
-        "--min-spacing", type=_not_negative, default=0.0, metavar="M", help="of a bag: least way between images, m"
+        "--max-gap",
+        type=_not_negative,
+        default=1.0,
+        metavar="S",
+        help="maximum time between a bag's image and the nearest fix (s, default: %(default)g)",
     )
-
-
-def _add_describe_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="default", help="model file, or default for the one that ships")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is")
-    parser.add_argument("--batch-size", type=_count, default=16, metavar="N", help="images described at once")
     parser.add_argument(
-        "--reference-images", action="store_true", help="refer to the source's files; the gallery needs them then"
+        "--min-spacing",
+        type=_not_negative,
+        default=0.0,
+        metavar="M",
+        help="minimum distance between images of a bag (m, default: %(default)g)",
+    )
+    parser.add_argument("--model", default="default", help="model file (default: the model that ships)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if available (default: auto)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_count,
+        default=16,
+        metavar="N",
+        help="images described at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reference-images", action="store_true", help="use the source's image files instead of storing copies"
     )
 
 
@@ -116,15 +115,12 @@ def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
         dest="kind",
         choices=("auto", "exact", "ivf-sq", "ivf-pq", "hnsw"),
         default="auto",
-        help="what finds the nearest descriptors; auto: exact up to 200 MB of them, else ivf-sq",
-    )
-    parser.add_argument(
-        "--whiten", type=_count, default=0, metavar="K", help="PCA-whitening to K dimensions; 0: none"
+        help="kind of search; auto: exact up to 200 MB of descriptors, else ivf-sq (default: auto)",
     )
     parser.add_argument(
         "--on-disk",
         action=argparse.BooleanOptionalAction,
-        help="leave inverted lists on the disk; if neither is said, from 20 million images on",
+        help="leave inverted lists on the disk (default: above 20 million images)",
     )
 
 
@@ -188,15 +184,14 @@ def _index(args: argparse.Namespace) -> int:
     from geowarp_ros.progress import bar
 
     index_gallery(args.gallery, _index_options(args), bar)
-    print(f"{args.gallery}: {_describe_index(_summary(Gallery.open(args.gallery))['index'])}")
+    print(f"{args.gallery}: {_describe_index(_index_summary(Gallery.open(args.gallery)))}")
     return 0
 
 
 def _index_options(args: argparse.Namespace) -> IndexOptions:
     from geowarp_ros.gallery.index.indexing import IndexOptions
 
-    kind = None if args.kind == "auto" else args.kind
-    return IndexOptions(kind=kind, whitened=args.whiten, on_disk=args.on_disk)
+    return IndexOptions(kind=None if args.kind == "auto" else args.kind, on_disk=args.on_disk)
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -218,10 +213,8 @@ def _verify(args: argparse.Namespace) -> int:
     problems = gallery.verify(bar)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(
-        f"{args.gallery}: {len(gallery)} images, "
-        + (f"{len(problems)} problems" if problems else "all as written")
-    )
+    verdict = f"{len(problems)} problems" if problems else "all as written"
+    print(f"{args.gallery}: {len(gallery)} images, {verdict}")
     return 1 if problems else 0
 
 
@@ -257,7 +250,7 @@ def _load_describer(args: argparse.Namespace) -> Describer:
 
 
 def _options(args: argparse.Namespace) -> Mapping[str, str]:
-    """Return what was asked for, as the gallery keeps it for people."""
+    """Return the options that the gallery stores for people."""
     names = ("split", "utm_zone", "image_topic", "fix_topic", "max_gap", "min_spacing", "model", "device")
     return {name: str(value) for name in names if (value := getattr(args, name)) not in (None, "")}
 
@@ -276,10 +269,7 @@ def _print_report(report: BuildReport) -> None:
 
 
 def _summary(gallery: Gallery) -> dict[str, Any]:
-    """Return what ``info`` shows, in plain values."""
-    import math
-    from collections import Counter
-
+    """Return the content of a gallery in plain values."""
     manifest = gallery.manifest
     size = sum(path.stat().st_size for path in gallery.path.rglob("*") if path.is_file())
     altitudes = [float(altitude) for altitude in gallery.geodetic[:, 2] if math.isfinite(altitude)]
@@ -304,19 +294,12 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "altitude_m": [min(altitudes), max(altitudes)] if altitudes else None,
         "index": _index_summary(gallery),
         "local_features": sorted({segment.local_features for segment in manifest.segments}),
-        "format_version": manifest.format_version,
-        "created": manifest.created,
-        "modified": manifest.modified,
-        "tool": manifest.tool,
+        **manifest.model_dump(include={"format_version", "created", "modified", "tool"}),
         "segments": [
             {
-                "name": segment.name,
-                "images": segment.images,
+                **segment.model_dump(include={"name", "images", "source", "created", "options"}),
                 "removed": len(segment.removed),
-                "source": segment.source,
                 "images_stored": segment.copied,
-                "created": segment.created,
-                "options": segment.options,
             }
             for segment in manifest.segments
         ],
@@ -325,10 +308,12 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
 
 def _index_summary(gallery: Gallery) -> dict[str, Any]:
     index = gallery.manifest.index
+    whitened = {"whitened": 0}  # kept for readers of the JSON
     if index is None:
-        return {"kind": "exact", "whitened": 0, "images": len(gallery.stored), "bytes": 0, "recall": 1.0}
+        return {"kind": "exact", **whitened, "images": len(gallery.stored), "bytes": 0, "recall": 1.0}
     return {
-        **index.model_dump(include={"kind", "whitened", "on_disk", "effort", "shortlist", "recall", "created"}),
+        **index.model_dump(include={"kind", "on_disk", "effort", "shortlist", "recall", "created"}),
+        **whitened,
         "images": index.rows,
         "later": len(gallery.stored) - index.rows,
         "bytes": sum(file.size for file in index.files.values()),
@@ -336,12 +321,11 @@ def _index_summary(gallery: Gallery) -> dict[str, Any]:
 
 
 def _describe_index(index: Mapping[str, Any]) -> str:
-    whitened = f", whitened to {index['whitened']} dimensions" if index["whitened"] else ""
     if index["kind"] == "exact":
-        return f"exact search{whitened}"
+        return "exact search"
     later = f", {index['later']:,} added later searched exactly" if index["later"] else ""
     return (
-        f"{index['kind']}{' on the disk' if index['on_disk'] else ''}{whitened} of {index['images']:,} images,"
+        f"{index['kind']}{' on the disk' if index['on_disk'] else ''} of {index['images']:,} images,"
         f" {_size(index['bytes'])}, finds {100 * index['recall']:.1f} % of the 20 nearest{later}"
     )
 
@@ -383,13 +367,6 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
     return value
 
 

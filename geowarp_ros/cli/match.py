@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("image_q", metavar="A", type=Path, help="the query")
-    parser.add_argument("image_p", metavar="B", type=Path, help="the image it is compared with")
+    parser.add_argument("image_q", metavar="A", type=Path, help="query image")
+    parser.add_argument("image_p", metavar="B", type=Path, help="image to compare with")
     parser.add_argument("--model", default="default", help="model file, or default for the one that ships")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--figure", type=Path, help="draw both images with their quads and the warped pair (PNG)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA where it is")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if available, else CPU"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,7 +91,7 @@ def _save_figure(
     from PIL import Image as Pillow
 
     from geowarp_ros.errors import ImageError
-    from geowarp_ros.model.figure import match_figure
+    from geowarp_ros.pictures import match_figure
 
     title = f"distance {match['distance']:.3f}    score "
     if match["score"] is None:

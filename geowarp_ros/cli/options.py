@@ -1,59 +1,142 @@
-"""Command-line options made from a parameter section, so that default, unit and meaning are written once."""
+"""Settings of the localizer as command-line options, for every verb that localises: the node's own parameters."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Collection
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from pydantic.fields import FieldInfo
+from geowarp_ros.config import LocalizerConfig, NodeConfig, SessionConfig, leaves, nest, parse_config
+from geowarp_ros.errors import ConfigError, did_you_mean
 
-from geowarp_ros.config import Section, parse_config
+SHORTCUTS: dict[str, tuple[str, str]] = {
+    "model": ("model", "model file, by which the gallery was made"),
+    "device": ("device", "auto, cpu or cuda"),
+    "rerank": ("rerank.method", "re-ranking method: none, geowarp, geowarp-unwarped, sift, orb"),
+    "candidates": ("rerank.candidates", "number of candidates to re-rank"),
+    "min_confidence": ("position.min_confidence", "minimum confidence of a fix"),
+}
+"""Option -> the parameter that it sets, and its line in the help."""
 
-SectionT = TypeVar("SectionT", bound=Section)
-
-
-def add_config_arguments(
-    parser: argparse.ArgumentParser, kind: type[Section], *, leave_out: Collection[str] = ()
-) -> None:
-    """Add ``--dashed-name`` for every field of ``kind``, with its description and default.
-
-    A true-or-false field becomes ``--name`` and ``--no-name``, a tuple takes any number of values.
-    """
-    for name, field in kind.model_fields.items():
-        if name not in leave_out:
-            _add(parser, name, field)
+ROS_OWN = ("use_sim_time", "qos_overrides", "start_type_description_service")
+"""Names in a parameter file that belong to ROS itself."""
 
 
-def config_from_arguments(
-    args: argparse.Namespace, kind: type[SectionT], *, leave_out: Collection[str] = ()
-) -> SectionT:
-    """Build the section from what was typed.
+def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
+    """Add ``--params-file``, ``--set`` and some of :data:`SHORTCUTS`; what is left out keeps its default."""
+    group = parser.add_argument_group(
+        "settings", "the node's parameters; an option overrides the file, and --set overrides both"
+    )
+    hidden = argparse.SUPPRESS  # so that no default overrides the file
+    group.add_argument(
+        "--params-file", type=Path, default=hidden, metavar="YAML", help="parameter file of the node"
+    )
+    group.add_argument(
+        "--set", nargs="+", action="extend", default=hidden, metavar="NAME=VALUE",
+        help="any parameter, such as rerank.mode=fast or position.verify=none",
+    )  # fmt: skip
+    for option in shortcuts:
+        name, meaning = SHORTCUTS[option]
+        value: Any = LocalizerConfig()
+        for part in name.split("."):
+            value = getattr(value, part)
+        group.add_argument(
+            f"--{option.replace('_', '-')}", type=type(value), default=hidden,
+            metavar=type(value).__name__.upper(),
+            help=f"{meaning} (default: {value})",
+        )  # fmt: skip
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the given settings, nested; names and values are not checked yet.
 
     Raises:
-        ConfigError: A value outside its range, by name.
+        ConfigError: A file that is no parameter file, a setting that is not NAME=VALUE, or a value for a section.
     """
-    return parse_config(kind, {name: getattr(args, name) for name in kind.model_fields if name not in leave_out})
+    given = vars(args)
+    flat = read_parameters(given["params_file"]) if "params_file" in given else {}
+    flat |= {SHORTCUTS[option][0]: given[option] for option in SHORTCUTS if option in given}
+    for setting in given.get("set", ()):
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: expected NAME=VALUE, such as rerank.mode=fast")
+        flat |= _dotted({name.strip(): _read_yaml(text, f"--set {setting}")})
+    _refuse_sections(flat)
+    return nest(flat)
 
 
-def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    option = "--" + name.replace("_", "-")
-    text = (field.description or "").replace("%", "%%")
-    default: Any = field.default
-    annotation: Any = field.annotation
-    if annotation is bool:
-        parser.add_argument(option, action=argparse.BooleanOptionalAction, default=default, help=text)
-    elif get_origin(annotation) is Literal:
-        parser.add_argument(option, choices=get_args(annotation), default=default, help=text)
-    elif get_origin(annotation) is tuple:
-        item = get_args(annotation)[0]
-        parser.add_argument(
-            option, nargs="*", type=item, default=default, metavar=item.__name__.upper(), help=text
-        )
-    elif annotation in (int, float, str):
-        parser.add_argument(
-            option, type=annotation, default=default, metavar=annotation.__name__.upper(), help=text
-        )
-    else:
-        parser.add_argument(option, type=json.loads, default=default, metavar="JSON", help=text)
+def localizer_config(values: Mapping[str, Any], verb: str) -> LocalizerConfig:
+    """Return the settings of a verb that answers each image on its own.
+
+    Raises:
+        ConfigError: Unknown names, bad values, or settings that need the images before.
+    """
+    config = session_config(values)
+    needless = {
+        "tracking.method": (config.tracking.method, "none"),
+        "prior.source": (config.prior.source, "none"),
+        "latency_budget_ms": (config.latency_budget_ms, 0.0),
+    }
+    for name, (value, expected) in needless.items():
+        if value != expected:
+            raise ConfigError(
+                f"{name} = {value!r}: {verb} answers each image on its own and cannot honour it;"
+                f" expected {expected!r} (--set {name}={expected}); 'geowarp evaluate bag' honours it"
+            )
+    return LocalizerConfig(**{name: getattr(config, name) for name in LocalizerConfig.model_fields})
+
+
+def session_config(values: Mapping[str, Any]) -> SessionConfig:
+    """Return the settings of a verb that shows a session its images in order; the node's own are checked, too.
+
+    Raises:
+        ConfigError: Unknown names or bad values.
+    """
+    node = parse_config(NodeConfig, {name: value for name, value in values.items() if name not in ROS_OWN})
+    return SessionConfig(**{name: getattr(node, name) for name in SessionConfig.model_fields})
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Return the parameters of a node's YAML file by their dotted names.
+
+    Raises:
+        ConfigError: It cannot be read, or is no parameter file of one node.
+    """
+    try:
+        read = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8: {error}") from None
+    nodes = list(read.values()) if isinstance(read, dict) else []
+    if len(nodes) != 1 or not isinstance(nodes[0], dict) or not isinstance(nodes[0].get("ros__parameters"), dict):
+        raise ConfigError(f"{path}: is no parameter file of one node, expected NODE: ros__parameters: …")
+    return _dotted(nodes[0]["ros__parameters"])
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _refuse_sections(flat: Mapping[str, Any]) -> None:
+    """Refuse a value for a section, such as ``rerank: none``, or ``rerank:`` with nothing below it."""
+    known = [name for name, _ in leaves(NodeConfig)]
+    for section, value in flat.items():
+        inside = next((name for name in (*known, *flat) if name.startswith(f"{section}.")), None)
+        if inside is not None and section in known:
+            raise ConfigError(f"unknown parameter {inside!r}{did_you_mean(inside, known)}")
+        if inside is not None:
+            raise ConfigError(f"{section} = {value!r}: expected a section, with parameters such as {inside}")

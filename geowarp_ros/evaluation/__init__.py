@@ -1,1 +1,1 @@
-"""Metrics, data sets, bags, reports. No ROS in here."""
+"""Evaluation of a localizer: asking, drives, judging, calibration, report and exports. No ROS in here."""

@@ -1,14 +1,14 @@
-"""Drives, true positions and recorded fixes out of ROS bags: ROS 2 (MCAP, SQLite) and ROS 1, no ROS needed.
+"""Drives, true positions and recorded fixes from ROS bags: ROS 2 (MCAP, SQLite) and ROS 1, no ROS needed.
 
-Everything goes by header stamps; a message without one goes by the time at which it was recorded. A bag with a
-broken end is used as far as it goes, and the drive's notes say so.
+The time of a message is its header stamp, or the time of recording if it has none. An MCAP bag with a broken end
+is used as far as it goes, and the drive's notes say so.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Track
+from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Event, Track
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.motion.odometry import Pose, pose_from_message
+from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
+from geowarp_ros.motion.session import Session
 from geowarp_ros.readers.bag import IMAGE_TYPES, RecordedImages, choose_topic, header_stamp_ns
 from geowarp_ros.readers.bag_files import BagFiles
-from geowarp_ros.types import Fix, NoFix
+from geowarp_ros.types import Answer, Fix, Header, NoFix
 
 FIX_TOPIC = "/geowarp_localizer/fix"
 FIX_TYPE = "sensor_msgs/msg/NavSatFix"
@@ -30,26 +33,26 @@ POSE_TYPES = (
     "geometry_msgs/msg/PoseStamped",
     "geometry_msgs/msg/PoseWithCovarianceStamped",
 )
-"""True positions in a local frame: metres east, north and up of a datum."""
+"""Types of true positions in a local frame: metres east, north and up of a datum."""
 
 SAME_CLOCK_S = 1.0
-"""Stamps of one clock differ by less from the recorder's clock."""
+"""Maximum difference (s) of the delays from stamp to recording of two topics whose stamps come from one clock."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class TruthOptions:
-    """Where the truth of a bag's images comes from.
+    """Source of the true positions of a bag's images.
 
     Attributes:
-        topic: NavSatFix, Odometry, PoseStamped or PoseWithCovarianceStamped; may be empty where one NavSatFix
-            topic is there.
-        bag: The bag that has it; None: the images' own.
-        offset_s: Added to the truth's stamps.
-        datum: Latitude and longitude of a local frame's origin, its x pointing east (REP 103).
-        max_gap_s: Images farther than this from a true position, or between two more than twice as far apart,
-            have no truth.
+        topic: Topic of NavSatFix, Odometry, PoseStamped or PoseWithCovarianceStamped; may be empty if the bag has
+            a single NavSatFix topic.
+        bag: Bag with the truth; None: the bag of the images.
+        offset_s: Offset added to the stamps of the truth (s).
+        datum: Latitude and longitude (deg) of a local frame's origin, its x axis pointing east (REP 103).
+        max_gap_s: Maximum time (s) from an image to a true position; an image between two that are more than twice
+            as far apart has no truth either.
     """
 
     topic: str = ""
@@ -68,23 +71,26 @@ class _Recording(Generic[T]):
     broken: str
 
     @property
-    def span(self) -> tuple[int, int]:
-        stamps = [stamp for stamp, _, _ in self.rows]
-        return min(stamps), max(stamps)
-
-    @property
     def lag_ns(self) -> float:
-        """How far the stamps run behind the recorder's clock, median."""
+        """Median delay (ns) from stamp to recording."""
         return float(np.median([recorded - stamp for stamp, recorded, _ in self.rows]))
 
 
-def read_drive(bag: Path, image_topic: str = "", truth: TruthOptions | None = None) -> Drive:
-    """Read a bag's images with the true position of each.
+def read_drive(
+    bag: Path,
+    image_topic: str = "",
+    truth: TruthOptions | None = None,
+    prior_topic: str = "",
+    odometry_topic: str = "",
+) -> Drive:
+    """Read a bag's images with their true positions, and the prior fixes and odometry for the session.
 
     Args:
         bag: Folder, .mcap, .db3 or .bag.
-        image_topic: Image or CompressedImage; may be empty where there is only one.
-        truth: Where the truth comes from.
+        image_topic: Topic of Image or CompressedImage; may be empty if the bag has a single one.
+        truth: Source of the true positions.
+        prior_topic: Topic of NavSatFix for the session's prior; empty: none.
+        odometry_topic: Topic of Odometry for the session; empty: none.
 
     Raises:
         SourceError: No bag, no such topic (the message lists what is there), no image, no usable truth, or none
@@ -96,26 +102,50 @@ def read_drive(bag: Path, image_topic: str = "", truth: TruthOptions | None = No
     if not images.rows:
         raise SourceError(f"{bag}: no image on {images.topic}: nothing to evaluate")
     truth_files = files if truth.bag is None else BagFiles(truth.bag)
-    recorded = _scan_truth(truth_files, truth)
-    track = Track.of([(stamp, *position) for stamp, _, position in recorded.rows]).shifted(truth.offset_s)
-    drive = _drive(bag, files, images, track, truth)
-    with_truth = sum(image.truth is not None for image in drive.images)
-    if not with_truth:
-        raise SourceError(_no_overlap(bag, images, recorded, track, truth))
+    recorded, track = _scan_truth(truth_files, truth)
+    # by how much (s) the truth's clock is ahead of the images'; None if they come from two bags
+    ahead_s = (images.lag_ns - recorded.lag_ns) / NS + truth.offset_s if truth.bag is None else None
+    taken = _take_images(files, images, track, truth.max_gap_s)
+    missing = sum(image.truth is None for image in taken)
+    if missing == len(taken):
+        raise SourceError(_no_overlap(bag, images, recorded.topic, track, truth, ahead_s))
     notes = [
-        *_broken_notes(bag, files.broken or images.broken),
-        *_broken_notes(truth_files.path, recorded.broken),
-        *_clock_notes(images, recorded, truth),
-        *drive.notes,
+        f"{path.name} has a broken end and was used as far as it goes ({broken})"
+        for path, broken in ((bag, images.broken), (truth_files.path, recorded.broken))
+        if broken
     ]
-    if missing := len(drive.images) - with_truth:
-        of = f"{missing} of {len(drive.images)} images"
+    if ahead_s is not None and abs(ahead_s) >= SAME_CLOCK_S:  # such as GPS time and UTC, 18 s apart
+        side = "ahead of" if ahead_s > 0 else "behind"
+        notes.append(
+            f"by the recorder's clock the truth's stamps run {abs(ahead_s):.3f} s {side} the images';"
+            f" if that is no delay of the driver, --truth-offset {truth.offset_s - ahead_s:.3f} mends it"
+        )
+    if repeated := len(images.rows) - len(taken):
+        notes.append(f"{repeated} images carry the stamp of another image and are left out")
+    if missing:
+        of = f"{missing} of {len(taken)} images"
         notes.append(f"{of} have no true position within {truth.max_gap_s:g} s and are not judged")
+    events: list[Event] = []
+    if prior_topic:
+        found = _scan(files, prior_topic, (FIX_TYPE,), "--prior-topic", hint_from_message)
+        events += [Event(stamp, partial(_offer, hint)) for stamp, _, hint in found.rows]
+    if odometry_topic:
+        poses = _scan(files, odometry_topic, (POSE_TYPES[0],), "--odometry-topic", pose_from_message)
+        events += [Event(stamp, partial(_add, pose)) for stamp, _, pose in poses.rows]
+    events.sort(key=lambda event: event.stamp_ns)
     title = f"{bag.name}, {images.topic} judged by {recorded.topic}"
-    return Drive(title, drive.images, tuple(dict.fromkeys(notes)))
+    return Drive(title, taken, tuple(dict.fromkeys(notes)), events=tuple(events))
 
 
-def read_fixes(bag: Path, topic: str = FIX_TOPIC) -> tuple[list[Fix | NoFix], tuple[str, ...]]:
+def _offer(hint: Hint | NoHint, session: Session) -> None:
+    session.prior.offer(hint)
+
+
+def _add(pose: Pose, session: Session) -> None:
+    session.odometer.add(pose)
+
+
+def read_fixes(bag: Path, topic: str = FIX_TOPIC) -> tuple[list[Answer], tuple[str, ...]]:
     """Read the fixes that a live run published, and notes on the bag.
 
     A NavSatFix carries neither confidence nor candidates; its NO_FIX does not say why.
@@ -123,74 +153,64 @@ def read_fixes(bag: Path, topic: str = FIX_TOPIC) -> tuple[list[Fix | NoFix], tu
     Raises:
         SourceError: No bag, no such topic, or no message on it.
     """
-    files = BagFiles(bag)
-    found = _scan(files, topic, (FIX_TYPE,), "--fix-topic", lambda message: message)
+    found = _scan(BagFiles(bag), topic, (FIX_TYPE,), "--fix-topic", lambda message: message)
     if not found.rows:
         raise SourceError(f"{bag}: no message on {found.topic}: no recorded fix to judge")
-    answers = [_answer(stamp, message) for stamp, _, message in found.rows]
-    return answers, tuple(_broken_notes(bag, files.broken or found.broken))
+    notes = (f"{bag.name} has a broken end and was used as far as it goes ({found.broken})",)
+    return [_answer(stamp, message) for stamp, _, message in found.rows], notes if found.broken else ()
 
 
-def _answer(stamp: int, message: Any) -> Fix | NoFix:
-    frame_id = str(message.header.frame_id)
+def _answer(stamp: int, message: Any) -> Answer:
+    header = Header(stamp, str(message.header.frame_id))
     if message.status.status < 0:
-        return NoFix("unknown", "recorded as NO_FIX", math.nan, (), stamp, frame_id)
-    return Fix(
-        latitude_deg=float(message.latitude),
-        longitude_deg=float(message.longitude),
-        altitude_m=float(message.altitude),
-        covariance=np.array(message.position_covariance, float).reshape(3, 3),
-        confidence=math.nan,
-        stamp_ns=stamp,
-        frame_id=frame_id,
-    )
+        return Answer(header, NoFix("unknown", "recorded as NO_FIX", math.nan))
+    latitude, longitude, altitude, _ = _position_of(message)
+    covariance = np.array(message.position_covariance, float).reshape(3, 3)
+    return Answer(header, Fix(latitude, longitude, altitude, covariance, math.nan))
 
 
 def _scan(
     files: BagFiles, topic: str, types: tuple[str, ...], option: str, take: Callable[[Any], T]
 ) -> _Recording[T]:
+    rows: list[tuple[int, int, T]] = []
+    broken = files.broken
     with files.reader() as reader:
         topic = choose_topic(files.path, reader, topic, types, option)
-        rows: list[tuple[int, int, T]] = []
         connections = [c for c in reader.connections if c.topic == topic]
         try:
             for connection, recorded_ns, raw in reader.messages(connections):
                 message = reader.deserialize(raw, connection.msgtype)
                 rows.append((header_stamp_ns(message) or recorded_ns, recorded_ns, take(message)))
         except Exception as error:  # rosbags has no exception of its own for every kind of damage
-            return _Recording(topic, rows, (str(error).splitlines() or [type(error).__name__])[0])
-    return _Recording(topic, rows, files.broken)
+            broken = broken or (str(error).splitlines() or [type(error).__name__])[0]
+    return _Recording(topic, rows, broken)
 
 
-def _scan_truth(files: BagFiles, truth: TruthOptions) -> _Recording[tuple[float, float, float]]:
+def _scan_truth(files: BagFiles, truth: TruthOptions) -> tuple[_Recording[Any], Track]:
+    """Return the messages with a usable position, and these positions over time."""
     types = (FIX_TYPE, *POSE_TYPES) if truth.topic else (FIX_TYPE,)
     found = _scan(files, truth.topic, types, "--truth-topic", _position_of)
     values = np.array([position for _, _, position in found.rows], float).reshape(-1, 4)
-    local = values[:, 3] > 0
-    if local.any():
+    if values[:, 3].any():
         if truth.datum is None:
             raise SourceError(
                 f"{files.path}: {found.topic} gives positions in a local frame; say where its origin lies:"
                 " --truth-datum LATITUDE LONGITUDE (x pointing east, y north)"
             )
-        latitude, longitude, altitude = LocalFrame(*truth.datum).to_geodetic(values[:, :3])
-        values[:, :3] = np.stack([latitude, longitude, altitude], axis=1)
+        values[:, :3] = np.stack(LocalFrame(*truth.datum).to_geodetic(values[:, :3]), axis=1)
     usable = np.isfinite(values[:, :2]).all(axis=1) & (abs(values[:, 0]) <= 90) & (abs(values[:, 1]) <= 180)
-    rows = [
-        (stamp, recorded, (float(row[0]), float(row[1]), float(row[2])))
-        for (stamp, recorded, _), row, use in zip(found.rows, values, usable, strict=True)
-        if use
-    ]
-    if not rows:
+    if not usable.any():
         raise SourceError(
             f"{files.path}: no usable position among the {len(found.rows)} messages on {found.topic}:"
             " expected a status of at least 0 and finite numbers"
         )
-    return _Recording(found.topic, rows, found.broken)
+    rows = [found.rows[row] for row in np.flatnonzero(usable)]
+    positions = [(stamp, *position) for (stamp, _, _), position in zip(rows, values[usable, :3], strict=True)]
+    return replace(found, rows=rows), Track.of(positions).shifted(truth.offset_s)
 
 
 def _position_of(message: Any) -> tuple[float, float, float, float]:
-    """Three coordinates, and 1 where they are metres in a local frame; NaN for a fix that says it is none."""
+    """Return three coordinates, and 1 if they are metres in a local frame; NaN for a NavSatFix without a fix."""
     if hasattr(message, "latitude"):
         if message.status.status < 0:
             return math.nan, math.nan, math.nan, 0.0
@@ -199,64 +219,41 @@ def _position_of(message: Any) -> tuple[float, float, float, float]:
     return float(pose.position.x), float(pose.position.y), float(pose.position.z), 1.0
 
 
-def _drive(bag: Path, files: BagFiles, images: _Recording[str], track: Track, truth: TruthOptions) -> Drive:
+def _take_images(
+    files: BagFiles, images: _Recording[str], track: Track, max_gap_s: float
+) -> tuple[DriveImage, ...]:
+    """Return the images in the order of their stamps; of equal stamps the first that was recorded."""
     store = RecordedImages(files, images.topic)
     found: dict[int, DriveImage] = {}
     for stamp, recorded_ns, frame_id in sorted(images.rows):
-        name = f"{bag.stem}/{images.topic.strip('/')}/{stamp}"
+        name = f"{files.path.stem}/{images.topic.strip('/')}/{stamp}"
         read = partial(store.read, recorded_ns, stamp, name)
-        found.setdefault(stamp, DriveImage(name, stamp, read, track.at(stamp, truth.max_gap_s), frame_id))
-    repeated = len(images.rows) - len(found)
-    notes = (f"{repeated} images carry the stamp of another image and are left out",) if repeated else ()
-    return Drive(bag.name, tuple(found.values()), notes)
+        found.setdefault(stamp, DriveImage(name, stamp, read, track.at(stamp, max_gap_s), frame_id))
+    return tuple(found.values())
 
 
 def _no_overlap(
-    bag: Path, images: _Recording[Any], recorded: _Recording[Any], track: Track, truth: TruthOptions
+    bag: Path, images: _Recording[Any], truth_topic: str, track: Track, truth: TruthOptions, ahead_s: float | None
 ) -> str:
-    image_span, truth_span = images.span, (int(track.stamps_ns[0]), int(track.stamps_ns[-1]))
-    apart_s = max(image_span[0] - truth_span[1], truth_span[0] - image_span[1]) / NS
-    spans = (
-        f"images from {_when(image_span[0])} to {_when(image_span[1])}, truth from {_when(truth_span[0])} to "
-        + (_when(truth_span[1]))
-    )
+    """Say why no image has a true position, and which option would help."""
+    stamps = [stamp for stamp, _, _ in images.rows]
+    first, last = min(stamps), max(stamps)
+    truth_first, truth_last = int(track.stamps_ns[0]), int(track.stamps_ns[-1])
+    apart_s = max(first - truth_last, truth_first - last) / NS
+    spans = f"images from {_when(first)} to {_when(last)}, truth from {_when(truth_first)} to {_when(truth_last)}"
     if apart_s <= 0:
         return (
             f"{bag}: no image on {images.topic} is within {truth.max_gap_s:g} s of a true position on"
-            f" {recorded.topic}: {spans}; a larger --max-gap would bridge the gaps"
+            f" {truth_topic}: {spans}; a larger --max-gap would bridge the gaps"
         )
-    ahead_s = _ahead_s(images, recorded, truth)
     if ahead_s is None:  # two bags: as if both had begun together
-        ahead_s = (int(track.stamps_ns[0]) - image_span[0]) / NS
+        ahead_s = (truth_first - first) / NS
     if abs(ahead_s) < SAME_CLOCK_S:
-        return f"{bag}: truth on {recorded.topic} was not recorded while images came on {images.topic}: {spans}"
+        return f"{bag}: truth on {truth_topic} was not recorded while images came on {images.topic}: {spans}"
     return (
-        f"{bag}: truth on {recorded.topic} and images on {images.topic} do not overlap: {spans},"
+        f"{bag}: truth on {truth_topic} and images on {images.topic} do not overlap: {spans},"
         f" {apart_s:.3f} s apart; if their clocks differ try --truth-offset {truth.offset_s - ahead_s:.3f}"
     )
-
-
-def _ahead_s(images: _Recording[Any], recorded: _Recording[Any], truth: TruthOptions) -> float | None:
-    """How far the truth's clock is ahead of the images', by the recorder's; None where two bags have them."""
-    if truth.bag is not None:
-        return None
-    return (images.lag_ns - recorded.lag_ns) / NS + truth.offset_s
-
-
-def _clock_notes(images: _Recording[Any], recorded: _Recording[Any], truth: TruthOptions) -> list[str]:
-    """Say when stamps that overlap were yet made by different clocks, such as GPS time and UTC (18 s)."""
-    ahead_s = _ahead_s(images, recorded, truth)
-    if ahead_s is None or abs(ahead_s) < SAME_CLOCK_S:
-        return []
-    side = "ahead of" if ahead_s > 0 else "behind"
-    return [
-        f"by the recorder's clock the truth's stamps run {abs(ahead_s):.3f} s {side} the images';"
-        f" if that is no delay of the driver, --truth-offset {truth.offset_s - ahead_s:.3f} mends it"
-    ]
-
-
-def _broken_notes(bag: Path, broken: str) -> list[str]:
-    return [f"{bag.name} has a broken end and was used as far as it goes ({broken})"] if broken else []
 
 
 def _when(stamp: int) -> str:

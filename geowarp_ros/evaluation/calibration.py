@@ -1,24 +1,18 @@
 """Answers of a localizer to images of known position, from which a calibration is fitted.
 
-A calibration must have seen the localizer lost. Each image is therefore asked twice: as it is, and with every
-gallery place near the truth left out, so that the right answer is not there to be found – the hardest off-gallery
-images there are: the same town, camera and light. A few plain pictures (black, noise, sky) join them.
+A calibration needs right and wrong answers. Each image is therefore asked about twice: as it is, and with every
+gallery place near the truth left out, so that no answer is right. These are the hardest images of a place that is
+not in the gallery: town, camera and light are the same. A few plain pictures (black, noise, sky) join them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import TypeAlias
 
-import numpy as np
-
-from geowarp_ros.config import PriorConfig, RetrievalConfig
-from geowarp_ros.errors import GalleryError, ImageError, SourceError
+from geowarp_ros.errors import GalleryError, SourceError
+from geowarp_ros.evaluation.asking import Question, Way, ask, sample_of, way, without_places_within
 from geowarp_ros.evaluation.plain import plain_pictures
-from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import (
     CALIBRATION_FILE,
     Calibration,
@@ -27,36 +21,19 @@ from geowarp_ros.integrity.calibration import (
     save_calibration,
     settings_of,
 )
-from geowarp_ros.integrity.evidence import gather_evidence
-from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.localizer import Localizer
-from geowarp_ros.model.describer import Query
-from geowarp_ros.motion.prior import Hint, Prior
-from geowarp_ros.position import locate
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
-from geowarp_ros.types import Image, Near, Place
-
-LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]
-"""From an image's true place to the gallery rows that its search does without."""
-
-Circle: TypeAlias = Callable[[Place], Near]
-"""From an image's true place to the circle that a prior limits its search to."""
-
-
-def whole_gallery(truth: Place) -> frozenset[int]:
-    """Leave nothing out."""
-    return frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a localizer answered.
+    """Answers of a localizer.
 
     Attributes:
-        samples: Its answers.
-        textureless: How many images it refused before looking for candidates.
-        unreadable: Names of images that could not be read.
+        samples: The answers.
+        textureless: Number of images refused for lack of texture, before any search.
+        unreadable: Names of images that could not be decoded.
     """
 
     samples: tuple[Sample, ...]
@@ -64,12 +41,9 @@ class Collected:
     unreadable: tuple[str, ...] = ()
 
     def __add__(self, other: Collected) -> Collected:
-        """These answers and those."""
-        return Collected(
-            self.samples + other.samples,
-            self.textureless + other.textureless,
-            self.unreadable + other.unreadable,
-        )
+        """Return both together."""
+        textureless, unreadable = self.textureless + other.textureless, self.unreadable + other.unreadable
+        return Collected(self.samples + other.samples, textureless, unreadable)
 
 
 def calibrate_gallery(
@@ -79,7 +53,7 @@ def calibrate_gallery(
     false_fix_rate: float = 0.01,
     progress: Progress = silent,
 ) -> tuple[Calibration, dict[str, float], Collected]:
-    """Measure a localizer on images of known position and store what was found with its gallery.
+    """Measure a localizer on images of known position and store the calibration with its gallery.
 
     Returns:
         The calibration, what the cross-validation showed (:func:`fit_calibration`), and the answers.
@@ -112,14 +86,12 @@ def collect_samples(
         SourceError: No images.
         GalleryError: The gallery is empty.
     """
-    as_it_is, without_place = ask(
-        localizer,
-        images,
-        (whole_gallery, without_places_within(localizer, 2 * correct_within_m)),
-        correct_within_m,
-        progress,
-    )
-    plain = ask_of_nowhere(localizer, (picture for _, picture in plain_pictures(240, 320, seed)), correct_within_m)
+    if not images:
+        raise SourceError("no images to calibrate with: the source or its split is empty")
+    whole, far = way(localizer), way(localizer, without_places_within(localizer.gallery, 2 * correct_within_m))
+    questions = [Question.of(image) for image in images]
+    as_it_is, without_place = collect(localizer, questions, (whole, far), correct_within_m, progress)
+    (plain,) = collect(localizer, plain_questions(seed), (whole,), correct_within_m)
     return Collected(
         as_it_is.samples + without_place.samples + plain.samples,
         as_it_is.textureless + plain.textureless,
@@ -127,207 +99,34 @@ def collect_samples(
     )
 
 
-def ask(
+def plain_questions(seed: int = 0) -> list[Question]:
+    """Return questions about pictures that show no place."""
+    return [Question(kind, lambda p=picture: p) for kind, picture in plain_pictures(240, 320, seed)]  # type: ignore[misc]
+
+
+def collect(
     localizer: Localizer,
-    images: Sequence[SourceImage],
-    ways: Sequence[LeaveOut],
+    questions: Sequence[Question],
+    ways: Sequence[Way],
     correct_within_m: float,
     progress: Progress = silent,
 ) -> list[Collected]:
-    """Ask about each image once for each way of leaving out; the network sees it once.
+    """Ask each question in each way.
 
     Returns:
         The answers, one element for each of ``ways``.
 
     Raises:
-        SourceError: No images.
         GalleryError: The gallery is empty.
     """
-    if not images:
-        raise SourceError("no images to calibrate with: the source or its split is empty")
     if not len(localizer.gallery):
         raise GalleryError("an empty gallery cannot be calibrated")
     samples: list[list[Sample]] = [[] for _ in ways]
-    unreadable: list[str] = []
-    textureless = 0
-    for item in progress(images, len(images), "ask"):
-        try:
-            image = item.read()
-        except ImageError:
-            unreadable.append(item.place.name)
-            continue
-        if refuse_textureless(image, localizer.config.position):
-            textureless += 1
-            continue
-        query = localizer.describer(image)
-        for leave_out, found in zip(ways, samples, strict=True):
-            found += _answer(localizer, query, item.place, leave_out(item.place), correct_within_m)
+    textureless, unreadable = 0, []
+    for asked in ask(localizer.describer, questions, ways, refuse=localizer.config.position, progress=progress):
+        textureless += asked.refusal == "no_texture"
+        unreadable += [asked.question.name] if asked.refusal == "unreadable" else []
+        for ranked, found in zip(asked.ranked, samples, strict=False):
+            sample = sample_of(localizer, ranked, asked.question.truth, correct_within_m)
+            found += [] if sample is None else [sample]
     return [Collected(tuple(found), textureless, tuple(unreadable)) for found in samples]
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """The answers to one image, for which there is a prior.
-
-    Attributes:
-        circle: Of the places in the circle; None where there are none.
-        whole: Of the whole gallery, which counts where the circle's does not convince.
-    """
-
-    circle: Sample | None
-    whole: Sample
-
-    def published(self, calibration: Calibration) -> Sample:
-        """Return the answer that :meth:`Localizer.localize` would give."""
-        if self.circle is None or not self.circle.evidence.contrasted:
-            return self.whole
-        fixed = calibration.confidence(self.circle.evidence) >= calibration.min_confidence
-        return self.circle if fixed else self.whole
-
-
-def ask_within(
-    localizer: Localizer,
-    images: Sequence[SourceImage],
-    leave_out: LeaveOut,
-    circles: Sequence[Circle],
-    correct_within_m: float,
-    progress: Progress = silent,
-) -> list[list[Within]]:
-    """Ask about each image in the whole gallery, and in each of its circles.
-
-    Returns:
-        One element for each of ``circles``; images without texture, and those that cannot be read, are in none.
-    """
-    answers: list[list[Within]] = [[] for _ in circles]
-    for item in progress(images, len(images), "ask with a prior"):
-        try:
-            image = item.read()
-        except ImageError:
-            continue
-        if refuse_textureless(image, localizer.config.position):
-            continue
-        query, without = localizer.describer(image), leave_out(item.place)
-        for whole in _answer(localizer, query, item.place, without, correct_within_m):
-            for circle, found in zip(circles, answers, strict=True):
-                near = circle(item.place)
-                within = next(_answer(localizer, query, item.place, without, correct_within_m, near), None)
-                found.append(Within(within, whole))
-    return answers
-
-
-def circle_of_prior(std_m: float, seed: int = 0) -> Circle:
-    """The circle about a fresh message on ``prior_fix``, whose error has the standard deviation that it claims."""
-    rng = np.random.default_rng(seed)
-
-    def circle(truth: Place) -> Near:
-        east_m, north_m = rng.normal(0.0, std_m, 2)
-        return _circle(truth, east_m, north_m, std_m)
-
-    return circle
-
-
-def circle_elsewhere(localizer: Localizer, std_m: float, seed: int = 0) -> Circle:
-    """The circle about a message that is wrong: about a random place of the gallery, far from the truth.
-
-    Far is where the circle does not reach the truth; a gallery so small that there is no such place has the
-    circle about the farthest one.
-    """
-    rng = np.random.default_rng(seed)
-    places = localizer.gallery.positions_enu[:, :2]
-
-    def circle(truth: Place) -> Near:
-        east, north, _ = localizer.gallery.frame.to_enu(truth.latitude_deg, truth.longitude_deg)
-        apart_m = np.hypot(places[:, 0] - east, places[:, 1] - north)
-        reach_m = 2 * _circle(truth, 0.0, 0.0, std_m).radius_m
-        far = np.flatnonzero(apart_m > min(reach_m, float(apart_m.max()) - 1e-6))
-        about = localizer.gallery.places[int(rng.choice(far))]
-        return _circle(about, 0.0, 0.0, std_m)
-
-    return circle
-
-
-def _circle(about: Place, east_m: float, north_m: float, std_m: float) -> Near:
-    """What the node's prior makes, by default, of a message with an error."""
-    frame = LocalFrame(about.latitude_deg, about.longitude_deg)
-    latitude, longitude, _ = frame.to_geodetic(np.array([[east_m, north_m, 0.0]]))
-    prior = Prior(PriorConfig(source="fix"), lambda _, __: 0.0)
-    prior.offer(Hint(float(latitude[0]), float(longitude[0]), std_m, stamp_ns=0))
-    near, why = prior.near(0)
-    if near is None:
-        raise SourceError(f"a prior of {std_m:g} m standard deviation is not used: {why}")
-    return near
-
-
-def ask_of_nowhere(localizer: Localizer, pictures: Iterable[Image], correct_within_m: float) -> Collected:
-    """Ask about pictures of places that are not in the gallery: whatever is answered is wrong."""
-    samples: list[Sample] = []
-    textureless = 0
-    for picture in pictures:
-        if refuse_textureless(picture, localizer.config.position):
-            textureless += 1
-        else:
-            samples += _answer(localizer, localizer.describer(picture), None, frozenset(), correct_within_m)
-    return Collected(tuple(samples), textureless)
-
-
-def both(first: LeaveOut, second: LeaveOut) -> LeaveOut:
-    """Leave out what either leaves out."""
-    return lambda truth: first(truth) | second(truth)
-
-
-def without_places_within(localizer: Localizer, radius_m: float) -> LeaveOut:
-    """Leave out the gallery places within ``radius_m`` of the truth."""
-    gallery = localizer.gallery
-
-    def near(truth: Place) -> frozenset[int]:
-        return frozenset(gallery.rows_within(Near(truth.latitude_deg, truth.longitude_deg, radius_m)).tolist())
-
-    return near
-
-
-def without_folder(localizer: Localizer) -> LeaveOut:
-    """Leave out the gallery places whose files lie in the image's folder: a floor, a building, a day."""
-    rows: dict[PurePosixPath, set[int]] = {}
-    for row, place in enumerate(localizer.gallery.places):
-        rows.setdefault(PurePosixPath(place.name).parent, set()).add(row)
-    return lambda truth: frozenset(rows.get(PurePosixPath(truth.name).parent, ()))
-
-
-def without_itself(localizer: Localizer) -> LeaveOut:
-    """Leave out the gallery place that is the image itself."""
-    rows = {place.name: row for row, place in enumerate(localizer.gallery.places)}
-    return lambda truth: frozenset(rows[name] for name in (truth.name,) if name in rows)
-
-
-def _answer(
-    localizer: Localizer,
-    query: Query,
-    truth: Place | None,
-    without: frozenset[int],
-    correct_within_m: float,
-    near: Near | None = None,
-) -> Iterator[Sample]:
-    """Yield the answer that a gallery without some of its places would give; none without candidates."""
-    wanted = localizer.config.retrieval.candidates
-    enough = RetrievalConfig(candidates=min(wanted + len(without), 1000))
-    found = localizer.gallery.search(query.descriptor, enough, near)
-    ranked = localizer.reranker(query, [c for c in found if c.index not in without][:wanted])
-    verified = localizer.verifier(query, ranked)
-    if not verified:
-        return
-    config = localizer.config.position
-    evidence = gather_evidence(verified, config.cluster_radius_m)
-    centre, scatter, _ = locate(evidence, config.estimate)
-    if truth is None:
-        yield Sample(
-            evidence, math.inf, np.full(2, math.nan), scatter, correct_within_m, localizer.gallery.spacing_m
-        )
-        return
-    best = verified[0].place
-    enu = localizer.gallery.frame.to_enu(
-        np.array([best.latitude_deg, truth.latitude_deg]),
-        np.array([best.longitude_deg, truth.longitude_deg]),
-        np.zeros(2),
-    )
-    error = enu[0, :2] + centre - enu[1, :2]
-    yield Sample(evidence, float(np.hypot(*error)), error, scatter, correct_within_m, localizer.gallery.spacing_m)

@@ -1,27 +1,28 @@
-"""The queries worth looking at: the worst, the doubtful and some good ones, with candidate, warp and score."""
+"""Cards of the queries worth looking at: worst, doubtful and some good ones, with candidate, warp and score."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import cache
 from html import escape
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from geowarp_ros.evaluation import page, words
 from geowarp_ros.evaluation.fixes import Judged
-from geowarp_ros.evaluation.run import Answered, Run, jpeg
-from geowarp_ros.geometry import warp
-from geowarp_ros.types import Fix, FloatArray, Image
+from geowarp_ros.evaluation.run import Answered, Run
+from geowarp_ros.pictures import score_text, warp_to_frame
+from geowarp_ros.types import FloatArray, Image, NoFix
 
 CandidateImage = Callable[[int], Image]
 """Gallery row -> its image."""
 
 SHOWN_WITH_IMAGES = 300
-"""Of a longer drive every N-th image has its picture beside the map: the file must stay one that opens at once."""
+"""Maximum number of images with a picture beside the map; a longer drive has one for every N-th image, so that the
+file opens at once."""
 
 _CARD_PX = 300
 _HOVER_PX = 240
@@ -29,7 +30,7 @@ _CARDS = 6
 
 
 def sections(run: Run, judged: Judged, candidate_image: CandidateImage | None) -> list[str]:
-    """Return the galleries as HTML sections; none where the images are not at hand."""
+    """Return the cards as HTML sections; none if the images are not at hand."""
     if not any(item.thumbnail for item in run.judged):
         return []
     correct = run.criteria.correct_within_m
@@ -56,23 +57,17 @@ def choose(judged: Judged, correct_within_m: float) -> tuple[list[int], list[int
     fixed = np.flatnonzero(judged.fixed & np.isfinite(errors)).tolist()
     false = [row for row in fixed if errors[row] > correct_within_m]
     worst = sorted(false or fixed, key=lambda row: -errors[row])[:_CARDS]
-    known = [row for row in np.flatnonzero(np.isfinite(confidence)).tolist() if row not in worst]
-    boundary = _boundary(judged)
-    doubtful = sorted(known, key=lambda row: abs(confidence[row] - boundary))[:_CARDS]
+    known = np.isfinite(confidence)
+    # the confidence that parts fixes from no-fixes, as it shows in the answers
+    boundary = max(confidence[known & ~judged.fixed], default=min(confidence[known], default=0.0))
+    others = [row for row in np.flatnonzero(known).tolist() if row not in worst]
+    doubtful = sorted(others, key=lambda row: abs(confidence[row] - boundary))[:_CARDS]
     good = [row for row in fixed if errors[row] <= correct_within_m and row not in {*worst, *doubtful}]
     return worst, doubtful, good[:: max(1, len(good) // _CARDS)][:_CARDS]
 
 
-def _boundary(judged: Judged) -> float:
-    """The confidence that parts fixes from no-fixes, as it shows in the answers."""
-    confident, lost = judged.confidence[judged.fixed], judged.confidence[~judged.fixed]
-    if not len(lost):
-        return float(np.nanmin(confident)) if len(confident) else 0.0
-    return float(np.nanmax(lost))
-
-
 def _card(item: Answered, error: float, correct: float, candidate_image: CandidateImage | None) -> str:
-    fixed = isinstance(item.answer, Fix)
+    fixed = item.answer.fix is not None
     mood = "doubt" if not fixed else "good" if error <= correct else "bad"
     verdict = f"{words.metres(error)} off" if fixed else _verdict(item)
     return (
@@ -83,11 +78,10 @@ def _card(item: Answered, error: float, correct: float, candidate_image: Candida
 
 
 def _views(item: Answered, candidate_image: CandidateImage | None) -> list[str]:
-    """Query and candidate with their quads, then both as warped to the common viewpoint."""
+    """Return query and candidate with their quads, then both as warped to the common viewpoint (HTML)."""
     if not item.thumbnail:
         return []
-    query = _decoded(item.thumbnail)
-    best = item.answer.candidates[0] if item.answer.candidates else None
+    query, best = _decoded(item.thumbnail), item.best
     if best is None or candidate_image is None:
         return [_view(query, "query")]
     candidate = candidate_image(best.index)
@@ -96,8 +90,8 @@ def _views(item: Answered, candidate_image: CandidateImage | None) -> list[str]:
     return [
         _view(query, "query", best.quad_q),
         _view(candidate, "candidate", best.quad_p),
-        _view(_warped(query, best.quad_q), "query, warped"),
-        _view(_warped(candidate, best.quad_p), "candidate, warped"),
+        _view(warp_to_frame(query, best.quad_q), "query, warped"),
+        _view(warp_to_frame(candidate, best.quad_p), "candidate, warped"),
     ]
 
 
@@ -106,86 +100,77 @@ def _view(image: Image, caption: str, quad: FloatArray | None = None) -> str:
     if quad is not None:
         points = " ".join(f"{x:.3f},{y:.3f}" for x, y in quad)
         outline = f'<svg viewBox="-1 -1 2 2" preserveAspectRatio="none"><polygon points="{points}"/></svg>'
-    source = page.data_uri(jpeg(image, _CARD_PX))
+    source = page.image_source(image, 78, _CARD_PX)
     shown = f'<img loading="lazy" src="{source}" alt="{caption}">{outline}'
     return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
 
 
-def _warped(image: Image, quad: FloatArray) -> Image:
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-    warped = warp(pixels, torch.from_numpy(np.asarray(quad, np.float32))[None])
-    return np.asarray(warped[0].permute(1, 2, 0).round().clamp(0, 255).byte())
-
-
 def _verdict(item: Answered) -> str:
-    return "fix" if isinstance(item.answer, Fix) else f"no fix, {item.answer.reason.replace('_', ' ')}"
+    result = item.answer.result
+    return f"no fix, {result.reason.replace('_', ' ')}" if isinstance(result, NoFix) else "fix"
+
+
+def _measured(item: Answered, digits: int) -> list[tuple[str, str]]:
+    """Return (name, value) of confidence, distance and score, as far as they are known."""
+    confidence, best = item.answer.confidence, item.best
+    found = [("confidence", f"{confidence:.{digits}f}")] if math.isfinite(confidence) else []
+    if best:
+        found.append(("distance", f"{best.distance:.3f}"))
+        if best.score is not None:
+            found.append(("score", score_text(best.score, item.answer.header.score_unit)))
+    return found
 
 
 def _facts(item: Answered, error: float) -> list[tuple[str, str]]:
-    fixed = isinstance(item.answer, Fix)
-    facts = [("answer", _verdict(item))]
-    if math.isfinite(error):
-        facts.append(("error" if fixed else "would be", words.metres(error)))
-    if math.isfinite(item.answer.confidence):
-        facts.append(("confidence", f"{item.answer.confidence:.3f}"))
-    if item.answer.candidates:
-        best = item.answer.candidates[0]
-        facts.append(("distance", f"{best.distance:.3f}"))
-        if best.score is not None:
-            facts.append(("score", f"{best.score:.1f}"))
-    return facts
+    known = [("error" if item.answer.fix else "would be", words.metres(error))] if math.isfinite(error) else []
+    return [("answer", _verdict(item)), *known, *_measured(item, 3)]
 
 
 def _scores(item: Answered) -> str:
-    parts = [f"confidence {item.answer.confidence:.2f}"] if math.isfinite(item.answer.confidence) else []
-    if item.answer.candidates:
-        best = item.answer.candidates[0]
-        parts.append(f"distance {best.distance:.3f}")
-        if best.score is not None:
-            unwarped = "" if best.score_unwarped is None else f" (unwarped {best.score_unwarped:.1f})"
-            parts.append(f"score {best.score:.1f}{unwarped}")
-        parts.append(f"candidate {best.place.name}")
+    parts = [f"{name} {value}" for name, value in _measured(item, 2)]
+    if item.best:
+        if unwarped := score_text(item.best.score_unwarped, item.answer.header.score_unit):
+            parts[-1] += f" (unwarped {unwarped})"
+        parts.append(f"candidate {item.best.place.name}")
     return ", ".join(parts)
 
 
-def hover(item: Answered, error: float) -> dict[str, Any]:
-    """Return what the panel beside the map shows of one image."""
-    candidates = item.answer.candidates
-    return {
-        "name": item.name,
-        "facts": _facts(item, error),
-        "candidate": candidates[0].place.name if candidates else "",
-        "image": "",
-        "candidate_image": "",
-        "first": False,
-    }
+def hover_texts(run: Run, judged: Judged) -> list[str]:
+    """Return what hovering over each image's point says (HTML of Plotly)."""
+    found = []
+    for item, error in zip(run.judged, judged.error_m, strict=True):
+        like = [f"like {item.best.place.name}"] if item.best else []
+        lines = [item.name, *(f"{name} {value}" for name, value in _facts(item, error)), *like]
+        found.append("<br>".join(escape(line) for line in lines))
+    return found
 
 
-def hover_text(item: Answered, error: float) -> str:
-    """Return what hovering over its point says (HTML of Plotly)."""
-    lines = [item.name, *(f"{name} {value}" for name, value in _facts(item, error))]
-    if item.answer.candidates:
-        lines.append(f"like {item.answer.candidates[0].place.name}")
-    return "<br>".join(escape(line) for line in lines)
-
-
-def attach_images(
-    queries: Sequence[dict[str, Any]], items: Sequence[Answered], candidate_image: CandidateImage | None
-) -> None:
-    """Put the images into what :func:`hover` returned, at most SHOWN_WITH_IMAGES of them."""
+def beside_the_map(run: Run, judged: Judged, candidate_image: CandidateImage | None) -> list[dict[str, Any]]:
+    """Return what the panel beside the map shows of each image; some SHOWN_WITH_IMAGES of them have pictures."""
+    items = run.judged
     step = max(1, math.ceil(len(items) / SHOWN_WITH_IMAGES))
-    seen: dict[int, str] = {}
-    for row, (query, item) in enumerate(zip(queries, items, strict=True)):
-        if row % step and not query["first"]:
-            continue
-        if item.thumbnail:
-            query["image"] = page.data_uri(jpeg(_decoded(item.thumbnail), _HOVER_PX, 65))
-        if candidate_image is None or not item.answer.candidates:
-            continue
-        index = item.answer.candidates[0].index
-        if index not in seen:
-            seen[index] = page.data_uri(jpeg(candidate_image(index), _HOVER_PX, 65))
-        query["candidate_image"] = seen[index]
+    # the worst fix is shown before anyone hovers
+    first = int(np.argmax(np.where(judged.fixed, judged.error_m, -1.0))) if items else 0
+
+    @cache
+    def candidate_source(index: int) -> str:
+        return page.image_source(candidate_image(index), 65, _HOVER_PX) if candidate_image else ""
+
+    found = []
+    for row, item in enumerate(items):
+        pictured = row % step == 0 or row == first
+        query = page.image_source(_decoded(item.thumbnail), 65, _HOVER_PX) if pictured and item.thumbnail else ""
+        found.append(
+            {
+                "name": item.name,
+                "facts": _facts(item, judged.error_m[row]),
+                "candidate": item.best.place.name if item.best else "",
+                "image": query,
+                "candidate_image": candidate_source(item.best.index) if pictured and item.best else "",
+                "first": row == first,
+            }
+        )
+    return found
 
 
 def _decoded(data: bytes) -> Image:

@@ -1,4 +1,4 @@
-"""Two runs over the same drive side by side: what changed, and which images were gained and lost."""
+"""Comparison of two runs over the same drive: figures, and the images that were gained and lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from geowarp_ros.evaluation.fixes import Judged
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run as it lies on disk.
+    """A finished run, read from its folder.
 
     Attributes:
-        name: Its folder's name.
-        figures: results.json.
+        name: Name of the folder.
+        figures: Content of results.json.
         images: Rows of images.csv whose true position is known, by image name.
-        settings: run.json.
+        settings: Content of run.json.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Finished:
         """Read the folder that ``geowarp evaluate bag --output`` wrote.
 
         Raises:
-            SourceError: A file is missing or is none of ours.
+            SourceError: A file is missing, damaged or of another version.
         """
         try:
             figures = json.loads((folder / "results.json").read_text())
@@ -57,32 +58,26 @@ class Finished:
     def judged(self, names: Sequence[str]) -> Judged:
         """Return the answers to these images."""
         rows = [self.images[name] for name in names]
-        column = {
-            key: np.array([_number(row[key]) for row in rows], float)
-            for key in ("error_east_m", "error_north_m", "confidence", "variance_east", "variance_north")
-        }
-        mixed = np.array([_number(row["covariance_east_north"]) for row in rows], float)
-        covariance = np.stack([column["variance_east"], mixed, mixed, column["variance_north"]], axis=-1)
-        return Judged(
-            error_en_m=np.stack([column["error_east_m"], column["error_north_m"]], axis=-1).reshape(-1, 2),
-            covariance_m2=covariance.reshape(-1, 2, 2),
-            confidence=column["confidence"],
-            fixed=np.array([row["status"] == "fix" for row in rows], bool),
-        )
+        error = ("error_east_m", "error_north_m")
+        covariance = ("variance_east", "covariance_east_north", "covariance_east_north", "variance_north")
+        columns = (*error, *covariance, "confidence")
+        values = np.array([[float(row[column] or "nan") for column in columns] for row in rows])
+        fixed = np.array([row["status"] == "fix" for row in rows], bool)
+        return Judged(values[:, :2], values[:, 2:6].reshape(-1, 2, 2), values[:, 6], fixed)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What changed from A to B over the images that both have.
+    """The changes from A to B over the images that both have.
 
     Attributes:
         images: Names of these images.
         gained: Right in B, not in A.
         lost: Right in A, not in B.
-        newly_false: A false fix in B, none in A.
-        no_longer_false: The other way round.
-        median_change_m: Median change of the error where both have a fix; NaN of nothing.
-        p_value: Of McNemar's exact test of gained against lost: how likely so uneven a split is by chance.
+        newly_false: False fix in B, none in A.
+        no_longer_false: False fix in A, none in B.
+        median_change_m: Median change of the error (m) where both have a fix; NaN if there is none.
+        p_value: p-value of McNemar's exact test: probability of so uneven a split of gained and lost by chance.
         settings: (name, in A, in B) of every setting that differs.
     """
 
@@ -97,7 +92,7 @@ class Comparison:
 
 
 def compare(a: Finished, b: Finished) -> Comparison:
-    """Compare two runs image by image, by A's distance that counts as right.
+    """Compare two runs image by image; what counts as right is A's ``correct_within_m``.
 
     Raises:
         SourceError: They have no image in common.
@@ -107,17 +102,16 @@ def compare(a: Finished, b: Finished) -> Comparison:
         raise SourceError(f"{a.name} and {b.name} have no image in common: they are runs over different drives")
     correct = float(a.figures["correct_within_m"])
     first, second = a.judged(names), b.judged(names)
-    right = [judged.fixed & (judged.error_m <= correct) for judged in (first, second)]
-    false = [judged.fixed & (judged.error_m > correct) for judged in (first, second)]
-    both = first.fixed & second.fixed
-    change = (second.error_m - first.error_m)[both]
-    gained, lost = _where(names, right[1] & ~right[0]), _where(names, right[0] & ~right[1])
+    right_a, right_b = (judged.fixed & (judged.error_m <= correct) for judged in (first, second))
+    false_a, false_b = (judged.fixed & (judged.error_m > correct) for judged in (first, second))
+    change = (second.error_m - first.error_m)[first.fixed & second.fixed]
+    gained, lost = tuple(compress(names, right_b & ~right_a)), tuple(compress(names, right_a & ~right_b))
     return Comparison(
         images=names,
         gained=gained,
         lost=lost,
-        newly_false=_where(names, false[1] & ~false[0]),
-        no_longer_false=_where(names, false[0] & ~false[1]),
+        newly_false=tuple(compress(names, false_b & ~false_a)),
+        no_longer_false=tuple(compress(names, false_a & ~false_b)),
         median_change_m=float(np.median(change)) if len(change) else math.nan,
         p_value=mcnemar(len(gained), len(lost)),
         settings=tuple(_different(a.settings, b.settings)),
@@ -132,13 +126,13 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def table_rows(a: Finished, b: Finished) -> list[tuple[str, str, str]]:
-    """Return (what, in A, in B) of the chief figures, with a dash where a run has none."""
+    """Return (name, in A, in B) of the main figures, with a dash if a run has none."""
     first, second = dict(words.summary_rows(a.figures)), dict(words.summary_rows(b.figures))
     return [(name, first.get(name, "–"), second.get(name, "–")) for name in dict.fromkeys([*first, *second])]
 
 
 def change_rows(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return (what, value) of what changed."""
+    """Return (name, value) of the changes."""
     change = comparison.median_change_m
     return [
         ("images in both", str(len(comparison.images))),
@@ -156,37 +150,27 @@ def write_comparison(a: Finished, b: Finished, comparison: Comparison, path: Pat
     correct = float(a.figures["correct_within_m"])
     runs = [(f"{letter}: {run.name}", run.judged(comparison.images)) for letter, run in (("A", a), ("B", b))]
     titles = " · ".join(dict.fromkeys(str(run.figures.get("title", "")) for run in (a, b)))
-    lists = [
-        (title, names)
-        for title, names in (
-            ("Gained", comparison.gained),
-            ("Lost", comparison.lost),
-            ("Newly false", comparison.newly_false),
-        )
-        if names
+    errors, tradeoff = draw.error_cdf(runs, [correct]), draw.precision_availability(runs, correct)
+    lead = "Precision and availability at every minimum confidence."
+    panels = [
+        page.Panel("cdf", "How wrong?", "Share of all images with a fix within a distance.", errors),
+        page.Panel("tradeoff", "Did it know?", lead, tradeoff),
     ]
+    lists = {"Gained": comparison.gained, "Lost": comparison.lost, "Newly false": comparison.newly_false}
     body = [
         f"<header><h1>{escape(a.name)} against {escape(b.name)}</h1><p>{escape(titles)}</p></header>",
         "<h2>What changed</h2><p>Over the images that both runs judged.</p>",
-        page.table(["", ""], [list(row) for row in change_rows(comparison)]),
-        "<h2>Figures</h2>" + page.table(["", "A", "B"], [list(row) for row in table_rows(a, b)]),
-        '<div class="grid">'
-        + page.panel("How wrong?", "Share of all images with a fix within a distance.", page.plot("cdf"))
-        + page.panel(
-            "Did it know?", "Precision and availability at every least confidence.", page.plot("tradeoff")
-        )
-        + "</div>",
-        "<h2>Settings that differ</h2>" + page.table(["", "A", "B"], [list(row) for row in comparison.settings]),
+        page.table(["", ""], change_rows(comparison)),
+        "<h2>Figures</h2>" + page.table(["", "A", "B"], table_rows(a, b)),
+        page.grid(panels),
+        "<h2>Settings that differ</h2>" + page.table(["", "A", "B"], comparison.settings),
         *(
             f"<details><summary>{title}: {len(names)}</summary><pre>{escape(chr(10).join(names))}</pre></details>"
-            for title, names in lists
+            for title, names in lists.items()
+            if names
         ),
     ]
-    drawn = {
-        "cdf": draw.error_cdf(runs, [correct]),
-        "tradeoff": draw.precision_availability(runs, correct),
-    }
-    page.write_page(path, f"{a.name} against {b.name} · geowarp", body, drawn)
+    page.write_page(path, f"{a.name} against {b.name} · geowarp", body, {p.name: p.figure for p in panels})
 
 
 def _different(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
@@ -196,17 +180,6 @@ def _different(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> 
         if isinstance(first, dict) and isinstance(second, dict):
             found += _different(first, second, f"{prefix}{key}.")
         elif first != second:
-            found.append((f"{prefix}{key}", _said(first), _said(second)))
+            in_a, in_b = ("–" if value is None else str(value) for value in (first, second))
+            found.append((f"{prefix}{key}", in_a, in_b))
     return found
-
-
-def _said(value: Any) -> str:
-    return "–" if value is None else str(value)
-
-
-def _where(names: Sequence[str], chosen: np.ndarray) -> tuple[str, ...]:
-    return tuple(name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen)
-
-
-def _number(cell: str) -> float:
-    return float(cell) if cell else math.nan

@@ -1,4 +1,4 @@
-"""How good are fixes, and do they know it? Error, availability, precision, calibration, integrity. NumPy only.
+"""Figures of fixes: error, availability, precision, calibration, integrity, latency. NumPy only.
 
 Every function takes plain arrays with one row per image, so that a figure can be checked by hand.
 """
@@ -17,7 +17,7 @@ from geowarp_ros.types import FloatArray
 BoolArray = NDArray[np.bool_]
 
 PROBABILITIES = (0.50, 0.95, 0.99)
-"""The error ellipses that calibration is judged by."""
+"""Probabilities of the error ellipses by which calibration is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Judged:
     """The answers to N images whose true position is known.
 
     Attributes:
-        error_en_m: (N, 2) answer minus truth, east and north, m; of the position that would have been published
-            without any least confidence; NaN where the localizer had none to give.
-        covariance_m2: (N, 2, 2) what the answer claims about that error; NaN likewise.
-        confidence: (N,) 0..1; NaN where unknown (recorded fixes do not carry it).
+        error_en_m: (N, 2) answer minus truth, east and north (m), of the position with a minimum confidence of 0;
+            NaN without a position.
+        covariance_m2: (N, 2, 2) claimed covariance of that error (m²); NaN likewise.
+        confidence: (N,) 0..1; NaN if unknown (recorded fixes do not carry it).
         fixed: (N,) bool, whether it was published as a fix.
     """
 
@@ -42,20 +42,29 @@ class Judged:
 
     @property
     def error_m(self) -> FloatArray:
-        """(N,) horizontal distance of the answer from the truth; NaN where there is no answer."""
+        """(N,) horizontal distance of the answer from the truth (m); NaN without an answer."""
         return np.hypot(self.error_en_m[:, 0], self.error_en_m[:, 1])
+
+    @property
+    def claiming(self) -> BoolArray:
+        """(N,) bool, whether it was published as a fix with a valid covariance; recorded fixes may carry zeros."""
+        return np.asarray(self.fixed & np.isfinite(self.covariance_m2).all(axis=(1, 2)))
+
+    def only(self, rows: BoolArray) -> Judged:
+        """Return the answers that ``rows`` (N,) chooses."""
+        return Judged(self.error_en_m[rows], self.covariance_m2[rows], self.confidence[rows], self.fixed[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share with its 95 % Wilson interval; NaN of nothing.
+    """A share with its 95 % Wilson interval; NaN without values.
 
     Attributes:
         value: ``count / of``.
-        low: Lower end.
-        high: Upper end.
-        count: How many.
-        of: Of how many.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        count: Number that was chosen.
+        of: Number in all.
     """
 
     value: float
@@ -66,7 +75,7 @@ class Share:
 
 
 def share(chosen: BoolArray, z: float = 1.959964) -> Share:
-    """Share of true values with Wilson's interval (Wilson 1927), which holds for few trials and for 0 of N."""
+    """Return the share of true values with Wilson's interval (1927), valid for few trials and for 0 of N."""
     count, of = int(chosen.sum()), len(chosen)
     if not of:
         return Share(math.nan, math.nan, math.nan, 0, 0)
@@ -77,25 +86,25 @@ def share(chosen: BoolArray, z: float = 1.959964) -> Share:
 
 
 def recall_within(judged: Judged, thresholds_m: Sequence[float]) -> dict[float, Share]:
-    """Share of all images that have a fix within each distance of the truth."""
+    """Return the share of all images that have a fix within each distance of the truth."""
     errors = judged.error_m
     return {metres: share(judged.fixed & (errors <= metres)) for metres in thresholds_m}
 
 
 def false_fix_rate(judged: Judged, correct_within_m: float) -> Share:
-    """Share of the published fixes that lie farther from the truth than ``correct_within_m``."""
+    """Return the share of published fixes farther from the truth than ``correct_within_m``."""
     return share(judged.error_m[judged.fixed] > correct_within_m)
 
 
 def error_quantiles(errors_m: FloatArray, probabilities: Sequence[float] = (0.5, 0.9, 0.95)) -> dict[float, float]:
-    """Quantiles of the errors, linearly interpolated; NaN of nothing."""
+    """Return quantiles of the errors, linearly interpolated; NaN without errors."""
     if not len(errors_m):
         return dict.fromkeys(probabilities, math.nan)
     return {p: float(np.quantile(errors_m, p)) for p in probabilities}
 
 
 def cumulative(errors_m: FloatArray, of: int) -> tuple[FloatArray, FloatArray]:
-    """Error CDF as steps: sorted errors (K,) and the share of ``of`` images at or below each (K,).
+    """Return the error CDF as steps: sorted errors (K,) and the share of ``of`` images at or below each (K,).
 
     With all images in ``of`` the curve ends at the availability, not at 1.
     """
@@ -105,10 +114,10 @@ def cumulative(errors_m: FloatArray, of: int) -> tuple[FloatArray, FloatArray]:
 
 @dataclass(frozen=True, slots=True)
 class Tradeoff:
-    """What each confidence threshold would give; K distinct thresholds, strictest first.
+    """Availability and precision at K distinct minimum confidences, strictest first.
 
     Attributes:
-        threshold: (K,) least confidence.
+        threshold: (K,) minimum confidence.
         availability: (K,) share of all images whose confidence reaches it.
         precision: (K,) share of those whose answer is right.
     """
@@ -119,7 +128,7 @@ class Tradeoff:
 
 
 def precision_availability(judged: Judged, correct_within_m: float) -> Tradeoff:
-    """Precision against availability as the confidence threshold falls; images without confidence never count."""
+    """Return precision and availability as the minimum confidence falls; unknown confidences never count."""
     known = np.isfinite(judged.confidence) & np.isfinite(judged.error_m)
     confidence, right = judged.confidence[known], judged.error_m[known] <= correct_within_m
     order = np.argsort(-confidence, kind="stable")
@@ -131,12 +140,12 @@ def precision_availability(judged: Judged, correct_within_m: float) -> Tradeoff:
 
 
 def area_under_precision(tradeoff: Tradeoff) -> float:
-    """Area under precision over availability, as steps, 0..1; 1: every image answered, every answer right."""
+    """Return the area under precision over availability, as steps, 0..1; 1: every image answered rightly."""
     return float((np.diff(tradeoff.availability, prepend=0.0) * tradeoff.precision).sum())
 
 
 def nees(error_en_m: FloatArray, covariance_m2: FloatArray) -> FloatArray:
-    """Normalised estimation error squared, eᵀ C⁻¹ e, (N,); chi-squared with 2 degrees of freedom, mean 2.
+    """Return the normalised estimation error squared, eᵀ C⁻¹ e, (N,): chi-squared, 2 degrees of freedom, mean 2.
 
     Bar-Shalom, Li, Kirubarajan: Estimation with Applications to Tracking and Navigation, sec. 5.4.2.
     """
@@ -145,17 +154,17 @@ def nees(error_en_m: FloatArray, covariance_m2: FloatArray) -> FloatArray:
 
 
 def ellipse_bound(probability: float) -> float:
-    """NEES at the edge of the ellipse that holds ``probability``: -2 ln(1 - p), chi-squared with 2 degrees."""
+    """Return the NEES at the edge of the ellipse that holds ``probability``: -2 ln(1 - p)."""
     return -2.0 * math.log(1.0 - probability)
 
 
 def inside_ellipses(nees_values: FloatArray, probabilities: Sequence[float] = PROBABILITIES) -> dict[float, Share]:
-    """Share of the truths inside the ellipse of each probability; a true covariance gives that probability."""
+    """Return the share of truths inside the ellipse of each probability, which a true covariance reproduces."""
     return {p: share(nees_values <= ellipse_bound(p)) for p in probabilities}
 
 
 def claimed_radius_m(covariance_m2: FloatArray, probability: float = 0.95) -> FloatArray:
-    """Semi-major axis of the ellipse of that probability, (N,) m: the farthest the truth may lie, by the claim.
+    """Return the semi-major axis (N,), m, of the ellipse of a probability: the claimed maximum error.
 
     As the horizontal protection level of satellite navigation, K·d_major (RTCA DO-229, appendix J).
     """
@@ -164,40 +173,25 @@ def claimed_radius_m(covariance_m2: FloatArray, probability: float = 0.95) -> Fl
     return np.asarray(np.sqrt(ellipse_bound(probability) * largest))
 
 
-@dataclass(frozen=True, slots=True)
-class Stanford:
-    """How many fixes fall into each field of the Stanford plot of error against claimed radius.
+def stanford(error_m: FloatArray, radius_m: FloatArray, alert_limit_m: float) -> dict[str, int]:
+    """Count the fields of the Stanford (ESA) diagram of error against claimed radius.
 
-    Attributes:
-        nominal: Error within the claim, claim within the limit.
-        unavailable: Claim beyond the limit, error within the claim.
-        misleading: Error beyond the claim; both on one side of the limit.
-        hazardous: Claim within the limit, error beyond it: the robot is misled without a warning.
+    Returns:
+        Number of fixes by field, each fix in exactly one. ``nominal``: error within the claim, claim within the
+        limit. ``unavailable``: claim beyond the limit, error within the claim. ``misleading``: error beyond the
+        claim, both on one side of the limit. ``hazardous``: claim within the limit, error beyond it: the robot is
+        misled without a warning.
     """
-
-    nominal: int
-    unavailable: int
-    misleading: int
-    hazardous: int
-
-
-def stanford(error_m: FloatArray, radius_m: FloatArray, alert_limit_m: float) -> Stanford:
-    """Count the fields of the Stanford (ESA) integrity diagram; every fix falls into exactly one."""
-    misled = error_m > radius_m
-    claims = radius_m <= alert_limit_m
+    misled, claims = error_m > radius_m, radius_m <= alert_limit_m
     hazardous = misled & claims & (error_m > alert_limit_m)
-    return Stanford(
-        nominal=int((~misled & claims).sum()),
-        unavailable=int((~misled & ~claims).sum()),
-        misleading=int((misled & ~hazardous).sum()),
-        hazardous=int(hazardous.sum()),
-    )
+    fields = {"nominal": ~misled & claims, "unavailable": ~misled & ~claims, "misleading": misled & ~hazardous}
+    return {name: int(field.sum()) for name, field in (fields | {"hazardous": hazardous}).items()}
 
 
 def latency_percentiles(
     timings_ms: Sequence[Mapping[str, float]], percentiles: Sequence[float] = (50, 95, 99)
 ) -> dict[str, dict[float, float]]:
-    """Percentiles of each stage's duration over the images, and of their sum as ``total``, in ms."""
+    """Return percentiles (ms) of the duration of each stage over the images, and of their sum as ``total``."""
     if not timings_ms:
         return {}
     stages = dict.fromkeys(stage for timing in timings_ms for stage in timing)  # a refused image has few
@@ -207,12 +201,12 @@ def latency_percentiles(
 
 
 def dropped_at_rate(stamps_ns: NDArray[np.int64], busy_ms: FloatArray, rate: float = 1.0) -> BoolArray:
-    """Which images a node would have dropped that keeps only the latest while it is busy.
+    """Return which images are dropped by a node that keeps only the latest while it is busy.
 
     Args:
-        stamps_ns: (N,) ascending.
-        busy_ms: (N,) how long each image keeps the node busy.
-        rate: Replay speed; 2 is twice as fast as recorded.
+        stamps_ns: (N,) stamps, ascending.
+        busy_ms: (N,) time for which each image keeps the node busy (ms).
+        rate: Replay speed; 2: twice as fast as recorded.
 
     Returns:
         (N,) bool.

@@ -1,10 +1,11 @@
-"""One self-contained HTML page: style, script, Plotly and data inside; it opens offline, in light and in dark."""
+"""A self-contained HTML page with style, script, Plotly and data; opens offline, in light and in dark."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,30 +13,27 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from geowarp_ros.pictures import encode_jpeg
+from geowarp_ros.types import Image
+
 ASSETS = Path(__file__).parent / "assets"
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script type="application/json" id="figures">{figures}</script>
-<script type="application/json" id="queries">{queries}</script>
-<script>{plotly}</script>
-<script>
-{script}</script>
-</body>
-</html>
-"""
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A framed figure.
+
+    Attributes:
+        name: Id of the element that shows it, unique in the page.
+        title: Title above it.
+        lead: A sentence on how to read it (HTML).
+        figure: The figure.
+    """
+
+    name: str
+    title: str
+    lead: str
+    figure: go.Figure
 
 
 def write_page(
@@ -48,21 +46,23 @@ def write_page(
     """Write the page.
 
     Args:
-        path: Of the HTML file.
-        title: Of the window.
+        path: Path of the HTML file.
+        title: Title of the window.
         body: HTML sections.
-        figures: By the id of the element that shows each, see :func:`plot`.
-        queries: What the map's panel shows of each image: name, facts, and images as data URIs.
+        figures: Figures by the id of the element that shows them, see :func:`plot`.
+        queries: Content of the panel beside the map for each image: name, facts, and images as data URIs.
     """
-    drawn = {name: figure.to_plotly_json() for name, figure in figures.items()}
-    page = _PAGE.format(
+    page, style, script = (
+        (ASSETS / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    page = page.format(
         title=escape(title),
-        style=(ASSETS / "report.css").read_text(encoding="utf-8"),
+        style=style,
         body="\n".join(body),
-        figures=_json(drawn),
+        figures=_json({name: figure.to_plotly_json() for name, figure in figures.items()}),
         queries=_json(list(queries)),
         plotly=get_plotlyjs(),
-        script=(ASSETS / "report.js").read_text(encoding="utf-8"),
+        script=script,
     )
     path.write_text(page, encoding="utf-8")
 
@@ -72,38 +72,38 @@ def plot(name: str) -> str:
     return f'<div class="plot" id="{name}"></div>'
 
 
-def panel(title: str, lead: str, content: str) -> str:
-    """Return a framed section with a title and a sentence on how to read it (HTML)."""
-    return f'<section class="panel"><h3>{escape(title)}</h3><p>{lead}</p>{content}</section>'
+def grid(panels: Sequence[Panel]) -> str:
+    """Return the panels side by side."""
+    shown = (f'<section class="panel"><h3>{p.title}</h3><p>{p.lead}</p>{plot(p.name)}</section>' for p in panels)
+    return f'<div class="grid">{"".join(shown)}</div>'
 
 
 def tile(value: str, name: str, more: str = "", mood: str = "") -> str:
-    """Return one figure in large type; ``mood`` is good, doubt, bad or nothing."""
+    """Return one value in large type; ``mood`` is good, doubt, bad or empty."""
     large = f'<b class="{mood}">{escape(value)}</b>'
     return f'<div class="tile"><span>{escape(name)}</span>{large}<i>{escape(more)}</i></div>'
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table whose first column is text and whose others are numbers."""
-    cells = "".join(_cell("th", text, column) for column, text in enumerate(header))
-    lines = "".join(
-        f"<tr>{''.join(_cell('td', text, column) for column, text in enumerate(row))}</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+    lines = "".join(_row("td", row) for row in rows)
+    head = _row("th", header)
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{lines}</tbody></table></div>'
 
 
 def notes(lines: Sequence[str]) -> str:
-    """Return what the reader should know, or nothing."""
+    """Return remarks for the reader as a list; empty without any."""
     return f'<ul class="notes">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
 
 
-def data_uri(jpeg: bytes) -> str:
-    """Return a JPEG as an image source; an empty string of nothing."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
+def image_source(image: Image, quality: int, width_px: int) -> str:
+    """Return an image as a JPEG within the page, at most ``width_px`` wide."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, quality, width_px)).decode()
 
 
-def _cell(kind: str, text: str, column: int) -> str:
-    return f"<{kind}{' class=n' if column else ''}>{escape(text)}</{kind}>"
+def _row(kind: str, texts: Sequence[str]) -> str:
+    cells = (f"<{kind}{' class=n' if column else ''}>{escape(text)}</{kind}>" for column, text in enumerate(texts))
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _json(value: Any) -> str:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from geowarp_ros.evaluation import cards, page, words
+from geowarp_ros.evaluation import cards, fixes, page, words
 from geowarp_ros.evaluation import figures as draw
 from geowarp_ros.evaluation.cards import CandidateImage
 from geowarp_ros.evaluation.drive import NS, Position
 from geowarp_ros.evaluation.fixes import Judged
-from geowarp_ros.evaluation.judging import claims, judge
+from geowarp_ros.evaluation.judging import judge
 from geowarp_ros.evaluation.run import Run
 from geowarp_ros.types import Fix, FloatArray
 
@@ -32,69 +31,96 @@ def write_report(
     """Write the report as one HTML file that opens offline.
 
     Args:
-        run: What was answered.
-        figures: Of :func:`geowarp_ros.evaluation.judging.figures`.
-        path: Of the HTML file.
-        gallery_m: (G, 2) east and north of the gallery's places in the run's frame.
-        candidate_image: Reads a gallery image; None shows the queries alone.
+        run: The run.
+        figures: Result of :func:`geowarp_ros.evaluation.judging.figures`.
+        path: Path of the HTML file.
+        gallery_m: (G, 2) east and north (m) of the gallery's places in the run's frame.
+        candidate_image: Reads a gallery image; None: only the queries are shown.
     """
     judged = judge(run)
-    queries = [cards.hover(item, error) for item, error in zip(run.judged, judged.error_m, strict=True)]
-    if queries:
-        worst = np.where(judged.fixed, judged.error_m, -1.0)
-        queries[int(np.argmax(worst))]["first"] = True  # what the panel shows before anyone hovers
-    cards.attach_images(queries, run.judged, candidate_image)
+    panels = _panels(run, judged, figures)
     body = [
         _header(run),
         _tiles(figures),
         page.notes(_all_notes(run, figures)),
-        _map_section(run),
-        _curves(figures),
+        "<h2>Where</h2><p>Each fix with its error as a line to the true position; crosses stand at the true"
+        " positions of images without a fix. Scroll to zoom, drag to move; hover to see the image; the worst"
+        " fix stands there first.</p>"
+        f'<div class="map"><div class="panel">{page.plot("map")}</div>'
+        '<aside class="panel" id="shown"></aside></div>',
+        f"<h2>How well</h2>{page.grid(panels)}",
         *cards.sections(run, judged, candidate_image),
         _tables(run, figures),
     ]
-    drawn = _figures(run, judged, figures, np.zeros((0, 2)) if gallery_m is None else gallery_m)
+    drive_map = draw.drive_map(
+        np.zeros((0, 2)) if gallery_m is None else gallery_m,
+        _enu(run, [item.truth for item in run.judged]),
+        _enu(run, [item.position for item in run.judged]),
+        judged,
+        cards.hover_texts(run, judged),
+        run.criteria.correct_within_m,
+    )
+    drawn = {"map": drive_map, **{panel.name: panel.figure for panel in panels}}
+    queries = cards.beside_the_map(run, judged, candidate_image)
     page.write_page(path, f"{run.title} · geowarp", body, drawn, queries)
 
 
-def _figures(run: Run, judged: Judged, figures: Mapping[str, Any], gallery_m: FloatArray) -> dict[str, go.Figure]:
-    items = run.judged
-    correct = run.criteria.correct_within_m
-    names = [cards.hover_text(item, error) for item, error in zip(items, judged.error_m, strict=True)]
-    claimed = claims(judged)
+def _panels(run: Run, judged: Judged, figures: Mapping[str, Any]) -> list[page.Panel]:
+    """Return the curves; precision over availability needs confidences, latency needs times."""
+    items, correct_m = run.judged, run.criteria.correct_within_m
+    correct, fields = f"{correct_m:g} m", figures["calibration"]["stanford"]
     seconds = np.array([item.stamp_ns - items[0].stamp_ns for item in items], float) / NS
-    drawn = {
-        "map": draw.drive_map(
-            gallery_m,
-            _enu(run, [item.truth for item in items]),
-            _enu(run, [item.position for item in items]),
-            judged,
-            names,
-            correct,
+    claimed = judged.only(judged.claiming)
+    claimants = [items[row].name for row in np.flatnonzero(judged.claiming)]
+    nees = fixes.nees(claimed.error_en_m, claimed.covariance_m2)
+    radius_m = fixes.claimed_radius_m(claimed.covariance_m2)
+    panels = [
+        page.Panel(
+            "cdf",
+            "How wrong?",
+            "Share of all images with a fix within a distance; it ends at the availability.",
+            draw.error_cdf([("", judged)], run.criteria.thresholds_m),
         ),
-        "cdf": draw.error_cdf([("", judged)], run.criteria.thresholds_m),
-        "ellipses": draw.ellipse_calibration(claimed.nees, claimed.nees[claimed.error_m <= correct]),
-        "stanford": draw.stanford(
-            claimed.error_m, claimed.radius_m, [items[row].name for row in claimed.rows], correct
+        page.Panel(
+            "time",
+            "When?",
+            f"Error along the drive; the dashed line is {correct}, ticks at the foot are images without a fix.",
+            draw.error_over_time(seconds, judged, cards.hover_texts(run, judged), correct_m),
         ),
-        "time": draw.error_over_time(seconds, judged, names, correct),
-    }
-    if np.isfinite(judged.confidence).any():
-        drawn["tradeoff"] = draw.precision_availability([("", judged)], correct)
-    if figures["latency_ms"]:
-        stages = {
-            stage: {float(p): value for p, value in row.items()} for stage, row in figures["latency_ms"].items()
-        }
-        drawn["latency"] = draw.latency(stages)
-    return drawn
+        page.Panel(
+            "ellipses",
+            "Is the covariance true?",
+            "Share of truths inside the error ellipse of each probability. Above the dotted line the claim is"
+            " cautious, below it boasts.",
+            draw.ellipse_calibration(nees, nees[claimed.error_m <= correct_m]),
+        ),
+        page.Panel(
+            "stanford",
+            "Was anyone misled?",
+            f"Stanford plot. Tinted: claimed to be within {correct} and was not ({fields['hazardous']} fixes)."
+            f" Below the diagonal the error exceeds the claim ({fields['misleading']} more).",
+            draw.stanford(claimed.error_m, radius_m, claimants, correct_m),
+        ),
+    ]
+    if (area := figures["precision_availability_area"]) is not None:
+        lead = (
+            "Precision and availability at every minimum confidence; the diamond marks this run."
+            f" Area {words.number(area, 3)}, 1 is perfect."
+        )
+        curve = draw.precision_availability([("", judged)], correct_m)
+        panels.insert(2, page.Panel("tradeoff", "Did it know?", lead, curve))
+    if stages := figures["latency_ms"]:
+        lead = "Median, 95th and 99th percentile of each stage."
+        panels.append(page.Panel("latency", "How fast?", lead, draw.latency(stages)))
+    return panels
 
 
 def _enu(run: Run, positions: Sequence[Position | Fix | None]) -> FloatArray:
-    degrees = np.array([(p.latitude_deg, p.longitude_deg) if p else (math.nan, math.nan) for p in positions])
+    """Return east and north (N, 2), m; NaN without a position."""
     enu = np.full((len(positions), 2), math.nan)
-    known = np.isfinite(degrees).all(axis=1) if len(degrees) else np.zeros(0, bool)
-    if known.any():
-        enu[known] = run.frame.to_enu(degrees[known, 0], degrees[known, 1])[:, :2]
+    for row, position in enumerate(positions):
+        if position:
+            enu[row] = run.frame.to_enu(position.latitude_deg, position.longitude_deg)[:2]
     return enu
 
 
@@ -107,32 +133,20 @@ def _tiles(figures: Mapping[str, Any]) -> str:
     error, calibration = figures["error_m"], figures["calibration"]
     availability, false = figures["availability"], figures["false_fix_rate"]
     misled = calibration["stanford"]["hazardous"]
+    counts = f"{availability['count']} of {availability['of']} images"
+    beyond = f"beyond {figures['correct_within_m']:g} m: {false['count']} of {false['of']}"
+    nees = f"mean NEES {words.number(calibration['nees_mean'])}, ideal 2"
     tiles = [
-        (
-            words.percent(availability),
-            "availability",
-            f"{availability['count']} of {availability['of']} images",
-            "",
-        ),
-        (
-            words.percent(false),
-            "false fixes",
-            f"beyond {figures['correct_within_m']:g} m: {false['count']} of {false['of']}",
-            _mood(false["value"]),
-        ),
-        (words.metres(error["0.5"]), "median error", f"95 % within {words.metres(error['0.95'])}", ""),
-        (
-            words.percent(calibration["inside"]["0.95"]),
-            "inside the 95 % ellipse",
-            f"mean NEES {words.number(calibration['nees_mean'])}, ideal 2",
-            "",
-        ),
-        (str(misled), "misleading fixes", "said near and were far", "bad" if misled else "good"),
+        page.tile(words.percent(availability), "availability", counts),
+        page.tile(words.percent(false), "false fixes", beyond, _mood(false["value"])),
+        page.tile(words.metres(error["0.5"]), "median error", f"95 % within {words.metres(error['0.95'])}"),
+        page.tile(words.percent(calibration["inside"]["0.95"]), "inside the 95 % ellipse", nees),
+        page.tile(str(misled), "misleading fixes", "said near and were far", "bad" if misled else "good"),
     ]
     if latency := figures["latency_ms"].get("total"):
         median = f"median {words.milliseconds(latency['50'])}"
-        tiles.append((words.milliseconds(latency["95"]), "latency, 95 %", median, ""))
-    return f'<div class="tiles">{"".join(page.tile(*tile) for tile in tiles)}</div>'
+        tiles.append(page.tile(words.milliseconds(latency["95"]), "latency, 95 %", median))
+    return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
 def _mood(false_share: float | None) -> str:
@@ -154,65 +168,11 @@ def _all_notes(run: Run, figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _map_section(run: Run) -> str:
-    return (
-        "<h2>Where</h2><p>Each fix with its error as a line to the true position; crosses stand at the true"
-        " positions of images without a fix. Scroll to zoom, drag to move; hover to see the image; the worst"
-        " fix stands there first.</p>"
-        f'<div class="map"><div class="panel">{page.plot("map")}</div>'
-        '<aside class="panel" id="shown"></aside></div>'
-    )
-
-
-def _curves(figures: Mapping[str, Any]) -> str:
-    correct = f"{figures['correct_within_m']:g} m"
-    stanford = figures["calibration"]["stanford"]
-    area = words.number(figures["precision_availability_area"], 3)
-    panels = [
-        (
-            "cdf",
-            "How wrong?",
-            "Share of all images with a fix within a distance; it ends at the availability.",
-        ),
-        (
-            "time",
-            "When?",
-            f"Error along the drive; the dashed line is {correct}, ticks at the foot are images without a fix.",
-        ),
-        (
-            "tradeoff",
-            "Did it know?",
-            "Precision and availability at every least confidence; the diamond is what was published."
-            f" Area {area}, 1 is perfect.",
-        ),
-        (
-            "ellipses",
-            "Is the covariance true?",
-            "Share of truths inside the error ellipse of each probability. Above the dotted line the claim is"
-            " cautious, below it boasts.",
-        ),
-        (
-            "stanford",
-            "Was anyone misled?",
-            f"Stanford plot. Tinted: claimed to be within {correct} and was not ({stanford['hazardous']} fixes)."
-            f" Below the diagonal the error exceeds the claim ({stanford['misleading']} more).",
-        ),
-        ("latency", "How fast?", "Median, 95th and 99th percentile of each stage."),
-    ]
-    absent = {"tradeoff"} if figures["precision_availability_area"] is None else set()
-    absent |= set() if figures["latency_ms"] else {"latency"}
-    shown = "".join(page.panel(title, lead, page.plot(name)) for name, title, lead in panels if name not in absent)
-    return f'<h2>How well</h2><div class="grid">{shown}</div>'
-
-
 def _tables(run: Run, figures: Mapping[str, Any]) -> str:
-    rows = [list(row) for row in words.summary_rows(figures)]
-    latency = [
-        [stage, *(words.milliseconds(value) for value in values.values())]
-        for stage, values in figures["latency_ms"].items()
-    ]
+    rows = words.summary_rows(figures)
     parts = ["<h2>All figures</h2><p>Shares with their 95 % Wilson interval.</p>", page.table(["", ""], rows)]
-    if latency:
+    if stages := figures["latency_ms"]:
+        latency = [[stage, *map(words.milliseconds, values.values())] for stage, values in stages.items()]
         parts.append("<h2>Latency</h2>" + page.table(["stage", "p50", "p95", "p99"], latency))
     settings = json.dumps(run.settings, indent=2, default=str)
     parts.append(f"<details><summary>Settings of this run</summary><pre>{escape(settings)}</pre></details>")

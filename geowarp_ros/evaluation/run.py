@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-
-from geowarp_ros.config import PositionConfig
+from geowarp_ros.config import SessionConfig
 from geowarp_ros.errors import ImageError
+from geowarp_ros.evaluation.asking import replay
 from geowarp_ros.evaluation.drive import Drive, DriveImage, Position
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.position import estimate_position
+from geowarp_ros.motion.session import Session
+from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped
-from geowarp_ros.types import Fix, Frame, Image, NoFix
+from geowarp_ros.types import Answer, Candidate, Fix, Header, Image, NoFix
 
 if TYPE_CHECKING:
     from geowarp_ros.localizer import Localizer
@@ -27,33 +26,38 @@ THUMBNAIL_PX = 320
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One image of the drive and what was answered.
+    """One image of the drive and its answer.
 
     Attributes:
-        name: The image's name.
-        stamp_ns: When it was taken.
-        truth: Where; None where the truth has a gap.
-        answer: What was published.
-        position: The same or, of a NoFix, the position that would have been published without any least
-            confidence; None where there is none.
-        thumbnail: The image as JPEG, at most THUMBNAIL_PX wide; empty where it is not at hand.
+        name: Name of the image.
+        stamp_ns: Time of the image.
+        truth: True position; None in a gap of the truth.
+        answer: The published answer.
+        position: The fix or, of a NoFix, the position that would have been published with a minimum confidence of
+            0; None if there is none, as for a jump.
+        thumbnail: The image as JPEG, at most THUMBNAIL_PX wide; empty if it is not at hand.
     """
 
     name: str
     stamp_ns: int
     truth: Position | None
-    answer: Fix | NoFix
+    answer: Answer
     position: Fix | None
     thumbnail: bytes = b""
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best candidate; None without any."""
+        return next(iter(self.answer.candidates), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What counts.
+    """Criteria by which fixes are judged.
 
     Attributes:
-        correct_within_m: A fix farther from the truth is false.
-        thresholds_m: Distances at which recall is given.
+        correct_within_m: Maximum error (m) of a right fix; a fix with a larger one is false.
+        thresholds_m: Distances (m) at which recall is given.
     """
 
     correct_within_m: float = 25.0
@@ -65,15 +69,15 @@ class Run:
     """All answers to one drive.
 
     Attributes:
-        title: One line for people: which drive.
-        answered: In the order of their stamps.
-        frame: Local east-north-up frame of every metre in here: about the gallery's centre.
-        criteria: What counts.
+        title: One line for people that names the drive.
+        answered: The answers, in the order of their stamps.
+        frame: Local east-north-up frame of all coordinates, at the centre of the gallery.
+        criteria: Criteria by which the fixes are judged.
         unreadable: Images that could not be decoded, with the reason.
-        dropped: Names of images that a live run never answered; they stand among the answered as NoFix.
-        notes: What the reader should know, in words: a bag cut off, a truth with gaps.
+        dropped: Names of images that a live run never answered; in ``answered`` they have a NoFix.
+        notes: Remarks for the reader: a bag cut off, a truth with gaps.
         settings: Resolved configuration.
-        timed: Whether the stamps are true; otherwise nothing can be said of a recorded rate.
+        timed: Whether the stamps are true; otherwise there is no recorded rate.
     """
 
     title: str
@@ -93,23 +97,27 @@ class Run:
 
 
 def run_drive(
-    localizer: Localizer, drive: Drive, criteria: Criteria | None = None, progress: Progress = silent
+    localizer: Localizer,
+    config: SessionConfig,
+    drive: Drive,
+    criteria: Criteria | None = None,
+    progress: Progress = silent,
 ) -> Run:
-    """Localise every image of the drive, as the node would, without dropping any.
+    """Localise every image of the drive in a session, as the node would, without dropping any.
 
-    An image that cannot be decoded is left out and named.
+    Images that cannot be decoded are listed as unreadable.
     """
-    localizer.warm_up()
     answered: list[Answered] = []
     unreadable: list[Skipped] = []
-    for item in progress(drive.images, len(drive.images), "localize"):
-        try:
-            image = item.read()
-            answer = localizer.localize(Frame(image, item.stamp_ns, item.frame_id))
-        except ImageError as error:
-            unreadable.append(Skipped(item.name, str(error)))
+    for each in replay(Session(config), localizer, drive, progress):
+        if each.answer is None:
+            unreadable.append(Skipped(each.item.name, each.problem))
             continue
-        answered.append(_answered(item, answer, without_threshold(localizer, answer), image))
+        answer = replace(each.answer, pair=None)  # the pair would keep the image in memory
+        # a jump that the track suppresses is no fix at any minimum confidence
+        jump = isinstance(answer.result, NoFix) and answer.result.reason == "jump"
+        position = None if jump else localizer.judge(answer, min_confidence=0.0)
+        answered.append(_answered(each.item, answer, position if isinstance(position, Fix) else None, each.image))
     return Run(
         title=drive.title,
         answered=tuple(answered),
@@ -117,51 +125,42 @@ def run_drive(
         criteria=criteria or Criteria(),
         unreadable=tuple(unreadable),
         notes=drive.notes,
-        settings=localizer.config.model_dump(),
+        settings=config.model_dump(),
         timed=drive.timed,
     )
 
 
-def without_threshold(localizer: Localizer, answer: Fix | NoFix) -> Fix | None:
-    """Return the position that an answer would have had if any confidence were enough; None if there is none."""
-    if isinstance(answer, Fix):
-        return answer
-    config: PositionConfig = localizer.config.position.model_copy(update={"min_confidence": 0.0})
-    position = estimate_position(answer.candidates, config, localizer.calibration)
-    return position if isinstance(position, Fix) else None
-
-
 def join_recorded(
     drive: Drive,
-    recorded: Sequence[Fix | NoFix],
+    recorded: Sequence[Answer],
     frame: LocalFrame,
     criteria: Criteria | None = None,
     progress: Progress = silent,
 ) -> Run:
-    """Judge the fixes of a live run: each belongs to the image with its stamp; images without one were dropped."""
-    by_stamp = {answer.stamp_ns: answer for answer in recorded}
+    """Join the fixes of a live run to the images of the same stamp; images without one were dropped."""
+    by_stamp = {answer.header.stamp_ns: answer for answer in recorded}
     answered: list[Answered] = []
     dropped: list[str] = []
     for item in progress(drive.images, len(drive.images), "judge"):
         answer = by_stamp.pop(item.stamp_ns, None)
         if answer is None:
             dropped.append(item.name)
-            answer = NoFix("no_image", "no answer to this image was recorded", math.nan, (), item.stamp_ns)
+            missing = NoFix("no_image", "no answer to this image was recorded", math.nan)
+            answer = Answer(Header(item.stamp_ns), missing)
         try:
             image = item.read()
         except ImageError:
             image = None
-        answered.append(_answered(item, answer, answer if isinstance(answer, Fix) else None, image))
+        answered.append(_answered(item, answer, answer.fix, image))
     notes = list(drive.notes)
     if by_stamp:
         notes.append(f"{len(by_stamp)} recorded fixes carry the stamp of no image of the drive; they are left out")
-    return Run(
-        drive.title, tuple(answered), frame, criteria or Criteria(), dropped=tuple(dropped), notes=tuple(notes)
-    )
+    found = criteria or Criteria()
+    return Run(drive.title, tuple(answered), frame, found, dropped=tuple(dropped), notes=tuple(notes))
 
 
 def frame_of(drive: Drive) -> LocalFrame:
-    """Return a local frame about the middle of the true positions."""
+    """Return a local frame at the middle of the true positions."""
     truths = [image.truth for image in drive.images if image.truth]
     first = truths[0]
     start = LocalFrame(first.latitude_deg, first.longitude_deg)
@@ -170,16 +169,6 @@ def frame_of(drive: Drive) -> LocalFrame:
     return LocalFrame(float(latitude), float(longitude))
 
 
-def _answered(item: DriveImage, answer: Fix | NoFix, position: Fix | None, image: Image | None) -> Answered:
-    thumbnail = b"" if image is None else jpeg(image)
+def _answered(item: DriveImage, answer: Answer, position: Fix | None, image: Image | None) -> Answered:
+    thumbnail = b"" if image is None else encode_jpeg(image, 78, THUMBNAIL_PX)
     return Answered(item.name, item.stamp_ns, item.truth, answer, position, thumbnail)
-
-
-def jpeg(image: Image, width_px: int = THUMBNAIL_PX, quality: int = 78) -> bytes:
-    """Return an image as a JPEG of at most ``width_px``."""
-    height, width = image.shape[:2]
-    if width > width_px:
-        image = np.asarray(
-            cv2.resize(image, (width_px, max(1, round(height * width_px / width))), interpolation=cv2.INTER_AREA)
-        )
-    return bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1])

@@ -1,4 +1,4 @@
-"""Data sets for evaluation: a gallery to search, queries of known position, and who may not help whom."""
+"""Data sets for evaluation: a gallery to search, queries of known position, and places to leave out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.geodesy import LocalFrame
@@ -21,8 +20,8 @@ class Sets:
     """A gallery and its queries.
 
     Attributes:
-        gallery: The images searched.
-        queries: The images asked about.
+        gallery: The images that are searched.
+        queries: The images that are localised.
         description: One line for people.
     """
 
@@ -45,9 +44,9 @@ def read_sets(
         directory: Anything :func:`geowarp_ros.readers.read_source` reads.
         gallery_split: None: ``test/gallery`` where there is a test split, else ``gallery``.
         query_split: None: ``test/queries`` where there is a test split, else ``query``.
-        every: Instead of splits: of all images every N-th is a query, the others are the gallery; 1: each is a
-            query of all, which wants :class:`Neighbours` to leave out at least itself; 0: by splits.
-        utm_zone: Zone of names that give none.
+        every: Instead of splits, every N-th image is a query and the others are the gallery; 1: each image is a
+            query of all images, of which :class:`Neighbours` must leave out at least itself; 0: by splits.
+        utm_zone: UTM zone of file names that give none.
 
     Raises:
         SourceError: No such split, no images in one, or images in both.
@@ -76,14 +75,14 @@ def spread(queries: Sequence[SourceImage], limit: int) -> tuple[SourceImage, ...
 
 
 class Distances:
-    """Distances of gallery places from one place, by their coordinates alone: altitudes do not count."""
+    """Horizontal distances of gallery places from one place; altitudes do not count."""
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._frame = LocalFrame(places[0].latitude_deg, places[0].longitude_deg)
         self._positions_m = self._of(places)
 
     def __call__(self, place: Place) -> FloatArray:
-        """Return the distances (N,), in m, straight through the Earth: 10 km come out 1 mm short."""
+        """Return the distances (N,), m, straight through the Earth: 10 km come out 1 mm short."""
         return np.asarray(np.linalg.norm(self._positions_m - self._of([place]), axis=1))
 
     def _of(self, places: Sequence[Place]) -> FloatArray:
@@ -91,19 +90,23 @@ class Distances:
 
 
 def check_reachable(sets: Sets, thresholds_m: Sequence[float], apart: int = 0) -> dict[float, int]:
-    """Count the queries that have no gallery image within each threshold: they can only be missed.
+    """Count the queries without a gallery image within each threshold: they can only be missed.
 
     Args:
         sets: Gallery and queries.
-        thresholds_m: What counts as near.
-        apart: What :class:`Neighbours` leave out does not count.
+        thresholds_m: Distances that count as near (m).
+        apart: Images around the query that are left out, see :class:`Neighbours`.
 
     Raises:
-        SourceError: That is all of them, at the largest threshold.
+        SourceError: No query has an image within the largest threshold.
     """
-    distances = Distances([image.place for image in sets.gallery.images])
-    left_out = Neighbours([image.place for image in sets.gallery.images], apart)
-    nearest_m = np.array([_nearest_m(distances(query.place), left_out(query.place)) for query in sets.queries])
+    places = [image.place for image in sets.gallery.images]
+    distances, left_out = Distances(places), Neighbours(places, apart)
+    nearest_m = np.zeros(len(sets.queries))
+    for row, query in enumerate(sets.queries):
+        distance_m = distances(query.place)
+        distance_m[list(left_out(query.place))] = np.inf
+        nearest_m[row] = distance_m.min()
     largest = max(thresholds_m)
     if nearest_m.min() > largest:
         raise SourceError(
@@ -114,19 +117,17 @@ def check_reachable(sets: Sets, thresholds_m: Sequence[float], apart: int = 0) -
 
 
 class Neighbours:
-    """Which rows of a gallery were taken within so many images of a query, on the same pass.
+    """Rows of a gallery that were taken within a number of images of a query, on the same pass.
 
     The last number in a file's name is its place in a sequence; the rest of the path names the sequence.
     """
 
     def __init__(self, places: Sequence[Place], apart: int) -> None:
         self._apart = apart
-        self._rows: dict[str, tuple[NDArray[np.intp], NDArray[np.int64]]] = {}
-        if apart:
-            keys = [sequence_and_number(place.name) for place in places]
-            for sequence in {key[0] for key in keys}:
-                rows = [row for row, key in enumerate(keys) if key[0] == sequence]
-                self._rows[sequence] = (np.array(rows), np.array([keys[row][1] for row in rows]))
+        self._taken: dict[str, list[tuple[int, int]]] = {}  # (row, number) by sequence
+        for row, place in enumerate(places if apart else ()):
+            sequence, number = sequence_and_number(place.name)
+            self._taken.setdefault(sequence, []).append((row, number))
 
     def __call__(self, place: Place) -> frozenset[int]:
         """Return the rows within ``apart`` numbers of the place; none where ``apart`` is 0.
@@ -137,10 +138,7 @@ class Neighbours:
         if not self._apart:
             return frozenset()
         sequence, number = sequence_and_number(place.name)
-        if sequence not in self._rows:
-            return frozenset()
-        rows, numbers = self._rows[sequence]
-        return frozenset(rows[np.abs(numbers - number) <= self._apart].tolist())
+        return frozenset(row for row, other in self._taken.get(sequence, ()) if abs(other - number) <= self._apart)
 
 
 def sequence_and_number(name: str) -> tuple[str, int]:
@@ -155,11 +153,6 @@ def sequence_and_number(name: str) -> tuple[str, int]:
     if not found:
         raise SourceError(f"{name}: has no number in its name by which to tell how far apart images were taken")
     return stem[: -len(found.group(0))], int(found.group(1))
-
-
-def _nearest_m(distance_m: FloatArray, left_out: frozenset[int]) -> float:
-    distance_m[list(left_out)] = np.inf
-    return float(distance_m.min())
 
 
 def _every_nth(found: Source, every: int, directory: Path) -> Sets:

@@ -1,4 +1,4 @@
-"""Figures of a run as people read them, for the terminal and the report."""
+"""Figures of a run as text, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def percent(share: Mapping[str, Any] | None, *, interval: bool = False) -> str:
-    """``"93.1 %"``, or ``"93.1 % (88.0–96.2)"``; a dash of nothing."""
+    """Return ``"93.1 %"``, or ``"93.1 % (88.0–96.2)"``; a dash without a value."""
     if share is None or share["value"] is None:
         return "–"
     text = f"{100 * share['value']:.1f} %"
@@ -15,22 +15,22 @@ def percent(share: Mapping[str, Any] | None, *, interval: bool = False) -> str:
 
 
 def metres(value: float | None) -> str:
-    """Metres with three figures; a dash of nothing."""
+    """Return metres with three digits; a dash without a value."""
     return "–" if value is None else f"{value:.3g} m" if abs(value) < 1000 else f"{value:.0f} m"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A plain number; a dash of nothing."""
+    """Return a plain number; a dash without a value."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def milliseconds(value: float | None) -> str:
-    """Milliseconds with three figures; a dash of nothing."""
+    """Return milliseconds with three digits; a dash without a value."""
     return "–" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.2f} s"
 
 
 def summary_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (what, value) of the chief figures, in the order of their weight."""
+    """Return (name, value) of the main figures, most important first."""
     correct = f"{figures['correct_within_m']:g} m"
     error, calibration = figures["error_m"], figures["calibration"]
     rows = [

@@ -1,1 +1,1 @@
-"""Geotagged photographs: read, described, stored, searched."""
+"""Galleries of geotagged photographs: storage and search."""

@@ -1,4 +1,4 @@
-"""Opening a gallery's files: of the size and form that the manifest says, or refused by name."""
+"""Opening a gallery's files: each has the size and form that the manifest names, or is refused by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geowarp_ros.errors import GalleryError
 
 
 def check_size(path: Path, expected: int) -> None:
-    """Refuse a file that is not as long as it was written.
+    """Refuse a file whose size is not ``expected`` bytes.
 
     Raises:
         GalleryError: It is absent, shorter or longer.
@@ -29,7 +29,7 @@ def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArr
     """Map an ``.npy`` file, read-only.
 
     Raises:
-        GalleryError: It is none, or of another dtype or shape.
+        GalleryError: It is no array, or has another dtype or shape.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -38,3 +38,9 @@ def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArr
     if array.dtype != dtype or array.shape != shape:
         raise GalleryError(f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}")
     return np.asarray(array)
+
+
+def next_folder(root: Path) -> Path:
+    """Return the folder under ``root`` whose number, four digits or more, follows the largest one there."""
+    taken = [int(path.stem) for path in root.glob("*") if path.stem.isdecimal()]
+    return root / f"{max(taken, default=0) + 1:04d}"

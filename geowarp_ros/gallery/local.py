@@ -1,6 +1,6 @@
-"""How the candidates' local features lie on the disk: half precision, int8 or product-quantised, by memory map.
+"""Storage of local features: half precision, int8 or product-quantised, read by memory map.
 
-Each cell's vector has unit length (paper sec. 3.2), so both compressed forms give it that length back.
+The vector of each cell has unit length (paper sec. 3.2); both compressed forms are scaled back to it when read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CODEBOOK = "local_codebook.npy"
 
 CELLS = GRID * GRID
 PER_CODE = 8
-"""Numbers of a cell's vector that a byte stands for in ``pq``: 32 bytes for 256 channels, 16 × less than half."""
+"""Channels that one byte stands for in ``pq``: 32 bytes a cell for 256 channels, 16 times less than ``half``."""
 
 _ENTRIES = 256
 _TRAINING_CELLS = 100_000
@@ -35,7 +35,7 @@ _ROWS_AT_ONCE = 64
 
 
 def layout(form: Form, rows: int, channels: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Return the files of a form: name -> dtype and shape."""
+    """Return dtype and shape of the files of a form, by name."""
     codes = channels // math.gcd(channels, PER_CODE)
     if form == "half":
         return {LOCAL_FEATURES: (np.dtype("<f2"), (rows, channels, GRID, GRID))}
@@ -51,7 +51,7 @@ def layout(form: Form, rows: int, channels: int) -> dict[str, tuple[np.dtype[Any
 
 
 def read_local_features(form: Form, arrays: dict[str, NDArray[Any]], row: int) -> NDArray[np.float16]:
-    """Return (C, 15, 15) of one row from the arrays of :func:`layout`."""
+    """Return the local features (C, 15, 15) of one row from the arrays of :func:`layout`."""
     if form == "half":
         half: NDArray[np.float16] = arrays[LOCAL_FEATURES][row]
         return half
@@ -71,9 +71,9 @@ def compress_local_features(
     """Write the files of ``form`` beside ``local_features.npy``, which stays.
 
     Args:
-        folder: The segment.
-        form: Not ``half``.
-        codebook: Of the gallery's earlier segments, for ``pq``; None: learned from this one.
+        folder: Folder of the segment.
+        form: ``int8`` or ``pq``.
+        codebook: Codebook of the gallery's earlier segments, for ``pq``; None learns one from this segment.
         progress: Shows the blocks of images.
     """
     features = np.load(folder / LOCAL_FEATURES, mmap_mode="r", allow_pickle=False)
@@ -120,5 +120,5 @@ def _quantizer(
 
 
 def _cells(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (B, C, 15, 15) as (B·225, C)."""
+    """Return local features (B, C, 15, 15) as vectors (B·225, C)."""
     return np.ascontiguousarray(values.transpose(0, 2, 3, 1).reshape(-1, values.shape[1]))

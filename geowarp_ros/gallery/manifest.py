@@ -1,4 +1,4 @@
-"""``gallery.json``: the one file that says what a gallery is. It is replaced whole, so a gallery is always whole.
+"""``gallery.json``, the manifest of a gallery. A change replaces it in one step, so a gallery is always whole.
 
 A gallery is a folder::
 
@@ -7,10 +7,10 @@ A gallery is a folder::
         descriptors.npy        (N, D) float32
         local_features.npy     (N, C, 15, 15) float16, or compressed: see :mod:`geowarp_ros.gallery.local`
         places.csv             one row per image: position, and the image's file, size and checksum
-        places.npy             the same positions and where each row begins; absent before format 2
+        places.npy             the same positions and the byte offset of each row; absent before format 2
         images/000000.jpg …    at working resolution, unless referenced
-    index/0001/            of the descriptors, if there is one: see :mod:`geowarp_ros.gallery.index.indexing`
-    segments/0002.partial/ being written, see :mod:`geowarp_ros.gallery.making.segment`
+    index/0001/            compressed index, if there is one: see :mod:`geowarp_ros.gallery.index.indexing`
+    segments/0002.partial/ being written: see :mod:`geowarp_ros.gallery.making.segment`
 """
 
 from __future__ import annotations
@@ -21,88 +21,111 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from geowarp_ros import __version__
 from geowarp_ros.config import Section, first_problem
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.files import write_whole
 from geowarp_ros.gallery.index.compressed import Kind
 from geowarp_ros.gallery.local import Form
-from geowarp_ros.lab.baselines.densevlad import DenseVladConfig
-from geowarp_ros.model.geowarp import ModelConfig
 
 FORMAT = "geowarp-gallery"
 FORMAT_VERSION = 2
 MANIFEST = "gallery.json"
 SEGMENTS = "segments"
 INDEX = "index"
+DESCRIPTORS = "descriptors.npy"
+PLACES = "places.csv"
+POSITIONS_FILE = "places.npy"
+IMAGES = "images"
 _LOCK = ".lock"
 
 
 class StoredFile(Section):
-    """One file of a segment or an index."""
+    """A file of a segment or an index."""
 
-    size: int = Field(ge=0, description="Bytes.")
-    blake2b: str = Field(description="Checksum, 32 hex digits.")
+    size: int = Field(ge=0, description="Size in bytes.")
+    blake2b: str = Field(description="BLAKE2b checksum, 32 hex digits.")
+
+    @classmethod
+    def of(cls, path: Path) -> StoredFile:
+        """Return size and checksum of a file, after its content is on the disk."""
+        sync(path)
+        return cls(size=path.stat().st_size, blake2b=checksum(path))
 
 
 class Segment(Section):
     """A folder of images that were added together."""
 
-    name: str = Field(pattern=r"^\d{4,}$", description="Its folder under segments/.")
-    images: int = Field(ge=1, description="Rows, the removed ones included.")
-    image_bytes: int = Field(ge=0, description="Size of the stored images together.")
-    source: str = Field(description="Where they came from, for people.")
-    copied: bool = Field(description="Whether images lie here; else the source's files are referenced.")
-    options: dict[str, str] = Field(description="How the source was read and the images described.")
-    created: str = Field(description="UTC, ISO 8601.")
-    files: dict[str, StoredFile] = Field(description="Name -> size and checksum.")
-    local_features: Form = Field("half", description="How the local features are stored.")
-    removed: tuple[str, ...] = Field((), description="Names that no longer count.")
+    name: str = Field(pattern=r"^\d{4,}$", description="Folder under segments/.")
+    images: int = Field(ge=1, description="Number of rows, including removed ones.")
+    image_bytes: int = Field(ge=0, description="Size of all images in bytes.")
+    source: str = Field(description="Description of the source, for people.")
+    copied: bool = Field(description="Whether the images are stored here; otherwise the source's are referenced.")
+    options: dict[str, str] = Field(description="Options of the reader and the model, for people.")
+    created: str = Field(description="Time of creation, UTC, ISO 8601.")
+    files: dict[str, StoredFile] = Field(description="Size and checksum of each file, by name.")
+    local_features: Form = Field("half", description="Storage form of the local features.")
+    removed: tuple[str, ...] = Field((), description="Names of removed images.")
+
+
+class StoredModelConfig(Section):
+    """Configuration of a model: the entries that a gallery needs, and all others as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    encoder: str = Field(description="Name of the encoder.")
+    aggregation: str = Field(description="Name of the aggregation.")
+    resolution: int = Field(ge=0, description="Shorter side of images at working resolution, px; 0: not resized.")
+
+
+def _entries(config: Any) -> Any:
+    return config.model_dump() if isinstance(config, Section) else config
 
 
 class StoredModel(Section):
-    """The model whose descriptors these are."""
+    """The model that made the descriptors."""
 
     fingerprint: str
-    config: ModelConfig | DenseVladConfig
+    config: Annotated[StoredModelConfig, BeforeValidator(_entries)]
     descriptor_dim: int = Field(ge=1)
     channels: int = Field(ge=1)
 
 
 class IndexedSegment(Section):
-    """A segment as it was when it was indexed."""
+    """A segment at the time it was indexed."""
 
     name: str
-    images: int = Field(ge=1, description="Rows, the removed ones included.")
-    descriptors_blake2b: str = Field(description="Checksum of the descriptors that were indexed.")
+    images: int = Field(ge=1, description="Number of rows, including removed ones.")
+    descriptors_blake2b: str = Field(description="Checksum of its descriptors.")
 
 
 class StoredIndex(Section):
-    """What finds the nearest descriptors, where that is not a comparison with all of them as they are."""
+    """A compressed index."""
 
-    name: str = Field(pattern=r"^\d{4,}$", description="Its folder under index/.")
+    name: str = Field(pattern=r"^\d{4,}$", description="Folder under index/.")
     kind: Kind
-    segments: tuple[IndexedSegment, ...] = Field(description="The gallery's first ones, whose rows it numbers.")
-    whitened: int = Field(0, ge=0, description="Dimensions that PCA-whitening keeps; 0: not whitened.")
-    on_disk: bool = Field(False, description="Whether inverted lists stay there.")
-    effort: int = Field(0, ge=0, description="Inverted lists visited, or nodes of the graph kept in view.")
-    shortlist: int = Field(0, ge=0, description="Rows whose distances are measured.")
-    recall: float = Field(1.0, ge=0.0, le=1.0, description="Share of the 20 nearest that it finds.")
-    created: str = Field(description="UTC, ISO 8601.")
-    files: dict[str, StoredFile] = Field(description="Name -> size and checksum.")
+    segments: tuple[IndexedSegment, ...] = Field(description="Segments indexed: the gallery's first ones.")
+    on_disk: bool = Field(False, description="Whether inverted lists stay on the disk.")
+    effort: int = Field(ge=1, description="Inverted lists visited, or graph nodes kept in view, per query.")
+    shortlist: int = Field(ge=1, description="Number of rows whose distances are measured, per query.")
+    recall: float = Field(ge=0.0, le=1.0, description="Share of the 20 nearest that it finds.")
+    created: str = Field(description="Time of creation, UTC, ISO 8601.")
+    files: dict[str, StoredFile] = Field(description="Size and checksum of each file, by name.")
 
     @property
     def rows(self) -> int:
-        """Number of rows it numbers."""
+        """Number of rows indexed, including removed ones."""
         return sum(segment.images for segment in self.segments)
 
 
 class Manifest(Section):
-    """What gallery.json holds."""
+    """Content of ``gallery.json``."""
 
     format: Literal["geowarp-gallery"] = "geowarp-gallery"
     format_version: int = FORMAT_VERSION
@@ -115,15 +138,20 @@ class Manifest(Section):
 
     @property
     def images(self) -> int:
-        """Number of images, without the removed ones."""
+        """Number of images, without removed ones."""
         return sum(segment.images - len(segment.removed) for segment in self.segments)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read ``folder``'s manifest.
+def read_manifest(folder: Path, *, with_index: bool = True) -> Manifest:
+    """Read the manifest of the gallery in ``folder``.
+
+    Args:
+        folder: Folder of the gallery.
+        with_index: False ignores the index.
 
     Raises:
-        GalleryError: No gallery, a newer format, or a manifest that is truncated or edited.
+        GalleryError: There is no gallery, its format is newer, its manifest is truncated or edited, or its index
+            is of PCA-whitened descriptors, which earlier versions could make.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -139,6 +167,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise GalleryError(
             f"{path}: format_version is {version!r}, this geowarp_ros reads up to {FORMAT_VERSION}; update it"
         )
+    index = values.get("index")
+    if not with_index:
+        values["index"] = None
+    elif isinstance(index, dict) and index.pop("whitened", 0) != 0:
+        raise GalleryError(
+            f"{path}: its index is of PCA-whitened descriptors, which are no longer supported; make it again"
+            f" (geowarp gallery index {folder}), then calibrate again if it was calibrated (geowarp calibrate)"
+        )
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
@@ -146,15 +182,19 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace ``folder``'s manifest in one step, after everything it names is on the disk."""
+    """Replace the manifest in one step, after every file that it names is on the disk.
+
+    Raises:
+        GalleryError: It cannot be written.
+    """
     manifest = manifest.model_copy(update={"format_version": FORMAT_VERSION})
-    temporary = folder / f".{MANIFEST}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n", GalleryError)
     sync(folder)
+
+
+def now() -> str:
+    """Return the time, UTC, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def sync(path: Path) -> None:
@@ -177,14 +217,14 @@ def checksum(path: Path) -> str:
 
 @contextmanager
 def writing(folder: Path, part: str = "") -> Iterator[None]:
-    """Hold the gallery's lock; a failure of the disk within becomes one line.
+    """Hold the lock of a gallery while it is changed.
 
     Args:
-        folder: The gallery's.
-        part: Of a build by several processes: those of other parts may write at the same time, nobody else.
+        folder: Folder of the gallery; made if absent.
+        part: Name of this part of a build by several processes, which share the lock; empty: hold it alone.
 
     Raises:
-        GalleryError: Another process writes there, no permission, a full disk.
+        GalleryError: Another process holds it, or the disk refuses: no permission, no space.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,7 +242,7 @@ def writing(folder: Path, part: str = "") -> Iterator[None]:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Wait until no other part of a build by several processes is in here."""
+    """Let one process of a build at a time in; wait for the others."""
     with (folder / f"{_LOCK}.turn").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

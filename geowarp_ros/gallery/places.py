@@ -1,7 +1,6 @@
-"""The places of a segment: a table for people and, beside it, positions and line starts that are only mapped.
+"""The places of a segment: ``places.csv`` holds everything, ``places.npy`` positions and the offset of each line.
 
-``places.csv`` holds everything. ``places.npy`` repeats what a search needs of every row – where its line begins
-and where it was taken – so that a gallery of a million places opens at once and few lines are ever parsed.
+The latter is only mapped, so that a gallery of a million places opens at once and few lines are ever parsed.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 
 POSITIONS = np.dtype([("offset", "<i8"), ("latitude", "<f8"), ("longitude", "<f8"), ("altitude", "<f8")])
-"""A row of ``places.npy``: first byte of its line in ``places.csv``, degrees, degrees, metres or NaN."""
+"""A row of ``places.npy``: byte offset of its line in ``places.csv``, degrees, degrees, metres or NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +32,11 @@ class Row:
     """One image of a segment.
 
     Attributes:
-        place: Its name and position.
-        split: Of its source; may be empty.
-        image: Its file, relative to the segment, or absolute where it is referenced.
-        image_size: Bytes.
-        image_blake2b: Checksum.
+        place: Name and position.
+        split: Split in the source; may be empty.
+        image: Image file, relative to the segment, or absolute where the source's is referenced.
+        image_size: Size of the file in bytes.
+        image_blake2b: Checksum of the file.
     """
 
     place: Place
@@ -48,7 +46,7 @@ class Row:
     image_blake2b: str
 
     def to_text(self) -> list[str]:
-        """Return the values of :data:`COLUMNS`; NaN is empty, floats keep every digit."""
+        """Return the values of :data:`COLUMNS`; NaN becomes empty, floats keep every digit."""
         p = self.place
         numbers = (p.latitude_deg, p.longitude_deg, p.altitude_m, p.heading_deg)
         texts = ["" if math.isnan(number) else repr(float(number)) for number in numbers]
@@ -56,21 +54,19 @@ class Row:
 
     @classmethod
     def from_text(cls, values: Sequence[str]) -> Row:
-        """Read what :meth:`to_text` wrote; ValueError where it is something else."""
+        """Read what :meth:`to_text` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
         name, latitude, longitude, altitude, heading, stamp_ns, split, image, size, digest = values
-        place = Place(
-            name,
-            float(latitude),
-            float(longitude),
-            float(altitude or "nan"),
-            float(heading or "nan"),
-            int(stamp_ns),
-        )
+        degrees_and_m = (float(latitude), float(longitude), float(altitude or "nan"), float(heading or "nan"))
+        place = Place(name, *degrees_and_m, int(stamp_ns))
         return cls(place, split, image, int(size), digest)
 
 
 def table_of(rows: Sequence[Row]) -> tuple[bytes, NDArray[np.void]]:
-    """Return the content of ``places.csv`` and of ``places.npy``."""
+    """Return the content of ``places.csv`` and ``places.npy``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -88,16 +84,16 @@ def table_of(rows: Sequence[Row]) -> tuple[bytes, NDArray[np.void]]:
     return b"".join(lines), positions
 
 
-class PlaceTable(Sequence[Row]):
-    """The rows of ``places.csv``; each is parsed when it is asked for.
+class PlaceTable:
+    """The rows of ``places.csv``, each parsed when it is asked for.
 
     Args:
         path: The table.
-        positions: (N,) of :data:`POSITIONS`, may be a memory map; None reads them from the table.
+        positions: (N,) :data:`POSITIONS`, may be a memory map; None reads them from the table.
 
     Raises:
-        GalleryError: The table is no table of ours, or without ``positions`` cannot be read; also when a row is
-            asked for that cannot be read.
+        GalleryError: The table's header differs, or a line cannot be read: at once without ``positions``, else
+            when it is asked for.
     """
 
     def __init__(self, path: Path, positions: NDArray[np.void] | None = None) -> None:
@@ -105,25 +101,25 @@ class PlaceTable(Sequence[Row]):
         self._bytes = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
         header = (",".join(COLUMNS) + "\n").encode()
         if bytes(self._bytes[: len(header)]) != header:
-            raise GalleryError(f"{path}: cannot be read as places: its first line is not {', '.join(COLUMNS)}")
+            raise self._unreadable(f"its first line is not {', '.join(COLUMNS)}")
         self.positions = self._scan() if positions is None else positions
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        """Parse one row, or several."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Row:
+        """Parse one row."""
         start = int(self.positions["offset"][index])
         following = range(len(self))[index] + 1
         end = int(self.positions["offset"][following]) if following < len(self) else len(self._bytes)
-        (row,) = self._parse(io.StringIO(self._decode(start, end), newline=""))
-        return row
+        try:
+            line = bytes(self._bytes[start:end]).decode()
+        except UnicodeDecodeError as error:
+            raise self._unreadable(error) from None
+        rows = list(self._parse(io.StringIO(line, newline="")))
+        if len(rows) != 1:
+            raise self._unreadable(f"line {index + 2} is not as it was written")
+        return rows[0]
 
     def __iter__(self) -> Iterator[Row]:
         """Parse all rows, faster than one by one."""
@@ -131,21 +127,18 @@ class PlaceTable(Sequence[Row]):
             file.readline()
             yield from self._parse(file)
 
-    def _parse(self, file: Iterator[str] | io.TextIOBase) -> Iterator[Row]:
+    def _parse(self, lines: Iterable[str]) -> Iterator[Row]:
         try:
-            for values in csv.reader(file, strict=True):
+            for values in csv.reader(lines, strict=True):
                 yield Row.from_text(values)
         except (OSError, ValueError, csv.Error) as error:
-            raise GalleryError(f"{self.path}: cannot be read as places: {error}") from None
-
-    def _decode(self, start: int, end: int) -> str:
-        try:
-            return bytes(self._bytes[start:end]).decode()
-        except UnicodeDecodeError as error:
-            raise GalleryError(f"{self.path}: cannot be read as places: {error}") from None
+            raise self._unreadable(error) from None
 
     def _scan(self) -> NDArray[np.void]:
         table, positions = table_of(list(iter(self)))
         if len(table) != len(self._bytes):
-            raise GalleryError(f"{self.path}: cannot be read as places: its lines are not as they were written")
+            raise self._unreadable("its lines are not as they were written")
         return positions
+
+    def _unreadable(self, reason: object) -> GalleryError:
+        return GalleryError(f"{self.path}: cannot be read as places: {reason}")

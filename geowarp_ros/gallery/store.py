@@ -1,8 +1,8 @@
-"""A gallery as it is read: opened by memory map, checked by sizes, searched exactly or by its index."""
+"""A gallery as it is read: files mapped and checked by size, descriptors searched exactly or by an index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,34 +13,49 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import GalleryError, ImageError
 from geowarp_ros.gallery.files import check_size, map_array
-from geowarp_ros.gallery.index.indexing import Searched, open_index
-from geowarp_ros.gallery.index.search import check_queries, search_rows
+from geowarp_ros.gallery.index.indexing import open_index
+from geowarp_ros.gallery.index.search import Index, check_queries, search_rows
 from geowarp_ros.gallery.local import layout, read_local_features
-from geowarp_ros.gallery.making.segment import DESCRIPTORS, PLACES, POSITIONS_FILE
-from geowarp_ros.gallery.manifest import INDEX, SEGMENTS, Manifest, Segment, checksum, read_manifest
+from geowarp_ros.gallery.manifest import (
+    DESCRIPTORS,
+    INDEX,
+    PLACES,
+    POSITIONS_FILE,
+    SEGMENTS,
+    Manifest,
+    Segment,
+    checksum,
+    read_manifest,
+)
 from geowarp_ros.gallery.places import POSITIONS, PlaceTable, Row
-from geowarp_ros.gallery.rows import RowNumbers, Stacked
+from geowarp_ros.gallery.rows import RowNumbers, Stacked, among
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image, resize_shorter
-from geowarp_ros.lab.baselines.densevlad import DenseVladConfig
-from geowarp_ros.model.geowarp import ModelConfig
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Candidate, Image, Near, Place
 
 SPOT_M = 0.5
-"""Places nearer than this are one spot."""
+"""Distance below which places count as one spot."""
 
 UNKNOWN_SPACING_M = 10.0
 """Spacing of a gallery with one spot only."""
 
 
 @dataclass(frozen=True, slots=True)
-class _OpenSegment:
-    """A segment's arrays and which of its rows are removed."""
+class OpenSegment:
+    """A segment whose arrays are mapped.
+
+    Attributes:
+        folder: Folder of the segment.
+        info: Entry of the segment in the manifest.
+        table: Its places, including removed ones.
+        removed: (R,) numbers of the removed rows, ascending.
+        descriptors: (N, D).
+        local_features: Arrays of the local features by file name.
+    """
 
     folder: Path
     info: Segment
@@ -49,11 +64,16 @@ class _OpenSegment:
     descriptors: NDArray[np.float32]
     local_features: dict[str, NDArray[Any]]
 
+    def rows(self) -> Iterator[Row]:
+        """Parse all rows that are not removed."""
+        removed = set(self.removed.tolist())
+        return (row for number, row in enumerate(self.table) if number not in removed)
+
 
 class Places(Sequence[Place]):
-    """The places of a gallery; each is read when it is asked for."""
+    """The places of a gallery, each parsed when it is asked for."""
 
-    def __init__(self, segments: Sequence[_OpenSegment], numbers: RowNumbers, starts: NDArray[np.int64]) -> None:
+    def __init__(self, segments: Sequence[OpenSegment], numbers: RowNumbers, starts: NDArray[np.int64]) -> None:
         self._segments = segments
         self._numbers = numbers
         self._starts = starts
@@ -66,54 +86,45 @@ class Places(Sequence[Place]):
     @overload
     def __getitem__(self, index: slice) -> list[Place]: ...
     def __getitem__(self, index: int | slice) -> Place | list[Place]:
-        """Read one place, or several."""
+        """Parse one place, or several."""
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
-        return self.row(range(len(self))[index]).place
+        segment, number = self.locate(range(len(self))[index])
+        return segment.table[number].place
 
     def __iter__(self) -> Iterator[Place]:
-        """Read all places, faster than one by one."""
-        return (row.place for row in self.rows())
+        """Parse all places, faster than one by one."""
+        return (row.place for segment in self._segments for row in segment.rows())
 
-    def locate(self, index: int) -> tuple[_OpenSegment, int]:
-        """Return the segment of row ``index``, and which of its rows it is."""
+    def locate(self, index: int) -> tuple[OpenSegment, int]:
+        """Return the segment that holds row ``index``, and the number of the row in it."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of a gallery of {len(self)}")
         stored = int(self._numbers.stored(np.int64(index)))
         number = int(np.searchsorted(self._starts, stored, side="right")) - 1
         return self._segments[number], stored - int(self._starts[number])
 
-    def row(self, index: int) -> Row:
-        """Return what the segment's table says of row ``index``."""
-        segment, row = self.locate(index)
-        return segment.table[row]
-
-    def rows(self) -> Iterator[Row]:
-        """Return what the tables say of all rows."""
-        for segment in self._segments:
-            removed = set(segment.removed.tolist())
-            yield from (row for number, row in enumerate(segment.table) if number not in removed)
-
 
 class Gallery:
-    """Places with their descriptors, local features and images. Open one with :meth:`open`.
+    """Geotagged places with descriptors, local features and images. Open one with :meth:`open`.
 
-    Rows are numbered over all segments, without the removed ones.
+    Rows are numbered over all segments, without removed ones.
 
     Attributes:
-        path: Its folder.
-        manifest: What is in it.
-        places: One per row.
-        stored: (N, D) descriptors of all stored rows, the removed ones included.
-        numbers: Which stored row each row is.
+        path: Folder of the gallery.
+        manifest: Content of its manifest.
+        segments: Its segments, in the manifest's order.
+        places: The place of each row.
+        stored: (N, D) descriptors of all stored rows, including removed ones.
+        numbers: Mapping between rows and stored rows.
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, segments: Sequence[_OpenSegment], device: torch.device | str
+        self, path: Path, manifest: Manifest, segments: Sequence[OpenSegment], device: torch.device | str
     ) -> None:
         self.path = path
         self.manifest = manifest
-        self._segments = segments
+        self.segments = segments
         self._device = device
         none = np.empty((0, manifest.model.descriptor_dim), np.float32)
         self.stored = Stacked([segment.descriptors for segment in segments] or [none])
@@ -127,23 +138,23 @@ class Gallery:
         """Open a gallery; descriptors, positions and local features are mapped, not read.
 
         Args:
-            path: Its folder.
-            device: Where descriptors are compared, as far as they are compared exactly.
+            path: Folder of the gallery.
+            device: Device of exact search.
 
         Raises:
-            GalleryError: No gallery, a newer format, a file that is absent or of another size than written, an
-                index of other descriptors.
+            GalleryError: There is no gallery, its format is newer, a file is absent or of another size than
+                written, or its index was made from other descriptors.
         """
         folder = Path(path)
         return cls.of_manifest(folder, read_manifest(folder), device)
 
     @classmethod
     def of_manifest(cls, folder: Path, manifest: Manifest, device: torch.device | str = "cpu") -> Gallery:
-        """Open what a manifest names, which may be about to become the folder's."""
+        """Open the gallery that ``manifest`` describes; it need not be written yet."""
         segments = [_open_segment(folder, manifest, info) for info in manifest.segments]
         gallery = cls(folder, manifest, segments, device)
         if manifest.index is not None:
-            _ = gallery._searched  # so that a foreign index is refused now
+            _ = gallery._index  # so that a foreign index is refused now
         return gallery
 
     def __len__(self) -> int:
@@ -151,39 +162,40 @@ class Gallery:
 
     @property
     def model_fingerprint(self) -> str:
-        """Of the model that made the descriptors."""
+        """Fingerprint of the model that made the descriptors."""
         return self.manifest.model.fingerprint
 
-    @property
-    def model_config(self) -> ModelConfig | DenseVladConfig:
-        """Of the model that made the descriptors."""
-        return self.manifest.model.config
-
     def check_model(self, fingerprint: str) -> None:
-        """Refuse another model than the gallery's.
+        """Refuse a model that did not make this gallery.
 
         Raises:
-            GalleryError: Naming both.
+            GalleryError: The fingerprints differ; the message names both.
         """
-        check_model(self.path, self.manifest, fingerprint)
+        model = self.manifest.model
+        if fingerprint != model.fingerprint:
+            kind = f"{model.config.encoder}, {model.config.aggregation}"
+            raise GalleryError(
+                f"{self.path}: was made by model {model.fingerprint} ({kind}), the model given is {fingerprint};"
+                " use its model or build the gallery again"
+            )
 
     @cached_property
     def descriptors(self) -> NDArray[np.float32]:
-        """(N, D) float32 as the model made them; a memory map while there is one segment with nothing removed."""
+        """(N, D) float32; a memory map where there is one segment with nothing removed."""
         if len(self.stored.arrays) == 1 and not len(self.numbers.removed):
             return self.stored.arrays[0]
         return self.stored[self.numbers.stored(np.arange(len(self)))]
 
     def local_features(self, indices: Sequence[int]) -> NDArray[np.float16]:
-        """Return (P, C, 15, 15) of the rows ``indices``."""
+        """Return the local features (P, C, 15, 15) of the rows ``indices``."""
         features = np.empty((len(indices), self.manifest.model.channels, GRID, GRID), np.float16)
         for position, index in enumerate(indices):
-            segment, row = self.places.locate(index)
-            features[position] = read_local_features(segment.info.local_features, segment.local_features, row)
+            segment, number = self.places.locate(index)
+            features[position] = read_local_features(segment.info.local_features, segment.local_features, number)
         return features
 
     def image(self, index: int) -> Image:
-        """Return the image of row ``index`` at working resolution, (H, W, 3).
+        """Return the image (H, W, 3) of row ``index`` at working resolution.
 
         Raises:
             GalleryError: Its file is absent or broken.
@@ -194,16 +206,16 @@ class Gallery:
             image = read_image(segment.folder / row.image)
         except ImageError as error:
             raise GalleryError(f"{self.path}: image of {row.place.name}: {error}") from None
-        return image if segment.info.copied else resize_shorter(image, self.model_config.resolution)
+        return image if segment.info.copied else resize_shorter(image, self.manifest.model.config.resolution)
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        """Each row's split in its source; may be empty."""
-        return tuple(row.split for row in self.places.rows())
+        """Split of each row in its source; may be empty."""
+        return tuple(row.split for segment in self.segments for row in segment.rows())
 
     @cached_property
     def frame(self) -> LocalFrame:
-        """Local east-north-up frame about the middle of the gallery's extent, at its median altitude."""
+        """Local east-north-up frame at the middle of the gallery's extent and its median altitude."""
         if not len(self):
             return LocalFrame(0.0, 0.0)
         latitude, longitude, altitude = self.geodetic.T
@@ -216,19 +228,17 @@ class Gallery:
 
     @cached_property
     def positions_enu(self) -> NDArray[np.float64]:
-        """(N, 3) metres in :attr:`frame`; a place without an altitude lies at the frame's."""
+        """(N, 3) positions in :attr:`frame`, m; a place without an altitude lies at the frame's."""
         latitude, longitude, altitude = self.geodetic.T
         known = np.where(np.isfinite(altitude), altitude, self.frame.datum_altitude_m)
         return self.frame.to_enu(latitude, longitude, known)
 
     @cached_property
     def spacing_m(self) -> float:
-        """Median distance of a spot from the nearest other one, m; UNKNOWN_SPACING_M where there is one only.
+        """Median distance of a spot from its nearest neighbour, m; UNKNOWN_SPACING_M where there is one spot only.
 
-        Views taken nearer than SPOT_M to one another are of one spot. Of a large gallery some spots tell.
+        Places nearer than SPOT_M to one another are one spot. In a large gallery some of the spots are measured.
         """
-        from scipy.spatial import cKDTree
-
         spots = np.unique(np.round(self.positions_enu[:, :2] / SPOT_M), axis=0) * SPOT_M
         if len(spots) < 2:
             return UNKNOWN_SPACING_M
@@ -239,58 +249,56 @@ class Gallery:
     def geodetic(self) -> NDArray[np.float64]:
         """(N, 3) latitude and longitude in degrees, altitude in m or NaN."""
         columns = ("latitude", "longitude", "altitude")
-        parts = [np.stack([s.table.positions[c] for c in columns], axis=1) for s in self._segments]
+        parts = [np.stack([s.table.positions[c] for c in columns], axis=1) for s in self.segments]
         every = np.concatenate([np.empty((0, 3)), *parts])
         return np.delete(every, self.numbers.removed, axis=0) if len(self.numbers.removed) else every
-
-    @property
-    def names_by_segment(self) -> list[tuple[str, ...]]:
-        """Names of the rows that are not removed, one tuple per segment."""
-        return [
-            tuple(row.place.name for number, row in enumerate(s.table) if number not in removed)
-            for s in self._segments
-            for removed in [set(s.removed.tolist())]
-        ]
 
     def search(
         self,
         descriptor: NDArray[np.float32],
-        config: RetrievalConfig | None = None,
+        count: int = 20,
         near: Near | None = None,
+        without: Collection[int] = frozenset(),
     ) -> list[Candidate]:
-        """Return the places whose descriptors are nearest, best first; none from an empty gallery.
-
-        Where the gallery's descriptors are whitened, so is the query, and distances are between whitened ones.
+        """Find the places whose descriptors are nearest.
 
         Args:
-            descriptor: (D,) of the query, as the model made it.
-            config: How many.
-            near: Only places in this circle, all of which are compared; None: the whole gallery by its index.
+            descriptor: (D,) descriptor of the query.
+            count: Number of places to find, at least 1.
+            near: Circle to search, every place of which is compared; None searches the whole gallery by its index.
+            without: Rows to leave out, as if the gallery lacked them.
+
+        Returns:
+            ``count`` candidates, or all that are left where there are fewer; nearest first.
+
+        Raises:
+            GalleryError: The descriptor has another length than the gallery's, or is not finite.
         """
-        count = (config or RetrievalConfig()).candidates
-        searched = self._searched
         query = check_queries(descriptor[None], self.manifest.model.descriptor_dim)
-        if searched.whitening is not None:
-            query = searched.whitening(query)
+        rows = np.unique(np.fromiter(without, np.int64, len(without)))
         if near is None:
-            distances, stored = searched.index.search(query, count)
+            left_out = self.numbers.removed
+            if len(rows):
+                left_out = np.sort(np.concatenate([left_out, self.numbers.stored(rows)]), kind="stable")
+            distances, stored = self._index.search(query, count, left_out)
         else:
-            within = self.numbers.stored(self.rows_within(near))
-            distances, stored = search_rows(query, within, searched.descriptors.__getitem__, count)
+            within = self.rows_within(near)
+            within = self.numbers.stored(within[~among(within, rows)])
+            distances, stored = search_rows(query, within, self.stored.__getitem__, count)
         return [
             Candidate(int(row), self.places[int(row)], float(distance))
             for row, distance in zip(self.numbers.rows(stored[0]), distances[0], strict=True)
         ]
 
     def rows_within(self, near: Near) -> NDArray[np.int64]:
-        """Return the rows of the places in a circle, ascending; the cost is in proportion to their number."""
+        """Return the rows of the places in a circle, ascending; the cost grows with their number."""
         east, north, _ = self.frame.to_enu(near.latitude_deg, near.longitude_deg)
         found = self._ground.query_ball_point((east, north), near.radius_m, return_sorted=True)
         return np.asarray(found, np.int64)
 
     def verify(self, progress: Progress = silent) -> list[str]:
-        """Read everything and compare it with its checksums; returns one line per problem."""
-        folders = [(segment.folder, segment.info.files) for segment in self._segments]
+        """Compare every file with its checksum and decode every image; returns one line per problem."""
+        folders = [(segment.folder, segment.info.files) for segment in self.segments]
         if (index := self.manifest.index) is not None:
             folders.append((self.path / INDEX / index.name, index.files))
         problems = [
@@ -318,9 +326,9 @@ class Gallery:
         return []
 
     @cached_property
-    def _searched(self) -> Searched:
+    def _index(self) -> Index:
         manifest = self.manifest
-        return open_index(self.path, manifest.index, manifest.segments, self.stored, self.numbers, self._device)
+        return open_index(self.path, manifest.index, manifest.segments, self.stored, self._device)
 
     @cached_property
     def _ground(self) -> cKDTree:
@@ -328,21 +336,7 @@ class Gallery:
         return cKDTree(self.positions_enu[:, :2], balanced_tree=False, compact_nodes=False)
 
 
-def check_model(path: Path, manifest: Manifest, fingerprint: str) -> None:
-    """Refuse another model than the gallery's.
-
-    Raises:
-        GalleryError: Naming both.
-    """
-    if fingerprint != manifest.model.fingerprint:
-        config = manifest.model.config
-        raise GalleryError(
-            f"{path}: was made by model {manifest.model.fingerprint} ({config.encoder}, {config.aggregation}),"
-            f" the model given is {fingerprint}; use its model or build the gallery again"
-        )
-
-
-def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> _OpenSegment:
+def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> OpenSegment:
     where = folder / SEGMENTS / info.name
     local = layout(info.local_features, info.images, manifest.model.channels)
     for name in (DESCRIPTORS, *local, PLACES):
@@ -360,4 +354,4 @@ def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> _OpenSegme
         raise GalleryError(f"{where / PLACES}: has {len(table)} rows, expected {info.images}")
     names = set(info.removed)
     removed = [number for number, row in enumerate(table) if row.place.name in names] if names else []
-    return _OpenSegment(where, info, table, np.array(removed, np.int64), descriptors, local_features)
+    return OpenSegment(where, info, table, np.array(removed, np.int64), descriptors, local_features)

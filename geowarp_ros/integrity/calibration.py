@@ -19,43 +19,46 @@ from pydantic import Field, ValidationError, model_validator
 from geowarp_ros.config import LocalizerConfig, Section, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
-from geowarp_ros.integrity.evidence import FEATURES, Evidence, feature_row
-from geowarp_ros.types import FloatArray
+from geowarp_ros.integrity.evidence import FEATURES, feature_row
+from geowarp_ros.types import Evidence, FloatArray
 
 BoolArray = NDArray[np.bool_]
 
 CALIBRATION_FILE = "calibration.json"
-"""Its name in a gallery's folder."""
+"""File name in a gallery's folder."""
 
 NEES_95 = 5.991
 """NEES at the edge of the 95 % ellipse: chi-squared with 2 degrees of freedom."""
 
+_RENAMED = ('"rerank.verification.', '"position.verification.')
+"""Settings in calibrations of version 0.1, and their names since."""
+
 LEAST_STD_M = 1.0
-"""No position is better than this, however good a drive's answers were."""
+"""Minimum standard deviation (m), however good the answers of the calibration drive were."""
 
 GREATEST_NEES = 2.4
-"""A consistent covariance has a mean NEES of 2; light tails may raise it up to here."""
+"""Maximum mean NEES of right answers; a consistent covariance has 2."""
 
 
 class Calibration(Section):
     """Logistic model of "this position is right", and the covariance's correction. Stored as JSON, no pickle."""
 
-    title: str = Field("the gallery's calibration", description="What it is, for people.")
-    features: tuple[str, ...] = Field(description="Names of the evidence used; without re-ranking only the first.")
+    title: str = Field("the gallery's calibration", description="Name, for people.")
+    features: tuple[str, ...] = Field(description="Names of the features used.")
     mean: tuple[float, ...] = Field(description="Mean of each feature on the calibration drive.")
-    scale: tuple[float, ...] = Field(description="Standard deviation of each feature there.")
+    scale: tuple[float, ...] = Field(description="Standard deviation of each feature on that drive.")
     weights: tuple[float, ...] = Field(description="Logistic weights of the standardised features.")
     intercept: float = Field(description="Logistic intercept.")
-    min_confidence: float = Field(ge=0.0, le=1.0, description="Least confidence that held the false-fix rate.")
-    position_std_m: float = Field(gt=0.0, description="Horizontal standard deviation without any scatter, m.")
+    min_confidence: float = Field(ge=0.0, le=1.0, description="Minimum confidence that kept the false-fix rate.")
+    position_std_m: float = Field(gt=0.0, description="Horizontal standard deviation without scatter (m).")
     std_per_spacing: float = Field(
-        0.0, ge=0.0, description="As much more, in quadrature, for each metre between the gallery's places."
+        0.0, ge=0.0, description="Standard deviation per metre of the gallery's spacing, added in quadrature."
     )
     scatter_gain: float = Field(ge=0.0, description="Factor on the candidates' scatter covariance.")
-    correct_within_m: float = Field(gt=0.0, description="What counted as right, at the most, m.")
-    samples: int = Field(0, description="Answers it was fitted on.")
+    correct_within_m: float = Field(gt=0.0, description="Maximum error of a right answer (m).")
+    samples: int = Field(0, description="Number of answers it was fitted on.")
     measured_with: dict[str, str] = Field(
-        default_factory=dict, description="Model, re-ranker and position settings that it holds for."
+        default_factory=dict, description="Model and settings that it was measured with."
     )
 
     @model_validator(mode="after")
@@ -71,7 +74,7 @@ class Calibration(Section):
         return self
 
     def confidence(self, evidence: Evidence) -> float:
-        """Probability that the position is right, 0..1; 0 where evidence that it counts on was not measured."""
+        """Probability that the position is right, 0..1; 0 if a feature it needs was not measured."""
         row = feature_row(evidence)[[FEATURES.index(name) for name in self.features]]
         if not np.isfinite(row).all():
             return 0.0
@@ -79,20 +82,21 @@ class Calibration(Section):
         return float(1.0 / (1.0 + np.exp(-(float(row @ np.array(self.weights)) + self.intercept))))
 
     def std_m(self, spacing_m: float) -> float:
-        """Horizontal standard deviation without any scatter in a gallery of that spacing, m."""
+        """Horizontal standard deviation without scatter in a gallery of that spacing, m."""
         return math.hypot(self.position_std_m, self.std_per_spacing * spacing_m)
 
     def at_spacing(self, spacing_m: float) -> Calibration:
-        """Return the calibration for galleries of one spacing only."""
+        """Return the calibration for galleries of one spacing."""
         return self.model_copy(update={"position_std_m": self.std_m(spacing_m), "std_per_spacing": 0.0})
 
 
 def settings_of(config: LocalizerConfig, model_fingerprint: str) -> dict[str, str]:
-    """What a calibration depends on: measured with one of these changed, it would be another."""
+    """Return the settings that a calibration depends on."""
     return {
         "model": model_fingerprint,
         "retrieval.candidates": str(config.retrieval.candidates),
         "rerank.method": config.rerank.method,
+        **({"score": "inliers"} if config.rerank.method in ("sift", "orb") else {}),  # 0.1 had inliers / 225
         "rerank.mode": config.rerank.mode,
         "rerank.candidates": str(config.rerank.candidates),
         "rerank.retrieval_weight": f"{config.rerank.retrieval_weight:g}",
@@ -106,12 +110,12 @@ def _verification(config: LocalizerConfig) -> dict[str, str]:
     """Settings of the verification, without those that are not read."""
     if config.position.verify == "none":
         return {"position.verify": "none"}
-    options = config.rerank.verification
+    options = config.position.verification
     return {
         "position.verify": config.position.verify,
         "position.verify_candidates": str(config.position.verify_candidates),
         **{
-            f"rerank.verification.{name}": f"{getattr(options, name):g}"
+            f"position.verification.{name}": f"{getattr(options, name):g}"
             for name in ("keypoints", "ratio", "threshold_px")
         },
     }
@@ -135,12 +139,48 @@ def load_calibration(path: Path) -> Calibration | None:
     if not path.exists():
         return None
     try:
-        return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
+        return Calibration.model_validate_json(path.read_text(encoding="utf-8").replace(*_RENAMED))
     except ValidationError as error:
         problem = first_problem(error)
     except (OSError, ValueError) as error:
         problem = str(error)
     raise GalleryError(f"{path}: is no calibration, run 'geowarp calibrate' again: {problem}")
+
+
+def find_calibration(
+    config: LocalizerConfig, model_fingerprint: str, model: Path, gallery: Path, spacing_m: float
+) -> tuple[Calibration | None, list[str]]:
+    """Return the calibration that applies: the gallery's, else the one beside the model file.
+
+    Args:
+        config: The settings now.
+        model_fingerprint: The model now.
+        model: Its file.
+        gallery: Folder of the gallery.
+        spacing_m: Distance between its places, m.
+
+    Returns:
+        The first calibration that was measured with these settings, or None; and a line for each other one that
+        says why it is not used.
+
+    Raises:
+        GalleryError: A file is there and is no calibration.
+    """
+    here = settings_of(config, model_fingerprint)
+    refused: list[str] = []
+    for path in (gallery / CALIBRATION_FILE, beside_model(model)):
+        calibration = load_calibration(path)
+        if calibration is None:
+            continue
+        measured = calibration.measured_with
+        names = dict.fromkeys([*measured, *here])
+        other = [
+            f"{n} = {measured.get(n)!r} (now {here.get(n)!r})" for n in names if measured.get(n) != here.get(n)
+        ]
+        if not other:
+            return calibration.at_spacing(spacing_m), refused
+        refused.append(f"{calibration.title} is not used: it was measured with {', '.join(other)}")
+    return None, refused
 
 
 def beside_model(model: Path) -> Path:
@@ -153,12 +193,12 @@ class Sample:
     """One answer of the localizer to an image whose position is known.
 
     Attributes:
-        evidence: Of the answer.
+        evidence: Evidence of the answer.
         error_m: Distance of the answer from the truth; infinite where the true place was not in the gallery.
         error_en_m: (2,) east and north error, m; NaN likewise.
         scatter: (2, 2) scatter of the agreeing candidates about the answer, m².
         correct_within_m: What counts as right where it was taken.
-        spacing_m: Of the gallery's places.
+        spacing_m: Distance between the gallery's places, m.
     """
 
     evidence: Evidence
@@ -186,7 +226,7 @@ def fit_calibration(
     Args:
         samples: Answers, right and wrong; the wrong ones may come from leaving the true place out of the gallery.
         false_fix_rate: Wanted share of wrong positions among those published, 0..1.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
         The calibration, and what the cross-validation showed: ``auc``, ``brier``, ``availability`` (share of the

@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.types import Candidate, FloatArray
+from geowarp_ros.types import Candidate, Evidence, FloatArray
 
 SHARPNESS = 10.0
 """How fast a candidate loses weight as its distance exceeds the nearest one's: exp(-SHARPNESS·(d/d_min - 1))."""
 
 LEAST_LOG_WEIGHT = -30.0
 """No weight underflows to 0, so that whichever candidate re-ranking puts first has a share to average."""
-
-CELLS = 225.0
-"""Cells of the local feature maps: a score divided by it is a mean cosine, -1..1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the candidates say about the best one's position.
-
-    Attributes:
-        east_north_m: (N, 2) candidates about the best one, m.
-        weights: (N,) in (0, 1], from ratios of distances.
-        agrees: (N,) bool, within the cluster radius of the best.
-        agreement: Share of the weight that agrees, 0..1: spatial uncertainty estimation (Zaffar et al., "On the
-            Estimation of Image-matching Uncertainty in Visual Place Recognition", CVPR 2024).
-        distance: Squared descriptor distance of the best.
-        contrast: Distance of the nearest candidate elsewhere over the best's; 1 without any elsewhere.
-        score: Re-ranking score of the best as mean cosine; NaN where it was not re-ranked.
-        score_gain: Score minus the unwarped score; NaN likewise.
-        score_margin: Score minus the best one elsewhere; 0 without any elsewhere, NaN where not re-ranked.
-        quad_area: Smaller of both quads' area over the frame's; 0 for a quad that folds; NaN without a warp.
-        inliers: Points that obey one homography with the best; NaN where it was not verified.
-        rival_inliers: The most that any verified candidate elsewhere has; 0 without any, NaN likewise.
-    """
-
-    east_north_m: FloatArray
-    weights: FloatArray
-    agrees: np.ndarray
-    agreement: float
-    distance: float
-    contrast: float
-    score: float
-    score_gain: float
-    score_margin: float
-    quad_area: float
-    inliers: float
-    rival_inliers: float
-
-    @property
-    def contrasted(self) -> bool:
-        """Whether any candidate lies elsewhere."""
-        return not bool(self.agrees.all())
 
 
 def candidate_weights(distances: FloatArray) -> FloatArray:
@@ -101,7 +58,7 @@ def gather_evidence(candidates: Sequence[Candidate], cluster_radius_m: float) ->
     rivals = [c.score for c in elsewhere if c.score is not None]
     inliers = math.nan if best.inliers is None else float(best.inliers)
     rival_inliers = max((float(c.inliers) for c in elsewhere if c.inliers is not None), default=0.0)
-    score, unwarped = (math.nan if s is None else s / CELLS for s in (best.score, best.score_unwarped))
+    score, unwarped = (math.nan if s is None else s for s in (best.score, best.score_unwarped))
     return Evidence(
         east_north_m=east_north,
         weights=weights,
@@ -111,7 +68,7 @@ def gather_evidence(candidates: Sequence[Candidate], cluster_radius_m: float) ->
         contrast=min(c.distance for c in elsewhere) / max(best.distance, 1e-12) if elsewhere else 1.0,
         score=score,
         score_gain=score - unwarped,
-        score_margin=score - max(rivals) / CELLS if rivals else 0.0 * score,
+        score_margin=score - max(rivals) if rivals else 0.0 * score,
         quad_area=min(_area(best.quad_q), _area(best.quad_p)),
         inliers=inliers,
         rival_inliers=rival_inliers if best.inliers is not None else math.nan,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from geowarp_ros.config import LocalizerConfig
+from geowarp_ros.config import PositionConfig
 from geowarp_ros.rerank.verification import KeypointMatcher, Matcher, inliers_of
 from geowarp_ros.types import Candidate
 
@@ -60,10 +60,9 @@ class GeometricVerifier:
         return sorted(verified, key=lambda c: -max(c.inliers or 0, CHANCE_INLIERS)) + list(tail)
 
 
-def build_verifier(config: LocalizerConfig, gallery: Gallery) -> Verifier:
+def build_verifier(config: PositionConfig, gallery: Gallery) -> Verifier:
     """Return the verifier that ``position.verify`` names."""
-    position, options = config.position, config.rerank.verification
-    if position.verify == "none":
+    if config.verify == "none":
         return NoVerification()
-    matcher = KeypointMatcher(gallery, position.verify, options)
-    return GeometricVerifier(matcher, options.threshold_px, position.verify_candidates)
+    matcher = KeypointMatcher(gallery, config.verify, config.verification)
+    return GeometricVerifier(matcher, config.verification.threshold_px, config.verify_candidates)

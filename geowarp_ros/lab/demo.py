@@ -1,4 +1,4 @@
-"""From nothing to fixes: a world, its gallery, the node as its own process, a drive replayed to it, a picture."""
+"""From nothing to fixes: a world, its gallery, the node in its own process, a drive replayed to it, a picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import numpy as np
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import GalleryError, SourceError
 from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
-from geowarp_ros.evaluation.calibration import calibrate_gallery
 from geowarp_ros.evaluation.drive import Drive
 from geowarp_ros.evaluation.judging import judge
 from geowarp_ros.evaluation.run import Answered, join_recorded
@@ -26,29 +25,27 @@ from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.lab.world.config import WorldConfig
 from geowarp_ros.lab.world.dataset import is_world, write_world
-from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import read_source
-from geowarp_ros.ros.loopback import loopback_environment, own_domain_id
 from geowarp_ros.types import FloatArray
 
 IMAGE_TOPIC, TRUTH_TOPIC, FIX_TOPIC = "/camera/image_raw", "/gps/fix", "/geowarp_localizer/fix"
 START_PATIENCE_S = 120.0
 ANSWER_PATIENCE_S = 30.0
-"""For the answer to the last image, which is never dropped."""
+"""Maximum wait for the answer to the last image, which is never dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of a drive that was replayed to the node.
+    """Results of a drive that was replayed to the node.
 
     Attributes:
         drive: The images, not decoded.
-        answered: Those that the node answered, with truth and answer.
-        errors_m: (F,) horizontal error of each fix.
-        latencies_ms: (A,) from the publication of an image to the arrival of its answer, fix or not.
+        answered: The images that the node answered, with truth and answer.
+        errors_m: (F,) horizontal error of each fix, m.
+        latencies_ms: (A,) time from the publication of an image to the arrival of its answer, ms.
     """
 
     drive: Drive
@@ -72,7 +69,7 @@ class Replay:
 
 
 def make_world(config: WorldConfig, folder: Path, progress: Progress = silent) -> Path:
-    """Render the world, unless it is there already.
+    """Render the world unless it exists already.
 
     Raises:
         SourceError: ``folder`` is something else, or cannot be written.
@@ -81,7 +78,7 @@ def make_world(config: WorldConfig, folder: Path, progress: Progress = silent) -
 
 
 def make_gallery(world: Path, model: str, folder: Path, progress: Progress = silent) -> Gallery:
-    """Build the gallery of the world's gallery split, unless this model's is there already.
+    """Build the gallery of the world's gallery split unless it exists already for this model.
 
     Raises:
         GeowarpError: No such model, or the gallery cannot be written.
@@ -97,40 +94,31 @@ def make_gallery(world: Path, model: str, folder: Path, progress: Progress = sil
         return Gallery.open(folder)
 
 
-def calibrate(world: Path, gallery: Gallery, model: str, progress: Progress = silent) -> None:
-    """Calibrate the gallery on the world's query split – another pass than the drive – unless it is already.
-
-    Raises:
-        GeowarpError: As :func:`geowarp_ros.evaluation.calibration.calibrate_gallery`.
-    """
-    localizer = Localizer.open(gallery.path, LocalizerConfig(model=model, device="cpu"))
-    if localizer.calibration is None:
-        calibrate_gallery(localizer, read_source(world, split="query").images, progress=progress)
-
-
 def replay(
     bag: Path, gallery: Gallery, model: str, output: Path, *, rate: float = 1.0, progress: Progress = silent
 ) -> Replay:
-    """Start the node as its own process on loopback, replay a bag to it, record its fixes into ``output/fixes``.
+    """Start the node in its own process on loopback, replay a bag to it, record its fixes into ``output/fixes``.
 
     The node's log is ``output/node.log``.
 
     Args:
-        bag: With images on /camera/image_raw and the truth on /gps/fix.
-        gallery: Where the node localises.
+        bag: Images on /camera/image_raw and the truth on /gps/fix.
+        gallery: The node's gallery.
         model: The gallery's model.
         output: Folder.
-        rate: Of the recorded speed.
-        progress: Shows the replay.
+        rate: Factor on the recorded speed.
+        progress: Shows the progress of the replay.
 
     Raises:
         GeowarpError: The bag lacks a topic, or the node did not start (with its last line).
     """
+    from geowarp_ros.lab.loopback import loopback_environment, own_domain_id
+
     os.environ.update(loopback_environment(own_domain_id()), ROS_LOG_DIR=str(output / "ros_log"))
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
-    from geowarp_ros.ros.play import Recorder, play
+    from geowarp_ros.lab.play import Recorder, play
 
     drive = read_drive(bag, IMAGE_TOPIC, TruthOptions(topic=TRUTH_TOPIC))
     fixes = output / "fixes"
@@ -182,11 +170,11 @@ def _node_process(gallery: Path, model: str, log: Path) -> Iterator[subprocess.P
 
 
 def _await_node(robot: object, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the node listens to the camera; loading the model takes a few seconds."""
+    """Wait until the node has subscribed to the camera; loading the model takes a few seconds."""
     deadline = time.monotonic() + START_PATIENCE_S
     while not robot.count_subscribers(IMAGE_TOPIC):  # type: ignore[attr-defined]
         if process.poll() is not None or time.monotonic() > deadline:
-            last = (log.read_text().strip().splitlines() or ["it said nothing"])[-1]
+            last = (log.read_text().strip().splitlines() or ["it logged nothing"])[-1]
             raise SourceError(f"the node did not start: {last} ({log})")
         time.sleep(0.05)
 

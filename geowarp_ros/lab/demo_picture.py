@@ -21,8 +21,8 @@ from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.lab.demo import Replay
 from geowarp_ros.localizer import Localizer
-from geowarp_ros.ros.match_image import warp_to_frame
-from geowarp_ros.types import Candidate, Fix, FloatArray, Frame, Image, NoFix
+from geowarp_ros.pictures import warp_to_frame
+from geowarp_ros.types import Answer, Candidate, FloatArray, Frame, Image, NoFix
 
 PAIRS = 4
 STRETCH_M = 20.0
@@ -40,9 +40,9 @@ def write_picture(replay: Replay, localizer: Localizer, world: Path, path: Path,
     """Draw the picture.
 
     Args:
-        replay: What came of the drive.
-        localizer: Over the same gallery; localises the few images shown once more, for their quads.
-        world: Its ``map.json`` has streets and buildings.
+        replay: Results of the drive.
+        localizer: Localises the few images shown once more, for their quads; with the same gallery.
+        world: Folder of the world; ``map.json`` has streets and buildings.
         path: PNG to write.
         title: One line.
     """
@@ -108,13 +108,13 @@ def _draw_answers(figure: Figure, axes: Any, replay: Replay, frame: LocalFrame) 
         axes.plot(*piece.T, "-", color=_TRACK, linewidth=2.2, zorder=4, solid_capstyle="round")
     answered = [item for item in replay.answered if item.truth is not None]
     truth = _truth(frame, answered)
-    fixed = np.array([isinstance(item.answer, Fix) for item in answered], bool)
+    fixed = np.array([item.answer.fix is not None for item in answered], bool)
     axes.plot(*truth[~fixed].T, "x", color=_LOST, markersize=6, markeredgewidth=1.6, zorder=6)
     if not fixed.any():
         return
     fixes = _enu(
         frame,
-        [(i.answer.latitude_deg, i.answer.longitude_deg) for i in answered if isinstance(i.answer, Fix)],
+        [(fix.latitude_deg, fix.longitude_deg) for item in answered if (fix := item.answer.fix)],
     )
     errors = np.hypot(*(fixes - truth[fixed]).T)
     ties = np.stack([truth[fixed], fixes], axis=1)
@@ -171,8 +171,8 @@ class Pair:
 
 def _pairs(replay: Replay, localizer: Localizer) -> list[Pair]:
     """Localise images spread over the fixes once more, and one without a fix where there is one: for the quads."""
-    fixed = [item for item in replay.answered if isinstance(item.answer, Fix)]
-    lost = [item for item in replay.answered if isinstance(item.answer, NoFix)]
+    fixed = [item for item in replay.answered if item.answer.fix is not None]
+    lost = [item for item in replay.answered if item.answer.fix is None]
     chosen = _spread(fixed, PAIRS - bool(lost))
     chosen += _spread(lost, PAIRS - len(chosen))
     readers = {image.stamp_ns: image.read for image in replay.drive.images}
@@ -183,7 +183,7 @@ def _pairs(replay: Replay, localizer: Localizer) -> list[Pair]:
         if answer.candidates:
             best = answer.candidates[0]
             caption = _caption(localizer.gallery.frame, item, answer, best)
-            fix = isinstance(item.answer, Fix)
+            fix = item.answer.fix is not None
             pairs.append(Pair(query, localizer.gallery.image(best.index), best, caption, fix))
     return pairs
 
@@ -194,14 +194,15 @@ def _spread(items: list[Answered], count: int) -> list[Answered]:
     return [items[index] for index in np.unique(middles.astype(int))] if items else []
 
 
-def _caption(frame: LocalFrame, item: Answered, answer: Fix | NoFix, best: Candidate) -> str:
-    if isinstance(item.answer, Fix) and item.truth is not None:
-        words = f"fix, {np.hypot(*error_en_m(frame, item.answer, item.truth)):.1f} m off"
+def _caption(frame: LocalFrame, item: Answered, answer: Answer, best: Candidate) -> str:
+    fix, result = item.answer.fix, answer.result
+    if fix is not None and item.truth is not None:
+        words = f"fix, {np.hypot(*error_en_m(frame, fix, item.truth)):.1f} m off"
     else:
-        words = f"no fix: {answer.reason if isinstance(answer, NoFix) else 'unknown'}"
+        words = f"no fix: {result.reason if isinstance(result, NoFix) else 'unknown'}"
     words += f"  ·  confidence {answer.confidence:.2f}"
     if best.score is not None and best.score_unwarped is not None:
-        words += f"  ·  score {best.score:.1f}, unwarped {best.score_unwarped:.1f}"
+        words += f"  ·  score {best.score:.3f}, unwarped {best.score_unwarped:.3f}"
     return words
 
 

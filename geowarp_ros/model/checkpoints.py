@@ -60,6 +60,11 @@ def save_model(model: GeoWarp, path: Path, *, half: bool = False, notes: Mapping
     write_whole(path, safetensors.torch.save(tensors, {**(notes or {}), **header}), ModelError)
 
 
+def model_path(name: Path | str) -> Path:
+    """Return the file of a model: ``default`` is the one that ships."""
+    return DEFAULT_MODEL if str(name) == "default" else Path(name)
+
+
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> GeoWarp:
     """Rebuild a model from its file, in eval mode and float32.
 
@@ -71,7 +76,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> GeoWarp:
         ModelError: The file is absent, truncated, foreign or of a newer format; or its keys, shapes or values
             are not those of the network that its header describes.
     """
-    path = DEFAULT_MODEL if str(path) == "default" else Path(path)
+    path = model_path(path)
     if path == DEFAULT_MODEL and not path.exists():
         raise ModelError(f"{path}: the model that ships is not installed; train one or import published weights")
     notes = read_header(path)

@@ -1,4 +1,4 @@
-"""The network at work: from images to descriptors, and from a query and its candidates to scores."""
+"""Inference: from images to descriptors, and from a query and its candidates to scores."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
 from geowarp_ros.images import resize_shorter, to_tensor
-from geowarp_ros.model.checkpoints import fingerprint
+from geowarp_ros.model.checkpoints import fingerprint, load_model
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import Precision, for_inference
 from geowarp_ros.model.matching import GRID, similarity
@@ -34,6 +35,16 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def open_describer(config: LocalizerConfig) -> Describer:
+    """Load the model that the configuration names, on its device.
+
+    Raises:
+        ModelError: The file is missing, truncated or foreign, or CUDA is asked for and absent.
+    """
+    device = choose_device(config.device)
+    return Describer(load_model(config.model, device), device, config.precision)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """One image as the network sees it.
@@ -42,7 +53,7 @@ class Query:
         image: (1, 3, H, W) normalised, at working resolution.
         descriptor: (D,) float32.
         local_features: (1, C, 15, 15), unit length over C.
-        pixels: (H, W, 3) uint8 RGB, the same image for methods that are no network.
+        pixels: (H, W, 3) uint8 RGB, the same image for methods without a network.
     """
 
     image: Tensor
@@ -71,13 +82,13 @@ class PairScores:
 class Describer:
     """Images to descriptors and local features, one encoder pass for both.
 
-    The model is moved to ``device`` and put in eval mode. What answers is a copy of it, made here: train the model
-    first.
+    The model is moved to ``device`` and put in eval mode. Inference uses a copy made here: later training of
+    the model has no effect.
 
     Attributes:
-        model: As it was given.
-        network: The copy, :func:`geowarp_ros.model.inference.for_inference`.
-        passes: How many images go through the encoder at once.
+        model: The model as given.
+        network: Its copy for inference, :func:`geowarp_ros.model.inference.for_inference`.
+        passes: Splits images into encoder passes.
 
     Raises:
         ConfigError: The device does not compute in that precision.
@@ -91,7 +102,7 @@ class Describer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What a gallery stores of the model that made it."""
+        """Fingerprint of the model, which its galleries store."""
         return fingerprint(self.model)
 
     def prepare(self, image: Image) -> Image:
@@ -135,7 +146,7 @@ class Warper:
     """Pairwise warp and dense comparison of a query with its candidates (paper sec. 3.2, eq. 1-4, 9).
 
     Args:
-        describer: What describes query and candidates; its network and its passes are shared.
+        describer: Describer of query and candidates; its network and its passes are shared.
 
     Raises:
         ModelError: The model has no warping regression.

@@ -1,4 +1,4 @@
-"""How many images go through the encoder at once, and what happens where the GPU's memory ends."""
+"""Encoder passes of bounded size, and what happens when CUDA runs out of memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from geowarp_ros.errors import ModelError
 
 PIXELS_PER_PASS = 5_000_000
-"""At most this many pixels (16 images of 640×480) go through the encoder at once: bounds memory, not speed."""
+"""Maximum number of pixels in an encoder pass (16 images of 640×480): bounds memory, not speed."""
 
 PIXELS_PER_CPU_PASS = 640 * 480 * 2
-"""Likewise on a CPU: more than two such images leave the caches and take longer each."""
+"""The same on a CPU: more than two such images exceed the caches and take longer each."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,11 +27,11 @@ def pixels_per_pass(device: torch.device) -> int:
 class Passes:
     """Splits images into encoder passes: equal sizes together, at most ``pixels`` of them.
 
-    A pass for which CUDA has no memory is done again in halves, and later ones are no larger than what fitted.
+    A pass that runs out of CUDA memory is repeated in halves, and later ones are no larger than what fitted.
 
     Attributes:
-        pixels: Limit of a pass; shrinks where memory ends.
-        shortages: How often it ended.
+        pixels: Maximum number of pixels in a pass; shrinks when memory runs out.
+        shortages: Number of times that memory ran out.
     """
 
     def __init__(self, pixels: int = PIXELS_PER_PASS) -> None:
@@ -40,7 +40,7 @@ class Passes:
 
     @property
     def caution(self) -> str:
-        """What became of it, for people; empty while memory sufficed."""
+        """Message about memory that ran out; empty if it did not."""
         if not self.shortages:
             return ""
         return f"out of CUDA memory {self.shortages} times, goes on with at most {self.pixels:,} px a pass"
@@ -52,8 +52,8 @@ class Passes:
 
         Args:
             shapes: (H, W, …) of each row's image.
-            work: Does the rows given; called again with fewer of them where memory ended.
-            per_row: Images of that size that a row takes through the encoder.
+            work: Processes the given rows; called again with fewer of them if memory ran out.
+            per_row: Number of images of that size that a row puts through the encoder.
 
         Raises:
             ModelError: There is no memory for a single row.

@@ -1,4 +1,4 @@
-"""How the odometry's frame lies in the map: the rigid motion that best explains recent fixes. NumPy only."""
+"""Alignment of the odometry frame with the map: the rigid motion that best explains recent fixes. NumPy only."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import numpy as np
 from geowarp_ros.types import FloatArray
 
 WINDOW = 30
-"""Fixes that are remembered: the odometry drifts."""
+"""Number of fixes that are remembered: the odometry drifts."""
 
 LEAST_FIXES = 4
-"""Fewer agreeing fixes explain nothing."""
+"""Minimum number of agreeing fixes."""
 
 SIGMAS = 3.0
-"""A fix farther from where the alignment puts it, in standard deviations, does not agree with it."""
+"""Maximum distance of an agreeing fix from where the alignment puts it (standard deviations)."""
 
 YAW_STD_RAD = math.radians(10.0)
-"""An alignment whose yaw is less sure is none: fixes say nothing of direction until the robot has moved."""
+"""Maximum standard deviation of the yaw (rad): fixes say nothing of direction until the robot has moved."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapFromOdom:
-    """The motion from odometry's coordinates to the map's, in the plane.
+    """The rigid motion from the odometry frame to the map, in the plane.
 
     Convention:
         p_map = R(yaw) · p_odom + (east, north); yaw counter-clockwise (REP 103).
 
     Attributes:
-        east_m: Of the odometry's origin.
-        north_m: Of the odometry's origin.
-        yaw_rad: Of the odometry's x axis, from east.
-        yaw_std_rad: Standard deviation of the yaw.
-        agreeing: How many of the remembered fixes it explains.
+        east_m: East coordinate of the odometry frame's origin (m).
+        north_m: North coordinate of the odometry frame's origin (m).
+        yaw_rad: Direction of the odometry frame's x axis, counter-clockwise from east (rad).
+        yaw_std_rad: Standard deviation of the yaw (rad).
+        agreeing: Number of remembered fixes that it explains.
     """
 
     east_m: float
@@ -45,15 +45,15 @@ class MapFromOdom:
     agreeing: int
 
     def __call__(self, odom_m: FloatArray) -> FloatArray:
-        """Carry points (…, 2) from the odometry's frame into the map."""
+        """Transform points (…, 2) from the odometry frame to the map."""
         return np.asarray(odom_m @ _rotation(self.yaw_rad).T + (self.east_m, self.north_m))
 
 
 class Alignment:
     """Remembers pairs of fix and odometry, and aligns them.
 
-    A place's fix has no orientation, so the yaw comes from the shape of the way: it is known once the way is long
-    beside the fixes' errors. False fixes are outvoted: of the alignments through two fixes each, the one that most
+    A fix has no orientation, so the yaw comes from the shape of the path: it is known once the path is long beside
+    the errors of the fixes. False fixes are outvoted: of the alignments through two fixes each, the one that most
     fixes agree with is refined by weighted least squares over those.
     """
 
@@ -65,12 +65,12 @@ class Alignment:
         self._pairs: deque[tuple[FloatArray, FloatArray, float]] = deque(maxlen=WINDOW)
 
     def add(self, map_m: FloatArray, covariance: FloatArray, odom_m: FloatArray) -> None:
-        """Take a fix (2,) in the map with its covariance (2, 2), m², and the odometry's position (2,) then."""
+        """Add a fix (2,) in the map with its covariance (2, 2), m², and the odometry position (2,) at its time."""
         std_m = math.sqrt(float(np.trace(covariance)) / 2)
         self._pairs.append((np.asarray(map_m, np.float64), np.asarray(odom_m, np.float64), std_m))
 
     def solve(self) -> MapFromOdom | None:
-        """Return the alignment; None while too few fixes agree or the yaw is not sure."""
+        """Return the alignment; None while too few fixes agree or the yaw is uncertain."""
         if len(self._pairs) < LEAST_FIXES:
             return None
         there, here = (np.stack([pair[side] for pair in self._pairs]) for side in (0, 1))
@@ -83,7 +83,7 @@ class Alignment:
 
 
 def _largest_agreement(there: FloatArray, here: FloatArray, std: FloatArray) -> np.ndarray:
-    """The (N,) fixes that agree with the best alignment through two of them (all pairs are tried)."""
+    """Return which of the (N,) fixes agree with the best alignment through two of them; all pairs are tried."""
     first, second = np.triu_indices(len(there), 1)
     along_map, along_odom = there[second] - there[first], here[second] - here[first]
     turn = np.arctan2(along_map[:, 1], along_map[:, 0]) - np.arctan2(along_odom[:, 1], along_odom[:, 0])
@@ -95,7 +95,7 @@ def _largest_agreement(there: FloatArray, here: FloatArray, std: FloatArray) -> 
     carried = np.einsum("kij,nj->kni", rotation, here) + offset[:, None]
     squared = ((carried - there) ** 2).sum(axis=2) / std**2
     agrees = squared <= SIGMAS**2
-    # the most in agreement; of equals the closest
+    # most agreeing fixes; among equals the smallest errors
     best = np.lexsort((np.where(agrees, squared, 0.0).sum(axis=1), -agrees.sum(axis=1)))[0]
     return np.asarray(agrees[best])
 

@@ -1,4 +1,4 @@
-"""How far the robot has come, by its odometry or, without, by its greatest speed. NumPy only."""
+"""Distance that the robot has travelled: by its odometry or, without, by its maximum speed. NumPy only."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import math
 import threading
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from geowarp_ros.types import FloatArray
 
 KEPT_NS = 120_000_000_000
-"""Odometry older than this is forgotten."""
+"""Odometry older than this (ns) is forgotten."""
 
 GAP_NS = 1_000_000_000
-"""Beyond the newest pose by more than this, or between two poses, the odometry does not know."""
+"""Maximum time (ns) between two poses, and beyond the newest one; across a longer gap the path is unknown."""
 
 SLACK_M = 1.0
-"""A step may be so much longer than the greatest speed explains; beyond, the odometry has begun anew."""
+"""Excess (m) of a step over what the maximum speed explains, up to which it counts; beyond it the odometry has
+begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the odometry sees the robot.
+    """A pose by odometry.
 
     Attributes:
-        stamp_ns: When.
-        position_m: (3,) in the odometry's frame.
-        yaw_rad: About its z axis, counter-clockwise from x (REP 103).
+        stamp_ns: Time of the pose.
+        position_m: (3,) position in the odometry frame.
+        yaw_rad: Rotation about its z axis, counter-clockwise from x (REP 103).
     """
 
     stamp_ns: int
@@ -36,11 +38,19 @@ class Pose:
     yaw_rad: float
 
 
+def pose_from_message(message: Any) -> Pose:
+    """Return the pose of a nav_msgs/Odometry, recorded or live; only the yaw of its orientation is used."""
+    position, q, stamp = message.pose.pose.position, message.pose.pose.orientation, message.header.stamp
+    yaw = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y**2 + q.z**2))
+    stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    return Pose(stamp_ns, np.array([position.x, position.y, position.z]), yaw)
+
+
 class Odometer:
-    """Path length and poses of the recent past; any thread may call.
+    """Path length and poses of the recent past. Thread-safe.
 
     Args:
-        max_speed_mps: Greatest speed of the robot.
+        max_speed_mps: Maximum speed of the robot (m/s).
     """
 
     def __init__(self, max_speed_mps: float) -> None:
@@ -55,13 +65,13 @@ class Odometer:
             self._clear()
 
     def add(self, pose: Pose) -> bool:
-        """Take the newest pose.
+        """Add the newest pose.
 
-        One that is not finite or not newer is let go. One that no motion explains, in time or in space, begins
-        anew: the odometry was restarted, or time jumped.
+        A pose that is not finite or not newer is ignored. A step that no motion explains, in time or in space,
+        starts a new path: the odometry was restarted, or time jumped.
 
         Returns:
-            Whether it was taken.
+            Whether it was added.
         """
         if not (np.isfinite(pose.position_m).all() and math.isfinite(pose.yaw_rad)):
             return False
@@ -84,9 +94,9 @@ class Odometer:
         return True
 
     def travelled_m(self, from_ns: int, to_ns: int) -> float | None:
-        """Path length between two times; None where the odometry does not know them.
+        """Return the path length between two times (m); None if the odometry does not cover them.
 
-        A little beyond the newest pose the greatest speed is assumed.
+        Up to GAP_NS beyond the newest pose the maximum speed is assumed.
         """
         if from_ns > to_ns:
             from_ns, to_ns = to_ns, from_ns
@@ -101,12 +111,12 @@ class Odometer:
         return way_m + self._max_speed_mps * begun_ns * 1e-9
 
     def reach_m(self, from_ns: int, to_ns: int) -> float:
-        """How far apart the robot can be between two times: the way it went, else the greatest speed allows."""
+        """Return the maximum distance (m) moved between two times: the path length, else by the maximum speed."""
         travelled_m = self.travelled_m(from_ns, to_ns)
         return abs(to_ns - from_ns) * 1e-9 * self._max_speed_mps if travelled_m is None else travelled_m
 
     def pose_at(self, stamp_ns: int) -> Pose | None:
-        """The pose at a time, between the two recorded around it; None where there are none."""
+        """Return the pose at a time, interpolated between the two around it; None outside the recorded time."""
         with self._lock:
             if not self._poses or not self._poses[0].stamp_ns <= stamp_ns <= self._poses[-1].stamp_ns:
                 return None
@@ -121,7 +131,7 @@ class Odometer:
         return Pose(stamp_ns, position_m, math.remainder(first.yaw_rad + share * turn, math.tau))
 
     def _path_at(self, stamp_ns: int) -> float:
-        """Path length up to a time within or beyond the poses, from the first of them."""
+        """Return the path length from the first pose to a time; constant beyond the newest pose."""
         after = bisect_left(self._poses, stamp_ns, key=lambda pose: pose.stamp_ns)
         if after == len(self._poses):
             return self._path_m[-1]

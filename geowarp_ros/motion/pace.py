@@ -1,98 +1,78 @@
-"""Fewer candidates re-ranked where time runs out. NumPy only."""
+"""Limits of time: fewer candidates to re-rank before a deadline, fewer images a second. NumPy only."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
-from geowarp_ros.types import Candidate
-
-if TYPE_CHECKING:
-    from geowarp_ros.model.describer import Query
-    from geowarp_ros.rerank import Reranker
+from geowarp_ros.types import Answer
 
 WINDOW = 9
-"""Images whose costs are remembered: load comes and goes."""
+"""Number of images whose costs are remembered: load comes and goes."""
 
 PESSIMISM = 0.8
 """Quantile of the remembered costs that is expected of the next image; the median is late every other time."""
 
 
 class Pace:
-    """Re-ranks as many candidates as there is time for.
+    """Learns from recent answers how many candidates can be re-ranked by a deadline.
 
-    A candidate's cost is learned from recent images, as duration over number. What is the same for any number (the
-    query's share) is spread over them: where few are re-ranked each looks dearer than it is, so the choice errs
-    towards too few.
+    A candidate's cost is the duration of re-ranking over the number re-ranked. What does not depend on that number
+    (the query's share) is spread over it: if few are re-ranked each looks more expensive than it is, so the choice
+    errs towards too few.
 
     Args:
-        most: How many the re-ranker looks at; None for one whose cost does not depend on their number.
-        clock: Steady, in seconds.
+        clock: Steady clock (s).
     """
 
-    def __init__(self, most: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._costs_s: deque[float] = deque(maxlen=WINDOW)
-        self._afterwards_s: deque[float] = deque(maxlen=WINDOW)
+        self.forget()
 
-    def __call__(
-        self, reranker: Reranker, query: Query, candidates: Sequence[Candidate], deadline_s: float | None = None
-    ) -> list[Candidate]:
-        """Re-rank the candidates, or the first of them; the rest keep their order behind them.
+    def deadline(self, at_s: float | None) -> Callable[[], int | None]:
+        """Return what tells the localizer how many candidates there is time for.
 
         Args:
-            reranker: What compares.
-            query: The image.
-            candidates: Retrieval's, best first.
-            deadline_s: By the clock; None: all the time that it takes.
+            at_s: Time by the clock (s) at which the answer is due; None: no deadline.
+
+        Returns:
+            A function to call just before re-ranking: a number of candidates, at least 1; None without a deadline
+            or before anything was learned.
         """
-        count = self.affordable(deadline_s)
-        handed = candidates if count is None else candidates[:count]
-        began = self._clock()
-        ranked = reranker(query, handed)
-        if self._most is not None and handed:
-            self._costs_s.append((self._clock() - began) / min(len(handed), self._most))
-        return [*ranked, *candidates[len(handed) :]]
 
-    def affordable(self, deadline_s: float | None) -> int | None:
-        """How many can be re-ranked until then, at least one; None: as many as there are."""
-        if deadline_s is None or self._most is None or not self._costs_s:
-            return None
-        cost_s = float(np.quantile(self._costs_s, PESSIMISM))
-        left_s = deadline_s - self._clock()
-        if self._afterwards_s:
-            left_s -= float(np.quantile(self._afterwards_s, PESSIMISM))
-        if left_s >= self._most * cost_s:
-            return None
-        return max(1, int(left_s / cost_s))
+        def affordable() -> int | None:
+            learned_s = self._learned_s  # another thread may forget it
+            if at_s is None or not learned_s:
+                return None
+            each_s, afterwards_s = np.quantile(learned_s, PESSIMISM, axis=0)
+            return max(1, int(min((at_s - self._clock() - afterwards_s) / each_s, 1e6)))
 
-    @contextmanager
-    def afterwards(self) -> Iterator[None]:
-        """Learn how long what is done within takes: so much is kept for it."""
-        began = self._clock()
-        yield
-        self._afterwards_s.append(self._clock() - began)
+        return affordable
+
+    def learn(self, answer: Answer) -> None:
+        """Take the durations of an answer: of re-ranking, and of what comes after it."""
+        header = answer.header
+        if header.reranked:
+            afterwards_ms = header.timing_ms.get("verify", 0.0) + header.timing_ms.get("position", 0.0)
+            each_ms = max(header.timing_ms["rerank"] / header.reranked, 1e-6)
+            self._learned_s.append((each_ms * 1e-3, afterwards_ms * 1e-3))
 
     def forget(self) -> None:
-        """Forget the costs: the first image pays for lazy initialisation, too."""
-        self._costs_s.clear()
-        self._afterwards_s.clear()
+        """Forget the durations."""
+        self._learned_s: deque[tuple[float, float]] = deque(maxlen=WINDOW)
 
 
 class Throttle:
-    """Lets items through at a greatest rate.
+    """Limits the rate of items.
 
     Items are due at equal distances and may come half a period early, so that a camera at the very rate, with its
     jitter, loses none; in T seconds at most 1.5 more than T times the rate pass.
 
     Args:
-        clock: Steady, in seconds.
+        clock: Steady clock (s).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -100,7 +80,7 @@ class Throttle:
         self._due_s, self._rate_hz = -np.inf, 0.0
 
     def passes(self, max_rate_hz: float) -> bool:
-        """Whether an item that comes now is let through; 0 lets all through."""
+        """Return whether an item that comes now is let through; a rate of 0 lets all through."""
         if max_rate_hz <= 0:
             return True
         if max_rate_hz != self._rate_hz:

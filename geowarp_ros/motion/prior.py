@@ -8,30 +8,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from geowarp_ros.config import PriorConfig
 from geowarp_ros.geodesy import distance_m
-from geowarp_ros.types import Fix, FloatArray, Near, NoFix
+from geowarp_ros.types import Answer, FloatArray, Near
 
 SIGMAS = 3.0
-"""Standard deviations that a circle holds: 98.9 % of a round Gaussian in two dimensions."""
+"""Radius of a circle in standard deviations: holds 98.9 % of a round Gaussian in two dimensions."""
 
 Reach: TypeAlias = Callable[[int, int], float]
-"""How far the robot can have come between two stamps, in m."""
+"""Maximum distance (m) that the robot can have moved between two stamps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A position that somebody claims.
+    """A claimed position.
 
     Attributes:
         latitude_deg: WGS84 latitude.
         longitude_deg: WGS84 longitude.
-        std_m: Standard deviation along the worse of the two horizontal axes; infinite where nobody says.
-        stamp_ns: When it was there.
+        std_m: Standard deviation along the worse of the two horizontal axes (m); infinite if unknown.
+        stamp_ns: Time of the position.
     """
 
     latitude_deg: float
@@ -40,10 +40,32 @@ class Hint:
     stamp_ns: int
 
 
-def horizontal_std_m(covariance: FloatArray) -> float:
-    """Standard deviation along the worse horizontal axis of an ENU covariance (3, 3), m²; infinite for none.
+@dataclass(frozen=True, slots=True)
+class NoHint:
+    """The sender says that it has no position.
 
-    Drivers fill in zeros where they know nothing: that is none, too.
+    Attributes:
+        reason: The reason, for people.
+    """
+
+    reason: str
+
+
+def hint_from_message(message: Any) -> Hint | NoHint:
+    """Return what a sensor_msgs/NavSatFix claims; a covariance of type UNKNOWN counts as none."""
+    if message.status.status < 0:  # NavSatStatus.STATUS_NO_FIX
+        return NoHint(f"status {message.status.status}: no fix")
+    std_m, stamp = math.inf, message.header.stamp
+    if message.position_covariance_type != 0:  # COVARIANCE_TYPE_UNKNOWN
+        std_m = horizontal_std_m(np.asarray(message.position_covariance, np.float64).reshape(3, 3))
+    stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    return Hint(float(message.latitude), float(message.longitude), std_m, stamp_ns)
+
+
+def horizontal_std_m(covariance: FloatArray) -> float:
+    """Return the standard deviation (m) along the worse horizontal axis of an ENU covariance (3, 3), m².
+
+    Infinite if there is none; drivers that know nothing fill in zeros, which count as none.
     """
     horizontal = np.asarray(covariance, np.float64)[:2, :2]
     if not np.isfinite(horizontal).all():
@@ -55,17 +77,18 @@ def horizontal_std_m(covariance: FloatArray) -> float:
 class Prior:
     """Decides for each image whether, and to which circle, the search is limited.
 
-    With ``source: fix`` the circle is about the newest message; with ``track`` about the newest of the node's own
-    fixes. Only fixes found in the whole gallery count for that, and only those that the one before agrees with: a
-    circle about a wrong fix would go on finding what lies in it. So a track is confirmed, by a search of the whole
-    gallery, at least once in ``max_age_s``.
+    With ``source: fix`` the circle lies around the newest message, with ``track`` around the newest of the node's
+    own fixes. Only fixes found in the whole gallery count for a track, and only those that the one before agrees
+    with: a circle around a wrong fix would go on finding what lies in it. So a search of the whole gallery
+    confirms a track at least once in ``max_age_s``.
 
-    The circle holds :data:`SIGMAS` standard deviations and the way that the robot can have come in between. What
-    is too old, too vague, or farther from the node's own last fixes than motion explains is not used.
+    The radius is :data:`SIGMAS` standard deviations plus the distance that the robot can have moved in between. A
+    position is not used if it is too old, too uncertain, or farther from the node's own last fixes than motion
+    explains.
 
     Args:
         config: Source, age and radii.
-        reach_m: How far the robot can have come between two stamps.
+        reach_m: Maximum distance (m) that the robot can have moved between two stamps.
     """
 
     def __init__(self, config: PriorConfig, reach_m: Reach) -> None:
@@ -84,25 +107,21 @@ class Prior:
         """Change the settings; what is known stays."""
         self._config = config
 
-    def offer(self, hint: Hint) -> None:
-        """Take the newest message's position; nonsense is refused."""
-        if not (abs(hint.latitude_deg) <= 90.0 and abs(hint.longitude_deg) <= 180.0):  # NaN is neither
-            self.refuse(f"latitude {hint.latitude_deg:g}, longitude {hint.longitude_deg:g}: no position")
-            return
-        self._hint, self._refused = hint, ""
-
-    def refuse(self, why: str) -> None:
-        """The newest message has no position: its sender is lost, and the one before counts no longer."""
-        self._hint, self._refused = None, why
+    def offer(self, hint: Hint | NoHint) -> None:
+        """Take the newest message; if it has no valid position, the one before no longer counts."""
+        if isinstance(hint, Hint) and not (abs(hint.latitude_deg) <= 90.0 and abs(hint.longitude_deg) <= 180.0):
+            # NaN is neither
+            hint = NoHint(f"latitude {hint.latitude_deg:g}, longitude {hint.longitude_deg:g}: no position")
+        self._hint, self._refused = (None, hint.reason) if isinstance(hint, NoHint) else (hint, "")
 
     def near(self, stamp_ns: int) -> tuple[Near | None, str]:
-        """Return the circle for an image, or None; and in words, why."""
+        """Return the circle for an image, or None, and the reason in words."""
         source = self._config.source
         if source == "none":
             return None, "off"
         hint = self._hint if source == "fix" else self._track
         if hint is None:
-            return None, self._refused or ("no message yet" if source == "fix" else "no track yet")
+            return None, (self._refused or "no message yet") if source == "fix" else "no track yet"
         age_s = abs(stamp_ns - hint.stamp_ns) * 1e-9
         if age_s > self._config.max_age_s:
             return None, f"{age_s:.1f} s old, at most {self._config.max_age_s:g} s"
@@ -113,12 +132,13 @@ class Prior:
             return None, f"{radius_m:.0f} m wide, at most {self._config.max_radius_m:g} m"
         return Near(hint.latitude_deg, hint.longitude_deg, radius_m), f"within {radius_m:.0f} m"
 
-    def learn(self, answer: Fix | NoFix) -> None:
-        """Take the node's own answer: of the track, and what a message must agree with."""
-        if isinstance(answer, NoFix) or answer.near is not None:
+    def learn(self, answer: Answer) -> None:
+        """Take the session's own answer: it continues the track that messages must agree with."""
+        fix, header = answer.fix, answer.header
+        if fix is None or header.near is not None:
             return
-        std_m = horizontal_std_m(answer.covariance)
-        new = Hint(answer.latitude_deg, answer.longitude_deg, std_m, answer.stamp_ns)
+        std_m = horizontal_std_m(fix.covariance)
+        new = Hint(fix.latitude_deg, fix.longitude_deg, std_m, header.stamp_ns)
         self._track = new if self._own is not None and self._agree(self._own, new) else None
         self._own = new
 
@@ -129,7 +149,7 @@ class Prior:
         return max(self._config.min_radius_m, wide_m)
 
     def _contradiction(self, hint: Hint) -> str:
-        """Say how a message contradicts the node's own fixes; empty where it does not, or where there is none."""
+        """Return how a message contradicts the node's own fixes; empty if it does not or there is none."""
         own = self._track
         if own is None or abs(hint.stamp_ns - own.stamp_ns) * 1e-9 > self._config.max_age_s:
             return ""
@@ -138,7 +158,7 @@ class Prior:
         return f"{_apart_m(own, hint):.0f} m from the node's own last fix"
 
     def _agree(self, one: Hint, other: Hint) -> bool:
-        """Whether motion and both uncertainties explain the distance, or the uncertainty is not known."""
+        """Return whether motion and both uncertainties explain the distance, up to the maximum radius."""
         allowed_m = SIGMAS * (one.std_m + other.std_m) + self._reach_m(one.stamp_ns, other.stamp_ns)
         return _apart_m(one, other) <= min(max(allowed_m, self._config.min_radius_m), self._config.max_radius_m)
 

@@ -1,110 +1,173 @@
-"""What is known besides the newest image: the way since the one before, a prior, and how odometry lies in the map.
+"""One camera over time: each image is localised in the light of those before it.
 
-NumPy only.
+NumPy only: the localizer comes ready-made.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from geowarp_ros.config import NodeConfig
+from geowarp_ros.config import SessionConfig
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.odometry import Odometer
+from geowarp_ros.motion.pace import Pace
 from geowarp_ros.motion.prior import Prior
-from geowarp_ros.types import Fix, Frame, Near, NoFix
+from geowarp_ros.motion.tracking import build_tracker
+from geowarp_ros.types import Answer, FloatArray, Frame, Near
+
+BACK_IN_TIME_NS = 1_000_000_000
+"""An image older than the one before it by more than this (ns) means that time jumped back, as in a looping bag;
+by less, that it was overtaken."""
 
 
-class TrackerLike(Protocol):
-    """What is asked of a :class:`geowarp_ros.motion.tracking.Tracker`."""
+class GalleryLike(Protocol):
+    """What a session asks of a :class:`geowarp_ros.gallery.store.Gallery`."""
 
-    def reset(self) -> None:
-        """Forget everything."""
+    @property
+    def positions_enu(self) -> FloatArray:
+        """(N, 3) positions of the places, local ENU, m."""
+
+    @property
+    def frame(self) -> LocalFrame:
+        """Local frame at the centre of the gallery."""
 
 
 class LocalizerLike(Protocol):
-    """What is asked of a :class:`geowarp_ros.localizer.Localizer`."""
+    """What a session asks of a :class:`geowarp_ros.localizer.Localizer`."""
 
     @property
-    def tracker(self) -> TrackerLike:
-        """What it remembers of earlier frames."""
+    def gallery(self) -> GalleryLike:
+        """The gallery it searches."""
 
-    def localize(
-        self,
-        frame: Frame,
-        near: Near | None = None,
-        travelled_m: float | None = None,
-        deadline_s: float | None = None,
-    ) -> Fix | NoFix:
+    def localize(self, frame: Frame, near: Near | None, deadline: Callable[[], int | None]) -> Answer:
         """Say where an image was taken."""
 
 
-class Past:
-    """Localises images in the light of what came before them; one image at a time, whichever thread asks.
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When an image came.
+
+    Attributes:
+        at_s: Time by the steady clock, s.
+        epoch: Number of resets before it.
+    """
+
+    at_s: float
+    epoch: int
+
+
+class Session:
+    """Localises the images of one camera in their order; owns what is known besides the newest image.
+
+    One image at a time, whichever thread asks. Odometry, priors and resets may come from other threads at any time
+    and never wait for an image in hand.
 
     Args:
-        config: Greatest speed and prior.
-        turn: Held while an image is localised; whoever shares a model shares it, too.
+        config: Settings.
+        turn: Held while an image is localised; sessions that share a model share it.
 
     Attributes:
         odometer: Takes odometry.
         prior: Takes positions from elsewhere.
-        prior_said: What came of the prior with the last image, for people.
+        prior_said: Use of the prior for the last image, for people.
     """
 
-    def __init__(self, config: NodeConfig, turn: threading.Lock) -> None:
+    def __init__(self, config: SessionConfig, turn: threading.Lock | None = None) -> None:
         self.odometer = Odometer(config.tracking.max_speed_mps)
         self.prior = Prior(config.prior, lambda from_ns, to_ns: self.odometer.reach_m(from_ns, to_ns))
         self.prior_said = self.prior.near(0)[1]
-        self._speed_mps = config.tracking.max_speed_mps
-        self._turn = turn
-        self._last_ns: int | None = None
+        self._config = config
+        self._turn = turn or threading.Lock()
+        self._pace = Pace()
+        self._tracked_with: object = None
+        self._arrived_ns: int | None = None
+        self._tracked_ns: int | None = None
         self._epoch = self._tracked_epoch = 0
 
     @property
     def epoch(self) -> int:
-        """How often time has begun anew."""
+        """Number of resets so far."""
         return self._epoch
 
-    def configure(self, config: NodeConfig) -> None:
-        """Change the settings while running; odometry is forgotten where the greatest speed changes."""
+    def configure(self, config: SessionConfig) -> None:
+        """Change the settings; odometry is forgotten if the maximum speed changes, the pace if re-ranking does."""
+        before, self._config = self._config, config
         self.prior.configure(config.prior)
-        if config.tracking.max_speed_mps != self._speed_mps:
-            self._speed_mps = config.tracking.max_speed_mps
-            self.odometer = Odometer(self._speed_mps)
+        if config.tracking.max_speed_mps != before.tracking.max_speed_mps:
+            self.odometer = Odometer(config.tracking.max_speed_mps)
+        if config.rerank != before.rerank:
+            self._pace.forget()
 
     def reset(self) -> None:
         """Forget everything; does not wait for an image in hand."""
         self._epoch += 1
+        self._arrived_ns = None
         self.odometer.reset()
         self.prior.reset()
 
-    def localize(
-        self, localizer: LocalizerLike, frame: Frame, epoch: int, deadline_s: float | None = None
-    ) -> Fix | NoFix:
-        """Localise an image with a prior, where there is one, and the way since the image before.
+    def arrive(self, stamp_ns: int) -> tuple[Arrival, int]:
+        """Take note of an image before it is localised; resets the session if time jumped back.
 
         Args:
-            localizer: Its tracker is reset where a new epoch begins.
+            stamp_ns: Its stamp.
+
+        Returns:
+            The arrival, and by how much time jumped back (ns); 0 if it did not.
+        """
+        back_ns = 0 if self._arrived_ns is None else self._arrived_ns - stamp_ns
+        if back_ns > BACK_IN_TIME_NS:
+            self.reset()
+        self._arrived_ns = stamp_ns
+        return Arrival(time.monotonic(), self._epoch), back_ns if back_ns > BACK_IN_TIME_NS else 0
+
+    def localize(self, localizer: LocalizerLike, frame: Frame, arrival: Arrival | None = None) -> Answer:
+        """Localise an image with the prior, the track and the time there is.
+
+        Args:
+            localizer: May be another one than for the image before.
             frame: The image.
-            epoch: When the image came, as :attr:`epoch` said then.
-            deadline_s: As the localizer's.
+            arrival: Result of :meth:`arrive`; None: the image arrives now.
 
         Raises:
-            GeowarpError: As the localizer.
+            GeowarpError: Raised by the localizer.
         """
+        arrival = arrival or self.arrive(frame.stamp_ns)[0]
         with self._turn:
-            if epoch != self._tracked_epoch:
-                localizer.tracker.reset()
-                self._tracked_epoch, self._last_ns = epoch, None
+            self._follow(localizer, arrival.epoch)
             near, said = self.prior.near(frame.stamp_ns)
             travelled_m = None
-            if self._last_ns is not None:
-                travelled_m = self.odometer.travelled_m(self._last_ns, frame.stamp_ns)
-            answer = localizer.localize(frame, near, travelled_m, deadline_s)
+            if self._tracked_ns is not None:
+                travelled_m = self.odometer.travelled_m(self._tracked_ns, frame.stamp_ns)
+            answer = localizer.localize(frame, near, self._pace.deadline(self._deadline_s(arrival)))
+            self._pace.learn(answer)
+            answer = self._tracker(answer, travelled_m)
             if answer.candidates:  # what the tracker has seen
-                self._last_ns = max(frame.stamp_ns, self._last_ns or 0)
-            if epoch == self._epoch:
+                self._tracked_ns = max(frame.stamp_ns, self._tracked_ns or 0)
+            if arrival.epoch == self._epoch:
                 self.prior.learn(answer)
-            fell_back = near is not None and answer.near is None
+            fell_back = near is not None and answer.header.near is None
             self.prior_said = f"{said}, nothing convincing there: whole gallery" if fell_back else said
             return answer
+
+    def _deadline_s(self, arrival: Arrival) -> float | None:
+        budget_ms = self._config.latency_budget_ms
+        return arrival.at_s + budget_ms * 1e-3 if budget_ms else None
+
+    def _follow(self, localizer: LocalizerLike, epoch: int) -> None:
+        """Begin a new track with a new gallery, new settings of it, or a new epoch."""
+        config = self._config
+        tracked_with = (localizer.gallery, config.tracking, config.position.cluster_radius_m)
+        if tracked_with != self._tracked_with:
+            self._tracker = build_tracker(
+                config.tracking, localizer.gallery.positions_enu, config.position.cluster_radius_m
+            )
+            self._tracked_with = tracked_with
+        elif epoch != self._tracked_epoch:
+            self._tracker.reset()
+        else:
+            return
+        self._tracked_epoch, self._tracked_ns = epoch, None

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from geowarp_ros.config import TrackingConfig
 from geowarp_ros.integrity.evidence import candidate_weights
-from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix
+from geowarp_ros.types import Answer, Candidate, FloatArray, NoFix
 
 _FORGOTTEN = 1e-9
-"""Places with less belief than this leave the filter's support."""
-
-BACK_IN_TIME_NS = 1_000_000_000
-"""An image older than the one before it by more than this means that time went back (a bag that loops); by less,
-that it was overtaken."""
+"""Belief below which a place leaves the filter's support."""
 
 RELOCALISES_WITHIN = 5
-"""With the default settings a robot that was carried off is found again within so many images that show the new
-place: that rank it first, give it at least 0.3 of the candidates' weight, and the place that it left none.
+"""Number of images within which a robot that was carried off is found again, with the default settings, if they
+rank the new place first, give it at least 0.3 of the candidates' weight, and none to the place that it left.
 
 From the recursion: the new place starts with kidnap_probability shared among the N places held, and gains on the
 old one by a factor of at least (0.98 · 0.3 + 0.02) / 0.02 = 15.7 an image, so it has most of the belief
 once 15.7^n > N / 0.001: after five images for all N < 953. 20 candidates an image hold fewer than 200 places."""
 
 _TRUST = 0.98
-"""Share of an image's evidence that its candidates make; the rest says nothing about the place."""
+"""Share of an image's evidence that comes from its candidates; the rest is the same for every place."""
 
 
 class Tracker(Protocol):
-    """Looks at the answers in the order of their images."""
+    """Judges answers in the order of their images."""
 
-    def __call__(self, answer: Fix | NoFix, travelled_m: float | None = None, /) -> Fix | NoFix:
-        """Return the answer, or a NoFix in its stead.
+    def __call__(self, answer: Answer, travelled_m: float | None = None, /) -> Answer:
+        """Return the answer, with a NoFix in the place of a fix that is a jump.
 
         Args:
-            answer: Of the newest image.
-            travelled_m: Path length since the image before, by odometry; None where there is none.
+            answer: The answer to the newest image.
+            travelled_m: Path length since the image before, by odometry (m); None without odometry.
         """
 
     def reset(self) -> None:
@@ -47,7 +44,7 @@ class Tracker(Protocol):
 class NoTracking:
     """The null tracker: every image stands for itself."""
 
-    def __call__(self, answer: Fix | NoFix, travelled_m: float | None = None, /) -> Fix | NoFix:
+    def __call__(self, answer: Answer, travelled_m: float | None = None, /) -> Answer:
         """Return the answer as it is."""
         return answer
 
@@ -58,13 +55,13 @@ class NoTracking:
 class HmmTracker:
     """A causal forward filter over the gallery's places (hidden Markov model; Rabiner 1989, sec. III.A).
 
-    A place's belief is carried to the places that the robot can have reached since – by the greatest speed and the
-    elapsed time, or by the odometer – and multiplied by the share of the candidates' weight around it. A small
+    A place's belief is carried to the places that the robot can have reached since – by the maximum speed and the
+    elapsed time, or by odometry – and multiplied by the share of the candidates' weight around it. A small
     probability of having been carried anywhere lets the filter recover: after that, a few images that agree with
     one another move the belief. A fix is published only where at least half of the belief lies.
 
     Only places with belief and the newest candidates are held, so the cost does not grow with the gallery.
-    State is forgotten when time jumps back by more than a second and after ``forget_after_s`` without an image.
+    State is forgotten after ``forget_after_s`` without an image.
     """
 
     def __init__(self, positions_m: FloatArray, cluster_radius_m: float, config: TrackingConfig) -> None:
@@ -79,44 +76,37 @@ class HmmTracker:
         self._belief = np.zeros(0)
         self._stamp_ns: int | None = None
 
-    def __call__(self, answer: Fix | NoFix, travelled_m: float | None = None, /) -> Fix | NoFix:
-        """Update the belief and hold the answer back if it is a jump (reason ``jump``)."""
+    def __call__(self, answer: Answer, travelled_m: float | None = None, /) -> Answer:
+        """Update the belief; a fix that is a jump becomes a NoFix ``jump``."""
         if not answer.candidates:
             return answer
-        seen = bool(answer.stamp_ns) and answer.stamp_ns == self._stamp_ns
+        stamp_ns = answer.header.stamp_ns
+        seen = bool(stamp_ns) and stamp_ns == self._stamp_ns
         first = not len(self._places)
         if not seen:  # an image that is asked about again is no new evidence
-            elapsed_s = self._elapsed_s(answer.stamp_ns)
+            elapsed_s = self._elapsed_s(stamp_ns)
             if elapsed_s is None:
                 self.reset()
                 elapsed_s, first = 0.0, True
             self._predict(answer.candidates, elapsed_s, travelled_m)
             self._correct(answer.candidates)
-            self._stamp_ns = max(answer.stamp_ns, self._stamp_ns or 0)
-        if isinstance(answer, NoFix) or first:
+            self._stamp_ns = max(stamp_ns, self._stamp_ns or 0)
+        if answer.fix is None or first:
             return answer
         support = self.belief_around(answer.candidates[0].index)
         if support >= 0.5:
             return answer
-        return NoFix(
-            "jump",
-            f"{support:.2f} of the track's belief lies there; the motion does not explain the jump",
-            confidence=answer.confidence,
-            candidates=answer.candidates,
-            stamp_ns=answer.stamp_ns,
-            frame_id=answer.frame_id,
-            timing_ms=answer.timing_ms,
-            near=answer.near,
-        )
+        detail = f"{support:.2f} of the track's belief lies there; the motion does not explain the jump"
+        return replace(answer, result=NoFix("jump", detail, answer.confidence))
 
     def belief_around(self, place: int) -> float:
-        """Share of the belief within the cluster radius of a place, 0..1."""
+        """Return the share of the belief within the cluster radius of a place, 0..1."""
         offsets = self._positions_m[self._places] - self._positions_m[place]
         return float(self._belief[np.hypot(offsets[:, 0], offsets[:, 1]) <= self._radius_m].sum())
 
     def _elapsed_s(self, stamp_ns: int) -> float | None:
-        """Seconds since the last image; None where the past no longer counts."""
-        if self._stamp_ns is None or stamp_ns < self._stamp_ns - BACK_IN_TIME_NS:
+        """Return the time since the last image (s); None if the track has expired."""
+        if self._stamp_ns is None:
             return None
         elapsed_s = abs(stamp_ns - self._stamp_ns) / 1e9
         return elapsed_s if elapsed_s <= self._config.forget_after_s else None

@@ -1,4 +1,4 @@
-"""Geotagged images from folders, CSVs and ROS bags, all as one :class:`Source`."""
+"""Readers of geotagged images: folders, CSVs and ROS bags, all as a :class:`Source`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from geowarp_ros.readers.bag import read_bag
 from geowarp_ros.readers.bag_files import BAG_SUFFIXES, is_bag
 from geowarp_ros.readers.folders import read_folder
 from geowarp_ros.readers.positions import read_positions
-from geowarp_ros.readers.source import Skipped, Source, SourceImage, count_reasons
+from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, count_reasons
 
 __all__ = ["Skipped", "Source", "SourceImage", "count_reasons", "read_source"]
 
@@ -24,36 +24,30 @@ def read_source(
     max_gap_s: float = 1.0,
     min_spacing_m: float = 0.0,
 ) -> Source:
-    """Find out what ``source`` is and read it; images are decoded only when asked for.
+    """Read geotagged images; they are decoded on demand.
 
-    In this order: a CSV file; a bag (folder with metadata.yaml or storage files, .mcap, .db3, .bag); a folder
-    with positions.csv; a folder tree of ``@utm_east@utm_north@…`` names; one of images with GPS in their EXIF.
+    A source is, in this order: a CSV file; a bag (folder with metadata.yaml or storage files, .mcap, .db3, .bag);
+    a folder with positions.csv; a folder tree of images with ``@utm_east@utm_north@…`` names or GPS in their EXIF.
 
     Args:
         source: File or folder.
-        split: Only the images of this split: ``gallery`` or ``query`` of a CSV's column, ``train/queries`` or
-            ``test`` of a folder tree. ``database`` also finds ``gallery``, ``query`` also ``queries``.
-        utm_zone: Zone and hemisphere of names that give none themselves; None refuses those.
-        image_topic: Of a bag; may be empty where there is only one.
-        fix_topic: Of a bag; may be empty where there is only one.
-        max_gap_s: Of a bag: images farther than this from a fix are left out.
-        min_spacing_m: Of a bag: images closer than this to the one before are left out.
+        split: Split to read: ``gallery`` or ``query`` of a CSV's column, ``train/queries`` or ``test`` of a folder
+            tree; ``database`` equals ``gallery``, ``query`` equals ``queries``. None reads all images.
+        utm_zone: Zone and hemisphere of names that give none, such as ``32N``; None refuses those.
+        image_topic: Topic of a bag's images; may be empty where it has only one.
+        fix_topic: Topic of a bag's fixes; may be empty where it has only one.
+        max_gap_s: Maximum time between a bag's image and the nearest fix, s; images beyond are left out.
+        min_spacing_m: Minimum distance from the bag's image before, m; closer images are left out.
 
     Raises:
-        SourceError: Nothing of the above, a source that cannot be trusted, or no usable image in it.
+        SourceError: The source is none of these, has an error, or holds no usable image.
     """
     if not source.exists():
         raise SourceError(f"{source}: does not exist, expected a folder of images, a CSV or a ROS bag")
     if source.suffix.lower() == ".csv" and source.is_file():
         found = read_positions(source)
     elif is_bag(source):
-        found = read_bag(
-            source,
-            image_topic=image_topic,
-            fix_topic=fix_topic,
-            max_gap_s=max_gap_s,
-            min_spacing_m=min_spacing_m,
-        )
+        found = read_bag(source, image_topic, fix_topic, max_gap_s, min_spacing_m)
     elif source.is_file():
         raise SourceError(f"{source}: is no source, expected a folder of images, .csv, {', '.join(BAG_SUFFIXES)}")
     elif (source / "positions.csv").is_file():
@@ -66,17 +60,14 @@ def read_source(
 
 
 def _only(found: Source, split: str, source: Path) -> Source:
-    wanted = _canonical(split)
+    wanted = canonical_split(split)
     images = tuple(
-        image for image in found.images if f"{_canonical(image.split)}/".startswith(f"{wanted}/") and image.split
+        image
+        for image in found.images
+        if f"{canonical_split(image.split)}/".startswith(f"{wanted}/") and image.split
     )
     if not images:
         splits = {name: count for name, count in found.splits.items() if name}
         there = ", ".join(f"{name} ({count} images)" for name, count in splits.items()) or "no split"
         raise SourceError(f"{source}: no image of split {split!r}{did_you_mean(split, splits)}; it has {there}")
     return Source(images, found.skipped, f"{found.description}, split {split}")
-
-
-def _canonical(split: str) -> str:
-    names = {"database": "gallery", "query": "queries"}
-    return "/".join(names.get(part, part) for part in split.strip("/").lower().split("/"))

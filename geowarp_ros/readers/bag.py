@@ -1,6 +1,6 @@
-"""A ROS bag of camera images and NavSatFix: positions are interpolated to the images' stamps.
+"""Geotagged images from a ROS bag of camera images and NavSatFix.
 
-Everything goes by header stamps; a message without one (0) goes by the time at which it was recorded.
+Times are header stamps; a message without one (0) has the time at which it was recorded.
 """
 
 from __future__ import annotations
@@ -8,49 +8,48 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geowarp_ros.errors import ImageError, SourceError, did_you_mean
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.messages import image_from_compressed, image_from_message
 from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.readers.source import Skipped, Source, SourceImage
-from geowarp_ros.types import Image, Place
+from geowarp_ros.types import FloatArray, Image, Place
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 FIX_TYPES = ("sensor_msgs/msg/NavSatFix",)
 
 _NS = 1_000_000_000
-_JUMP_NS = 2 * _NS  # a longer way to the next image is jumped over by the bag's index
+_JUMP_NS = 2 * _NS  # a longer gap before the wanted image is jumped over by the bag's index
 
 _log = logging.getLogger(__name__)
 
 
-def read_bag(
-    path: Path, *, image_topic: str = "", fix_topic: str = "", max_gap_s: float = 1.0, min_spacing_m: float = 0.0
-) -> Source:
+def read_bag(path: Path, image_topic: str, fix_topic: str, max_gap_s: float, min_spacing_m: float) -> Source:
     """Read a bag of ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag).
 
-    Between two fixes the position is linear in time; before the first and after the last the nearest one holds.
-    Fixes with a status below 0 or a position that is not finite are ignored. A bag with a broken end is used as
-    far as it goes: it then stands among the skipped, with the reason.
+    Positions are interpolated linearly between two fixes; before the first and after the last the nearest one is
+    taken. Fixes with a status below 0 or a position that is not finite are ignored. A bag that is read only as far
+    as it goes (:class:`BagFiles`) is listed among the skipped, with the reason.
 
     Args:
         path: Folder or file.
-        image_topic: May be empty where only one has images.
-        fix_topic: May be empty where only one has fixes.
-        max_gap_s: Images farther than this from the nearest fix are left out.
-        min_spacing_m: Images closer than this to the one kept before are left out.
+        image_topic: Topic of the images; may be empty where the bag has only one.
+        fix_topic: Topic of the fixes; may be empty where the bag has only one.
+        max_gap_s: Maximum time between an image and the nearest fix, s; images beyond are left out.
+        min_spacing_m: Minimum distance from the image kept before, m; closer images are left out.
 
     Raises:
-        SourceError: No bag, no such topic, no usable fix, or no image near a fix.
+        SourceError: The bag cannot be read, lacks a topic, or has no usable fix or no image near one.
     """
     files = BagFiles(path)
     with files.reader() as reader:
@@ -67,36 +66,40 @@ def read_bag(
         _log.warning("%s: broken end, used as far as it goes: %s", path, broken)
         skipped.append(Skipped(path.name, f"with a broken end, used as far as it goes ({broken})"))
 
-    track = _Track(recording.fixes)
+    recording.images.sort()
+    gap_s, east_north_m, geodetic = _interpolate(recording.fixes, [stamp for stamp, _ in recording.images])
     recorded = RecordedImages(files, image_topic)
     images: list[SourceImage] = []
     last_m = np.full(2, np.inf)
     seen: set[int] = set()
-    for stamp, recorded_ns in sorted(recording.images):
+    for row, (stamp, recorded_ns) in enumerate(recording.images):
         name = f"{path.stem}/{image_topic.strip('/')}/{stamp}"
-        east_north_m = track.east_north_m(stamp)
         if stamp in seen:
             skipped.append(Skipped(name, "with the stamp of another image"))
-        elif track.gap_s(stamp) > max_gap_s:
+        elif gap_s[row] > max_gap_s:
             skipped.append(Skipped(name, f"farther than {max_gap_s:g} s from a fix"))
-        elif math.dist(east_north_m, last_m) < min_spacing_m:
+        elif math.dist(east_north_m[row], last_m) < min_spacing_m:
             skipped.append(Skipped(name, f"closer than {min_spacing_m:g} m to the image before"))
         else:
-            last_m = east_north_m
-            place = track.place(name, stamp)
+            last_m = east_north_m[row]
+            latitude, longitude, altitude = geodetic[row].tolist()
+            place = Place(name, latitude, longitude, altitude_m=altitude, stamp_ns=stamp)
             images.append(SourceImage(place, partial(recorded.read, recorded_ns, stamp, name)))
         seen.add(stamp)
     if not images:
-        nearest_s = min((track.gap_s(stamp) for stamp in seen), default=math.inf)
         raise SourceError(
-            f"{path}: none of the {len(recording.images)} images on {image_topic} is within max_gap_s ="
-            f" {max_gap_s:g} s of a fix on {fix_topic}; the nearest is {nearest_s:.3f} s away"
+            f"{path}: none of the {len(gap_s)} images on {image_topic} is within max_gap_s = {max_gap_s:g} s of a"
+            f" fix on {fix_topic}; the nearest is {gap_s.min(initial=np.inf):.3f} s away"
         )
     return Source(tuple(images), tuple(skipped), f"bag {path}, {image_topic} with {fix_topic}")
 
 
 def choose_topic(path: Path, reader: Any, wanted: str, types: Sequence[str], option: str) -> str:
-    """Return ``wanted``, or the only topic of one of ``types`` that has messages."""
+    """Return the topic ``wanted``, or the only one with messages of one of ``types`` where it is empty.
+
+    Raises:
+        SourceError: There is no such topic, it has another type, or several would do; ``option`` names the choice.
+    """
     type_of = {connection.topic: connection.msgtype for connection in reader.connections}
     there = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(type_of.items())) or "no topic"
     fitting = {c.topic for c in reader.connections if c.msgtype in types and c.msgcount}
@@ -117,13 +120,13 @@ def choose_topic(path: Path, reader: Any, wanted: str, types: Sequence[str], opt
 
 @dataclass(slots=True)
 class _Recording:
-    """What one pass over the bag finds.
+    """Stamps of images and fixes in a bag.
 
     Attributes:
-        images: (header stamp, time of recording), ns.
-        fixes: (header stamp in ns, latitude, longitude, altitude).
-        void_fixes: Number of fixes that say nothing.
-        broken: Why the pass ended early, or an empty string.
+        images: Header stamp and time of recording of each image, ns.
+        fixes: Header stamp in ns, latitude and longitude in degrees, altitude in m.
+        void_fixes: Number of fixes without a position.
+        broken: Why reading ended early; empty if it did not.
     """
 
     images: list[tuple[int, int]] = field(default_factory=list)
@@ -135,80 +138,57 @@ class _Recording:
 def _scan(reader: Any, image_topic: str, fix_topic: str) -> _Recording:
     found = _Recording()
     connections = [c for c in reader.connections if c.topic in (image_topic, fix_topic)]
-    for topic, recorded_ns, message in _until_broken(reader, connections, found):
-        stamp = header_stamp_ns(message) or recorded_ns
-        if topic == image_topic:
-            found.images.append((stamp, recorded_ns))
-        elif message.status.status >= 0 and _is_position(message.latitude, message.longitude):
-            found.fixes.append((stamp, message.latitude, message.longitude, message.altitude))
-        else:
-            found.void_fixes += 1
+    try:
+        for connection, recorded_ns, raw in reader.messages(connections):
+            message = reader.deserialize(raw, connection.msgtype)
+            stamp = header_stamp_ns(message) or recorded_ns
+            if connection.topic == image_topic:
+                found.images.append((stamp, recorded_ns))
+            elif message.status.status >= 0 and abs(message.latitude) <= 90 and abs(message.longitude) <= 180:
+                found.fixes.append((stamp, message.latitude, message.longitude, message.altitude))
+            else:  # NaN too
+                found.void_fixes += 1
+    except Exception as error:  # rosbags has no exception of its own for every kind of damage
+        found.broken = f"{type(error).__name__}: {error}".splitlines()[0]
     return found
 
 
-def _until_broken(
-    reader: Any, connections: Sequence[Any], recording: _Recording
-) -> Iterator[tuple[str, int, Any]]:
-    """Yield (topic, time of recording, message); damage ends it and is noted."""
-    messages = reader.messages(connections)
-    while True:
-        try:
-            connection, recorded_ns, raw = next(messages)
-            message = reader.deserialize(raw, connection.msgtype)
-        except StopIteration:
-            return
-        except Exception as error:  # rosbags has no exception of its own for every kind of damage
-            recording.broken = f"{type(error).__name__}: {error}".splitlines()[0]
-            return
-        yield connection.topic, recorded_ns, message
-
-
 def header_stamp_ns(message: Any) -> int:
-    """Return the stamp of a message's header; 0 where nobody set it."""
+    """Return the stamp of a message's header in ns; 0 where it was not set."""
     return int(message.header.stamp.sec) * _NS + int(message.header.stamp.nanosec)
 
 
-def _is_position(latitude_deg: float, longitude_deg: float) -> bool:
-    return abs(latitude_deg) <= 90 and abs(longitude_deg) <= 180  # false for NaN
+def _interpolate(
+    fixes: Sequence[tuple[int, float, float, float]], stamps: Sequence[int]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Interpolate fixes at the stamps of N images.
 
-
-class _Track:
-    """Where the receiver was at any time."""
-
-    def __init__(self, fixes: Sequence[tuple[int, float, float, float]]) -> None:
-        ordered = sorted({stamp: rest for stamp, *rest in fixes}.items())
-        self._start_ns = ordered[0][0]
-        self._time_s = np.array([(stamp - self._start_ns) / _NS for stamp, _ in ordered])
-        latitude, longitude, self._altitude_m = np.array([rest for _, rest in ordered], np.float64).T
-        # a plane about the first fix: no seam at the antimeridian
-        self._frame = LocalFrame(float(latitude[0]), float(longitude[0]))
-        self._east_m, self._north_m, self._up_m = self._frame.to_enu(latitude, longitude).T
-
-    def gap_s(self, stamp: int) -> float:
-        """Return the time to the nearest fix."""
-        time_s = (stamp - self._start_ns) / _NS
-        after = np.searchsorted(self._time_s, time_s)
-        return float(np.abs(self._time_s[max(0, after - 1) : after + 1] - time_s).min())
-
-    def east_north_m(self, stamp: int) -> NDArray[np.float64]:
-        """Return the position in the plane, (2,)."""
-        return np.array([self._at(stamp, self._east_m), self._at(stamp, self._north_m)])
-
-    def place(self, name: str, stamp: int) -> Place:
-        """Return the position as a place; its altitude is NaN where a fix beside it has none."""
-        enu = [*self.east_north_m(stamp), self._at(stamp, self._up_m)]
-        latitude, longitude, _ = self._frame.to_geodetic(enu)
-        altitude = self._at(stamp, self._altitude_m)
-        return Place(name, float(latitude), float(longitude), altitude_m=altitude, stamp_ns=stamp)
-
-    def _at(self, stamp: int, values: NDArray[np.float64]) -> float:
-        return float(np.interp((stamp - self._start_ns) / _NS, self._time_s, values))
+    Returns:
+        Time to the nearest fix (N,) in s; metres east and north of the first fix (N, 2); latitude and longitude in
+        degrees and altitude in m (N, 3), the latter NaN where a neighbouring fix has none.
+    """
+    ordered = sorted({stamp: rest for stamp, *rest in fixes}.items())
+    first = ordered[0][0]
+    fix_s = np.array([(stamp - first) / _NS for stamp, _ in ordered])
+    image_s = np.array([(stamp - first) / _NS for stamp in stamps])
+    latitude, longitude, altitude = np.array([rest for _, rest in ordered], np.float64).T
+    after = np.searchsorted(fix_s, image_s)
+    gap_s = np.minimum(
+        np.abs(image_s - fix_s[np.maximum(after - 1, 0)]),
+        np.abs(image_s - fix_s[np.minimum(after, len(fix_s) - 1)]),
+    )
+    # in a plane about the first fix: no seam at the antimeridian
+    frame = LocalFrame(float(latitude[0]), float(longitude[0]))
+    axes = [np.interp(image_s, fix_s, axis) for axis in frame.to_enu(latitude, longitude).T]
+    enu_m = np.stack(axes, axis=-1)
+    degrees = frame.to_geodetic(enu_m)[:2]
+    return gap_s, enu_m[:, :2], np.stack([*degrees, np.interp(image_s, fix_s, altitude)], axis=-1)
 
 
 class RecordedImages:
-    """The images of one topic, read in passing: in order, the bag is read once, one image in memory.
+    """The images of one topic, read on demand: in order the bag is read once, with one image in memory.
 
-    Asked for out of order, each jump costs one look into the bag's index. Opened by the first read.
+    Out of order, each jump costs a look into the bag's index. The bag is opened by the first read.
     """
 
     def __init__(self, files: BagFiles, topic: str) -> None:
@@ -217,12 +197,19 @@ class RecordedImages:
         self._lock = threading.Lock()
         self._messages: Iterator[tuple[int, Any]] | None = None
         self._position_ns = 0
+        self._opened = ExitStack()
+        weakref.finalize(self, self._opened.close)  # at exit, too, while rosbags can still close a bag
 
     def read(self, recorded_ns: int, stamp: int, name: str) -> Image:
-        """Decode the image that was recorded then and carries that stamp.
+        """Decode an image.
+
+        Args:
+            recorded_ns: Time at which it was recorded.
+            stamp: Its header stamp, or the same time where it has none, ns.
+            name: Name for errors.
 
         Raises:
-            ImageError: An encoding not supported, broken data, or a bag that changed since.
+            ImageError: Its encoding is not supported, its data is broken, or the bag has changed since.
         """
         try:
             with self._lock:
@@ -251,7 +238,8 @@ class RecordedImages:
         return None
 
     def _stream(self, start_ns: int) -> Iterator[tuple[int, Any]]:
-        with self._files.reader() as reader:
-            connections = [c for c in reader.connections if c.topic == self._topic]
-            for connection, time_ns, raw in reader.messages(connections, start=start_ns):
-                yield time_ns, reader.deserialize(raw, connection.msgtype)
+        self._opened.close()
+        reader = self._opened.enter_context(self._files.reader())
+        connections = [c for c in reader.connections if c.topic == self._topic]
+        for connection, time_ns, raw in reader.messages(connections, start=start_ns):
+            yield time_ns, reader.deserialize(raw, connection.msgtype)

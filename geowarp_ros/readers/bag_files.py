@@ -1,18 +1,16 @@
-"""Opening a ROS bag, whole or with a broken end.
+"""Opening ROS bags with rosbags: ROS 2 (MCAP, SQLite) and ROS 1.
 
-A recorder that was killed leaves a file without its index: MCAP without the closing records, SQLite shorter than
-its header says, a folder without metadata.yaml, a ROS 1 bag that was never indexed. What was written before is as
-good as ever.
+A killed recorder leaves an MCAP file without its closing records, and a folder without metadata.yaml: these are
+read as far as they go. Any other damage is refused, with the command that mends it.
 """
 
 from __future__ import annotations
 
 import io
-import sqlite3
+import shlex
 import struct
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,17 +18,22 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.readers.bag1_files import MendedBag1
 from geowarp_ros.readers.decompression import bound_decompression
-from geowarp_ros.readers.spliced import Spliced
 
 bound_decompression()
 
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
+_MENDERS = {
+    b"#ROSBAG V2.0": "rosbag reindex {file}",
+    b"SQLite format 3": "sqlite3 {file} 'PRAGMA writable_schema=ON' .dump | sed 's/^ROLLBACK.*/COMMIT;/'"
+    " | sqlite3 mended.db3",
+}
+"""Command that mends a damaged file, by the file's first bytes."""
+
 _MAGIC = b"\x89MCAP0\r\n"
-_FOOTER, _CHUNK, _DATA_END, _LAST_OPCODE = 0x02, 0x06, 0x0F, 0x0F
-_TAIL = (
+_FOOTER, _DATA_END = 0x02, 0x0F
+_CLOSING = (
     struct.pack("<BQI", _DATA_END, 4, 0)  # no checksum of the data section
     + struct.pack("<BQQQI", _FOOTER, 20, 0, 0, 0)  # no summary: readers scan
     + _MAGIC
@@ -38,138 +41,130 @@ _TAIL = (
 
 
 def is_bag(path: Path) -> bool:
-    """Whether ``path`` is a bag's file or a folder with one."""
+    """Return whether ``path`` is a bag's file, or a folder with one."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
     return path.suffix in BAG_SUFFIXES
 
 
 class BagFiles:
-    """The files of one bag, mended where their end is broken.
+    """The files of one bag.
 
     Attributes:
-        path: As it was given.
-        broken: What is wrong with it, or an empty string.
+        path: Folder or file.
+        broken: What is wrong with a bag that is read only as far as it goes; empty for a whole one.
+
+    Raises:
+        SourceError: It is no bag, or damaged; the message says what mends it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.broken = ""
         self._files: Sequence[Any] = [path]
-        self._mended = tempfile.TemporaryDirectory(prefix="geowarp-bag-", ignore_cleanup_errors=True)
-        # rosbags takes a bag apart without an exception of its own for every kind of damage
-        try:
-            with self.reader():
-                return
-        except Exception as error:
-            self.broken = _one_line(error)
-        try:
-            self._files = self._mend()
-            with self.reader():
-                return
-        except Exception:
-            raise SourceError(f"{path}: cannot be read as a ROS bag: {self.broken}") from None
+        self.broken = self._problem(self._files)
+        if not self.broken:
+            return
+        self._files = [
+            self._open_ended(file) if self._problem([file]) else file
+            for file in (_storage_files(path) if path.is_dir() else [path])
+        ]
+        if self._problem(self._files):
+            raise SourceError(f"{path}: cannot be read as a ROS bag: {self.broken}")
 
-    @contextmanager
-    def reader(self) -> Iterator[Any]:
-        """Open the bag; bags without message definitions are taken to hold the standard ones."""
-        with AnyReader(self._files, default_typestore=get_typestore(Stores.LATEST)) as reader:
-            yield reader
+    def reader(self) -> Any:
+        """Return an AnyReader; message types that the bag does not define are the standard ones."""
+        return _reader(self._files)
 
-    def _mend(self) -> list[Any]:
-        files = _storage_files(self.path) if self.path.is_dir() else [self.path]
-        return [self._mend_file(file) for file in files]
-
-    def _mend_file(self, file: Path) -> Any:
+    def _problem(self, files: Sequence[Any]) -> str:
         try:
-            with AnyReader([file], default_typestore=get_typestore(Stores.LATEST)):
-                return file
-        except Exception:
-            if file.suffix == ".mcap":
-                return _Mcap(file)
-            if file.suffix == ".db3":
-                return _copy_rows(file, Path(self._mended.name))
-            return MendedBag1(file)
+            with _reader(files):
+                return ""
+        except (MemoryError, OverflowError):  # before anything was read
+            return "a record claims more bytes than there is memory"
+        except Exception as error:  # rosbags has no exception of its own for every kind of damage
+            return str(error).split("\n")[0] or type(error).__name__
+
+    def _open_ended(self, file: Path) -> Any:
+        start = b""
+        if file.is_file():
+            with file.open("rb") as content:
+                start = content.read(16)
+        for magic, command in _MENDERS.items():
+            if start.startswith(magic):
+                raise SourceError(
+                    f"{file}: cannot be read as a ROS bag: {self._problem([file])};"
+                    f" if its end is missing, mend it first: {command.format(file=shlex.quote(str(file)))}"
+                )
+        return _OpenEndedMcap(file)
+
+
+def _reader(files: Sequence[Any]) -> AnyReader:
+    return AnyReader(files, default_typestore=get_typestore(Stores.LATEST))
 
 
 def _storage_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
 
 
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError | OverflowError):  # before anything was read
-        return "a record claims more bytes than there is memory"
-    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
+class _OpenEndedMcap:
+    """An MCAP file up to its last whole record, closed by a footer without an index (mcap.dev/spec).
 
-
-class _Mcap:
-    """An MCAP file up to its last whole record, closed by a footer that says there is no index.
-
-    Stands in for the Path that rosbags reads; nothing is copied. Layout: mcap.dev/spec.
+    Stands in for the Path that rosbags opens; nothing is copied.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._end = _last_whole_record(path)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._path, name)
 
     def open(self, mode: str) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(Spliced(self._path.open(mode, buffering=0), self._end, _TAIL)))
+        return cast(BinaryIO, io.BufferedReader(_Closed(self._path.open(mode, buffering=0), self._end)))
+
+    @cached_property
+    def _end(self) -> int:
+        """Offset behind the last whole record of the data section."""
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            end = file.seek(len(_MAGIC))
+            while len(head := file.read(9)) == 9:
+                opcode, length = struct.unpack("<BQ", head)
+                if not 0 < opcode < _DATA_END or opcode == _FOOTER or file.tell() + length > size:
+                    break
+                end = file.seek(length, io.SEEK_CUR)
+        return end
 
 
-def _last_whole_record(path: Path) -> int:
-    """Return the offset behind the last complete record of the data section."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise SourceError(f"{path}: is no MCAP file")
-        end = file.tell()
-        while len(head := file.read(9)) == 9:
-            opcode, length = struct.unpack("<BQ", head)
-            whole = 0 < opcode < _LAST_OPCODE and opcode != _FOOTER and file.tell() + length <= size
-            if not whole:
-                break
-            end = file.seek(length, io.SEEK_CUR)
-    return end
+class _Closed(io.RawIOBase):
+    """The first ``end`` bytes of a file, and behind them the closing records."""
 
+    def __init__(self, file: Any, end: int) -> None:
+        self._file = file
+        self._end = end
+        self._position = 0
 
-def _copy_rows(path: Path, folder: Path) -> Path:
-    """Copy what can be read of a damaged SQLite bag into a new one; returns its path."""
-    copy = folder / path.name
-    address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
-        target.set_authorizer(_only_rows)
-        source.execute("PRAGMA writable_schema=ON")  # reads a file that is shorter than its header says
-        tables = source.execute("SELECT name, sql FROM sqlite_master WHERE type='table' ORDER BY rowid").fetchall()
-        for name, statement in tables:
-            if name.startswith("sqlite_"):
-                continue
-            target.execute(statement)
-            quoted = '"' + name.replace('"', '""') + '"'
-            try:
-                for row in source.execute(f"SELECT * FROM {quoted}"):
-                    target.execute(f"INSERT INTO {quoted} VALUES ({','.join('?' * len(row))})", row)
-            except sqlite3.DatabaseError:
-                pass  # the rows before it are kept
-        target.execute("CREATE INDEX timestamp_idx ON messages (timestamp ASC)")
-        target.commit()
-    return copy
+    def readable(self) -> bool:
+        return True
 
+    def seekable(self) -> bool:
+        return True
 
-_HARMLESS = (
-    sqlite3.SQLITE_CREATE_TABLE,
-    sqlite3.SQLITE_CREATE_INDEX,
-    sqlite3.SQLITE_INSERT,
-    sqlite3.SQLITE_UPDATE,
-    sqlite3.SQLITE_READ,
-    sqlite3.SQLITE_SELECT,
-    sqlite3.SQLITE_TRANSACTION,
-    sqlite3.SQLITE_REINDEX,
-)
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end + len(_CLOSING)}[whence]
+        self._position = origin + offset
+        return self._position
 
+    def readinto(self, buffer: Any) -> int:
+        here, wanted = self._position, len(buffer)
+        if here < self._end:
+            self._file.seek(here)
+            data = self._file.read(min(wanted, self._end - here))
+        else:
+            data = _CLOSING[here - self._end : here - self._end + wanted]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
-def _only_rows(action: int, *_: object) -> int:
-    """Allow what makes tables and fills them: the schema is text from the bag, and could attach other files."""
-    return sqlite3.SQLITE_OK if action in _HARMLESS else sqlite3.SQLITE_DENY
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,8 +1,8 @@
-"""Decompression of a bag's chunks that ends where the chunk should.
+"""Bounded decompression of a bag's chunks.
 
-rosbags hands all of a chunk to the decompressor and takes whatever comes out: some hundred bytes of a hostile or
-damaged file can become gigabytes. The decompressors put into its tables here stop at the size that the chunk
-claims, and no chunk may claim more than :data:`MAX_CHUNK_BYTES`.
+rosbags hands a whole chunk to the decompressor and takes whatever comes out: some hundred bytes of a hostile or
+damaged file can become gigabytes. The decompressors here stop at the size that the chunk claims, and no chunk may
+claim more than :data:`MAX_CHUNK_BYTES`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import bz2
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Protocol
+from typing import Any
 
 from lz4.frame import LZ4FrameDecompressor
 from rosbags.rosbag1 import reader as rosbag1
@@ -20,35 +20,21 @@ from rosbags.rosbag2 import storage_mcap as mcap
 from geowarp_ros.errors import SourceError
 
 MAX_CHUNK_BYTES = 256 << 20
-"""Recorders write chunks of 1 to 16 MB, or of one message where that is larger."""
-
-
-class _Decompressor(Protocol):
-    """One that can stop, as the standard library's."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the frame has ended."""
-
-    @property
-    def unused_data(self) -> bytes | None:
-        """What stands behind it."""
-
-    def decompress(self, data: bytes, /, max_length: int = ...) -> bytes:
-        """Return at most ``max_length`` bytes."""
+"""Largest chunk that is read. Recorders write chunks of 1 to 16 MB, or of one message where that is larger."""
 
 
 def bound_decompression() -> None:
-    """Put bounded decompressors where rosbags looks for its own; a second time changes nothing."""
+    """Put bounded decompressors where rosbags looks for its own; a second call changes nothing."""
     zstd = _bounded(mcap.zstd.ZstdDecompressor)
-    rosbag1.decompressors["none"] = lambda data, *_: data
     rosbag1.decompressors.update({"bz2": _bounded(bz2.BZ2Decompressor), "lz4": _bounded(LZ4FrameDecompressor)})
     mcap.DECOMPRESSORS.update({"lz4": _bounded(LZ4FrameDecompressor), "zstd": zstd})
     # for bags that compress each message the library calls its module's function
     rosbag2.zstd = SimpleNamespace(open=mcap.zstd.open, decompress=zstd)
 
 
-def _bounded(make: Callable[[], _Decompressor]) -> Callable[..., bytes]:
+def _bounded(make: Callable[[], Any]) -> Callable[..., bytes]:
+    """Return a decompressor of all of ``data``, from one like the standard library's that can stop."""
+
     def decompress(data: bytes, claimed: int = MAX_CHUNK_BYTES) -> bytes:
         if claimed > MAX_CHUNK_BYTES:
             raise SourceError(f"a chunk claims {claimed:,} bytes, expected at most {MAX_CHUNK_BYTES:,}")

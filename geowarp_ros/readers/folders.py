@@ -1,8 +1,9 @@
-"""Folders of images whose positions stand in their names (``@utm_east@utm_north@…@.jpg``) or in their EXIF."""
+"""Geotagged images from a folder, by their names (``@utm_east@utm_north@…@.jpg``) or their EXIF."""
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 import warnings
 from collections import defaultdict
@@ -10,26 +11,33 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import ExifTags
 from PIL import Image as Pillow
 
 from geowarp_ros.errors import ImageError, SourceError
 from geowarp_ros.geodesy import parse_utm_zone, utm_to_wgs84
 from geowarp_ros.images import FORMATS, check_size
-from geowarp_ros.readers.source import IMAGE_SUFFIXES, Skipped, Source, SourceImage, image_file
+from geowarp_ros.readers.source import IMAGE_SUFFIXES, Skipped, Source, SourceImage, canonical_split, image_file
 from geowarp_ros.types import Place
 
 _SPLITS = {"train", "val", "test", "gallery", "queries"}
-_OTHER_NAMES = {"database": "gallery", "query": "queries"}
-_BANDS = "CDEFGHJKLMNPQRSTUVWX"  # of the military grid, from 80° S; N and later lie north of the equator
+_UTM_NAME = re.compile(
+    "@([^@]+)@([^@]+)@"  # easting, northing
+    "(?:(0?[1-9]|[1-5][0-9]|60)@([C-HJ-NP-X])@"  # zone number, band of the military grid
+    "(?:(?:[^@]*@){4}([^@]*)@)?)?"  # latitude, longitude, panorama, tile; heading
+)
+"""Name of an image: @easting@northing@, and in data sets that name a zone also @zone@band@…@heading@."""
 
 
 def read_folder(folder: Path, utm_zone: str | None) -> Source:
-    """Read a folder tree: by its names if any begins with ``@``, by EXIF otherwise.
+    """Read a folder tree: positions from the names if any begins with ``@``, from EXIF otherwise.
+
+    Args:
+        folder: The folder.
+        utm_zone: Zone and hemisphere of names that give none, such as ``32N``; None refuses those.
 
     Raises:
-        SourceError: No images in it, or names without a zone and no ``utm_zone``.
+        SourceError: There is no image, or a name without a zone and no ``utm_zone``.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not files:
@@ -42,32 +50,33 @@ def read_folder(folder: Path, utm_zone: str | None) -> Source:
 
 
 def split_of(relative: Path) -> str:
-    """Return the split that a path's folders name: ``images/train/database/x.jpg`` is in ``train/gallery``."""
-    names = [_OTHER_NAMES.get(part.lower(), part.lower()) for part in relative.parts[:-1]]
-    return "/".join(name for name in names if name in _SPLITS)
+    """Return the split that the folders of a path name: ``train/gallery`` for ``images/train/database/x.jpg``."""
+    return "/".join(name for name in canonical_split(relative.parent.as_posix()).split("/") if name in _SPLITS)
 
 
 def _read_utm_names(folder: Path, files: list[Path], utm_zone: str | None) -> Source:
     given = parse_utm_zone(utm_zone) if utm_zone else None
     skipped: list[Skipped] = []
-    by_zone: dict[tuple[int, bool], list[tuple[Path, list[str]]]] = defaultdict(list)
+    by_zone: dict[tuple[int, bool], list[tuple[Path, float, float, float]]] = defaultdict(list)
     for path in files:
-        fields = path.name.split("@")
-        if len(fields) < 4 or fields[0] or not _is_utm(fields[1], fields[2]):
+        match = _UTM_NAME.match(path.name)
+        east, north = (_number(match[1]), _number(match[2])) if match else (math.nan, math.nan)
+        if match is None or not (0 < east < 1_000_000 and 0 <= north <= 10_000_000):
             skipped.append(Skipped(_name(folder, path), "without @utm_east@utm_north@ in its name"))
             continue
-        zone = _zone_of(fields) or given
+        own = (int(match[3]), match[4] >= "N") if match[3] else None  # bands from N lie north of the equator
+        zone = own or given
         if zone is None:
             raise SourceError(
                 f"{path}: the name gives no UTM zone; give it once as utm_zone (--utm-zone), such as 32N"
             )
-        by_zone[zone].append((path, fields))
+        by_zone[zone].append((path, east, north, _heading(match[5])))
     images: list[SourceImage] = []
     for (zone_number, northern), members in by_zone.items():
-        metres = np.array([[float(fields[1]), float(fields[2])] for _, fields in members])
-        latitudes, longitudes = utm_to_wgs84(metres[:, 0], metres[:, 1], zone_number, northern)
-        for (path, fields), latitude, longitude in zip(members, latitudes, longitudes, strict=True):
-            place = Place(_name(folder, path), float(latitude), float(longitude), heading_deg=_heading_of(fields))
+        paths, east_m, north_m, headings = zip(*members, strict=True)
+        degrees = zip(*utm_to_wgs84(east_m, north_m, zone_number, northern), strict=True)
+        for path, (latitude, longitude), heading in zip(paths, degrees, headings, strict=True):
+            place = Place(_name(folder, path), float(latitude), float(longitude), heading_deg=heading)
             images.append(image_file(place, path, split_of(path.relative_to(folder))))
     images.sort(key=lambda image: image.place.name)
     return Source(tuple(images), tuple(skipped), f"folder {folder}, positions from the names")
@@ -75,33 +84,6 @@ def _read_utm_names(folder: Path, files: list[Path], utm_zone: str | None) -> So
 
 def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _is_utm(east: str, north: str) -> bool:
-    try:
-        return 0 < float(east) < 1_000_000 and 0 <= float(north) <= 10_000_000
-    except ValueError:
-        return False
-
-
-def _zone_of(fields: list[str]) -> tuple[int, bool] | None:
-    """Read zone number and band letter from the third and fourth field, where data sets put them."""
-    if len(fields) < 6 or not fields[3].isdecimal() or not 1 <= int(fields[3]) <= 60:
-        return None
-    if len(fields[4]) != 1 or fields[4] not in _BANDS:
-        return None
-    return int(fields[3]), fields[4] >= "N"
-
-
-def _heading_of(fields: list[str]) -> float:
-    """Read the heading from the ninth field, where data sets that name a zone put it; NaN where there is none."""
-    if _zone_of(fields) is None or len(fields) < 11:
-        return math.nan
-    try:
-        heading = float(fields[9])
-    except ValueError:
-        return math.nan
-    return heading if 0 <= heading <= 360 else math.nan
 
 
 def _read_exif(folder: Path, files: list[Path]) -> Source:
@@ -122,7 +104,7 @@ def _read_exif(folder: Path, files: list[Path]) -> Source:
 
 
 def _exif_place(name: str, path: Path) -> Place | None:
-    """Read the GPS tags (EXIF 2.32, sec. 4.6.6); only the header of the file is read."""
+    """Read the GPS tags (EXIF 2.32, sec. 4.6.6) from the file's header; None without a position."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
         with Pillow.open(path, formats=FORMATS) as image:
@@ -131,34 +113,34 @@ def _exif_place(name: str, path: Path) -> Place | None:
     tag = ExifTags.GPS
     latitude = _angle(gps.get(tag.GPSLatitude), gps.get(tag.GPSLatitudeRef) == "S")
     longitude = _angle(gps.get(tag.GPSLongitude), gps.get(tag.GPSLongitudeRef) == "W")
-    void = gps.get(tag.GPSStatus) == "V"  # the receiver had no fix when the picture was taken
+    void = gps.get(tag.GPSStatus) == "V"  # the receiver had no fix
     if void or not (abs(latitude) <= 90 and abs(longitude) <= 180) or latitude == longitude == 0:
         return None
-    altitude = _rational(gps.get(tag.GPSAltitude))
+    altitude = _number(gps.get(tag.GPSAltitude))
     below = gps.get(tag.GPSAltitudeRef) in (b"\x01", 1)
     # a direction from magnetic north would need the declination of its day and place
-    heading = math.nan if gps.get(tag.GPSImgDirectionRef) == "M" else _rational(gps.get(tag.GPSImgDirection))
+    magnetic = gps.get(tag.GPSImgDirectionRef) == "M"
     return Place(
         name,
         latitude,
         longitude,
         altitude_m=-altitude if below else altitude,
-        heading_deg=heading if 0 <= heading <= 360 else math.nan,
+        heading_deg=math.nan if magnetic else _heading(gps.get(tag.GPSImgDirection)),
         stamp_ns=_gps_time_ns(gps.get(tag.GPSDateStamp), gps.get(tag.GPSTimeStamp)),
     )
 
 
 def _angle(value: Any, negative: bool) -> float:
-    """Degrees, minutes and seconds as one number of degrees; NaN where they are not three numbers."""
+    """Convert degrees, minutes and seconds to degrees; NaN where they are not three numbers."""
     if not isinstance(value, tuple) or len(value) != 3:
         return math.nan
-    degrees, minutes, seconds = (_rational(part) for part in value)
+    degrees, minutes, seconds = (_number(part) for part in value)
     angle = degrees + minutes / 60 + seconds / 3600
     return -angle if negative else angle
 
 
-def _rational(value: Any) -> float:
-    """An EXIF rational as a float; NaN where it is absent, no number, or divided by zero."""
+def _number(value: Any) -> float:
+    """Convert a text or an EXIF rational; NaN where it is absent, no number, or divided by zero."""
     try:
         number = float(value)
     except (TypeError, ValueError, ZeroDivisionError):
@@ -166,8 +148,13 @@ def _rational(value: Any) -> float:
     return number if math.isfinite(number) else math.nan
 
 
+def _heading(value: Any) -> float:
+    heading = _number(value)
+    return heading if 0 <= heading <= 360 else math.nan
+
+
 def _gps_time_ns(date: Any, time: Any) -> int:
-    """UTC of the GPS tags in ns since 1970; 0 where absent. Camera clocks without a zone are not used."""
+    """Convert the GPS date and time (UTC) to ns since 1970; 0 where absent. The camera's own clock has no zone."""
     try:
         hours, minutes, seconds = (float(part) for part in time)
         day = datetime.strptime(str(date).strip("\0 "), "%Y:%m:%d").replace(tzinfo=timezone.utc)

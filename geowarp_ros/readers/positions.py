@@ -1,7 +1,6 @@
-"""A CSV of positions: ``filename, latitude, longitude`` and, where known, ``altitude, heading, split``.
+"""Geotagged images from a CSV: ``filename, latitude, longitude`` and, where known, ``altitude, heading, split``.
 
-What is wrong with a position refuses the whole file, because a gallery with a wrong position lies for ever; an
-absent image only costs that image.
+One wrong position refuses the whole file, because a gallery would keep it; an absent image is only skipped.
 """
 
 from __future__ import annotations
@@ -16,17 +15,23 @@ from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file
 from geowarp_ros.types import Place
 
 _REQUIRED = ("filename", "latitude", "longitude")
+_RANGES = {
+    "latitude": (-90, 90),
+    "longitude": (-180, 180),
+    "altitude": (-12_000, 100_000),
+    "heading": (0, 360),
+}
 
 
 def read_positions(path: Path) -> Source:
-    """Read ``path``; filenames are relative to its folder, other columns are ignored.
+    """Read the CSV ``path``; filenames are relative to its folder, other columns are ignored.
 
     Returns:
-        The images whose files exist; the others are skipped as ``absent``.
+        The images whose files exist; others are skipped as ``absent``.
 
     Raises:
-        SourceError: No UTF-8, no header, a missing column, no rows, a filename twice, or a number that is absent,
-            not finite or outside its range; the message names file, row and value.
+        SourceError: The file is no CSV in UTF-8, lacks a column or has no rows, a filename is repeated, or a
+            number is absent or outside its range; the message names file, row and value.
     """
     images: list[SourceImage] = []
     skipped: list[Skipped] = []
@@ -39,13 +44,8 @@ def read_positions(path: Path) -> Source:
         if name in row_of:
             raise SourceError(f"{where}: filename {name!r} stands in row {row_of[name]} already, expected it once")
         row_of[name] = number
-        place = Place(
-            name,
-            latitude_deg=_number(row, "latitude", -90, 90, where),
-            longitude_deg=_number(row, "longitude", -180, 180, where),
-            altitude_m=_number(row, "altitude", -12_000, 100_000, where, required=False),
-            heading_deg=_number(row, "heading", 0, 360, where, required=False),
-        )
+        latitude, longitude, altitude, heading = (_number(row, column, where) for column in _RANGES)
+        place = Place(name, latitude, longitude, altitude, heading)
         file = path.parent / name
         if file.is_file():
             images.append(image_file(place, file, row.get("split", "")))
@@ -57,7 +57,7 @@ def read_positions(path: Path) -> Source:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, column -> text) with names and values stripped."""
+    """Yield the line number of each row and its values by column, stripped."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -90,12 +90,10 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise SourceError(f"{path}: column {name!r} stands there {header.count(name)} times, expected once")
 
 
-def _number(
-    row: dict[str, str], column: str, low: float, high: float, where: str, *, required: bool = True
-) -> float:
-    """Read one number; an optional one may be empty or ``nan``, which is NaN."""
-    text = row.get(column, "")
-    if not required and text.lower() in ("", "nan"):
+def _number(row: dict[str, str], column: str, where: str) -> float:
+    """Read a number; altitude and heading may be absent, empty or ``nan``, and are NaN then."""
+    text, (low, high) = row.get(column, ""), _RANGES[column]
+    if column not in _REQUIRED and text.lower() in ("", "nan"):
         return math.nan
     try:
         value = float(text)

@@ -1,4 +1,4 @@
-"""What every reader returns: geotagged images that are decoded only when asked for."""
+"""The result of every reader: geotagged images, decoded on demand."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One geotagged image that has not been decoded yet.
+    """A geotagged image that is not decoded yet.
 
     Attributes:
-        place: Its name and position.
-        read: Decodes it; raises ImageError. May be called from several threads; a bag's images are
-            quickest read in order.
-        path: Its file; None in a bag.
-        split: Such as ``gallery`` or ``test/queries``; empty where the source has none.
+        place: Name and position.
+        read: Decodes the image, from any thread, or raises ImageError; a bag's images are quickest in order.
+        path: Image file; None in a bag.
+        split: Split, such as ``gallery`` or ``test/queries``; empty where the source has none.
     """
 
     place: Place
@@ -34,11 +33,11 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something left out while the rest is good.
+    """An image that was left out, or a bag of which a part was.
 
     Attributes:
-        name: The image, or the bag.
-        reason: In words, without the name.
+        name: Name of the image or the bag.
+        reason: Reason in words, without the name.
     """
 
     name: str
@@ -47,11 +46,11 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A readable collection of geotagged images.
+    """A collection of geotagged images.
 
     Attributes:
-        images: In a stable order.
-        skipped: What was left out, and why.
+        images: Images in the same order at every reading.
+        skipped: Images left out, with the reason.
         description: One line for people.
     """
 
@@ -61,7 +60,7 @@ class Source:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Number of images by split."""
+        """Number of images in each split."""
         return dict(sorted(Counter(image.split for image in self.images).items()))
 
 
@@ -70,6 +69,12 @@ def image_file(place: Place, path: Path, split: str = "") -> SourceImage:
     return SourceImage(place, partial(read_image, path), path, split)
 
 
+def canonical_split(split: str) -> str:
+    """Return a split in lower case, with ``database`` as ``gallery`` and ``query`` as ``queries``."""
+    names = {"database": "gallery", "query": "queries"}
+    return "/".join(names.get(part, part) for part in split.strip("/").lower().split("/"))
+
+
 def count_reasons(skipped: Sequence[Skipped]) -> str:
-    """Return ``"12 without a GPS position, 1 absent"``, the commonest reason first, or an empty string."""
+    """Return reasons with their counts, such as ``12 without a GPS position, 1 absent``, commonest first."""
     return ", ".join(f"{count} {reason}" for reason, count in Counter(s.reason for s in skipped).most_common())

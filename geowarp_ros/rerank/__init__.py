@@ -1,109 +1,77 @@
-"""The re-rankers: candidates in, candidates out, best first."""
+"""The re-rankers: the first candidates in, the same candidates out, scored and best first."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from geowarp_ros.config import LocalizerConfig
-from geowarp_ros.types import Candidate
+from geowarp_ros.config import RerankConfig, VerificationConfig
+from geowarp_ros.types import Candidate, ScoreUnit
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.model.describer import Describer, Query
-    from geowarp_ros.rerank.verification import Matcher
-
-SECOND_SEARCHES = ("qe-dba", "diffusion")
-"""Methods that compare with all candidates, not the first few: with the whole gallery they are complete."""
 
 
 class Reranker(Protocol):
     """Compares the query with each candidate more closely than retrieval did."""
 
-    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
-        """Return the same candidates, best first. What was not re-ranked keeps its order behind what was."""
+    @property
+    def unit(self) -> ScoreUnit:
+        """Unit of the scores."""
+
+    def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
+        """Return the same candidates with scores, best first; ties keep their order."""
 
 
 class RetrievalOrder:
-    """The null re-ranker: the order of the descriptors' distances."""
+    """The null re-ranker: the order of the descriptor distances."""
 
-    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+    unit: ScoreUnit = "mean cosine"
+
+    def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates as they are."""
-        return list(candidates)
+        return list(head)
 
 
 def build_reranker(
-    config: LocalizerConfig, gallery: Gallery, describer: Describer, without: Collection[int] = ()
+    config: RerankConfig, verification: VerificationConfig, gallery: Gallery, describer: Describer
 ) -> Reranker:
     """Return the re-ranker that the configuration names; only its own imports are made.
 
     Args:
-        config: Its section ``rerank`` names the method and holds its options.
-        gallery: Where the candidates come from.
-        describer: What made the gallery.
-        without: Rows of the gallery that must not help the other ones, for evaluations that leave some out.
+        config: Method and options.
+        verification: Keypoints and inlier threshold of ``sift`` and ``orb``.
+        gallery: Source of the candidates.
+        describer: Model that made the gallery.
 
     Raises:
-        ModelError: The method needs a warping regression or weights, and they are absent or foreign.
+        ModelError: The method needs a warping regression and the model has none.
     """
-    rerank = config.rerank
-    method, count = rerank.method, rerank.candidates
-    if method == "none":
+    own = describer.model.config.retrieval_weight
+    weight = own if config.retrieval_weight < 0 else config.retrieval_weight
+    if config.method == "none":
         return RetrievalOrder()
-    own, asked = describer.model.config.retrieval_weight, rerank.retrieval_weight
-    weight = own if asked < 0 else asked
-    if method == "geowarp" and rerank.mode == "fast":
-        from geowarp_ros.rerank.fast import FastReranker
-
-        return FastReranker(gallery, count, weight)
-    if method == "geowarp":
-        from geowarp_ros.model.describer import Warper
-        from geowarp_ros.rerank.geowarp import GeoWarpReranker
-
-        exact = GeoWarpReranker(gallery, Warper(describer), count, weight)
-        if rerank.mode == "exact":
-            return exact
-        from geowarp_ros.rerank.fast import FastReranker
-        from geowarp_ros.rerank.gated import GatedReranker
-
-        return GatedReranker(FastReranker(gallery, count, weight), exact)
-    if method == "geowarp-unwarped":
+    if config.method == "geowarp":
+        return _geowarp(config, gallery, describer, weight)
+    if config.method == "geowarp-unwarped":
         from geowarp_ros.rerank.unwarped import UnwarpedReranker
 
-        return UnwarpedReranker(gallery, count, weight)
-    if method == "one-way":
-        from geowarp_ros.lab.baselines.one_way import OneWayReranker
+        return UnwarpedReranker(gallery, weight)
+    from geowarp_ros.rerank.verification import KeypointMatcher, VerifiedReranker
 
-        return OneWayReranker(gallery, describer.network, count, weight)
-    if method == "qe-dba":
-        from geowarp_ros.lab.baselines.expansion import QueryExpansion
-
-        return QueryExpansion(gallery, rerank.expansion, without)
-    if method == "diffusion":
-        from geowarp_ros.lab.baselines.diffusion import Diffusion
-
-        return Diffusion(gallery, rerank.diffusion, without)
-    from geowarp_ros.rerank.verification import VerifiedReranker
-
-    options = rerank.verification
-    threshold = options.threshold_cells if method == "dense-ransac" else options.threshold_px
-    return VerifiedReranker(_build_matcher(config, gallery, describer), threshold, count)
+    return VerifiedReranker(KeypointMatcher(gallery, config.method, verification), verification.threshold_px)
 
 
-def _build_matcher(config: LocalizerConfig, gallery: Gallery, describer: Describer) -> Matcher:
-    rerank = config.rerank
-    if rerank.method == "loftr":
-        from geowarp_ros.lab.baselines.learned import LoFTRMatcher
+def _geowarp(config: RerankConfig, gallery: Gallery, describer: Describer, weight: float) -> Reranker:
+    from geowarp_ros.rerank.fast import FastReranker
 
-        return LoFTRMatcher(gallery, rerank.weights, describer.device)
-    if rerank.method == "disk-lightglue":
-        from geowarp_ros.lab.baselines.learned import DiskLightGlueMatcher
+    fast = FastReranker(gallery, weight)
+    if config.mode == "fast":
+        return fast
+    from geowarp_ros.model.describer import Warper
+    from geowarp_ros.rerank.gated import GatedReranker
+    from geowarp_ros.rerank.geowarp import GeoWarpReranker
 
-        return DiskLightGlueMatcher(
-            gallery, rerank.weights, rerank.keypoint_weights, rerank.verification.keypoints, describer.device
-        )
-    from geowarp_ros.rerank.verification import DenseMatcher, KeypointMatcher
-
-    if rerank.method == "dense-ransac":
-        return DenseMatcher(gallery)
-    return KeypointMatcher(gallery, "orb" if rerank.method == "orb" else "sift", rerank.verification)
+    exact = GeoWarpReranker(gallery, Warper(describer), weight)
+    return exact if config.mode == "exact" else GatedReranker(fast, exact)

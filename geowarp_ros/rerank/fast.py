@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from geowarp_ros.model.describer import Query
 from geowarp_ros.model.matching import CELLS, GRID
 from geowarp_ros.rerank.order import best_with_retrieval, mixed_score
-from geowarp_ros.types import Candidate
+from geowarp_ros.types import Candidate, ScoreUnit
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
@@ -41,23 +41,22 @@ _NEIGHBOURS = (abs(_ROWS[:, None] - _ROWS) <= REACH) & (abs(_COLUMNS[:, None] - 
 
 
 class FastReranker:
-    """Sorts the first ``count`` candidates by :func:`likeness` and :func:`coherence` of the stored features.
+    """Sorts candidates by :func:`likeness` and :func:`coherence` of the stored local features.
 
     Args:
-        gallery: Where the candidates' local features are.
-        count: How many are re-ranked; the rest keep their order behind them.
-        retrieval_weight: As in the exact mode, on whose scale the score is (at most about 225).
+        gallery: Source of the candidates' local features.
+        retrieval_weight: Weight of the descriptor distance on the scale of the exact mode.
     """
 
-    def __init__(self, gallery: Gallery, count: int, retrieval_weight: float = 0.0) -> None:
+    unit: ScoreUnit = "mean cosine"
+
+    def __init__(self, gallery: Gallery, retrieval_weight: float = 0.0) -> None:
         self._gallery = gallery
-        self._count = count
         self._retrieval_weight = retrieval_weight * RETRIEVAL_SHARE
 
     @torch.inference_mode()
-    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+    def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates with scores, best first; ties keep retrieval's order."""
-        head, tail = candidates[: self._count], candidates[self._count :]
         if not head:
             return []
         stored = self._gallery.local_features([candidate.index for candidate in head])
@@ -66,15 +65,15 @@ class FastReranker:
         scored = [
             replace(
                 candidate,
-                score=CELLS * (likeness(products) + COHERENCE_SHARE * coherence(products)),
-                score_unwarped=float(products.trace()),
+                score=likeness(products) + COHERENCE_SHARE * coherence(products),
+                score_unwarped=float(products.trace()) / CELLS,
             )
             for candidate, products in zip(head, (f_q.T @ f_p).cpu().numpy(), strict=True)
         ]
-        return best_with_retrieval(scored, self._retrieval_weight) + list(tail)
+        return best_with_retrieval(scored, self._retrieval_weight)
 
     def value(self, candidate: Candidate) -> float:
-        """Return what a candidate of its answer is sorted by, a mean cosine; -inf for those that it left alone."""
+        """Return the sort key of a candidate that this re-ranker scored, a mean cosine."""
         return mixed_score(candidate, self._retrieval_weight)
 
 

@@ -8,33 +8,37 @@ from dataclasses import replace
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.fast import FastReranker
 from geowarp_ros.rerank.geowarp import GeoWarpReranker
-from geowarp_ros.types import Candidate
+from geowarp_ros.types import Candidate, ScoreUnit
 
 DOUBT = 0.02
-"""In mean cosine: candidates so near behind the first may be as good. Chosen on the held-out videos and val
-streets of docs/model_card.md."""
+"""Candidates within this of the best score of the fast mode (mean cosine) are decided by the exact mode. Chosen on
+the held-out videos and val streets of docs/model_card.md."""
 
 
 class GatedReranker:
     """Sorts candidates by the fast mode, and those within ``doubt`` of the best by the exact one.
 
     Args:
-        fast: Looks at all of them.
-        exact: Looks at the doubtful ones, where there are at least two: two encoder passes each.
-        doubt: How far behind, on the fast mode's scale of a mean cosine.
+        fast: Scores all of them.
+        exact: Scores the doubtful ones if there are at least two: two encoder passes each.
+        doubt: Maximum difference to the best score of the fast mode (mean cosine).
     """
+
+    unit: ScoreUnit = "mean cosine"
 
     def __init__(self, fast: FastReranker, exact: GeoWarpReranker, doubt: float = DOUBT) -> None:
         self._fast = fast
         self._exact = exact
         self._doubt = doubt
 
-    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
-        """Return the candidates best first, scored by the mode that decided; ties keep the order before.
+    def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
+        """Return the candidates best first, scored by the mode that decided; ties keep their order.
 
-        Where that was the exact one, the other candidates have no score: theirs is of another scale.
+        Where the exact mode decided, the other candidates have no score: theirs is on another scale.
         """
-        ranked = self._fast(query, candidates)
+        if not head:
+            return []
+        ranked = self._fast(query, head)
         values = [self._fast.value(candidate) for candidate in ranked]
         count = sum(value >= values[0] - self._doubt for value in values)
         if count < 2:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from geowarp_ros.model.matching import CELLS
 from geowarp_ros.types import Candidate
 
 
@@ -18,17 +17,17 @@ def best_first(scored: Iterable[Candidate]) -> list[Candidate]:
 
 
 def best_with_retrieval(scored: Iterable[Candidate], retrieval_weight: float) -> list[Candidate]:
-    """Sort candidates with scores of eq. 4, letting retrieval have its say.
+    """Sort candidates by score and retrieval together, best first.
 
-    The key is the score's mean cosine minus the weight times the descriptors' squared distance. An encoder whose
-    descriptor tells near places apart better than its dense features do needs it; the paper has none, weight 0.
+    The key is the score (a mean cosine) minus the weight times the squared descriptor distance. Useful for an
+    encoder whose descriptor separates nearby places better than its dense features do; the paper uses weight 0.
     """
     return sorted(scored, key=lambda c: -mixed_score(c, retrieval_weight))
 
 
 def mixed_score(candidate: Candidate, retrieval_weight: float) -> float:
     """Return what :func:`best_with_retrieval` sorts by, larger is better; -inf without a score."""
-    return -_loss(candidate.score) / CELLS - retrieval_weight * candidate.distance
+    return -_loss(candidate.score) - retrieval_weight * candidate.distance
 
 
 def _loss(score: float | None) -> float:

@@ -10,27 +10,27 @@ import torch
 
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query
-from geowarp_ros.model.matching import similarity
+from geowarp_ros.model.matching import CELLS, similarity
 from geowarp_ros.rerank.order import best_with_retrieval
-from geowarp_ros.types import Candidate
+from geowarp_ros.types import Candidate, ScoreUnit
 
 
 class UnwarpedReranker:
-    """Sorts the first ``count`` candidates by eq. 4 of the stored local features; no encoder pass."""
+    """Sorts candidates by eq. 4 of the stored local features, per cell; no encoder pass."""
 
-    def __init__(self, gallery: Gallery, count: int, retrieval_weight: float = 0.0) -> None:
+    unit: ScoreUnit = "mean cosine"
+
+    def __init__(self, gallery: Gallery, retrieval_weight: float = 0.0) -> None:
         self._gallery = gallery
-        self._count = count
         self._retrieval_weight = retrieval_weight
 
     @torch.inference_mode()
-    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+    def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates with scores, best first; ties keep retrieval's order."""
-        head, tail = candidates[: self._count], candidates[self._count :]
         if not head:
             return []
         stored = self._gallery.local_features([candidate.index for candidate in head])
         f_p = torch.from_numpy(np.ascontiguousarray(stored, np.float32)).to(query.local_features.device)
-        scores = similarity(query.local_features.float(), f_p).tolist()
+        scores = [score / CELLS for score in similarity(query.local_features.float(), f_p).tolist()]
         scored = [replace(c, score=s, score_unwarped=s) for c, s in zip(head, scores, strict=True)]
-        return best_with_retrieval(scored, self._retrieval_weight) + list(tail)
+        return best_with_retrieval(scored, self._retrieval_weight)

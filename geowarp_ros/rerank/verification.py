@@ -2,7 +2,7 @@
 
 InLoc's dense verification (Taira et al., CVPR 2018) and the spatial verification of DELG (Cao et al., ECCV 2020),
 with keypoints of SIFT (Lowe, IJCV 2004) or ORB (Rublee et al., ICCV 2011); the homography by MAGSAC++ (Barath et
-al., CVPR 2020) as OpenCV has it. The learned matchers are in :mod:`geowarp_ros.lab.baselines.learned`.
+al., CVPR 2020) as OpenCV has it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from geowarp_ros.config import VerificationConfig
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Query
-from geowarp_ros.model.matching import GRID
 from geowarp_ros.rerank.order import best_first
-from geowarp_ros.types import Candidate, FloatArray, Image
+from geowarp_ros.types import Candidate, Image, ScoreUnit
 
 Points: TypeAlias = NDArray[np.float32]
 """(N, 2), (x, y)."""
@@ -38,25 +36,23 @@ class Matcher(Protocol):
 
 
 class VerifiedReranker:
-    """Sorts the first ``count`` candidates by the inliers of a homography between matched points.
+    """Sorts candidates by the number of matches that obey one homography.
 
     Args:
-        matcher: Where the points come from.
-        threshold: Largest distance of an inlier, in the matcher's unit.
-        count: How many candidates are verified.
+        matcher: Finds the matches.
+        threshold: Maximum reprojection error of an inlier, in the matcher's unit.
     """
 
-    def __init__(self, matcher: Matcher, threshold: float, count: int) -> None:
+    unit: ScoreUnit = "inliers"
+
+    def __init__(self, matcher: Matcher, threshold: float) -> None:
         self._matcher = matcher
         self._threshold = threshold
-        self._count = count
 
-    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+    def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates with the number of inliers as score, best first; ties keep retrieval's order."""
-        head, tail = candidates[: self._count], candidates[self._count :]
         counts = inliers_of(self._matcher, query, head, self._threshold)
-        scored = (replace(candidate, score=float(count)) for candidate, count in zip(head, counts, strict=True))
-        return best_first(scored) + list(tail)
+        return best_first(replace(c, score=float(n), inliers=n) for c, n in zip(head, counts, strict=True))
 
 
 def inliers_of(matcher: Matcher, query: Query, candidates: Sequence[Candidate], threshold: float) -> list[int]:
@@ -76,36 +72,8 @@ def count_inliers(points_q: Points, points_p: Points, threshold: float) -> int:
     return 0 if mask is None else int(mask.sum())
 
 
-class DenseMatcher:
-    """Mutual nearest neighbours among the 15×15 local features of encoder E; points in cells."""
-
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-
-    def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
-        """Yield the centres of matched cells, 0.5 to 14.5."""
-        if not indices:
-            return
-        f_q = query.local_features[0].flatten(1).float()
-        # torch converts half precision ten times faster than NumPy, and multiplies all in one go
-        stored = torch.from_numpy(self._gallery.local_features(list(indices)))
-        f_p = stored.to(f_q.device).float().flatten(2)
-        rows, columns = np.divmod(np.arange(GRID * GRID), GRID)
-        centres = np.stack([columns, rows], axis=1).astype(np.float32) + 0.5
-        for products in (f_q.T @ f_p).cpu().numpy():
-            cells_q, cells_p = mutual_nearest(products)
-            yield centres[cells_q], centres[cells_p]
-
-
-def mutual_nearest(products: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the pairs (row, column) of a matrix of inner products that are largest in both row and column."""
-    best_column, best_row = products.argmax(axis=1), products.argmax(axis=0)
-    rows = np.flatnonzero(best_row[best_column] == np.arange(len(products)))
-    return rows, best_column[rows]
-
-
 PLACES_KEPT = 64
-"""Places whose keypoints stay in memory, up to half a MiB each: a robot meets the same ones image after image."""
+"""Number of places whose keypoints stay in memory (up to half a MiB each): successive images see the same ones."""
 
 
 class KeypointMatcher:

@@ -1,13 +1,7 @@
-"""Between ROS messages and this package's own values. Nothing is decided here but the form of a message.
+"""From ROS messages to this package's values and back; nothing is decided here but the form of a message.
 
-What NavSatFix's consumers accept decided that form (the table is in the README): every message on ``~/fix``, fix
-or not, has a status of 0 or -1, service 0, a finite altitude and a full non-zero covariance of type APPROXIMATED.
-
-A NO_FIX carries the datum – never the position that was rejected – and the covariance of "somewhere on Earth".
-navsat_transform and gnss_poser refuse it by its status. RTAB-Map ignores the status, takes NaN as it comes, and
-reads an UNKNOWN covariance as 10 m: neither NaN nor UNKNOWN is safe there, a variance that weighs nothing is.
-(It also takes the largest of the three variances for the horizontal one: where the gallery has no altitude,
-``position.vertical_std_m`` wants to be small for it.)
+The consumers of NavSatFix decided that form (docs/node.md): every message on ``~/fix``, fix or not, has status 0
+or -1, service 0, a finite altitude (unless ``altitude_nan``) and a full non-zero covariance of type APPROXIMATED.
 """
 
 from __future__ import annotations
@@ -19,31 +13,30 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
-from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
-from geowarp_ros.errors import ImageError
+from geowarp_ros.config import NodeConfig
+from geowarp_ros.errors import EncodingError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.map_from_odom import MapFromOdom
-from geowarp_ros.motion.odometry import Pose
-from geowarp_ros.motion.prior import Hint, horizontal_std_m
-from geowarp_ros.types import Fix, Frame, Image, NoFix
+from geowarp_ros.types import Answer, Fix, Frame, Image
 
 NOWHERE_STD_M = 1e7
-"""Standard deviation of a NO_FIX's position: from the equator to the pole."""
+"""Standard deviation of the position in a NO_FIX, m: from the equator to the pole."""
 
 UNKNOWN_ORIENTATION_VARIANCE = 1e6
-"""rad². A fix says nothing about orientation; so large that no filter takes the identity quaternion for one."""
+"""rad². A fix has no orientation; this is so large that no filter uses the identity quaternion as one."""
 
 
 def frame_from_message(message: Any) -> Frame:
     """Decode a sensor_msgs/Image or CompressedImage with its stamp and frame.
 
-    Where cv_bridge is installed it gets a second try at encodings that :mod:`geowarp_ros.messages` has not.
+    cv_bridge, where installed, decodes the encodings that :mod:`geowarp_ros.messages` does not support.
 
     Raises:
-        ImageError: An unsupported encoding, or bytes that do not fit or do not decode.
+        EncodingError: An unsupported encoding.
+        ImageError: Data that does not fit the size, or does not decode.
     """
     from geowarp_ros.messages import image_from_compressed, image_from_message  # brings torch: not at start
 
@@ -52,19 +45,12 @@ def frame_from_message(message: Any) -> Frame:
     else:
         try:
             image = image_from_message(message)
-        except ImageError as error:
-            if not is_unsupported(error):
-                raise
+        except EncodingError as error:
             image = _by_cv_bridge(message, error)
     return Frame(image, stamp_ns(message.header.stamp), message.header.frame_id)
 
 
-def is_unsupported(error: ImageError) -> bool:
-    """Whether an image was refused for its encoding, rather than for its bytes."""
-    return "is not supported" in str(error)
-
-
-def _by_cv_bridge(message: Any, refusal: ImageError) -> Image:
+def _by_cv_bridge(message: Any, refusal: EncodingError) -> Image:
     try:
         bridge = importlib.import_module("cv_bridge")
     except ImportError:
@@ -72,28 +58,27 @@ def _by_cv_bridge(message: Any, refusal: ImageError) -> Image:
     try:
         return np.asarray(bridge.CvBridge().imgmsg_to_cv2(message, "rgb8"), np.uint8)
     except Exception as error:  # cv_bridge raises its own, OpenCV's, KeyError and TypeError
-        raise ImageError(f"{refusal}; cv_bridge: {error}") from None
+        raise EncodingError(f"{refusal}; cv_bridge: {error}") from None
 
 
-def navsatfix_from_answer(
-    answer: Fix | NoFix, datum: LocalFrame, *, frame_id: str = "", altitude: float | None = None
-) -> NavSatFix:
-    """Return an answer as a NavSatFix that every consumer in the table takes, or refuses, as it should.
+def navsatfix_from_answer(answer: Answer, datum: LocalFrame, config: NodeConfig) -> NavSatFix:
+    """Return an answer as a NavSatFix; a NO_FIX carries the datum, never the rejected position.
 
     Args:
-        answer: What the localizer said.
-        datum: Origin of the map frame; what a NO_FIX carries.
-        frame_id: Instead of the image's.
-        altitude: Instead of the fix's; NaN where the node was told so.
+        answer: Answer of the localizer.
+        datum: Origin of the map frame.
+        config: ``frame_id`` replaces the image's frame; with ``altitude_nan`` an unknown altitude is NaN.
     """
-    message = NavSatFix(header=header(answer.stamp_ns, frame_id or answer.frame_id))
+    fix = answer.fix
+    message = NavSatFix(header=header(answer.header.stamp_ns, config.frame_id or answer.header.frame_id))
     message.status.service = 0  # none of GPS, GLONASS, COMPASS, GALILEO
     message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_APPROXIMATED
-    if isinstance(answer, Fix):
+    if fix is not None:
+        unknown = config.altitude_nan and known_altitude(fix, config) is None
         message.status.status = NavSatStatus.STATUS_FIX
-        message.latitude, message.longitude = answer.latitude_deg, answer.longitude_deg
-        message.altitude = answer.altitude_m if altitude is None else altitude
-        covariance = answer.covariance
+        message.latitude, message.longitude = fix.latitude_deg, fix.longitude_deg
+        message.altitude = math.nan if unknown else fix.altitude_m
+        covariance = fix.covariance
     else:
         message.status.status = NavSatStatus.STATUS_NO_FIX
         message.latitude, message.longitude = datum.datum_latitude_deg, datum.datum_longitude_deg
@@ -103,22 +88,21 @@ def navsatfix_from_answer(
     return message
 
 
-def pose_from_fix(
-    fix: Fix, datum: LocalFrame, map_frame: str, *, altitude: float | None
-) -> PoseWithCovarianceStamped:
-    """Return a fix as a pose in the local ENU frame about ``datum`` (REP 103, REP 105).
+def pose_from_fix(fix: Fix, stamp: int, datum: LocalFrame, config: NodeConfig) -> PoseWithCovarianceStamped:
+    """Return a fix as a pose in the local ENU frame at ``datum`` (REP 103, REP 105).
 
-    The orientation is unknown: identity with a variance that gives it no weight. The fix's covariance is taken as
-    it is: between its own ENU axes and the datum's lies the angle distance / Earth radius, 0.01° for each km.
+    The orientation is unknown: the identity, with a variance that gives it no weight. The covariance of the fix is
+    used unrotated: its ENU axes and the datum's differ by distance / Earth radius, 0.01° per km.
 
     Args:
-        fix: Where the camera was.
+        fix: The position of the camera.
+        stamp: Stamp of its image, ns.
         datum: Origin of the map frame.
-        map_frame: The map frame's name.
-        altitude: None where unknown; then z is 0.
+        config: Name of the map frame.
     """
+    altitude = known_altitude(fix, config)
     east, north, up = datum.to_enu(fix.latitude_deg, fix.longitude_deg, altitude)
-    message = PoseWithCovarianceStamped(header=header(fix.stamp_ns, map_frame))
+    message = PoseWithCovarianceStamped(header=header(stamp, config.map_frame))
     position = message.pose.pose.position
     position.x, position.y, position.z = float(east), float(north), 0.0 if altitude is None else float(up)
     message.pose.pose.orientation.w = 1.0
@@ -129,37 +113,17 @@ def pose_from_fix(
     return message
 
 
-def known_altitude(fix: Fix, vertical_std_m: float) -> float | None:
-    """Return a fix's altitude, or None where its variance says that the gallery has none."""
-    unknown = math.isnan(fix.altitude_m) or fix.covariance[2, 2] >= vertical_std_m**2
+def known_altitude(fix: Fix, config: NodeConfig) -> float | None:
+    """Return the altitude of a fix, or None if its variance says that the gallery has none."""
+    unknown = math.isnan(fix.altitude_m) or fix.covariance[2, 2] >= config.position.vertical_std_m**2
     return None if unknown else fix.altitude_m
 
 
-def hint_from_navsatfix(message: NavSatFix) -> Hint | str:
-    """Return what a NavSatFix of another source claims, or why it claims nothing.
-
-    A covariance of type UNKNOWN counts as none.
-    """
-    if message.status.status < NavSatStatus.STATUS_FIX:
-        return f"status {message.status.status}: no fix"
-    std_m = math.inf
-    if message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN:
-        std_m = horizontal_std_m(np.asarray(message.position_covariance, np.float64).reshape(3, 3))
-    return Hint(message.latitude, message.longitude, std_m, stamp_ns(message.header.stamp))
-
-
-def pose_from_odometry(message: Odometry) -> Pose:
-    """Return where an odometry sees the robot; its yaw alone of its orientation."""
-    position, q = message.pose.pose.position, message.pose.pose.orientation
-    yaw = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y**2 + q.z**2))
-    return Pose(stamp_ns(message.header.stamp), np.array([position.x, position.y, position.z]), yaw)
-
-
 def transform_from_alignment(found: MapFromOdom, stamp: Any, map_frame: str, odom_frame: str) -> TransformStamped:
-    """Return the pose of ``odom_frame`` in ``map_frame`` (REP 105): in the plane, at the map's height.
+    """Return the pose of ``odom_frame`` in ``map_frame`` (REP 105), in the plane z = 0.
 
     Args:
-        found: Odometry's frame in the map.
+        found: Alignment of the odometry frame with the map.
         stamp: builtin_interfaces/Time.
         map_frame: The parent.
         odom_frame: The child.
@@ -172,7 +136,7 @@ def transform_from_alignment(found: MapFromOdom, stamp: Any, map_frame: str, odo
 
 
 def header(stamp: int, frame_id: str) -> Header:
-    """Return a header from nanoseconds and a frame."""
+    """Return a header from a stamp in nanoseconds and a frame."""
     seconds, nanoseconds = divmod(stamp, 1_000_000_000)
     return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
 

@@ -1,4 +1,4 @@
-"""An executor of several threads that leaves the processor to the work."""
+"""A multi-threaded executor that leaves the processor to the work."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ from rclpy.executors import (
 )
 from rclpy.executors import Executor as RclpyExecutor
 
+from geowarp_ros.ros.logs import current_node
+
 
 class PoolExecutor(RclpyExecutor):
-    """Runs callbacks in a pool of threads and waits until each has begun before it looks for the next.
+    """Runs callbacks in a thread pool and waits until each has started before it looks for the next.
 
-    rclpy's ``MultiThreadedExecutor`` does not: what it has handed over counts as ready until a thread has begun
-    it, so it hands it over again. While another thread computes, the interpreter's lock makes that long: it went
-    round thousands of times a second and took a core and the lock; images waited up to a second, answers up to
-    four.
+    rclpy's ``MultiThreadedExecutor`` does not wait: a callback that no thread has started yet still counts as
+    ready and is submitted again. While another thread computed and held the interpreter lock, it looped thousands
+    of times a second and took a core and the lock; images waited up to a second, answers up to four.
     """
 
     def __init__(self, num_threads: int, *, context: Any = None) -> None:
         super().__init__(context=context)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="callback")
-        self._surprises: list[BaseException] = []
+        self._raised: list[BaseException] = []
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Wait for a callback to be ready and let a thread begin it; raises what one has raised, at once."""
+        """Wait for a ready callback and start it in a thread; raises at once what a callback has raised."""
         try:
-            task, _, _ = self.wait_for_ready_callbacks(timeout_sec, None, self._surprised)
+            task, _, node = self.wait_for_ready_callbacks(timeout_sec, None, self._has_raised)
         except (ConditionReachedException, ExternalShutdownException, ShutdownException, TimeoutException):
             pass
         else:
-            begun = threading.Event()
-            self._pool.submit(self._run, task, begun)
-            begun.wait()
-        if self._surprises:
-            raise self._surprises.pop(0)
+            started = threading.Event()
+            self._pool.submit(self._run, task, node, started)
+            started.wait()
+        if self._raised:
+            raise self._raised.pop(0)
 
-    def _run(self, task: Any, begun: threading.Event) -> None:
-        begun.set()
+    def _run(self, task: Any, node: Any, started: threading.Event) -> None:
+        started.set()
+        current_node.set(node)
         task()
-        if (surprise := task.exception()) is not None:
-            self._surprises.append(surprise)
+        if (error := task.exception()) is not None:
+            self._raised.append(error)
             self.wake()
 
-    def _surprised(self) -> bool:
-        return bool(self._surprises)
+    def _has_raised(self) -> bool:
+        return bool(self._raised)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Hand nothing over any more."""
+        """Start no more callbacks."""
         done = bool(super().shutdown(timeout_sec))
         self._pool.shutdown(wait=False)
         return done

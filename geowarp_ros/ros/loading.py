@@ -4,71 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
-from geowarp_ros.config import LocalizerConfig, NodeConfig
+from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.motion import session as past
-from geowarp_ros.types import Image
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they bring torch: an unconfigured node starts without it
+    from geowarp_ros.localizer import Localizer
     from geowarp_ros.model.describer import Describer
 
-
-class GalleryLike(Protocol):
-    """What the node asks of a :class:`geowarp_ros.gallery.store.Gallery`."""
-
-    @property
-    def frame(self) -> LocalFrame:
-        """Local frame about the gallery's centre."""
-
-    @property
-    def places(self) -> Any:
-        """Geotagged photographs."""
-
-    @property
-    def model_fingerprint(self) -> str:
-        """Of the model that made it."""
-
-    def image(self, index: int, /) -> Image:
-        """Return a place's image."""
+Opener: TypeAlias = "Callable[[NodeConfig], Localizer]"
 
 
-class LocalizerLike(past.LocalizerLike, Protocol):
-    """What the node asks of a :class:`geowarp_ros.localizer.Localizer`."""
-
-    @property
-    def gallery(self) -> GalleryLike:
-        """Where it localises."""
-
-    @property
-    def caution(self) -> str:
-        """What slows it down, for people; empty if nothing."""
-
-    def reconfigured(self, config: LocalizerConfig) -> LocalizerLike:
-        """Return the same with other settings."""
-
-
-Opener = Callable[[NodeConfig], LocalizerLike]
-
-
-def open_localizer(config: NodeConfig, describer: Describer | None = None) -> LocalizerLike:
-    """Load model and gallery and localise one image, so that the first real one does not wait.
+def open_localizer(config: NodeConfig, describer: Describer | None = None) -> Localizer:
+    """Load model and gallery and localise one image, so that the first camera image does not have to wait.
 
     Args:
-        config: What to load.
-        describer: The model where it is loaded already.
+        config: Model, gallery and settings.
+        describer: The model if it is loaded already.
 
     Raises:
         GeowarpError: No gallery is named, or model and gallery cannot be loaded.
     """
     if not config.gallery:
         raise ConfigError("gallery = '': expected the folder of a gallery (--ros-args -p gallery:=FOLDER)")
-    from geowarp_ros.localizer import Localizer  # brings torch: an unconfigured node starts without it
+    from geowarp_ros.localizer import Localizer
 
     localizer = Localizer.open(Path(config.gallery).expanduser(), config, describer)
     localizer.warm_up()
@@ -76,22 +40,22 @@ def open_localizer(config: NodeConfig, describer: Describer | None = None) -> Lo
 
 
 class SharedModel:
-    """Opens localizers that have their model in common, as long as one of them lives."""
+    """Opens localizers that share one model, for as long as one of them lives."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loaded: WeakValueDictionary[tuple[str, ...], Describer] = WeakValueDictionary()
 
-    def __call__(self, config: NodeConfig) -> LocalizerLike:
-        """Open a localizer; its model is loaded where none of its file, device and precision is there.
+    def __call__(self, config: NodeConfig) -> Localizer:
+        """Open a localizer; its model is loaded unless one of the same file, device and precision is in use.
 
         Raises:
             GeowarpError: As :func:`open_localizer`.
         """
-        from geowarp_ros.localizer import open_describer
+        from geowarp_ros.model.describer import open_describer
 
         key = config.model, config.device, config.precision
-        with self._lock:  # two nodes that configure at once are to load one model
+        with self._lock:  # two nodes that configure at once load one model
             describer = self._loaded.get(key) or open_describer(config)
             self._loaded[key] = describer
         return open_localizer(config, describer)
@@ -99,7 +63,7 @@ class SharedModel:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One value, so that a frame in hand is finished with what it began with.
+    """What an image is localised with, as one value: an image in progress is finished with what it began with.
 
     Attributes:
         localizer: Images in, answers out.
@@ -107,13 +71,21 @@ class Loaded:
         about: Model and gallery, for people.
     """
 
-    localizer: LocalizerLike
+    localizer: Localizer
     datum: LocalFrame
     about: dict[str, str]
 
+    def reconfigured(self, config: NodeConfig) -> Loaded:
+        """Return the same with other settings.
+
+        Raises:
+            GeowarpError: The settings do not fit the model, or a calibration cannot be read.
+        """
+        return replace(self, localizer=self.localizer.reconfigured(config))
+
 
 def load(opener: Opener, config: NodeConfig) -> Loaded:
-    """Open what the configuration names.
+    """Open the model and the gallery that the configuration names.
 
     Raises:
         GeowarpError: As ``opener``.

@@ -1,10 +1,10 @@
-"""Several cameras, one model: a localizer for each namespace, in one process.
+"""Several cameras, one model: a localizer node per namespace, all in one process.
 
     localizers front rear --ros-args -p gallery:=/data/gallery -r image:=image_raw
 
 starts ``/front/geowarp_localizer`` on ``/front/image_raw`` and ``/rear/geowarp_localizer`` on ``/rear/image_raw``.
-What follows ``--ros-args`` holds for all of them; a parameter file can tell them apart by their full names. The
-model is loaded once, and images are localised one at a time, whichever camera they are from.
+What follows ``--ros-args`` applies to all of them; a parameter file can set values per fully qualified node name.
+The model is loaded once, and images are localised one at a time, whichever camera they come from.
 """
 
 from __future__ import annotations
@@ -20,34 +20,32 @@ from rclpy.validate_namespace import validate_namespace
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.ros.loading import SharedModel
 from geowarp_ros.ros.node import LocalizerNode
+from geowarp_ros.ros.process import run
 
 
 def make_nodes(cameras: list[str], give_up: Callable[[], None]) -> list[LocalizerNode]:
-    """Make a node for each camera's namespace.
+    """Make a node in each camera's namespace.
 
     Raises:
-        ConfigError: No camera, one named twice, or one that is no namespace; or a bad parameter.
+        ConfigError: No camera, a duplicate, or an invalid namespace; or a bad parameter.
     """
     if not cameras:
         raise ConfigError("no camera: expected their namespaces, such as: localizers front rear --ros-args ...")
     namespaces = ["/" + camera.strip("/") for camera in cameras]
     for camera, namespace in zip(cameras, namespaces, strict=True):
         if namespaces.count(namespace) > 1:
-            raise ConfigError(f"camera {camera!r}: is named twice")
+            raise ConfigError(f"camera {camera!r}: given twice")
         try:
             validate_namespace(namespace)
         except InvalidNamespaceException as error:
-            raise ConfigError(f"camera {camera!r}: is no namespace: {error}".splitlines()[0]) from None
+            raise ConfigError(f"camera {camera!r}: not a valid namespace: {error}".splitlines()[0]) from None
     opener, turn = SharedModel(), threading.Lock()
     return [LocalizerNode(opener, give_up, turn, namespace=namespace) for namespace in namespaces]
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the nodes until SIGINT or SIGTERM; returns the exit status."""
-    from geowarp_ros.ros.process import run
-
-    words = sys.argv if args is None else args
-    cameras = remove_ros_args(words)[1:]
+    cameras = remove_ros_args(sys.argv if args is None else args)[1:]
     return run(lambda give_up: make_nodes(cameras, give_up), args)
 
 

@@ -1,43 +1,38 @@
-"""The parameter tree of :mod:`geowarp_ros.config` as ROS parameters: declared, read and checked here only.
+"""The parameter tree of :mod:`geowarp_ros.config` as ROS parameters: declared, read and validated only here.
 
-rclpy ignores YAML keys that nobody declared and refuses ``30`` for a double. So the node is created with
-``automatically_declare_parameters_from_overrides=True``, which declares whatever was given; then
-:func:`declare_parameters` checks all of it in one place and declares the tree anew, with descriptors.
+rclpy silently ignores YAML keys that nobody declared and refuses ``30`` for a double. Therefore the node is
+created with ``automatically_declare_parameters_from_overrides=True``, which declares whatever was given; then
+:func:`declare_parameters` validates all of it in one place and declares the tree anew, with descriptors.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
-from geowarp_ros.config import NodeConfig, Section, leaves, parse_config
+from geowarp_ros.config import NodeConfig, flatten, leaves, nest, parse_config
 from geowarp_ros.errors import ConfigError, did_you_mean
 
 Change = Literal["while running", "by ~/reload_gallery", "before configure", "at start"]
 
-_CHANGES: dict[str, Change] = {
-    "retrieval.": "while running",
-    "rerank.": "while running",
-    "position.": "while running",
-    "tracking.": "while running",
-    "prior.": "while running",
-    "max_rate_hz": "while running",
-    "latency_budget_ms": "while running",
-    "lost_after": "while running",
-    "frame_id": "while running",
-    "altitude_nan": "while running",
-    "input_timeout_s": "while running",
-    "gallery": "by ~/reload_gallery",
-    "autostart": "at start",
+_CHANGES: dict[Change, tuple[str, ...]] = {
+    "while running": (
+        *("retrieval.", "rerank.", "position.", "tracking.", "prior.", "latency_budget_ms", "max_rate_hz"),
+        *("frame_id", "altitude_nan", "input_timeout_s", "lost_after"),
+    ),
+    "by ~/reload_gallery": ("gallery",),
+    "at start": ("autostart",),
 }
-"""Prefix of a parameter's name -> when a change applies; whatever is not here: before configure."""
+"""When a change applies -> names, or prefixes of names; all others: before configure."""
 
-_EXCLUSIVE: dict[str, Literal["lower", "upper"]] = {"gt": "lower", "lt": "upper"}
+_KINDS: dict[type, Any] = {bool: "bool", int: "integer", float: "double", str: "string"}
 
 ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 """Parameters that rclpy declares itself, by prefix."""
@@ -45,16 +40,17 @@ ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 @dataclass(frozen=True, slots=True)
 class NodeParameter:
-    """One leaf of the tree as ROS sees it.
+    """One leaf of the tree as a ROS parameter.
 
     Attributes:
         name: Dotted.
         kind: ROS's name of the type.
-        default: Value where none is given.
-        lower: Least value; None without a bound, or where the type has none.
-        upper: Greatest value, likewise.
-        exclusive: Which of the bounds are themselves refused.
-        choices: What a string may be; empty: anything.
+        default: Default value.
+        lower: Lower bound of a number; None for other types.
+        upper: Upper bound, likewise.
+        open_below: Whether the lower bound itself is refused.
+        open_above: Whether the upper bound itself is refused.
+        choices: Allowed values of a string; empty: any.
         description: Meaning and unit.
         changes: When a change applies.
     """
@@ -64,26 +60,28 @@ class NodeParameter:
     default: bool | int | float | str
     lower: float | None
     upper: float | None
-    exclusive: tuple[Literal["lower", "upper"], ...]
+    open_below: bool
+    open_above: bool
     choices: tuple[str, ...]
     description: str
     changes: Change
 
 
-def node_parameters(kind: type[Section] = NodeConfig) -> tuple[NodeParameter, ...]:
-    """Return every parameter of the node, in the order in which ``config.py`` writes them."""
-    return tuple(_node_parameter(name, info) for name, info in leaves(kind))
+@cache
+def node_parameters() -> tuple[NodeParameter, ...]:
+    """Return every parameter of the node, in the order of ``config.py``."""
+    return tuple(_node_parameter(name, info) for name, info in leaves(NodeConfig))
 
 
-def declare_parameters(node: Node, known_qos: Iterable[str] = ()) -> NodeConfig:
-    """Check what the node was given and declare the whole tree on it.
+def declare_parameters(node: Node, known_qos: Sequence[str] = ()) -> NodeConfig:
+    """Validate what the node was given and declare the whole tree on it.
 
     Args:
         node: Created with ``automatically_declare_parameters_from_overrides=True``.
-        known_qos: The names of the QoS overrides that the node's topics read.
+        known_qos: Names of the QoS overrides that the node's topics read.
 
     Raises:
-        ConfigError: Unknown names (with a suggestion) and bad values, all of them in one line.
+        ConfigError: Unknown names (with a suggestion) and invalid values, all of them in one line.
     """
     given = {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
     config = parse_parameters(given, known_qos)
@@ -96,14 +94,13 @@ def declare_parameters(node: Node, known_qos: Iterable[str] = ()) -> NodeConfig:
     return config
 
 
-def parse_parameters(given: Mapping[str, Any], known_qos: Iterable[str] = ()) -> NodeConfig:
-    """Turn dotted names and values into a checked configuration; names that are ROS's own pass.
+def parse_parameters(given: Mapping[str, Any], known_qos: Sequence[str] = ()) -> NodeConfig:
+    """Turn dotted names and values into a validated configuration; ROS's own parameters pass.
 
     Raises:
         ConfigError: As :func:`declare_parameters`.
     """
     known = [parameter.name for parameter in node_parameters()]
-    known_qos = list(known_qos)
     problems = []
     for name in given:
         if name.startswith("qos_overrides."):
@@ -121,28 +118,29 @@ def parse_parameters(given: Mapping[str, Any], known_qos: Iterable[str] = ()) ->
 
 
 def refuse_change(names: Iterable[str], *, configured: bool) -> str:
-    """Say why these parameters cannot change now; an empty string where they can."""
-    late = []
-    for parameter in node_parameters():
-        if parameter.name in names and (
-            parameter.changes == "at start" or (parameter.changes == "before configure" and configured)
-        ):
-            late.append(f"{parameter.name} can be set {parameter.changes} only")
-    return "; ".join(late)
+    """Say which of these parameters cannot change now; empty if all can."""
+    too_late = {"at start", "before configure"} if configured else {"at start"}
+    return "; ".join(
+        f"{parameter.name} can be set {parameter.changes} only"
+        for parameter in node_parameters()
+        if parameter.name in names and parameter.changes in too_late
+    )
 
 
-def as_declared(name: str, value: Any) -> Any:
-    """Return an int for a double as a float; anything else as it is."""
+def whole_to_double(given: list[Parameter]) -> list[Parameter]:
+    """Return the parameters with whole numbers converted to floats where a double is declared."""
     doubles = [parameter.name for parameter in node_parameters() if parameter.kind == "double"]
-    return float(value) if name in doubles and type(value) is int else value
+    return [
+        Parameter(p.name, value=float(p.value)) if p.name in doubles and type(p.value) is int else p for p in given
+    ]
 
 
 def descriptor(parameter: NodeParameter) -> ParameterDescriptor:
     """Return description, range and constraints in ROS's form (``ros2 param describe`` shows them)."""
     constraints = [f"One of: {', '.join(parameter.choices)}."] if parameter.choices else []
-    if "lower" in parameter.exclusive:
+    if parameter.open_below:
         constraints.append(f"Greater than {parameter.lower:g}.")
-    if "upper" in parameter.exclusive:
+    if parameter.open_above:
         constraints.append(f"Less than {parameter.upper:g}.")
     constraints.append(f"Can be set {parameter.changes}.")
     message = ParameterDescriptor(
@@ -160,29 +158,6 @@ def descriptor(parameter: NodeParameter) -> ParameterDescriptor:
     return message
 
 
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted names into nested dictionaries: {"a.b": 1} -> {"a": {"b": 1}}."""
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *sections, leaf = name.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[leaf] = value
-    return nested
-
-
-def flatten(config: Section) -> dict[str, Any]:
-    """Turn a configuration into dotted names and values; the inverse of :func:`nest`."""
-    flat: dict[str, Any] = {}
-    for name, _ in leaves(type(config)):
-        value: Any = config
-        for part in name.split("."):
-            value = getattr(value, part)
-        flat[name] = value
-    return flat
-
-
 def _node_parameter(name: str, info: Any) -> NodeParameter:
     bounds = {
         key: float(getattr(item, key))
@@ -190,23 +165,22 @@ def _node_parameter(name: str, info: Any) -> NodeParameter:
         for key in ("ge", "gt", "le", "lt")
         if hasattr(item, key)
     }
-    choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
-    kinds: dict[type, Any] = {bool: "bool", int: "integer", float: "double", str: "string"}
     return NodeParameter(
         name=name,
-        kind=kinds[type(info.default)],
+        kind=_KINDS[type(info.default)],
         default=info.default,
         lower=bounds.get("ge", bounds.get("gt")),
         upper=bounds.get("le", bounds.get("lt")),
-        exclusive=tuple(end for key, end in _EXCLUSIVE.items() if key in bounds),
-        choices=choices,
+        open_below="gt" in bounds,
+        open_above="lt" in bounds,
+        choices=get_args(info.annotation) if get_origin(info.annotation) is Literal else (),
         description=info.description or "",
-        changes=next((when for prefix, when in _CHANGES.items() if name.startswith(prefix)), "before configure"),
+        changes=next((when for when, names in _CHANGES.items() if name.startswith(names)), "before configure"),
     )
 
 
-def _nearest_qos(name: str, known: list[str]) -> str:
-    """Suggest by the end of the name: the long common beginning makes every override look alike."""
+def _nearest_qos(name: str, known: Sequence[str]) -> str:
+    """Suggest by the end of the name: the long common prefix makes all overrides look alike."""
     tails = {full.removeprefix("qos_overrides."): full for full in known}
     close = difflib.get_close_matches(name.removeprefix("qos_overrides."), tails, n=1)
     return f" (did you mean {tails[close[0]]!r}?)" if close else ""

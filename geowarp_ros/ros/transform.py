@@ -1,4 +1,4 @@
-"""The transform map → odom (REP 105), where tf2_msgs is installed and odometry comes in."""
+"""The transform map → odom (REP 105), where tf2_msgs is installed and odometry is received."""
 
 from __future__ import annotations
 
@@ -12,71 +12,73 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.map_from_odom import Alignment, MapFromOdom
 from geowarp_ros.motion.odometry import Odometer
 from geowarp_ros.ros.conversions import transform_from_alignment
-from geowarp_ros.types import Fix, NoFix
+from geowarp_ros.types import Answer
 
-TOPIC = "/tf"
 PERIOD_S = 0.1
 
 
 class MapToOdom:
-    """Aligns odometry with fixes and publishes how it lies in the map.
+    """Aligns odometry with fixes and publishes the pose of the odometry frame in the map, at 10 Hz while active.
 
-    The camera is taken to be where the odometry's child frame is: the arm between them is short beside a fix's
-    error. Nothing is published before the fixes agree on an alignment, and nothing any more once they do not.
+    The camera is assumed to be at the odometry's child frame: the offset between them is short compared to the
+    error of a fix. Nothing is published until the fixes agree on an alignment, and nothing once they no longer do.
 
     Args:
-        node: What publishes.
+        node: Publishes.
         map_frame: The parent frame.
+        group: Callback group of the timer.
 
     Raises:
         ConfigError: tf2_msgs is not installed.
     """
 
-    def __init__(self, node: LifecycleNode, map_frame: str) -> None:
-        self._message = tf_message()
+    def __init__(self, node: LifecycleNode, map_frame: str, group: Any = None) -> None:
+        try:
+            self._message = importlib.import_module("tf2_msgs.msg").TFMessage
+        except ImportError:
+            raise ConfigError(
+                "map_to_odom = true: needs the ROS package tf2_msgs, which is not installed"
+            ) from None
+        self._node = node
         self._map_frame, self.odom_frame = map_frame, ""
         self._alignment = Alignment()
         self._found: MapFromOdom | None = None
-        self.publisher: Any = node.create_lifecycle_publisher(self._message, TOPIC, 100)
+        self._publisher = node.create_lifecycle_publisher(self._message, "/tf", 100)
+        self._timer = node.create_timer(PERIOD_S, self.publish, group)
+
+    def destroy(self) -> None:
+        """Destroy timer and publisher."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_lifecycle_publisher(self._publisher)
 
     def reset(self) -> None:
         """Forget the fixes so far."""
         self._alignment.reset()
         self._found = None
 
-    def learn(self, answer: Fix | NoFix, datum: LocalFrame, odometer: Odometer) -> None:
-        """Take the newest answer, if it is a fix and odometry knows that moment."""
-        pose = odometer.pose_at(answer.stamp_ns)
-        if isinstance(answer, NoFix) or pose is None:
+    def learn(self, answer: Answer, datum: LocalFrame, odometer: Odometer) -> None:
+        """Take the latest answer if it is a fix and the odometry at its stamp is known."""
+        fix, pose = answer.fix, odometer.pose_at(answer.header.stamp_ns)
+        if fix is None or pose is None:
             return
-        there = datum.to_enu(answer.latitude_deg, answer.longitude_deg)[:2]
-        self._alignment.add(there, answer.covariance[:2, :2], pose.position_m[:2])
+        position_m = datum.to_enu(fix.latitude_deg, fix.longitude_deg)[:2]
+        self._alignment.add(position_m, fix.covariance[:2, :2], pose.position_m[:2])
         self._found = self._alignment.solve()
 
-    def publish(self, stamp: Any) -> None:
-        """Publish the alignment, if there is one."""
-        if self._found is not None and self.odom_frame:
-            transform = transform_from_alignment(self._found, stamp, self._map_frame, self.odom_frame)
-            self.publisher.publish(self._message(transforms=[transform]))
+    def publish(self) -> None:
+        """Publish the alignment if there is one."""
+        found = self._found
+        if found is not None and self.odom_frame:
+            stamp = self._node.get_clock().now().to_msg()
+            transform = transform_from_alignment(found, stamp, self._map_frame, self.odom_frame)
+            self._publisher.publish(self._message(transforms=[transform]))
 
     @property
     def said(self) -> str:
-        """How it stands, for people."""
+        """State of the alignment, for people."""
+        found = self._found
         if not self.odom_frame:
             return "no odometry"
-        found = self._found
         if found is None:
-            return "too few fixes agree, or the way is too short"
+            return "too few fixes agree, or the path is too short"
         return f"{found.agreeing} fixes agree, yaw {found.yaw_rad:.3f} ± {found.yaw_std_rad:.3f} rad"
-
-
-def tf_message() -> Any:
-    """Return the class tf2_msgs/msg/TFMessage.
-
-    Raises:
-        ConfigError: tf2_msgs is not installed.
-    """
-    try:
-        return importlib.import_module("tf2_msgs.msg").TFMessage
-    except ImportError:
-        raise ConfigError("map_to_odom = true: needs the ROS package tf2_msgs, which is not installed") from None

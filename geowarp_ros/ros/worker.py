@@ -1,7 +1,8 @@
-"""One thread that works on the newest item and lets older ones go."""
+"""One thread that works on the newest item; older ones are dropped."""
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -10,9 +11,10 @@ T = TypeVar("T")
 
 
 class LatestWorker(Generic[T]):
-    """Calls ``handle`` in its own thread, with the newest item each time; there is one slot and no queue.
+    """Calls ``handle`` with the newest item, in a thread of its own; there is one slot and no queue.
 
-    A queue would only add age: by the time the third image in line is localised the robot has moved on.
+    A queue would only add age: by the time the third image in line is localised the robot has moved on. The thread
+    runs in the context (:mod:`contextvars`) in which the worker was made.
     """
 
     def __init__(self, handle: Callable[[T], None]) -> None:
@@ -20,30 +22,31 @@ class LatestWorker(Generic[T]):
         self._wake = threading.Condition()
         self._waiting: list[T] = []
         self._stopped = False
-        # daemon: a localisation that hangs in native code must not keep the process from ending
-        self._thread = threading.Thread(target=self._run, name="localize", daemon=True)
+        run = contextvars.copy_context().run
+        # daemon: a localisation that hangs in native code must not keep the process alive
+        self._thread = threading.Thread(target=run, args=(self._run,), name="localize", daemon=True)
 
     def start(self) -> None:
-        """Begin to take items."""
+        """Start the thread."""
         self._thread.start()
 
     def put(self, item: T) -> int:
-        """Leave an item for the thread; returns how many older ones (0 or 1) it displaced."""
+        """Hand an item to the thread; returns the number of waiting items that it replaces (0 or 1)."""
         with self._wake:
-            displaced = len(self._waiting)
+            replaced = len(self._waiting)
             self._waiting = [item]
             self._wake.notify()
-        return displaced
+        return replaced
 
     def clear(self) -> int:
-        """Forget the item that waits; returns how many (0 or 1) there were."""
+        """Drop the waiting item; returns the number of items dropped (0 or 1)."""
         with self._wake:
-            forgotten = len(self._waiting)
+            dropped = len(self._waiting)
             self._waiting = []
-        return forgotten
+        return dropped
 
     def stop(self, timeout_s: float | None = None) -> bool:
-        """Take no more; wait for the item in hand. Returns False when it took longer than ``timeout_s``."""
+        """Stop after the item in progress; returns False if that takes longer than ``timeout_s``."""
         with self._wake:
             self._stopped = True
             self._waiting = []

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +10,9 @@ from PIL import Image as Pillow
 
 from geowarp_ros.cli import main
 from geowarp_ros.images import resize_shorter
+from geowarp_ros.model.aggregation import AggregationName
 from geowarp_ros.model.checkpoints import load_model, save_model
+from geowarp_ros.model.encoders import EncoderName
 from test.model import naive
 from test.model.conftest import picture
 from test.model.weights import PAIRS, make_model, published
@@ -18,7 +23,7 @@ KEYS = ["distance", "descriptor_dim", "descriptor_norm", "score_unwarped", "scor
 
 
 @pytest.fixture(scope="module")
-def street(tmp_path_factory):
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two image files of different size, lossless."""
     folder = tmp_path_factory.mktemp("street")
     for name, size, seed in (("a.png", (48, 64), 1), ("b.png", (56, 50), 2)):
@@ -27,19 +32,25 @@ def street(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model.safetensors"
     save_model(make_model(), path)
     return path
 
 
-def match(capsys, street, model, *options):
+def match(capsys: pytest.CaptureFixture[str], street: Path, model: Path, *options: str) -> str:
     assert main(["match", str(street / "a.png"), str(street / "b.png"), "--model", str(model), *options]) == 0
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("encoder", "aggregation"), PAIRS)
-def test_imported_weights_match_as_the_method_says(encoder, aggregation, street, tmp_path, capsys):
+def test_imported_weights_match_as_the_method_says(
+    encoder: EncoderName,
+    aggregation: AggregationName,
+    street: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """From published state dicts to the printed numbers, against loops in float64: the whole promise at once."""
     features, regression = published(make_model(encoder, aggregation))
     torch.save({f"module.{key}": t for key, t in features.items()}, tmp_path / "fe.pth")
@@ -68,7 +79,9 @@ def test_imported_weights_match_as_the_method_says(encoder, aggregation, street,
     assert abs(expected["score"] / expected["score_unwarped"] - 1) > 1e-4
 
 
-def test_an_image_with_itself_has_distance_zero(street, model_file, capsys):
+def test_an_image_with_itself_has_distance_zero(
+    street: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = str(street / "a.png")
     assert main(["match", image, image, "--model", str(model_file), "--json"]) == 0
     ours = json.loads(capsys.readouterr().out)
@@ -76,7 +89,7 @@ def test_an_image_with_itself_has_distance_zero(street, model_file, capsys):
     assert ours["score_unwarped"] == pytest.approx(225, rel=1e-4)
 
 
-def test_the_model_says_the_resolution(street, tmp_path, capsys):
+def test_the_model_says_the_resolution(street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(make_model(resolution=32), tmp_path / "small")
     save_model(make_model(), tmp_path / "full")
     for name, size, seed in (("a.png", (48, 64), 1), ("b.png", (56, 50), 2)):
@@ -85,7 +98,9 @@ def test_the_model_says_the_resolution(street, tmp_path, capsys):
     assert shrunk == json.loads(match(capsys, tmp_path, tmp_path / "full", "--json"))
 
 
-def test_words_and_figure(street, model_file, tmp_path, capsys):
+def test_words_and_figure(
+    street: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = match(capsys, street, model_file, "--figure", str(tmp_path / "figure.png"))
     assert [line.split()[0] for line in out.splitlines()] == [
         "distance", "descriptor", "score", "score", "quad_q", "quad_p",
@@ -94,7 +109,9 @@ def test_words_and_figure(street, model_file, tmp_path, capsys):
         assert figure.width == 1200
 
 
-def test_a_model_without_regression_gives_null(street, tmp_path, capsys):
+def test_a_model_without_regression_gives_null(
+    street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_model(make_model(regression=False), tmp_path / "m")
     out = match(capsys, street, tmp_path / "m", "--json", "--figure", str(tmp_path / "figure.png"))
     ours = json.loads(out)
@@ -112,7 +129,14 @@ def test_a_model_without_regression_gives_null(street, tmp_path, capsys):
         (["a.png", "b.png", "--figure", "figure.xyz"], "figure.xyz: the figure cannot be written"),
     ],
 )
-def test_mistakes_are_one_line(words, message, street, model_file, capsys, monkeypatch):
+def test_mistakes_are_one_line(
+    words: list[str],
+    message: str,
+    street: Path,
+    model_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(street)
     model = [] if "--model" in words else ["--model", str(model_file)]
     assert main(["match", *words, *model]) == 1
@@ -122,7 +146,9 @@ def test_mistakes_are_one_line(words, message, street, model_file, capsys, monke
     assert error.count("\n") == 1
 
 
-def test_import_says_what_it_wrote_and_refuses_in_one_line(tmp_path, capsys):
+def test_import_says_what_it_wrote_and_refuses_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     features, _ = published(make_model())
     torch.save(features, tmp_path / "fe.pth")
     words = ["import-weights", "--encoder", "resnet18", "--features-extractor", str(tmp_path / "fe.pth")]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Position
-from geowarp_ros.evaluation.run import Answered, Criteria, Run, jpeg
+from geowarp_ros.evaluation.run import THUMBNAIL_PX, Answered, Criteria, Run
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.types import Candidate, Fix, NoFix, Place
+from geowarp_ros.pictures import encode_jpeg
+from geowarp_ros.types import Answer, Candidate, Fix, Header, Image, NoFix, Place
 
 FRAME = LocalFrame(45.0, 9.0)
 START_NS = 1_700_000_000 * NS + 123_456_789
@@ -21,67 +24,54 @@ def position(east_m: float, north_m: float) -> Position:
     return Position(float(latitude), float(longitude), 12.0)
 
 
-def picture(seed: int) -> np.ndarray:
+def picture(seed: int) -> Image:
     return np.random.default_rng(seed).integers(0, 255, (48, 64, 3), np.uint8)
 
 
 def candidate(row: int) -> Candidate:
     here = position(5.0 * row, 0.0)
     place = Place(f"gallery/{row}.jpg", here.latitude_deg, here.longitude_deg)
-    return Candidate(row, place, 0.5, 150.0, 120.0, QUAD, QUAD[::-1][[3, 2, 1, 0]])
+    return Candidate(row, place, 0.5, 150.0 / 225, 120.0 / 225, QUAD, QUAD[::-1][[3, 2, 1, 0]])
 
 
-def fix(row: int, east_m: float, north_m: float, confidence: float, std_m: float = 5.0) -> Fix:
+def fix(east_m: float, north_m: float, confidence: float, std_m: float = 5.0) -> Fix:
     where = position(east_m, north_m)
-    return Fix(
-        where.latitude_deg,
-        where.longitude_deg,
-        0.0,
-        np.diag([std_m**2, std_m**2, 1e6]),
-        confidence,
-        (candidate(row),),
-        START_NS + row * NS // 2,
-        "camera",
-        {"describe": 20.0 + row, "search": 1.0, "rerank": 40.0, "position": 0.1},
-    )
+    covariance = np.diag([std_m**2, std_m**2, 1e6])
+    return Fix(where.latitude_deg, where.longitude_deg, 0.0, covariance, confidence)
 
 
-def run(errors_m=(1.0, 3.0, 4.0, 60.0, 2.0, 8.0), lost=(4,), criteria=None, **kwargs) -> Run:
+def answer(row: int, result: Fix | NoFix) -> Answer:
+    timing_ms = {"describe": 20.0 + row, "search": 1.0, "rerank": 40.0, "position": 0.1}
+    header = Header(START_NS + row * NS // 2, "camera", None, 5, "mean cosine", timing_ms)
+    return Answer(header, result, (candidate(row),))
+
+
+def run(
+    errors_m: Sequence[float] = (1.0, 3.0, 4.0, 60.0, 2.0, 8.0),
+    lost: Collection[int] = (4,),
+    criteria: Criteria | None = None,
+    **kwargs: Any,
+) -> Run:
     """A drive east, 5 m an image, each answer so far north of the truth; ``lost`` rows are no fixes."""
     answered = []
     for row, error in enumerate(errors_m):
-        answer = fix(row, 5.0 * row, error, 0.95 - 0.1 * row)
-        published = answer
-        if row in lost:
-            published = NoFix(
-                "low_confidence",
-                "",
-                answer.confidence,
-                answer.candidates,
-                answer.stamp_ns,
-                "camera",
-                answer.timing_ms,
-            )
+        found = fix(5.0 * row, error, 0.95 - 0.1 * row)
+        given = answer(row, NoFix("low_confidence", "", found.confidence) if row in lost else found)
+        thumbnail = encode_jpeg(picture(row), 78, THUMBNAIL_PX)
         truth = position(5.0 * row, 0.0)
-        answered.append(
-            Answered(f"drive/{row:03}.jpg", answer.stamp_ns, truth, published, answer, jpeg(picture(row)))
-        )
+        answered.append(Answered(f"drive/{row:03}.jpg", given.header.stamp_ns, truth, given, found, thumbnail))
     return Run("a drive", tuple(answered), FRAME, criteria or Criteria(), **kwargs)
 
 
-def drive(count: int = 4, missing_truth=()) -> Drive:
+def drive(count: int = 4, missing_truth: Collection[int] = ()) -> Drive:
     images = [
         DriveImage(
             f"{row}.jpg",
             START_NS + row * NS // 2,
-            lambda row=row: picture(row),
+            partial(picture, row),
             None if row in missing_truth else position(5.0 * row, 0.0),
             "camera",
         )
         for row in range(count)
     ]
     return Drive("a drive", tuple(images))
-
-
-def nan(value: float) -> bool:
-    return math.isnan(value)

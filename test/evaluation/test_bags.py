@@ -1,23 +1,31 @@
 """Drives, truth and recorded fixes out of small bags; what is wrong is said by name."""
 
+from __future__ import annotations
+
 import math
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from geowarp_ros.config import PriorConfig, SessionConfig
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
-from geowarp_ros.evaluation.drive import NS, Track, drive_from_source
+from geowarp_ros.evaluation.drive import NS, DriveImage, Position, Track, drive_from_source
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source, SourceImage
-from geowarp_ros.types import Fix, NoFix, Place
+from geowarp_ros.types import Fix, Image, NoFix, Place
 from test.gallery import bags
 
 START = bags.START_NS
 
 
-def pose(t_s, x, y, *, topic="/pose", kind="geometry_msgs/msg/PoseStamped"):
+def pose(
+    t_s: float, x: float, y: float, *, topic: str = "/pose", kind: str = "geometry_msgs/msg/PoseStamped"
+) -> bags.Message:
     """A pose in a local frame."""
     types = bags.ROS2.types
     stamp_ns = START + round(t_s * NS)
@@ -41,14 +49,25 @@ def pose(t_s, x, y, *, topic="/pose", kind="geometry_msgs/msg/PoseStamped"):
 
 
 @pytest.fixture(scope="module")
-def plain_bag(tmp_path_factory):
+def plain_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bags.write_bag(tmp_path_factory.mktemp("bags") / "plain", bags.drive())
 
 
-def test_truth_is_interpolated_to_image_stamps(plain_bag):
+def truth_of(image: DriveImage) -> Position:
+    assert image.truth is not None
+    return image.truth
+
+
+def at(track: Track, stamp_ns: int, max_gap_s: float) -> Position:
+    position = track.at(stamp_ns, max_gap_s)
+    assert position is not None
+    return position
+
+
+def test_truth_is_interpolated_to_image_stamps(plain_bag: Path) -> None:
     drive = read_drive(plain_bag, "/camera", TruthOptions("/fix"))
     assert [image.stamp_ns for image in drive.images] == [START + row * NS // 2 for row in range(8)]
-    latitudes = [image.truth.latitude_deg for image in drive.images]
+    latitudes = [truth_of(image).latitude_deg for image in drive.images]
     assert latitudes == pytest.approx([bags.LATITUDE + row * 0.5e-3 for row in range(8)], abs=1e-9)
     assert drive.images[3].read()[0, 0, 0] == 30
     assert drive.images[3].frame_id == "camera"
@@ -56,7 +75,7 @@ def test_truth_is_interpolated_to_image_stamps(plain_bag):
 
 
 @pytest.mark.parametrize("storage", ["sqlite3", "ros1"])
-def test_other_kinds_of_bag(tmp_path, storage):
+def test_other_kinds_of_bag(tmp_path: Path, storage: str) -> None:
     if storage == "ros1":
         messages = [bags.image(0.5, 10, store=bags.ROS1)]
         messages += [bags.fix(t, 45 + t * 1e-3, store=bags.ROS1) for t in range(2)]
@@ -64,7 +83,7 @@ def test_other_kinds_of_bag(tmp_path, storage):
     else:
         path = bags.write_bag(tmp_path / "drive", bags.drive(2), "sqlite3")
     drive = read_drive(path)
-    assert drive.images[-1].truth.latitude_deg == pytest.approx(45.0005, abs=1e-9)
+    assert truth_of(drive.images[-1]).latitude_deg == pytest.approx(45.0005, abs=1e-9)
     assert drive.images[-1].read()[0, 0, 0] == 10
 
 
@@ -72,34 +91,34 @@ def test_other_kinds_of_bag(tmp_path, storage):
     "kind",
     ["geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped", "nav_msgs/msg/Odometry"],
 )
-def test_truth_in_a_local_frame_needs_its_origin(tmp_path, kind):
+def test_truth_in_a_local_frame_needs_its_origin(tmp_path: Path, kind: str) -> None:
     path = bags.write_bag(
         tmp_path / "drive", [bags.image(0.5, 10), *(pose(t, 10.0 * t, 4.0, kind=kind) for t in range(2))]
     )
     with pytest.raises(SourceError, match="--truth-datum"):
         read_drive(path, truth=TruthOptions("/pose"))
     drive = read_drive(path, truth=TruthOptions("/pose", datum=(45.0, 9.0)))
-    truth = drive.images[0].truth
+    truth = truth_of(drive.images[0])
     east_north = LocalFrame(45.0, 9.0).to_enu(truth.latitude_deg, truth.longitude_deg)[:2]
     assert east_north == pytest.approx([5.0, 4.0], abs=1e-3)
 
 
-def test_truth_from_another_bag(tmp_path):
+def test_truth_from_another_bag(tmp_path: Path) -> None:
     images = bags.write_bag(tmp_path / "images", [bags.image(0.5, 10)])
     truth = bags.write_bag(tmp_path / "truth", [bags.fix(t, 45 + t * 1e-3) for t in range(2)])
     drive = read_drive(images, truth=TruthOptions(bag=truth))
-    assert drive.images[0].truth.latitude_deg == pytest.approx(45.0005, abs=1e-9)
+    assert truth_of(drive.images[0]).latitude_deg == pytest.approx(45.0005, abs=1e-9)
 
 
-def test_an_offset_moves_the_truth_in_time(tmp_path):
+def test_an_offset_moves_the_truth_in_time(tmp_path: Path) -> None:
     path = bags.write_bag(
         tmp_path / "drive", [bags.image(7200.5, 10), *(bags.fix(t, 45 + t * 1e-3) for t in range(2))]
     )
     drive = read_drive(path, truth=TruthOptions(offset_s=7200.0))
-    assert drive.images[0].truth.latitude_deg == pytest.approx(45.0005, abs=1e-9)
+    assert truth_of(drive.images[0]).latitude_deg == pytest.approx(45.0005, abs=1e-9)
 
 
-def test_an_absent_topic_lists_what_is_there_and_the_nearest(plain_bag):
+def test_an_absent_topic_lists_what_is_there_and_the_nearest(plain_bag: Path) -> None:
     with pytest.raises(
         SourceError, match=r"no topic '/camra'.*did you mean '/camera'.*/fix \(sensor_msgs/msg/NavSat"
     ):
@@ -108,7 +127,7 @@ def test_an_absent_topic_lists_what_is_there_and_the_nearest(plain_bag):
         read_drive(plain_bag, "/camera", TruthOptions("/fixx"))
 
 
-def test_clocks_hours_apart_suggest_the_offset_by_the_recorders_clock(tmp_path):
+def test_clocks_hours_apart_suggest_the_offset_by_the_recorders_clock(tmp_path: Path) -> None:
     # the truth's receiver stamps two hours ahead; both are recorded at the same time
     ahead = [(topic, recorded - 7200 * NS, message) for topic, recorded, message in bags.drive()[8:]]
     ahead = [(topic, recorded, _shifted(message, 0)) for topic, recorded, message in ahead]
@@ -127,26 +146,26 @@ def test_clocks_hours_apart_suggest_the_offset_by_the_recorders_clock(tmp_path):
     assert sum(image.truth is not None for image in drive.images) >= 7
 
 
-def _shifted(message, seconds):
+def _shifted(message: Any, seconds: int) -> Any:
     message.header.stamp.sec += seconds
     return message
 
 
-def test_two_bags_apart_suggest_as_if_they_had_begun_together(tmp_path):
+def test_two_bags_apart_suggest_as_if_they_had_begun_together(tmp_path: Path) -> None:
     images = bags.write_bag(tmp_path / "images", [bags.image(5000 + t, 10) for t in range(3)])
     truth = bags.write_bag(tmp_path / "truth", [bags.fix(t, 45.0) for t in range(3)])
     with pytest.raises(SourceError, match=r"4998\.000 s apart.*--truth-offset 5000\.000"):
         read_drive(images, truth=TruthOptions(bag=truth))
 
 
-def test_truth_of_the_same_clock_that_ended_early_gets_no_suggestion(tmp_path):
+def test_truth_of_the_same_clock_that_ended_early_gets_no_suggestion(tmp_path: Path) -> None:
     path = bags.write_bag(tmp_path / "drive", [bags.image(60, 10), bags.fix(0, 45.0), bags.fix(1, 45.0)])
     with pytest.raises(SourceError, match="was not recorded while images came") as said:
         read_drive(path)
     assert "--truth-offset" not in str(said.value)
 
 
-def test_a_gps_clock_18_s_ahead_is_noticed(tmp_path):
+def test_a_gps_clock_18_s_ahead_is_noticed(tmp_path: Path) -> None:
     messages = [bags.image(20 + t, 10) for t in range(3)]
     messages += [
         (topic, recorded - 18 * NS, message)
@@ -158,7 +177,7 @@ def test_a_gps_clock_18_s_ahead_is_noticed(tmp_path):
     )
 
 
-def test_gaps_of_the_truth_are_counted(tmp_path):
+def test_gaps_of_the_truth_are_counted(tmp_path: Path) -> None:
     path = bags.write_bag(
         tmp_path / "drive",
         [*(bags.image(t, 10) for t in (0.5, 5, 9.5)), *(bags.fix(t, 45.0) for t in (0, 1, 9, 10))],
@@ -169,7 +188,7 @@ def test_gaps_of_the_truth_are_counted(tmp_path):
     assert all(image.truth for image in read_drive(path, truth=TruthOptions(max_gap_s=4.0)).images)
 
 
-def test_a_bag_without_images_or_without_usable_fixes(tmp_path):
+def test_a_bag_without_images_or_without_usable_fixes(tmp_path: Path) -> None:
     void = bags.write_bag(
         tmp_path / "void", [bags.image(0, 10), bags.fix(0, math.nan), bags.fix(1, 45.0, status=-1)]
     )
@@ -179,7 +198,7 @@ def test_a_bag_without_images_or_without_usable_fixes(tmp_path):
         read_drive(bags.write_bag(tmp_path / "blind", [bags.fix(0, 45.0)]))
 
 
-def test_a_bag_cut_off_in_the_middle_is_used_as_far_as_it_goes(tmp_path):
+def test_a_bag_cut_off_in_the_middle_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     messages = [_noisy(bags.image(t / 2, 10), rng) for t in range(240)] + [bags.fix(t, 45.0) for t in range(121)]
     whole = bags.write_bag(tmp_path / "drive", messages)
@@ -192,21 +211,21 @@ def test_a_bag_cut_off_in_the_middle_is_used_as_far_as_it_goes(tmp_path):
     assert drive.images[0].read().shape == (96, 128, 3)
 
 
-def _noisy(message, rng):
+def _noisy(message: bags.Message, rng: np.random.Generator) -> bags.Message:
     topic, recorded, image = message
     image.height, image.width, image.step = 96, 128, 384
     image.data = rng.integers(0, 255, 96 * 384, np.uint8)
     return topic, recorded, image
 
 
-def test_a_killed_recorder_leaves_no_metadata(tmp_path, plain_bag):
+def test_a_killed_recorder_leaves_no_metadata(tmp_path: Path, plain_bag: Path) -> None:
     folder = tmp_path / "killed"
     shutil.copytree(plain_bag, folder)
     (folder / "metadata.yaml").unlink()
     assert len(read_drive(folder).images) == 8
 
 
-def test_recorded_fixes(tmp_path):
+def test_recorded_fixes(tmp_path: Path) -> None:
     path = bags.write_bag(
         tmp_path / "live",
         [
@@ -215,35 +234,74 @@ def test_recorded_fixes(tmp_path):
         ],
     )
     answers, notes = read_fixes(path)
-    assert [type(answer) for answer in answers] == [Fix, NoFix]
-    assert answers[0].stamp_ns == START and answers[1].stamp_ns == START + NS
-    assert answers[0].latitude_deg == 45.0 and math.isnan(answers[0].confidence)
+    fix, no_fix = (answer.result for answer in answers)
+    assert isinstance(fix, Fix) and isinstance(no_fix, NoFix)
+    assert answers[0].header.stamp_ns == START and answers[1].header.stamp_ns == START + NS
+    assert fix.latitude_deg == 45.0 and math.isnan(answers[0].confidence)
+    assert no_fix.reason == "unknown" and math.isnan(answers[1].confidence)
     assert notes == ()
     with pytest.raises(SourceError, match="did you mean '/geowarp_localizer/fix'"):
         read_fixes(path, "/geowarp_localiser/fix")
 
 
-def test_a_track_has_no_truth_outside_itself():
+def test_a_session_hears_the_drives_prior_fixes_and_odometry_in_the_order_of_their_stamps(tmp_path: Path) -> None:
+    messages = [*bags.drive(4), bags.fix(0.3, 45.1, topic="/gnss"), bags.fix(0.9, 45.2, status=-1, topic="/gnss")]
+    messages += [pose(t, 2.0 * t, 0.0, topic="/odom", kind="nav_msgs/msg/Odometry") for t in (0.6, 0.0)]
+    path = bags.write_bag(tmp_path / "drive", messages)
+    truth = TruthOptions("/fix")
+    assert read_drive(path, truth=truth).events == ()
+    drive = read_drive(path, truth=truth, prior_topic="/gnss", odometry_topic="/odom")
+    assert [event.stamp_ns - START for event in drive.events] == [0, 300_000_000, 600_000_000, 900_000_000]
+
+    session = Session(SessionConfig(prior=PriorConfig(source="fix")))
+    for event in drive.events[:3]:
+        event.tell(session)
+    near, _ = session.prior.near(START + NS // 2)
+    assert near is not None and (near.latitude_deg, near.radius_m) == (
+        45.1,
+        500.0,
+    )  # its covariance is of type UNKNOWN
+    assert session.odometer.travelled_m(START, START + 600_000_000) == pytest.approx(1.2)
+    drive.events[3].tell(session)
+    assert session.prior.near(START + NS) == (None, "status -1: no fix")
+    assert drive.thinned(2).events == drive.events
+
+
+def test_topics_of_another_type_are_no_prior_and_no_odometry(tmp_path: Path, plain_bag: Path) -> None:
+    truth = TruthOptions("/fix")
+    with pytest.raises(SourceError, match="no topic '/odom'"):
+        read_drive(plain_bag, truth=truth, odometry_topic="/odom")
+    with pytest.raises(SourceError, match=r"/camera.*sensor_msgs/msg/Image"):
+        read_drive(plain_bag, truth=truth, prior_topic="/camera")
+    with pytest.raises(SourceError, match=r"/fix.*sensor_msgs/msg/NavSatFix"):
+        read_drive(plain_bag, truth=truth, odometry_topic="/fix")
+
+
+def test_a_track_has_no_truth_outside_itself() -> None:
     track = Track.of([(2 * NS, 45.0, 9.0, 1.0), (0, 45.0, 9.0, 0.0)])
     assert track.at(-1, 5.0) is None and track.at(2 * NS + 1, 5.0) is None
-    assert track.at(NS, 1.0).altitude_m == pytest.approx(0.5)
+    assert at(track, NS, 1.0).altitude_m == pytest.approx(0.5)
     assert track.at(NS, 0.9) is None
-    assert track.at(2 * NS, 0.1).altitude_m == 1.0
+    assert at(track, 2 * NS, 0.1).altitude_m == 1.0
 
 
-def test_a_track_crosses_the_antimeridian():
-    truth = Track.of([(0, 0.0, 179.999, 0.0), (NS, 0.0, -179.999, 0.0)]).at(NS // 2, 1.0)
+def test_a_track_crosses_the_antimeridian() -> None:
+    truth = at(Track.of([(0, 0.0, 179.999, 0.0), (NS, 0.0, -179.999, 0.0)]), NS // 2, 1.0)
     assert abs(truth.longitude_deg) == pytest.approx(180.0, abs=1e-6)
 
 
-def test_any_source_is_a_drive():
+def unread() -> Image:
+    raise AssertionError("nothing is decoded before it is asked for")
+
+
+def test_any_source_is_a_drive() -> None:
     images = tuple(
-        SourceImage(Place(f"{row}.jpg", 45.0 + row, 9.0, stamp_ns=stamp), lambda: None)
+        SourceImage(Place(f"{row}.jpg", 45.0 + row, 9.0, stamp_ns=stamp), unread)
         for row, stamp in enumerate((5, 3))
     )
     drive = drive_from_source(Source(images))
     assert [image.name for image in drive.images] == ["1.jpg", "0.jpg"]
-    unstamped = drive_from_source(Source((SourceImage(Place("a", 45.0, 9.0), lambda: None), images[0])))
+    unstamped = drive_from_source(Source((SourceImage(Place("a", 45.0, 9.0), unread), images[0])))
     assert [image.stamp_ns for image in unstamped.images] == [NS, 2 * NS]
     assert "no stamps" in unstamped.notes[0]
     with pytest.raises(SourceError, match="no images"):

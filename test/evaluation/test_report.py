@@ -1,11 +1,15 @@
 """The report in a real browser: no console error, the map has its points, hovering shows a query."""
 
+from __future__ import annotations
+
 import html
 import json
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +76,7 @@ window.addEventListener("load", () => setTimeout(probe, 100));
 </script>"""
 
 
-def look_at(page, folder):
+def look_at(page: Path, folder: Path) -> dict[str, Any]:
     """Open a page in headless Chromium; returns what the probe found."""
     if CHROMIUM is None:
         # only a developer's machine may lack it: where CI runs, .ci/system-packages has installed it
@@ -92,11 +96,11 @@ def look_at(page, folder):
     assert found, f"the page's script did not come to its end: {done.stderr[-2000:]}"
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
-    return json.loads(html.unescape(found[1])) | {"console": console}
+    return {**json.loads(html.unescape(found[1])), "console": console}
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("report")
     run = runs.run(notes=("the bag has a broken </script> end",))
     gallery = np.array([[5.0 * row, 1.0] for row in range(9)])
@@ -104,20 +108,20 @@ def seen(tmp_path_factory):
     return look_at(folder / "report.html", folder)
 
 
-def test_no_error_and_nothing_fetched(seen):
+def test_no_error_and_nothing_fetched(seen: dict[str, Any]) -> None:
     assert seen["problems"] == []
     assert seen["console"] == []
     assert seen["fetched"] == []
 
 
-def test_the_map_has_its_points(seen):
+def test_the_map_has_its_points(seen: dict[str, Any]) -> None:
     # nine of the gallery, five fixes, one cross
     assert seen["points"] == 9 + 5 + 1
     assert set(seen["drawn"]) == {"map", "cdf", "time", "tradeoff", "ellipses", "stanford", "latency"}
     assert all(seen["drawn"].values())
 
 
-def test_hovering_shows_the_query(seen):
+def test_hovering_shows_the_query(seen: dict[str, Any]) -> None:
     for text in (seen["hover"], seen["shown"]):
         assert "drive/005.jpg" in text  # the last fix
         assert "8 m" in text
@@ -125,12 +129,12 @@ def test_hovering_shows_the_query(seen):
     assert seen["pictures"] == 2  # query and candidate
 
 
-def test_the_cards_show_query_candidate_and_both_warped(seen):
+def test_the_cards_show_query_candidate_and_both_warped(seen: dict[str, Any]) -> None:
     assert seen["images"] == 6 * 4 + 2  # and the worst beside the map
     assert seen["outlines"] == 6 * 2
 
 
-def test_a_run_without_any_fix_still_opens(tmp_path):
+def test_a_run_without_any_fix_still_opens(tmp_path: Path) -> None:
     run = runs.run(lost=range(6))
     write_report(run, figures(run), tmp_path / "report.html")
     assert "there is no fix at all" in (tmp_path / "report.html").read_text()
@@ -138,7 +142,7 @@ def test_a_run_without_any_fix_still_opens(tmp_path):
     assert (seen["problems"], seen["console"], seen["points"]) == ([], [], 6)
 
 
-def test_the_comparison_opens(tmp_path):
+def test_the_comparison_opens(tmp_path: Path) -> None:
     a, b = finished(tmp_path / "a", runs.run()), finished(tmp_path / "b", runs.run(lost=(0, 1)))
     assert isinstance(a, Finished)
     write_comparison(a, b, compare(a, b), tmp_path / "compare.html")
@@ -147,7 +151,7 @@ def test_the_comparison_opens(tmp_path):
     assert set(seen["drawn"]) == {"cdf", "tradeoff"} and all(seen["drawn"].values())
 
 
-def test_cards_are_chosen_by_error_and_by_confidence():
+def test_cards_are_chosen_by_error_and_by_confidence() -> None:
     # errors 1, 3, 4, 60, (2), 8; confidences .95 … .45, the no-fix has .55
     worst, doubtful, good = choose(judge(runs.run()), 25.0)
     assert worst == [3]
@@ -155,6 +159,6 @@ def test_cards_are_chosen_by_error_and_by_confidence():
     assert not set(good) & {*worst, *doubtful}
 
 
-def test_without_a_false_fix_the_worst_are_the_farthest_right_ones():
+def test_without_a_false_fix_the_worst_are_the_farthest_right_ones() -> None:
     worst, _, _ = choose(judge(runs.run((1.0, 3.0, 2.0), lost=())), 25.0)
     assert worst == [1, 2, 0]

@@ -1,76 +1,114 @@
 """A localizer asked about a drive, and recorded fixes joined to its images."""
 
+from __future__ import annotations
+
 import json
+import math
 import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
-from geowarp_ros.config import LocalizerConfig
+from geowarp_ros.config import SessionConfig, TrackingConfig, parse_config
 from geowarp_ros.errors import ImageError
-from geowarp_ros.evaluation.drive import NS, DriveImage
+from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Position
+from geowarp_ros.evaluation.fixes import precision_availability
 from geowarp_ros.evaluation.judging import error_en_m, figures, judge
-from geowarp_ros.evaluation.run import Criteria, frame_of, join_recorded, run_drive
-from geowarp_ros.position import estimate_position
-from geowarp_ros.types import Candidate, Fix, NoFix, Place
+from geowarp_ros.evaluation.run import Criteria, Run, frame_of, join_recorded, run_drive
+from geowarp_ros.integrity.evidence import gather_evidence
+from geowarp_ros.localizer import Localizer, Ranked
+from geowarp_ros.types import Answer, Candidate, Fix, FloatArray, Frame, Header, Image, Near, NoFix, Place
 from test.evaluation import runs
 
 
-class StandIn:
+class StandIn(Localizer):
     """A localizer that finds the place by the image's mean, and another place 400 m away, in equal parts."""
 
-    def __init__(self, min_confidence=0.9):
-        self.config = LocalizerConfig.model_validate({"position": {"min_confidence": min_confidence}})
-        self.gallery = types.SimpleNamespace(frame=runs.FRAME)
+    def __init__(self, min_confidence: float = 0.9) -> None:
+        self.config = config(min_confidence)
+        self.gallery: Any = types.SimpleNamespace(frame=runs.FRAME, positions_enu=np.zeros((1, 3)))
         self.calibration = None
         self.warm = False
 
-    def warm_up(self):
+    def warm_up(self) -> None:
         self.warm = True
 
-    def localize(self, frame):
-        assert self.warm
+    def localize(
+        self,
+        frame: Frame | str | Path | Pillow.Image | Image,
+        near: Near | None = None,
+        deadline: Callable[[], int | None] = lambda: None,
+    ) -> Answer:
+        assert self.warm and isinstance(frame, Frame)
         row = next(i for i in range(9) if np.array_equal(runs.picture(i), frame.image))
         here, elsewhere = runs.position(5.0 * row, 3.0), runs.position(400.0, 0.0)
-        near = Candidate(row, Place("near", here.latitude_deg, here.longitude_deg), 0.5)
+        best = Candidate(row, Place("near", here.latitude_deg, here.longitude_deg), 0.5)
         # 0.5 and 0.51: the rival keeps most of its weight; 0.9: it keeps nearly none
         far = Candidate(
             99, Place("far", elsewhere.latitude_deg, elsewhere.longitude_deg), 0.51 if row % 2 else 0.9
         )
-        answer = estimate_position([near, far], self.config.position, None)
-        return answer
+        ranked = Ranked((best, far), gather_evidence([best, far], 10.0), 0, {})
+        header = Header(frame.stamp_ns, frame.frame_id)
+        return Answer(
+            header, self.judge(ranked), ranked.candidates, ranked.evidence, lambda: (frame.image, frame.image)
+        )
 
 
-def test_the_same_answers_as_the_localizers_and_what_lies_below_the_threshold():
-    result = run_drive(StandIn(), runs.drive(4))
-    kinds = [type(item.answer).__name__ for item in result.answered]
+def config(min_confidence: float = 0.9) -> SessionConfig:
+    return parse_config(SessionConfig, {"position": {"min_confidence": min_confidence}})
+
+
+def localized(drive: Drive, **options: float) -> Run:
+    return run_drive(StandIn(**options), config(**options), drive)
+
+
+def test_the_same_answers_as_the_localizers_and_what_lies_below_the_threshold() -> None:
+    result = localized(runs.drive(4))
+    kinds = [type(item.answer.result).__name__ for item in result.answered]
     assert kinds == ["Fix", "NoFix", "Fix", "NoFix"]
     # without the threshold the two no-fixes are 3 m off as well
     assert judge(result).error_m == pytest.approx([3.0] * 4, abs=1e-6)
     assert judge(result).fixed.tolist() == [True, False, True, False]
     assert result.settings["position"]["min_confidence"] == 0.9
+    assert all(item.answer.pair is None for item in result.answered), "which would keep every image in memory"
 
 
-def test_an_image_that_cannot_be_read_is_named_and_the_rest_goes_on():
+def test_a_jump_that_the_track_holds_back_is_no_answer_at_any_confidence() -> None:
+    localizer = StandIn()
+    localizer.gallery.positions_enu = np.array([[{4: 5000.0, 99: 9000.0}.get(row, 0.0)] * 3 for row in range(100)])
+    tracked = config().model_copy(update={"tracking": TrackingConfig(method="hmm")})
+    result = run_drive(localizer, tracked, runs.drive(5).thinned(2))
+    assert [getattr(item.answer.result, "reason", "fix") for item in result.answered] == ["fix", "fix", "jump"]
+    assert result.answered[2].answer.confidence > 0.9 and result.answered[2].position is None
+    tradeoff = precision_availability(judge(result), 25.0)
+    assert tradeoff.availability[-1] == pytest.approx(2 / 3)
+    assert figures(result)["no_fix_reasons"] == {"jump": 1}
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_rest_goes_on() -> None:
     drive = runs.drive(2)
 
-    def broken():
+    def broken() -> Image:
         raise ImageError("1.jpg: truncated")
 
     bad = DriveImage("1.jpg", drive.images[1].stamp_ns, broken, drive.images[1].truth)
-    result = run_drive(StandIn(), type(drive)("d", (drive.images[0], bad)))
+    result = localized(type(drive)("d", (drive.images[0], bad)))
     assert [item.name for item in result.answered] == ["0.jpg"]
     assert result.unreadable[0].reason == "1.jpg: truncated"
     assert figures(result)["unreadable"] == 1
 
 
-def test_images_without_truth_are_answered_and_not_judged():
-    result = figures(run_drive(StandIn(), runs.drive(4, missing_truth=(1, 3))))
+def test_images_without_truth_are_answered_and_not_judged() -> None:
+    result = figures(localized(runs.drive(4, missing_truth=(1, 3))))
     assert (result["images"], result["judged"], result["without_truth"]) == (4, 2, 2)
     assert result["availability"]["value"] == 1.0
 
 
-def test_figures_by_hand():
+def test_figures_by_hand() -> None:
     result = figures(runs.run(criteria=Criteria(25.0, (2.0, 5.0, 100.0))))
     # published errors: 1, 3, 4, 60, 8; the fifth image (2 m) is no fix
     assert result["availability"] | {"low": 0, "high": 0} == {
@@ -98,7 +136,7 @@ def test_figures_by_hand():
     assert result["dropped_at_recorded_rate"]["count"] == 0
 
 
-def test_a_run_without_any_fix_has_figures_that_say_so():
+def test_a_run_without_any_fix_has_figures_that_say_so() -> None:
     result = figures(runs.run(lost=range(6)))
     assert result["availability"]["count"] == 0
     assert result["false_fix_rate"]["value"] is None
@@ -107,15 +145,19 @@ def test_a_run_without_any_fix_has_figures_that_say_so():
     json.dumps(result, allow_nan=False)
 
 
-def test_recorded_fixes_belong_to_the_image_with_their_stamp():
+def recorded_fix(stamp_ns: int, covariance: FloatArray) -> Answer:
+    return Answer(Header(stamp_ns), Fix(45.0, 9.0, 0.0, covariance, math.nan))
+
+
+def test_recorded_fixes_belong_to_the_image_with_their_stamp() -> None:
     drive = runs.drive(4)
     recorded = [
-        Fix(45.0, 9.0, 0.0, np.diag([25.0, 25.0, 1e6]), float("nan"), stamp_ns=drive.images[0].stamp_ns),
-        NoFix("unknown", "", float("nan"), stamp_ns=drive.images[2].stamp_ns),
-        Fix(45.0, 9.0, 0.0, np.eye(3), float("nan"), stamp_ns=drive.images[3].stamp_ns + 1),
+        recorded_fix(drive.images[0].stamp_ns, np.diag([25.0, 25.0, 1e6])),
+        Answer(Header(drive.images[2].stamp_ns), NoFix("unknown", "", math.nan)),
+        recorded_fix(drive.images[3].stamp_ns + 1, np.eye(3)),
     ]
     result = join_recorded(drive, recorded, runs.FRAME)
-    assert [item.name for item in result.answered if isinstance(item.answer, Fix)] == ["0.jpg"]
+    assert [item.name for item in result.answered if item.answer.fix] == ["0.jpg"]
     assert result.dropped == ("1.jpg", "3.jpg")
     assert "1 recorded fixes carry the stamp of no image" in result.notes[0]
     found = figures(result)
@@ -125,30 +167,30 @@ def test_recorded_fixes_belong_to_the_image_with_their_stamp():
     assert found["no_fix_reasons"] == {"unknown": 1, "dropped": 2}
 
 
-def test_a_recorded_covariance_of_zeros_is_left_out_of_the_calibration():
+def test_a_recorded_covariance_of_zeros_is_left_out_of_the_calibration() -> None:
     drive = runs.drive(2)
     recorded = [
-        Fix(45.0, 9.0, 0.0, np.zeros((3, 3)), float("nan"), stamp_ns=drive.images[0].stamp_ns),
-        Fix(45.0, 9.0, 0.0, np.diag([25.0, 25.0, 1.0]), float("nan"), stamp_ns=drive.images[1].stamp_ns),
+        recorded_fix(drive.images[0].stamp_ns, np.zeros((3, 3))),
+        recorded_fix(drive.images[1].stamp_ns, np.diag([25.0, 25.0, 1.0])),
     ]
     calibration = figures(join_recorded(drive, recorded, runs.FRAME))["calibration"]
     assert (calibration["fixes"], calibration["without_covariance"]) == (1, 1)
     assert calibration["nees_mean"] == pytest.approx(1.0, rel=1e-4)  # 5 m east of the datum, 5 m claimed
 
 
-def test_error_is_answer_minus_truth():
-    error = error_en_m(runs.FRAME, runs.fix(0, 3.0, -4.0, 1.0), runs.position(1.0, 1.0))
+def test_error_is_answer_minus_truth() -> None:
+    error = error_en_m(runs.FRAME, runs.fix(3.0, -4.0, 1.0), runs.position(1.0, 1.0))
     assert error == pytest.approx([2.0, -5.0], abs=1e-6)
 
 
-def test_frame_about_the_middle_of_the_truth():
+def test_frame_about_the_middle_of_the_truth() -> None:
     frame = frame_of(runs.drive(5))
     assert frame.to_enu(*_degrees(runs.position(10.0, 0.0)))[:2] == pytest.approx([0.0, 0.0], abs=1e-3)
 
 
-def _degrees(where):
+def _degrees(where: Position) -> tuple[float, float]:
     return where.latitude_deg, where.longitude_deg
 
 
-def test_stamps_are_the_drives():
-    assert run_drive(StandIn(), runs.drive(2)).answered[1].stamp_ns == runs.START_NS + NS // 2
+def test_stamps_are_the_drives() -> None:
+    assert localized(runs.drive(2)).answered[1].stamp_ns == runs.START_NS + NS // 2

@@ -52,7 +52,7 @@ def table(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_standard_layout_gives_its_test_split(tree):
+def test_the_standard_layout_gives_its_test_split(tree: Path) -> None:
     sets = read_sets(tree)
     assert (len(sets.gallery.images), len(sets.queries)) == (4, 2)
     assert all("test/gallery" in image.place.name for image in sets.gallery.images)
@@ -60,17 +60,17 @@ def test_the_standard_layout_gives_its_test_split(tree):
     assert all("train/database" in image.place.name for image in train.gallery.images)
 
 
-def test_an_absent_split_is_said_with_what_is_there(tree):
+def test_an_absent_split_is_said_with_what_is_there(tree: Path) -> None:
     with pytest.raises(SourceError, match=r"'val/queries'.*test/queries \(2 images\)"):
         read_sets(tree, query_split="val/queries")
 
 
-def test_a_query_may_not_stand_in_the_gallery(tree):
+def test_a_query_may_not_stand_in_the_gallery(tree: Path) -> None:
     with pytest.raises(SourceError, match=r"is in both 'test' and 'test/queries' \(2 images are\)"):
         read_sets(tree, gallery_split="test")
 
 
-def test_every_third_image_is_a_query(table):
+def test_every_third_image_is_a_query(table: Path) -> None:
     sets = read_sets(table, every=3)
     assert [q.place.name for q in sets.queries] == ["IMG_0002.jpg", "IMG_0005.jpg", "IMG_0008.jpg"]
     assert len(sets.gallery.images) == 7
@@ -78,14 +78,14 @@ def test_every_third_image_is_a_query(table):
         read_sets(table, every=11)
 
 
-def test_each_image_is_a_query_of_all_but_its_neighbours(table):
+def test_each_image_is_a_query_of_all_but_its_neighbours(table: Path) -> None:
     sets = read_sets(table, every=1)
     assert sets.queries == sets.gallery.images
     # within two numbers nothing counts: the third is 30 m away
     assert check_reachable(sets, [25.0, 31.0], apart=2) == {25.0: 10, 31.0: 0}
 
 
-def test_queries_without_a_place_near_them_are_counted_and_all_of_them_refused(table):
+def test_queries_without_a_place_near_them_are_counted_and_all_of_them_refused(table: Path) -> None:
     sets = read_sets(table, every=2)  # each query's nearest is 10 m away
     assert check_reachable(sets, [9.0, 11.0]) == {9.0: 5, 11.0: 0}
     with pytest.raises(
@@ -94,7 +94,7 @@ def test_queries_without_a_place_near_them_are_counted_and_all_of_them_refused(t
         check_reachable(sets, [1.0, 5.0])
 
 
-def test_distances_are_geodesic_to_a_millimetre():
+def test_distances_are_geodesic_to_a_millimetre() -> None:
     rng = np.random.default_rng(0)
     places = [Place(f"{i}", 45 + x, 9 + y) for i, (x, y) in enumerate(rng.uniform(-0.04, 0.04, (20, 2)))]
     here = Place("q", 45.001, 9.002, altitude_m=500.0)
@@ -104,7 +104,7 @@ def test_distances_are_geodesic_to_a_millimetre():
     assert Distances(places)(here) == pytest.approx(expected, abs=1e-3)
 
 
-def test_spread_takes_the_first_the_last_and_evenly_between(table):
+def test_spread_takes_the_first_the_last_and_evenly_between(table: Path) -> None:
     images = read_sets(table, every=2).gallery.images
     assert [i.place.name for i in spread(images, 3)] == ["IMG_0000.jpg", "IMG_0004.jpg", "IMG_0008.jpg"]
     assert spread(images, 0) == spread(images, 99) == images
@@ -119,16 +119,16 @@ def test_spread_takes_the_first_the_last_and_evenly_between(table):
         ("a.b/frame9b.jpg", ("a.b/frame", 9)),
     ],
 )
-def test_sequence_and_number_of_a_name(name, expected):
+def test_sequence_and_number_of_a_name(name: str, expected: tuple[int | str, ...]) -> None:
     assert sequence_and_number(name) == expected
 
 
-def test_a_name_without_a_number_is_refused():
+def test_a_name_without_a_number_is_refused() -> None:
     with pytest.raises(SourceError, match=r"door\.jpg: has no number"):
         sequence_and_number("floor3/door.jpg")
 
 
-def test_neighbours_are_of_the_same_sequence():
+def test_neighbours_are_of_the_same_sequence() -> None:
     places = [Place(f"{s}_{i:03d}.jpg", 0, 0) for s in "ab" for i in range(10)]
     near = Neighbours(places, 2)
     assert near(Place("a_004.jpg", 0, 0)) == {2, 3, 4, 5, 6}

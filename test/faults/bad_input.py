@@ -12,9 +12,11 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from geowarp_ros.cli import main
 from geowarp_ros.gallery.making.build import build_gallery, remove_from_gallery
@@ -112,7 +114,7 @@ def check(case: Case, outcome: Outcome) -> None:
 # ---- what the cases are made of
 
 
-def _picture(index: int = 0) -> np.ndarray:
+def _picture(index: int = 0) -> NDArray[Any]:
     rng = np.random.default_rng(index)
     return cv2.resize(rng.integers(0, 256, (8, 10, 3), np.uint8), (80, 64))
 
@@ -155,7 +157,7 @@ def _image(name: str, content: Callable[[], bytes], said: tuple[str, ...], statu
     CASES[name] = make
 
 
-def _encoded(pixels: np.ndarray, suffix: str = ".png") -> bytes:
+def _encoded(pixels: NDArray[Any], suffix: str = ".png") -> bytes:
     return bytes(cv2.imencode(suffix, pixels)[1].tobytes())
 
 
@@ -282,10 +284,26 @@ def _(folder: Path) -> Case:
 
 @_case("bag with a broken end")
 def _(folder: Path) -> Case:
-    path = bags.write_bag(folder / "drive", bags.drive(), "sqlite3") / "drive.db3"
-    os.truncate(path, path.stat().st_size - 12_000)
+    path = bags.write_bag(folder / "drive", bags.drive()) / "drive.mcap"
+    os.truncate(path, path.stat().st_size - 200)  # within the index
     said = ("left out: 1 with a broken end, used as far as it goes",)
     return Case(_build(path, folder / "gallery"), said, 0)
+
+
+@_case("SQLite bag with a broken end")
+def _(folder: Path) -> Case:
+    path = bags.write_bag(folder / "drive", bags.drive(), "sqlite3") / "drive.db3"
+    os.truncate(path, path.stat().st_size - 12_000)
+    said = ("drive.db3: cannot be read as a ROS bag: ", "if its end is missing, mend it first: sqlite3 ")
+    return Case(_build(path, folder / "gallery"), said)
+
+
+@_case("ROS 1 bag with a broken end")
+def _(folder: Path) -> Case:
+    path = bags.write_bag1(folder / "drive.bag", bags.drive(store=bags.ROS1))
+    os.truncate(path, path.stat().st_size - 200)
+    said = ("drive.bag: cannot be read as a ROS bag: ", "mend it first: rosbag reindex ")
+    return Case(_build(path, folder / "gallery"), said)
 
 
 @_case("bag that is no bag")
@@ -302,7 +320,7 @@ def _(folder: Path) -> Case:
     gallery = _gallery(folder)
     remove_from_gallery(gallery, ["0.png", "1.png", "2.png"])
     words = _localize(folder, folder / "street" / "0.png", gallery=gallery)
-    return Case(words, ("no fix, empty_gallery",), 0, kept={gallery: 0})
+    return Case(words, ("NoFix empty_gallery: the gallery has no place to compare with",), 0, kept={gallery: 0})
 
 
 @_case("gallery of one image")
@@ -405,3 +423,38 @@ def _(folder: Path) -> Case:
     table = _table(folder / "street", GOOD)
     words = _build(table, folder / "gallery", "--model", str(folder / "m.safetensors"))
     return Case(words, ("m.safetensors: is truncated or no safetensors file",))
+
+
+# ---- settings
+
+
+def _parameters(name: str, text: str, said: tuple[str, ...]) -> None:
+    def make(folder: Path) -> Case:
+        (folder / "node.yaml").write_text(text)
+        words = ("localize", "0.png", "--gallery", "g", "--params-file", str(folder / "node.yaml"))
+        return Case(words, said)
+
+    CASES[name] = make
+
+
+_parameters(
+    "parameter file with an unknown name",
+    "/**:\n  ros__parameters:\n    rerank:\n      metod: none\n",
+    ("unknown parameter 'rerank.metod' (did you mean 'rerank.method'?)",),
+)
+_parameters(
+    "parameter file with a value out of range",
+    "/**:\n  ros__parameters:\n    rerank.candidates: 0\n",
+    ("rerank.candidates = 0: input should be greater than or equal to 1",),
+)
+_parameters(
+    "parameter file of two nodes",
+    "a:\n  ros__parameters: {}\nb:\n  ros__parameters: {}\n",
+    ("node.yaml: is no parameter file of one node, expected NODE: ros__parameters",),
+)
+_parameters("parameter file that is no YAML", "/**: [", ("node.yaml: is not YAML: ",))
+_parameters(
+    "parameter file that needs the images before",
+    "/**:\n  ros__parameters:\n    tracking:\n      method: hmm\n",
+    ("tracking.method = 'hmm': localize answers each image on its own", "'geowarp evaluate bag' honours it"),
+)

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from geowarp_ros.evaluation.memory import PeakMemory
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import decode_image
+from geowarp_ros.lab.studies.memory import PeakMemory
 from geowarp_ros.messages import image_from_message
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.published import import_weights
@@ -113,7 +114,7 @@ def _images() -> list[Bomb]:
     said = {"PNG, 12000×12000": "expected at most", "PNG, 20000 px wide": "expected at most 16384 px a side"}
     said["PNG whose text is 120 MB"] = "Decompressed data too large"
     return [
-        Bomb(name, len(data), lambda data=data: decode_image(data, "image"), said.get(name, "far more pixels"))
+        Bomb(name, len(data), partial(decode_image, data, "image"), said.get(name, "far more pixels"))
         for name, data in found.items()
     ]
 
@@ -154,7 +155,7 @@ def _bags(folder: Path) -> list[Bomb]:
     for name, (file, data, said) in files.items():
         path = folder / file
         path.write_bytes(data)
-        found.append(Bomb(name, len(data), lambda path=path: read_source(path), said))
+        found.append(Bomb(name, len(data), partial(read_source, path), said))
     return found
 
 

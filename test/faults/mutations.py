@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from geowarp_ros.errors import GalleryError, GeowarpError, ImageError, ModelError, SourceError
@@ -34,6 +35,7 @@ from geowarp_ros.model.checkpoints import load_model, save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.published import import_weights
 from geowarp_ros.readers import read_source
+from geowarp_ros.types import Image
 from test.gallery import bags
 from test.gallery.conftest import ColourDescriber
 from test.test_messages import Message
@@ -181,7 +183,7 @@ def other_image_seeds() -> dict[str, bytes]:
     }
 
 
-def _check_picture(image: Any) -> None:
+def _check_picture(image: Image) -> None:
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     assert min(image.shape[:2]) >= MIN_SIDE_PX and max(image.shape[:2]) <= MAX_SIDE_PX
 
@@ -301,7 +303,7 @@ class Killed(BaseException):
 
 
 class _Mortal(ColourDescriber):
-    def describe_batch(self, images: Any) -> Any:
+    def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         if len(self.batches) == 1:
             raise Killed
         return super().describe_batch(images)

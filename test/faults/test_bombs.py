@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from geowarp_ros.evaluation.memory import keeps_peak
+from geowarp_ros.lab.studies.memory import keeps_peak
 from test.faults.bombs import Bomb, bombs, read_apart
 
 LIMIT_MIB = 80

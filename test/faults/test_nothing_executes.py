@@ -89,7 +89,7 @@ def test_pickles_in_a_gallery(name: str, proof: Path, tmp_path: Path) -> None:
 
 
 def test_commands_in_the_schema_of_a_damaged_sqlite_bag(proof: Path, tmp_path: Path) -> None:
-    """Its tables' definitions are copied as they stand: one of them opens another file."""
+    """One of its tables' definitions would open another file."""
     folder = bags.write_bag(tmp_path / "bag", bags.drive(), "sqlite3")
     path = folder / "bag.db3"
     with closing(sqlite3.connect(path)) as bag:

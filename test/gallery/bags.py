@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -22,7 +23,7 @@ Message = tuple[str, int, Any]
 """(topic, time of recording in ns, message)."""
 
 
-def picture(shade: int) -> np.ndarray:
+def picture(shade: int) -> NDArray[np.uint8]:
     """A 32×24 image that is recognised by its red channel."""
     image = np.full((24, 32, 3), 90, np.uint8)
     image[..., 0] = shade

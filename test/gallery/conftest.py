@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geowarp_ros.gallery.making.build import build_gallery
-from geowarp_ros.images import resize_shorter
+from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import ModelConfig
-from geowarp_ros.readers import read_source
+from geowarp_ros.readers import Source, read_source
+from geowarp_ros.types import Image
 
 LATITUDE, LONGITUDE = 45.0, 9.0
 
+MakeSource: TypeAlias = Callable[..., Path]
+"""The fixture make_source: (count, name, first, broken) -> folder."""
 
-class ColourDescriber:
+
+class ColourDescriber(Describer):
     """Describes an image by its mean colour: the six numbers and the maps can be worked by hand."""
 
     def __init__(self, fingerprint: str = "0123456789abcdef", resolution: int = 0) -> None:
         self.fingerprint = fingerprint
-        self.model = SimpleNamespace(
+        self.model: Any = SimpleNamespace(
             config=ModelConfig(encoder="resnet18", resolution=resolution), descriptor_dim=6, channels=2
         )
         self.batches: list[int] = []
 
-    def prepare(self, image):
-        return resize_shorter(image, self.model.config.resolution)
-
-    def describe_batch(self, images):
+    def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         self.batches.append(len(images))
         descriptors = np.empty((len(images), 6), np.float32)
         local_features = np.empty((len(images), 2, 15, 15), np.float16)
@@ -52,7 +56,7 @@ def shade(index: int) -> tuple[int, int, int]:
 
 
 @pytest.fixture
-def make_source(tmp_path):
+def make_source(tmp_path: Path) -> MakeSource:
     """Writes `count` images of different colours and sizes with a CSV, north of one another by 1e-4°."""
 
     def make(count: int, name: str = "source", first: int = 0, broken: tuple[int, ...] = ()) -> Path:
@@ -77,11 +81,11 @@ def make_source(tmp_path):
 
 
 @pytest.fixture
-def source(make_source):
+def source(make_source: MakeSource) -> Source:
     return read_source(make_source(7))
 
 
 @pytest.fixture
-def gallery(source, describer, tmp_path) -> Path:
+def gallery(source: Source, describer: Describer, tmp_path: Path) -> Path:
     """Seven images."""
     return build_gallery(source, describer, tmp_path / "gallery", batch_size=3).gallery

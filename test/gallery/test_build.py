@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geowarp_ros.errors import GalleryError, ModelError, SourceError
-from geowarp_ros.gallery import build, filling, segment
+from geowarp_ros.gallery.making import build, filling, segment
 from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
 from geowarp_ros.gallery.manifest import writing
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.readers import Skipped, read_source
+from geowarp_ros.readers import Skipped, Source, read_source
+from geowarp_ros.types import Image
 from test.gallery.bags import drive, write_bag
-from test.gallery.conftest import ColourDescriber
+from test.gallery.conftest import ColourDescriber, MakeSource
+
+T = TypeVar("T")
 
 
 class Killed(BaseException):
@@ -35,10 +42,10 @@ def names(gallery: Path) -> list[str]:
     return [place.name for place in Gallery.open(gallery).places]
 
 
-def test_report(source, describer, tmp_path):
+def test_report(source: Source, describer: ColourDescriber, tmp_path: Path) -> None:
     seen = []
 
-    def progress(items, total, label):
+    def progress(items: Iterable[T], total: int, label: str, /) -> Iterator[T]:
         for item in items:
             seen.append((total, label))
             yield item
@@ -52,7 +59,9 @@ def test_report(source, describer, tmp_path):
     }  # fmt: skip
 
 
-def test_unreadable_images_are_counted_and_the_rest_is_good(make_source, describer, tmp_path, caplog):
+def test_unreadable_images_are_counted_and_the_rest_is_good(
+    make_source: MakeSource, describer: ColourDescriber, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = read_source(make_source(5, broken=(0, 3)))
     report = build_gallery(source, describer, tmp_path / "g", batch_size=2)
     assert report.skipped == (Skipped("000.png", "unreadable"), Skipped("003.png", "unreadable"))
@@ -63,7 +72,9 @@ def test_unreadable_images_are_counted_and_the_rest_is_good(make_source, describ
     assert opened.verify() == []
 
 
-def test_no_readable_image_is_refused_and_leaves_no_gallery(make_source, describer, tmp_path):
+def test_no_readable_image_is_refused_and_leaves_no_gallery(
+    make_source: MakeSource, describer: ColourDescriber, tmp_path: Path
+) -> None:
     source = read_source(make_source(2, broken=(0, 1)))
     with pytest.raises(SourceError, match=r"none of its 2 images can be read, the first is 000\.png"):
         build_gallery(source, describer, tmp_path / "g")
@@ -72,32 +83,34 @@ def test_no_readable_image_is_refused_and_leaves_no_gallery(make_source, describ
         build_gallery(replace(source, images=()), describer, tmp_path / "g")
 
 
-def test_descriptors_that_are_not_finite_are_refused(source, describer, tmp_path):
+def test_descriptors_that_are_not_finite_are_refused(
+    source: Source, describer: ColourDescriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     describe = describer.describe_batch
 
-    def broken(images):
+    def broken(images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         descriptors, features = describe(images)
         descriptors[0, 2] = np.nan
         return descriptors, features
 
-    describer.describe_batch = broken
+    monkeypatch.setattr(describer, "describe_batch", broken)
     with pytest.raises(ModelError, match=r"descriptor of 000\.png has NaN"):
         build_gallery(source, describer, tmp_path / "g")
 
 
-def kill_after(describer, batches):
+def kill_after(describer: ColourDescriber, batches: int) -> None:
     describe = describer.describe_batch
 
-    def describe_batch(images):
+    def describe_batch(images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         if len(describer.batches) == batches:
             raise Killed
         return describe(images)
 
-    describer.describe_batch = describe_batch
+    vars(describer)["describe_batch"] = describe_batch
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3])
-def test_a_second_run_goes_on_after_the_last_batch(make_source, tmp_path, batches):
+def test_a_second_run_goes_on_after_the_last_batch(make_source: MakeSource, tmp_path: Path, batches: int) -> None:
     source = read_source(make_source(7, broken=(1,)))
     whole = build_gallery(source, ColourDescriber(), tmp_path / "whole", batch_size=2).gallery
     killed = ColourDescriber()
@@ -116,8 +129,10 @@ def test_a_second_run_goes_on_after_the_last_batch(make_source, tmp_path, batche
 
 
 @pytest.mark.parametrize("moment", ["write_manifest", "forget_journal"])
-def test_killed_around_the_commit(source, tmp_path, monkeypatch, moment):
-    def killed(*_):
+def test_killed_around_the_commit(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def killed(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -135,7 +150,7 @@ def test_killed_around_the_commit(source, tmp_path, monkeypatch, moment):
     assert not (tmp_path / "g/segments/0001/plan.json").exists()
 
 
-def stop_in_second_batch(source, output):
+def stop_in_second_batch(source: Source, output: Path) -> Path:
     describer = ColourDescriber()
     kill_after(describer, 2)
     with pytest.raises(Killed):
@@ -154,7 +169,7 @@ def stop_in_second_batch(source, output):
         "rubbish behind",
     ],
 )
-def test_what_a_power_cut_leaves(source, tmp_path, damage):
+def test_what_a_power_cut_leaves(source: Source, tmp_path: Path, damage: str) -> None:
     partial = stop_in_second_batch(source, tmp_path / "g")
     journal = partial / "journal.jsonl"
     if damage == "half a line":
@@ -182,7 +197,9 @@ def test_what_a_power_cut_leaves(source, tmp_path, damage):
     )
 
 
-def test_another_source_or_model_does_not_take_over_what_was_left(source, make_source, tmp_path):
+def test_another_source_or_model_does_not_take_over_what_was_left(
+    source: Source, make_source: MakeSource, tmp_path: Path
+) -> None:
     stop_in_second_batch(source, tmp_path / "g")
     other = read_source(make_source(3, "other", first=50))
     assert build_gallery(other, ColourDescriber(), tmp_path / "g").resumed == 0
@@ -192,7 +209,7 @@ def test_another_source_or_model_does_not_take_over_what_was_left(source, make_s
     assert build_gallery(source, ColourDescriber("beef"), tmp_path / "h").resumed == 0
 
 
-def test_add(gallery, make_source, describer):
+def test_add(gallery: Path, make_source: MakeSource, describer: ColourDescriber) -> None:
     before = content(gallery / "segments/0001")
     more = read_source(make_source(4, first=5))  # two of them are there already
     report = add_to_gallery(more, describer, gallery)
@@ -214,7 +231,9 @@ def test_add(gallery, make_source, describer):
         add_to_gallery(more, describer, gallery)
 
 
-def test_add_refuses_the_same_name_elsewhere_and_takes_a_prefix(gallery, make_source, describer):
+def test_add_refuses_the_same_name_elsewhere_and_takes_a_prefix(
+    gallery: Path, make_source: MakeSource, describer: ColourDescriber
+) -> None:
     folder = make_source(2, "other")
     table = folder / "positions.csv"
     table.write_text(table.read_text().replace("45.0,", "46.0,"))
@@ -227,13 +246,13 @@ def test_add_refuses_the_same_name_elsewhere_and_takes_a_prefix(gallery, make_so
     assert set(names(gallery)[-2:]) == {"day2/000.png", "day2/001.png"}
 
 
-def test_add_refuses_another_model(gallery, make_source):
+def test_add_refuses_another_model(gallery: Path, make_source: MakeSource) -> None:
     with pytest.raises(GalleryError, match="made by model 0123456789abcdef"):
         add_to_gallery(read_source(make_source(2, "other", first=50)), ColourDescriber("beef"), gallery)
     assert len(Gallery.open(gallery)) == 7
 
 
-def test_add_killed_leaves_the_old_gallery_and_goes_on(gallery, make_source):
+def test_add_killed_leaves_the_old_gallery_and_goes_on(gallery: Path, make_source: MakeSource) -> None:
     before = content(gallery)
     more = read_source(make_source(5, "more", first=20))
     describer = ColourDescriber()
@@ -246,7 +265,7 @@ def test_add_killed_leaves_the_old_gallery_and_goes_on(gallery, make_source):
     assert len(Gallery.open(gallery)) == 12
 
 
-def test_remove(gallery):
+def test_remove(gallery: Path) -> None:
     descriptors = np.array(Gallery.open(gallery).descriptors)
     segment_before = content(gallery / "segments/0001")
     assert remove_from_gallery(gallery, ["002.png", "005.png"]) == 5
@@ -266,7 +285,7 @@ def test_remove(gallery):
     assert len(Gallery.open(gallery)) == 5
 
 
-def test_a_removed_name_can_come_back(gallery, make_source, describer):
+def test_a_removed_name_can_come_back(gallery: Path, make_source: MakeSource, describer: ColourDescriber) -> None:
     remove_from_gallery(gallery, ["006.png"])
     add_to_gallery(read_source(make_source(1, first=6)), describer, gallery)
     assert names(gallery) == [f"{i:03d}.png" for i in range(7)]
@@ -274,7 +293,9 @@ def test_a_removed_name_can_come_back(gallery, make_source, describer):
     assert names(gallery) == [f"{i:03d}.png" for i in range(6)]
 
 
-def test_build_over_a_gallery(gallery, source, make_source, describer):
+def test_build_over_a_gallery(
+    gallery: Path, source: Source, make_source: MakeSource, describer: ColourDescriber
+) -> None:
     with pytest.raises(GalleryError, match="has a gallery of 7 images already; add to it, replace it"):
         build_gallery(source, describer, gallery)
     killed = ColourDescriber("beef")
@@ -291,7 +312,7 @@ def test_build_over_a_gallery(gallery, source, make_source, describer):
     assert [p.name for p in (gallery / "segments").iterdir()] == ["0002"]
 
 
-def test_other_peoples_folders_are_left_alone(source, describer, tmp_path):
+def test_other_peoples_folders_are_left_alone(source: Source, describer: ColourDescriber, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="is no gallery and has 'source' in it; expected a new or empty folder"):
         build_gallery(source, describer, tmp_path)
     with pytest.raises(GalleryError, match=r"positions\.csv: is a file, expected a folder"):
@@ -301,7 +322,7 @@ def test_other_peoples_folders_are_left_alone(source, describer, tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
-def test_two_at_once(gallery, source, describer, tmp_path):
+def test_two_at_once(gallery: Path, source: Source, describer: ColourDescriber, tmp_path: Path) -> None:
     with writing(gallery):
         with pytest.raises(GalleryError, match="another process is writing to this gallery"):
             remove_from_gallery(gallery, ["000.png"])
@@ -313,14 +334,16 @@ def test_two_at_once(gallery, source, describer, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("where", ["image", "array", "journal", "manifest"])
-def test_a_disk_that_refuses_loses_nothing(source, tmp_path, monkeypatch, number, where):
-    def refuse(*_, **__):
+def test_a_disk_that_refuses_loses_nothing(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, where: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    targets = {
+    targets: dict[str, tuple[object, str]] = {
         "image": (filling, "_store_image"),
         "array": (segment._GrowingArray, "append"),
-        "journal": (segment.json, "dumps"),
+        "journal": (json, "dumps"),
         "manifest": (build, "write_manifest"),
     }
     with monkeypatch.context() as patch, pytest.raises(GalleryError) as raised:
@@ -332,13 +355,13 @@ def test_a_disk_that_refuses_loses_nothing(source, tmp_path, monkeypatch, number
     assert Gallery.open(tmp_path / "g").verify() == []
 
 
-def test_a_folder_that_cannot_be_made(source, describer, tmp_path):
+def test_a_folder_that_cannot_be_made(source: Source, describer: ColourDescriber, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(GalleryError, match="cannot be written: Not a directory"):
         build_gallery(source, describer, tmp_path / "file" / "gallery")
 
 
-def test_images_of_a_bag(tmp_path, describer):
+def test_images_of_a_bag(tmp_path: Path, describer: ColourDescriber) -> None:
     source = read_source(write_bag(tmp_path / "drive", drive()))
     opened = Gallery.open(build_gallery(source, describer, tmp_path / "g", batch_size=3).gallery)
     assert opened.places[3].latitude_deg == pytest.approx(45.0015, abs=1e-8)
@@ -365,7 +388,7 @@ build_gallery(read_source(Path(sys.argv[1])), Mortal(), Path(sys.argv[2]), batch
 """
 
 
-def test_sigkill(source, make_source, tmp_path):
+def test_sigkill(source: Source, make_source: MakeSource, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", KILL_ITSELF, str(tmp_path / "source"), str(tmp_path / "g")]
     assert subprocess.run(command, cwd=root, timeout=120).returncode == -signal.SIGKILL

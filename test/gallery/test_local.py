@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geowarp_ros.gallery.local import (
     CODEBOOK,
     CODES,
     SCALES,
+    Form,
     compress_local_features,
     layout,
     read_local_features,
 )
 from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.readers import read_source
-from test.gallery.conftest import ColourDescriber
+from geowarp_ros.readers import Source, read_source
+from test.gallery.conftest import ColourDescriber, MakeSource
 
 
 @pytest.fixture
-def features(tmp_path):
+def features(tmp_path: Path) -> NDArray[np.float16]:
     """Eight images of 16 channels, unit length at each cell."""
     values = np.random.default_rng(0).normal(size=(8, 16, 15, 15))
-    values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
-    np.save(tmp_path / "local_features.npy", values)
-    return values
+    features: NDArray[np.float16] = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
+    np.save(tmp_path / "local_features.npy", features)
+    return features
 
 
-def stored(folder, form, rows, channels):
+def stored(folder: Path, form: Form, rows: int, channels: int) -> dict[str, NDArray[Any]]:
     return {name: np.load(folder / name) for name in layout(form, rows, channels)}
 
 
-def test_int8_rounds_to_the_nearest_127th_of_each_cells_largest(features, tmp_path):
+def test_int8_rounds_to_the_nearest_127th_of_each_cells_largest(
+    features: NDArray[np.float16], tmp_path: Path
+) -> None:
     compress_local_features(tmp_path, "int8")
     arrays = stored(tmp_path, "int8", 8, 16)
     largest = np.abs(features.astype(np.float32)).max(axis=1)
@@ -42,7 +49,7 @@ def test_int8_rounds_to_the_nearest_127th_of_each_cells_largest(features, tmp_pa
     np.testing.assert_allclose(np.linalg.norm(back.astype(float), axis=1), 1, atol=1e-3)
 
 
-def test_pq_takes_the_nearest_entry_of_each_part(features, tmp_path):
+def test_pq_takes_the_nearest_entry_of_each_part(features: NDArray[np.float16], tmp_path: Path) -> None:
     compress_local_features(tmp_path, "pq")
     arrays = stored(tmp_path, "pq", 8, 16)
     codebook, codes = arrays[CODEBOOK], arrays[CODES]
@@ -56,7 +63,7 @@ def test_pq_takes_the_nearest_entry_of_each_part(features, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["int8", "pq"])
-def test_cells_of_zeros_stay(tmp_path, form):
+def test_cells_of_zeros_stay(tmp_path: Path, form: Form) -> None:
     np.save(tmp_path / "local_features.npy", np.zeros((1, 8, 15, 15), np.float16))
     compress_local_features(tmp_path, form)
     back = read_local_features(form, stored(tmp_path, form, 1, 8), 0)
@@ -64,7 +71,7 @@ def test_cells_of_zeros_stay(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["int8", "pq"])
-def test_a_gallery_keeps_its_form(source, make_source, tmp_path, form):
+def test_a_gallery_keeps_its_form(source: Source, make_source: MakeSource, tmp_path: Path, form: Form) -> None:
     path = build_gallery(source, ColourDescriber(), tmp_path / "g", local_features=form).gallery
     assert not (path / "segments/0001/local_features.npy").exists()
     add_to_gallery(read_source(make_source(2, "more", first=7)), ColourDescriber(), path)
@@ -84,10 +91,10 @@ class Killed(BaseException):
     """Not an Exception, as a kill is none."""
 
 
-def test_killed_while_compressing(source, tmp_path, monkeypatch):
+def test_killed_while_compressing(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from geowarp_ros.gallery.making import segment
 
-    def killed(*_):
+    def killed(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):  # after the compressed files, before the rest

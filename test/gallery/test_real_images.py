@@ -19,7 +19,7 @@ LUND = Path(__file__).parents[3] / "shared" / "data" / "lund"
 
 @pytest.mark.real_images
 @pytest.mark.skipif(not LUND.is_dir(), reason="needs the image set lund (shared/data beside the checkout)")
-def test_a_street_in_lund(tmp_path):
+def test_a_street_in_lund(tmp_path: Path) -> None:
     torch.manual_seed(0)
     describer = Describer(GeoWarp(ModelConfig(encoder="resnet18", resolution=96)), "cpu")
     source = read_source(LUND)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,13 +19,14 @@ from geowarp_ros.gallery.making.filling import by_place
 from geowarp_ros.gallery.making.shards import ALONE, Shard
 from geowarp_ros.gallery.manifest import in_turn, writing
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.readers import read_source
+from geowarp_ros.readers import Source, read_source
+from geowarp_ros.readers.source import SourceImage
 from geowarp_ros.types import Place
-from test.gallery.conftest import ColourDescriber
+from test.gallery.conftest import ColourDescriber, MakeSource
 from test.gallery.test_build import Killed, content, kill_after
 
 
-def same(gallery, other):
+def same(gallery: Path, other: Path) -> bool:
     """Row by row, whatever the segments."""
     first, second = Gallery.open(gallery), Gallery.open(other)
     assert repr(list(first.places)) == repr(list(second.places)) and first.splits == second.splits
@@ -38,17 +40,19 @@ def same(gallery, other):
 
 
 @pytest.fixture
-def big(make_source):
+def big(make_source: MakeSource) -> Source:
     return read_source(make_source(13, "big", broken=(4,)))
 
 
 @pytest.fixture
-def alone(big, tmp_path):
+def alone(big: Source, tmp_path: Path) -> Path:
     return build_gallery(big, ColourDescriber(), tmp_path / "alone", batch_size=2).gallery
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_parts_in_any_order_make_the_gallery_that_one_process_makes(big, alone, tmp_path, order):
+def test_parts_in_any_order_make_the_gallery_that_one_process_makes(
+    big: Source, alone: Path, tmp_path: Path, order: tuple[int, ...]
+) -> None:
     missing = [
         build_gallery(big, ColourDescriber(), tmp_path / "g", batch_size=2, shard=Shard(index, 3)).missing
         for index in order
@@ -61,7 +65,7 @@ def test_parts_in_any_order_make_the_gallery_that_one_process_makes(big, alone, 
         build_gallery(big, ColourDescriber(), tmp_path / "g", batch_size=2, shard=Shard(0, 3))
 
 
-def test_a_part_that_was_killed_goes_on(big, alone, tmp_path):
+def test_a_part_that_was_killed_goes_on(big: Source, alone: Path, tmp_path: Path) -> None:
     killed = ColourDescriber()
     kill_after(killed, 2)
     with pytest.raises(Killed):
@@ -76,28 +80,30 @@ def test_a_part_that_was_killed_goes_on(big, alone, tmp_path):
     assert same(tmp_path / "g", alone)
 
 
-def test_parts_of_another_build_do_not_count(big, make_source, tmp_path):
+def test_parts_of_another_build_do_not_count(big: Source, make_source: MakeSource, tmp_path: Path) -> None:
     build_gallery(big, ColourDescriber(), tmp_path / "g", batch_size=2, shard=Shard(0, 2))
-    for change in ({"batch_size": 3}, {"batch_size": 2, "shard": Shard(1, 3)}):
-        options = {"shard": Shard(1, 2), **change}
-        assert build_gallery(big, ColourDescriber(), tmp_path / "g", **options).missing > 0
+    for batch_size, shard in ((3, Shard(1, 2)), (2, Shard(1, 3))):
+        report = build_gallery(big, ColourDescriber(), tmp_path / "g", batch_size=batch_size, shard=shard)
+        assert report.missing > 0
     other = read_source(make_source(9, "other", first=50))
     assert build_gallery(other, ColourDescriber(), tmp_path / "g", batch_size=2, shard=Shard(1, 2)).missing == 1
     assert build_gallery(big, ColourDescriber(), tmp_path / "g", batch_size=2, shard=Shard(1, 2)).missing == 0
     assert len(Gallery.open(tmp_path / "g")) == 12
 
 
-def test_parts_over_a_gallery_replace_it_when_all_are_there(big, source, alone, tmp_path):
+def test_parts_over_a_gallery_replace_it_when_all_are_there(
+    big: Source, source: Source, alone: Path, tmp_path: Path
+) -> None:
     path = build_gallery(source, ColourDescriber(), tmp_path / "g").gallery
     before = content(path)
-    options = {"batch_size": 2, "replace_existing": True}
+    options: dict[str, Any] = {"batch_size": 2, "replace_existing": True}
     build_gallery(big, ColourDescriber(), path, shard=Shard(1, 2), **options)
     assert before.items() <= content(path).items() and len(Gallery.open(path)) == 7
     build_gallery(big, ColourDescriber(), path, shard=Shard(0, 2), **options)
     assert same(path, alone)
 
 
-def test_who_may_write_at_the_same_time(tmp_path, source):
+def test_who_may_write_at_the_same_time(tmp_path: Path, source: Source) -> None:
     with writing(tmp_path, "0-2"):
         with writing(tmp_path, "1-2"), in_turn(tmp_path):
             pass
@@ -108,7 +114,7 @@ def test_who_may_write_at_the_same_time(tmp_path, source):
         pass
 
 
-def test_parts_are_whole_batches_that_cover_the_source(big):
+def test_parts_are_whole_batches_that_cover_the_source(big: Source) -> None:
     ordered = by_place(big)
     parts = [Shard(index, 4).part(ordered, 3) for index in range(4)]
     assert tuple(image for part in parts for image in part.images) == ordered.images
@@ -118,15 +124,15 @@ def test_parts_are_whole_batches_that_cover_the_source(big):
         Shard(0, 3).part(ordered, 8)
 
 
-def test_what_torchrun_says():
+def test_what_torchrun_says() -> None:
     assert Shard.of_environment({}) == ALONE
     assert Shard.of_environment({"RANK": "2", "WORLD_SIZE": "4"}) == Shard(2, 4)
     with pytest.raises(GalleryError, match="RANK = '4' of WORLD_SIZE = '4': expected 0 to WORLD_SIZE - 1"):
         Shard.of_environment({"RANK": "4", "WORLD_SIZE": "4"})
 
 
-def test_images_lie_in_the_order_of_a_z_curve(big):
-    def at(north, east):
+def test_images_lie_in_the_order_of_a_z_curve(big: Source) -> None:
+    def at(north: int, east: int) -> SourceImage:
         """In a cell of 2^18 × 2^18 over the globe; 45°, 45° is the corner of one with even numbers."""
         place = Place(f"{north}-{east}", 45 + (north + 0.5) * 180 / 2**18, 45 + (east + 0.5) * 360 / 2**18)
         return replace(big.images[0], place=place)
@@ -139,7 +145,7 @@ def test_images_lie_in_the_order_of_a_z_curve(big):
     assert by_place(bag) is bag
 
 
-def test_two_processes_of_torchrun(tmp_path):
+def test_two_processes_of_torchrun(tmp_path: Path) -> None:
     """The command line as torchrun starts it, both at once, against one process."""
     folder = tmp_path / "source"
     folder.mkdir()

@@ -5,29 +5,33 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
-from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
-from geowarp_ros.gallery.making.segment import Row
+from geowarp_ros.gallery.places import Row
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import read_image
-from geowarp_ros.readers import read_source
+from geowarp_ros.readers import Source, read_source
 from geowarp_ros.types import Near, Place
-from test.gallery.conftest import LATITUDE, LONGITUDE, ColourDescriber, shade
+from test.gallery.conftest import LATITUDE, LONGITUDE, ColourDescriber, MakeSource, shade
+
+T = TypeVar("T")
 
 
-def test_round_trip(source, describer, gallery):
+def test_round_trip(source: Source, describer: ColourDescriber, gallery: Path) -> None:
     opened = Gallery.open(gallery)
     assert len(opened) == 7
     assert tuple(opened.places) == tuple(image.place for image in source.images)
     assert opened.splits == ("a", "b", "a", "b", "a", "b", "a")
     assert opened.model_fingerprint == describer.fingerprint
-    assert opened.model_config == describer.model.config
+    assert opened.manifest.model.config.model_dump() == describer.model.config.model_dump()
     images = [image.read() for image in source.images]
     descriptors, local_features = ColourDescriber().describe_batch(images)
     np.testing.assert_array_equal(opened.descriptors, descriptors)
@@ -41,8 +45,8 @@ def test_round_trip(source, describer, gallery):
     assert opened.verify() == []
 
 
-def test_descriptors_are_mapped(gallery):
-    base = Gallery.open(gallery).descriptors
+def test_descriptors_are_mapped(gallery: Path) -> None:
+    base: Any = Gallery.open(gallery).descriptors
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base
     assert isinstance(base, np.memmap)
@@ -50,7 +54,7 @@ def test_descriptors_are_mapped(gallery):
         Gallery.open(gallery).descriptors[0] = 0
 
 
-def test_images_at_working_resolution(source, tmp_path):
+def test_images_at_working_resolution(source: Source, tmp_path: Path) -> None:
     small = ColourDescriber(resolution=24)
     opened = Gallery.open(build_gallery(source, small, tmp_path / "g").gallery)
     assert {opened.image(i).shape for i in range(7)} == {(24, 32, 3), (32, 24, 3)}
@@ -66,7 +70,7 @@ def test_images_at_working_resolution(source, tmp_path):
     assert opened.image(1).shape == (24, 32, 3)  # self-contained
 
 
-def test_positions(gallery):
+def test_positions(gallery: Path) -> None:
     opened = Gallery.open(gallery)
     assert opened.frame.datum_latitude_deg == pytest.approx(LATITUDE + 3e-4, abs=1e-9)
     assert opened.frame.datum_longitude_deg == pytest.approx(LONGITUDE)
@@ -77,7 +81,9 @@ def test_positions(gallery):
     np.testing.assert_allclose(opened.positions_enu[:, 2], np.arange(7) - 3, atol=1e-3)
 
 
-def test_unknown_altitudes_lie_at_the_datum(make_source, describer, tmp_path):
+def test_unknown_altitudes_lie_at_the_datum(
+    make_source: MakeSource, describer: ColourDescriber, tmp_path: Path
+) -> None:
     folder = make_source(3)
     table = folder / "positions.csv"
     table.write_text(table.read_text().replace(",101,", ",,"))
@@ -86,11 +92,11 @@ def test_unknown_altitudes_lie_at_the_datum(make_source, describer, tmp_path):
     np.testing.assert_allclose(opened.positions_enu[:, 2], [-1, 0, 1], atol=1e-3)
 
 
-def test_search_finds_what_went_in(source, gallery):
+def test_search_finds_what_went_in(source: Source, gallery: Path) -> None:
     opened = Gallery.open(gallery)
     for index, image in enumerate(source.images):
         descriptor = ColourDescriber().describe_batch([image.read()])[0][0]
-        candidates = opened.search(descriptor, RetrievalConfig(candidates=3))
+        candidates = opened.search(descriptor, 3)
         assert candidates[0].index == index
         assert candidates[0].place == image.place
         assert candidates[0].distance == 0
@@ -99,7 +105,7 @@ def test_search_finds_what_went_in(source, gallery):
     assert len(opened.search(descriptor)) == 7  # 20 by default, and only 7 there
 
 
-def test_a_gallery_of_one_and_of_none(make_source, describer, tmp_path):
+def test_a_gallery_of_one_and_of_none(make_source: MakeSource, describer: ColourDescriber, tmp_path: Path) -> None:
     path = build_gallery(read_source(make_source(1)), describer, tmp_path / "g").gallery
     assert [c.place.name for c in Gallery.open(path).search(np.zeros(6, np.float32))] == ["000.png"]
     assert remove_from_gallery(path, ["000.png"]) == 0
@@ -112,7 +118,7 @@ def test_a_gallery_of_one_and_of_none(make_source, describer, tmp_path):
     assert len(Gallery.open(path)) == 2
 
 
-def test_another_model_is_refused_with_both_names(gallery):
+def test_another_model_is_refused_with_both_names(gallery: Path) -> None:
     opened = Gallery.open(gallery)
     opened.check_model("0123456789abcdef")
     with pytest.raises(
@@ -122,7 +128,7 @@ def test_another_model_is_refused_with_both_names(gallery):
 
 
 @pytest.mark.parametrize("name", ["descriptors.npy", "local_features.npy", "places.csv"])
-def test_truncated_and_missing_files_are_named(gallery, name):
+def test_truncated_and_missing_files_are_named(gallery: Path, name: str) -> None:
     path = gallery / "segments/0001" / name
     data = path.read_bytes()
     path.write_bytes(data[:-1])
@@ -136,7 +142,7 @@ def test_truncated_and_missing_files_are_named(gallery, name):
         Gallery.open(gallery)
 
 
-def test_foreign_content_of_the_right_size_is_refused(gallery):
+def test_foreign_content_of_the_right_size_is_refused(gallery: Path) -> None:
     path = gallery / "segments/0001/descriptors.npy"
     data = path.read_bytes()
     path.write_bytes(b"\0" * len(data))
@@ -158,7 +164,7 @@ def test_foreign_content_of_the_right_size_is_refused(gallery):
         Gallery.open(gallery)
 
 
-def test_a_gallery_of_format_1_is_read(gallery, source):
+def test_a_gallery_of_format_1_is_read(gallery: Path, source: Source) -> None:
     path = gallery / "gallery.json"
     manifest = json.loads(path.read_text())
     del manifest["index"], manifest["segments"][0]["local_features"]
@@ -178,7 +184,7 @@ def test_a_gallery_of_format_1_is_read(gallery, source):
         Gallery.open(gallery)
 
 
-def edit(gallery, **values):
+def edit(gallery: Path, **values: Any) -> None:
     path = gallery / "gallery.json"
     manifest = json.loads(path.read_text()) | values
     path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
@@ -193,16 +199,30 @@ def edit(gallery, **values):
         ({"model": None}, "model: field required"),
         ({"colour": "red"}, "colour: extra inputs are not permitted"),
         ({"segments": [{"name": "../../etc"}]}, r"segments\.0\.name"),
+        ({"model": {"config": {"encoder": "rootsift", "resolution": 480}}}, r"model\..*: field required"),
     ],
 )
-def test_a_manifest_that_is_not_ours_is_refused(gallery, values, said):
+def test_a_manifest_that_is_not_ours_is_refused(gallery: Path, values: dict[str, Any], said: str) -> None:
     edit(gallery, **values)
     with pytest.raises(GalleryError, match=said) as raised:
         Gallery.open(gallery)
     assert "gallery.json" in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_no_gallery_at_all(tmp_path, gallery):
+def test_the_models_configuration_keeps_all_its_entries(gallery: Path) -> None:
+    path = gallery / "gallery.json"
+    manifest = json.loads(path.read_text())
+    manifest["model"]["config"] |= {"encoder": "of another version", "bins_px": [4, 6], "nested": {"depth": 0.1}}
+    path.write_text(json.dumps(manifest))
+    remove_from_gallery(gallery, ["003.png"])
+    assert json.loads(path.read_text())["model"] == manifest["model"]
+    del manifest["model"]["config"]["resolution"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(GalleryError, match=r"gallery\.json: model\.config\.resolution: field required"):
+        Gallery.open(gallery)
+
+
+def test_no_gallery_at_all(tmp_path: Path, gallery: Path) -> None:
     with pytest.raises(GalleryError, match=r"absent: does not exist, expected a gallery"):
         Gallery.open(tmp_path / "absent")
     with pytest.raises(GalleryError, match=r"has no gallery in it"):
@@ -218,8 +238,8 @@ def test_no_gallery_at_all(tmp_path, gallery):
         Gallery.open(gallery)
 
 
-def test_verify_finds_every_change_that_sizes_do_not_show(gallery):
-    def flip(path, at):
+def test_verify_finds_every_change_that_sizes_do_not_show(gallery: Path) -> None:
+    def flip(path: Path, at: int) -> None:
         data = bytearray(path.read_bytes())
         data[at] ^= 1
         path.write_bytes(data)
@@ -229,7 +249,12 @@ def test_verify_finds_every_change_that_sizes_do_not_show(gallery):
     flip(segment / "images/000002.jpg", -10)
     (segment / "images/000004.jpg").unlink()
     seen = []
-    problems = Gallery.open(gallery).verify(lambda items, total, label: seen.append((total, label)) or items)
+
+    def progress(items: Iterable[T], total: int, label: str, /) -> Iterable[T]:
+        seen.append((total, label))
+        return items
+
+    problems = Gallery.open(gallery).verify(progress)
     assert seen == [(7, "verifying images")]
     assert len(problems) == 3
     assert "local_features.npy: content has changed" in problems[0]
@@ -239,7 +264,7 @@ def test_verify_finds_every_change_that_sizes_do_not_show(gallery):
         Gallery.open(gallery).image(4)
 
 
-def test_rows_keep_every_digit_and_any_name():
+def test_rows_keep_every_digit_and_any_name() -> None:
     place = Place('a "b",c\nü.jpg', 45.123456789012345, -1e-9, math.nan, 359.9, 1_700_000_000_123_456_789)
     row = Row(place, "", "images/0.jpg", 7, "ab")
     back = Row.from_text(row.to_text())
@@ -249,7 +274,7 @@ def test_rows_keep_every_digit_and_any_name():
         Row.from_text(["a"])
 
 
-def test_odd_names_survive_a_gallery(make_source, describer, tmp_path):
+def test_odd_names_survive_a_gallery(make_source: MakeSource, describer: ColourDescriber, tmp_path: Path) -> None:
     folder = make_source(1)
     (folder / "000.png").rename(folder / "ü, .. x.png")
     table = folder / "positions.csv"
@@ -259,7 +284,7 @@ def test_odd_names_survive_a_gallery(make_source, describer, tmp_path):
     np.testing.assert_allclose(opened.image(0), read_image(folder / "ü, .. x.png"), atol=4)
 
 
-def test_a_prior_limits_the_search_to_its_circle(gallery):
+def test_a_prior_limits_the_search_to_its_circle(gallery: Path) -> None:
     opened = Gallery.open(gallery)
     query = opened.descriptors[6]
     everywhere = [c.index for c in opened.search(query)]

@@ -17,14 +17,15 @@ from geowarp_ros.integrity.calibration import (
     Sample,
     _least_confidence,
     beside_model,
+    find_calibration,
     fit_calibration,
     load_calibration,
     normalized_error,
     save_calibration,
     settings_of,
 )
-from geowarp_ros.integrity.evidence import Evidence
 from geowarp_ros.model.checkpoints import DEFAULT_MODEL, fingerprint, load_model
+from geowarp_ros.types import Evidence
 
 
 def drawn(rng: np.random.Generator, right: bool, sigma: float, gain: float) -> Sample:
@@ -117,6 +118,57 @@ def test_round_trip_in_a_gallery_folder(tmp_path: Path, samples: list[Sample]) -
     assert load_calibration(tmp_path / CALIBRATION_FILE) == calibration
     assert calibration.measured_with["rerank.method"] == "geowarp"
     assert [path.name for path in tmp_path.iterdir()] == [CALIBRATION_FILE]
+
+
+def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp_path: Path) -> None:
+    def stored(path: Path, title: str, **changed: str) -> None:
+        measured_with = settings_of(LocalizerConfig(), "abc") | changed
+        save_calibration(path, calibration.model_copy(update={"title": title, "measured_with": measured_with}))
+
+    def found() -> tuple[str, list[str]]:
+        applies, refused = find_calibration(LocalizerConfig(), "abc", model, tmp_path, 12.0)
+        return applies.title if applies else "none", refused
+
+    calibration = Calibration(
+        features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=0.5,
+        position_std_m=3.0, std_per_spacing=0.5, scatter_gain=1.0, correct_within_m=25.0,
+    )  # fmt: skip
+    model = tmp_path / "model" / "m.safetensors"
+    model.parent.mkdir()
+    assert found() == ("none", [])
+    stored(beside_model(model), "the model's")
+    assert found() == ("the model's", [])
+    stored(tmp_path / CALIBRATION_FILE, "the gallery's")
+    assert found() == ("the gallery's", [])
+    stored(tmp_path / CALIBRATION_FILE, "the gallery's", **{"rerank.method": "sift", "retrieval.candidates": "7"})
+    why = (
+        "the gallery's is not used: it was measured with retrieval.candidates = '7' (now '20'),"
+        " rerank.method = 'sift' (now 'geowarp')"
+    )
+    assert found() == ("the model's", [why])
+    stored(beside_model(model), "the model's", model="xyz")
+    assert found() == ("none", [why, "the model's is not used: it was measured with model = 'xyz' (now 'abc')"])
+    # where the places lie 12 m apart: 3 m and 6 m in quadrature
+    stored(tmp_path / CALIBRATION_FILE, "the gallery's")
+    applies, _ = find_calibration(LocalizerConfig(), "abc", model, tmp_path, 12.0)
+    assert applies is not None and applies.position_std_m == pytest.approx(math.hypot(3.0, 6.0))
+
+
+def test_the_verification_counts_only_where_it_is_read() -> None:
+    verified = settings_of(LocalizerConfig(), "abc")
+    assert verified["position.verification.keypoints"] == "1000" and verified["position.verify_candidates"] == "10"
+    without = settings_of(LocalizerConfig.model_validate({"position": {"verify": "none"}}), "abc")
+    assert {name for name in without if "verif" in name} == {"position.verify"}
+
+
+def test_settings_of_version_0_1_have_their_new_names(tmp_path: Path, samples: list[Sample]) -> None:
+    calibration, _ = fit_calibration(samples[:200])
+    measured_with = settings_of(LocalizerConfig(), "abc")
+    save_calibration(tmp_path / CALIBRATION_FILE, calibration.model_copy(update={"measured_with": measured_with}))
+    text = (tmp_path / CALIBRATION_FILE).read_text()
+    (tmp_path / CALIBRATION_FILE).write_text(text.replace("position.verification.", "rerank.verification."))
+    read = load_calibration(tmp_path / CALIBRATION_FILE)
+    assert read is not None and read.measured_with == measured_with
 
 
 def test_a_foreign_calibration_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity.evidence import CELLS, FEATURES, feature_row, gather_evidence
+from geowarp_ros.integrity.evidence import FEATURES, feature_row, gather_evidence
 from geowarp_ros.types import Candidate, Place
 
 FRAME = LocalFrame(55.7, 13.2)
@@ -17,25 +19,25 @@ FULL = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
 
 
 def candidate(
-    east: float, distance: float, score: float | None = None, quad: np.ndarray | None = None
+    east: float, distance: float, score: float | None = None, quad: NDArray[Any] | None = None
 ) -> Candidate:
     latitude, longitude, _ = FRAME.to_geodetic(np.array([[east, 0.0, 0.0]]))
     place = Place(f"{east}.jpg", float(latitude[0]), float(longitude[0]))
-    unwarped = None if score is None else score - 22.5
+    unwarped = None if score is None else score - 0.1
     return Candidate(0, place, distance, score, unwarped, quad, quad)
 
 
 def test_evidence_of_a_reranked_list() -> None:
     half = FULL * [0.5, 1.0]
-    ranked = [candidate(0, 1.0, 180.0, half), candidate(5, 1.2, 170.0, FULL), candidate(80, 2.0, 135.0, FULL)]
+    ranked = [candidate(0, 1.0, 0.8, half), candidate(5, 1.2, 0.75, FULL), candidate(80, 2.0, 0.6, FULL)]
     evidence = gather_evidence(ranked, 10.0)
     assert evidence.agrees.tolist() == [True, True, False]
     inside, outside = 1 + math.exp(-2), math.exp(-10)
     assert evidence.agreement == pytest.approx(inside / (inside + outside))
     assert evidence.contrast == pytest.approx(2.0)
-    assert evidence.score == pytest.approx(180 / CELLS)
+    assert evidence.score == pytest.approx(0.8)
     assert evidence.score_gain == pytest.approx(0.1)
-    assert evidence.score_margin == pytest.approx(45 / CELLS)
+    assert evidence.score_margin == pytest.approx(0.2)
     assert evidence.quad_area == pytest.approx(0.5)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.evaluation.plain import plain_pictures
@@ -13,7 +16,7 @@ from geowarp_ros.integrity.texture import refuse_textureless, texture
 SIZES = [(480, 640), (240, 320), (1080, 1920), (320, 180)]
 
 
-def blocks(height: int, width: int, seed: int = 0) -> np.ndarray:
+def blocks(height: int, width: int, seed: int = 0) -> NDArray[Any]:
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
 import cv2
 import numpy as np
 import pytest
 
-from geowarp_ros.config import LocalizerConfig, VerificationConfig, parse_config
+from geowarp_ros.config import PositionConfig, VerificationConfig
 from geowarp_ros.integrity.verification import (
     CHANCE_INLIERS,
     GeometricVerifier,
     NoVerification,
     build_verifier,
 )
-from geowarp_ros.rerank.verification import KeypointMatcher
+from geowarp_ros.model.describer import Query
+from geowarp_ros.rerank.verification import KeypointMatcher, Points
+from geowarp_ros.types import Image
 from test.rerank.conftest import MemoryGallery, candidates_of, query_of, textured
 
 HOMOGRAPHY = np.array([[0.9, 0.08, 12.0], [-0.05, 0.95, 8.0], [1e-4, 2e-4, 1.0]])
 
 
-def shuffled(image: np.ndarray, rows: int = 12, columns: int = 16, seed: int = 0) -> np.ndarray:
+def shuffled(image: Image, rows: int = 12, columns: int = 16, seed: int = 0) -> Image:
     """The image cut into cells that are put back in another order, each turned by a quarter, half or three."""
     rng = np.random.default_rng(seed)
     height, width = image.shape[0] // rows, image.shape[1] // columns
@@ -29,23 +34,26 @@ def shuffled(image: np.ndarray, rows: int = 12, columns: int = 16, seed: int = 0
         for c in range(columns)
     ]
     order = rng.permutation(len(cells))
-    turned = [np.rot90(cells[i], rng.integers(1, 4)) for i in order]
+    turned = [np.rot90(cells[i], int(rng.integers(1, 4))) for i in order]
     return np.vstack([np.hstack(turned[r * columns : (r + 1) * columns]) for r in range(rows)])
 
 
 @pytest.fixture(scope="module")
-def places() -> list[np.ndarray]:
+def places() -> list[Image]:
     return [textured(i, 240, 320) for i in range(4)]
 
 
 @pytest.mark.parametrize("kind", ["sift", "orb"])
-def test_shuffled_cells_are_rejected_where_the_warped_image_is_not(places: list[np.ndarray], kind: str) -> None:
+def test_shuffled_cells_are_rejected_where_the_warped_image_is_not(
+    places: list[Image], kind: Literal["sift", "orb"]
+) -> None:
     gallery = MemoryGallery(np.zeros((2, 1)), [places[0], shuffled(places[0])])
     verifier = GeometricVerifier(KeypointMatcher(gallery, kind, VerificationConfig()), 3.0, 2)
-    query = query_of(pixels=cv2.warpPerspective(places[0], HOMOGRAPHY, (320, 240)))
+    query = query_of(pixels=np.asarray(cv2.warpPerspective(places[0], HOMOGRAPHY, (320, 240)), np.uint8))
     ((true, false),) = [verifier(query, candidates_of([1, 0]))]
     assert (true.index, false.index) == (0, 1), "more inliers come first"
     # every point of the shuffled image has its twin in the query: only the geometry tells them apart
+    assert true.inliers is not None and false.inliers is not None
     assert true.inliers > 100 > 5 * false.inliers
 
 
@@ -56,13 +64,14 @@ class Counts:
         self.inliers = inliers
         self.asked: list[int] = []
 
-    def __call__(self, query, indices):
+    def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
         rng = np.random.default_rng(0)
         for index in indices:
             self.asked.append(index)
             count = self.inliers[index]
             points_p = rng.uniform(0, 300, (count, 2)).astype(np.float32)
-            yield cv2.perspectiveTransform(points_p[None], HOMOGRAPHY)[0] if count else points_p, points_p
+            moved = cv2.perspectiveTransform(points_p[None], HOMOGRAPHY)[0] if count else points_p
+            yield np.asarray(moved, np.float32), points_p
 
 
 def test_only_the_first_candidates_are_looked_at_and_the_most_inliers_come_first() -> None:
@@ -81,18 +90,19 @@ def test_what_chance_explains_changes_no_order() -> None:
 def test_random_matches_agree_on_no_more_than_chance() -> None:
     rng = np.random.default_rng(3)
 
-    def scattered(query, indices):
+    def scattered(query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
         for _ in indices:
-            yield tuple(rng.uniform(0, (320, 240), (2, 60, 2)).astype(np.float32))
+            points_q, points_p = rng.uniform(0, (320, 240), (2, 60, 2)).astype(np.float32)
+            yield points_q, points_p
 
     ranked = GeometricVerifier(scattered, 3.0, 50)(query_of(), candidates_of(range(50)))
-    assert max(c.inliers for c in ranked) <= CHANCE_INLIERS
+    assert all(c.inliers is not None and c.inliers <= CHANCE_INLIERS for c in ranked)
 
 
 def test_the_parameter_chooses() -> None:
     gallery = MemoryGallery(np.zeros((1, 1)), [textured(0)])
-    off = parse_config(LocalizerConfig, {"position": {"verify": "none"}})
+    off = PositionConfig(verify="none")
     assert isinstance(build_verifier(off, gallery), NoVerification)
     assert build_verifier(off, gallery)(query_of(), candidates_of([0]))[0].inliers is None
-    verified = build_verifier(LocalizerConfig(), gallery)(query_of(pixels=textured(0)), candidates_of([0]))
-    assert verified[0].inliers > 20
+    verified = build_verifier(PositionConfig(), gallery)(query_of(pixels=textured(0)), candidates_of([0]))
+    assert verified[0].inliers is not None and verified[0].inliers > 20

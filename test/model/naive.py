@@ -3,22 +3,33 @@
 Written from METHOD and the paper's equations alone; slow on purpose.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geowarp_ros.types import Image
+
+Array: TypeAlias = NDArray[np.float64]
 
 GRID = 15
 VGG_STAGES = (2, 2, 3, 3, 3)
 
 
-def encode(name, state, image):
+def encode(name: str, state: Mapping[str, Tensor], image: Array) -> Array:
     """Feature map (C, h, w) of a normalised image (3, H, W); ``state`` has keys ``encoder.N…`` in float64."""
     x = torch.from_numpy(image)[None]
 
-    def conv(x, key, stride=1, padding=0):
+    def conv(x: Tensor, key: str, stride: int = 1, padding: int = 0) -> Tensor:
         return F.conv2d(x, state[f"{key}.weight"], state.get(f"{key}.bias"), stride, padding)
 
-    def norm(x, key):
+    def norm(x: Tensor, key: str) -> Tensor:
         mean, var, weight, bias = (state[f"{key}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
         scale = weight / torch.sqrt(var + 1e-5)
         return x * scale[:, None, None] + (bias - mean * scale)[:, None, None]
@@ -56,7 +67,7 @@ def encode(name, state, image):
     return x[0].numpy()
 
 
-def normalise(image):
+def normalise(image: Image) -> Array:
     """(H, W, 3) uint8 -> (3, H, W) by ImageNet's mean and standard deviation."""
     channels = []
     for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
@@ -64,7 +75,7 @@ def normalise(image):
     return np.stack(channels)
 
 
-def local_features(feature_map):
+def local_features(feature_map: Array) -> Array:
     """(C, h, w) -> (C, 15, 15): the mean of the cells that each bin touches, then unit length."""
     channels, height, width = feature_map.shape
     result = np.empty((channels, GRID, GRID))
@@ -77,7 +88,7 @@ def local_features(feature_map):
     return result
 
 
-def gem(feature_map, p):
+def gem(feature_map: Array, p: float) -> Array:
     """(C, h, w) -> (C,)."""
     channels, height, width = feature_map.shape
     total = np.zeros(channels)
@@ -85,10 +96,10 @@ def gem(feature_map, p):
         for j in range(width):
             cell = feature_map[:, i, j]
             total += np.maximum(cell / np.sqrt(np.sum(cell * cell) + 1e-6), 1e-6) ** p
-    return (total / (height * width)) ** (1 / p)
+    return np.asarray((total / (height * width)) ** (1 / p))
 
 
-def netvlad(feature_map, weight, centroids):
+def netvlad(feature_map: Array, weight: Array, centroids: Array) -> Array:
     """(C, h, w), (K, C), (K, C) -> (K·C,): residuals cell by cell and cluster by cluster."""
     clusters, channels = centroids.shape
     vlad = np.zeros((clusters, channels))
@@ -102,10 +113,10 @@ def netvlad(feature_map, weight, centroids):
     for k in range(clusters):
         vlad[k] /= np.linalg.norm(vlad[k])
     flat = vlad.ravel()
-    return flat / np.linalg.norm(flat)
+    return np.asarray(flat / np.linalg.norm(flat))
 
 
-def correlate(f_q, f_p):
+def correlate(f_q: Array, f_p: Array) -> Array:
     """Two (C, 15, 15) -> (225, 15, 15), eq. 6, with k running column by column: k = x·15 + y."""
     correlation = np.zeros((GRID * GRID, GRID, GRID))
     for x in range(GRID):
@@ -117,7 +128,7 @@ def correlate(f_q, f_p):
     return correlation
 
 
-def regression(state, correlation):
+def regression(state: Mapping[str, Tensor], correlation: Array) -> tuple[Array, Array]:
     """(225, 15, 15) -> two quads (4, 2); ``state`` has keys ``conv.N…`` and ``linear.…`` in float64."""
     x = torch.from_numpy(correlation)[None]
     for block in range(6):
@@ -132,17 +143,17 @@ def regression(state, correlation):
     return numbers[:8].reshape(4, 2), numbers[8:].reshape(4, 2)
 
 
-def homography(source, target):
+def homography(source: Iterable[Any], target: Iterable[Any]) -> Array:
     """3×3 that takes four points to four points, by the direct linear transform and an SVD."""
     rows = []
     for (x, y), (u, v) in zip(source, target, strict=True):
         rows.append([x, y, 1, 0, 0, 0, -u * x, -u * y, -u])
         rows.append([0, 0, 0, x, y, 1, -v * x, -v * y, -v])
     h = np.linalg.svd(np.array(rows))[2][-1].reshape(3, 3)
-    return h / h[2, 2]
+    return np.asarray(h / h[2, 2])
 
 
-def warp(image, quad):
+def warp(image: Array, quad: Array) -> Array:
     """(C, H, W) resampled so that ``quad`` fills it: pixel by pixel, bilinear, zeros outside."""
     height, width = image.shape[1:]
     h = homography([(-1, -1), (1, -1), (1, 1), (-1, 1)], quad)
@@ -159,7 +170,14 @@ def warp(image, quad):
     return result
 
 
-def match(encoder, aggregation, features_state, regression_state, image_q, image_p):
+def match(
+    encoder: str,
+    aggregation: str,
+    features_state: Mapping[str, Tensor],
+    regression_state: Mapping[str, Tensor],
+    image_q: Image,
+    image_p: Image,
+) -> dict[str, Any]:
     """What ``geowarp match`` prints, for two (H, W, 3) uint8 images and the two published state dicts."""
     fe = {key: tensor.double() for key, tensor in features_state.items()}
     hr = {key: tensor.double() for key, tensor in regression_state.items()}

@@ -1,6 +1,10 @@
+from __future__ import annotations
+
 import json
 import re
 import resource
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,26 +12,28 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from geowarp_ros.errors import ModelError
 from geowarp_ros.model import checkpoints
 from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, save_model
+from geowarp_ros.model.geowarp import GeoWarp
 from test.model.weights import make_model
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> GeoWarp:
     return make_model("resnet18", resolution=240)
 
 
 @pytest.fixture(scope="module")
-def saved(model, tmp_path_factory):
+def saved(model: GeoWarp, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "street.safetensors"
     save_model(model, path, notes={"trained_on": "the street world"})
     return path
 
 
-def rewrite(saved, path, *, tensors=None, **header):
+def rewrite(saved: Path, path: Path, *, tensors: dict[str, Tensor] | None = None, **header: str | None) -> Path:
     """A copy of a saved model with other tensors or another header."""
     metadata = {**read_header(saved), **header}
     kept = tensors if tensors is not None else safetensors.torch.load_file(saved)
@@ -35,7 +41,7 @@ def rewrite(saved, path, *, tensors=None, **header):
     return path
 
 
-def refusal(path):
+def refusal(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         load_model(path)
     message = str(caught.value)
@@ -44,7 +50,7 @@ def refusal(path):
     return message.removeprefix(f"{path}: ")
 
 
-def test_a_model_comes_back_exactly(model, saved):
+def test_a_model_comes_back_exactly(model: GeoWarp, saved: Path) -> None:
     loaded = load_model(saved)
     assert loaded.config == model.config
     assert not loaded.training
@@ -54,21 +60,20 @@ def test_a_model_comes_back_exactly(model, saved):
     assert read_header(saved)["trained_on"] == "the street world"
 
 
-def test_every_kind_of_model_comes_back(tmp_path):
-    for encoder, aggregation, regression in (("alexnet", "netvlad", True), ("resnet18", "gem", False)):
-        model = make_model(encoder, aggregation, regression=regression)
+def test_every_kind_of_model_comes_back(tmp_path: Path) -> None:
+    for model in (make_model("alexnet", "netvlad"), make_model("resnet18", "gem", regression=False)):
         save_model(model, tmp_path / "m", notes=None)
         assert fingerprint(load_model(str(tmp_path / "m"))) == fingerprint(model)
 
 
-def test_loading_draws_no_random_numbers(saved):
+def test_loading_draws_no_random_numbers(saved: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     load_model(saved)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_half_precision_halves_the_file_and_then_is_stable(model, saved, tmp_path):
+def test_half_precision_halves_the_file_and_then_is_stable(model: GeoWarp, saved: Path, tmp_path: Path) -> None:
     once, twice, full = (tmp_path / name for name in ("once", "twice", "full"))
     save_model(model, once, half=True)
     loaded = load_model(once)
@@ -89,32 +94,36 @@ def test_half_precision_halves_the_file_and_then_is_stable(model, saved, tmp_pat
     )
 
 
-def test_half_precision_keeps_what_float16_cannot_hold(tmp_path):
+def test_half_precision_keeps_what_float16_cannot_hold(tmp_path: Path) -> None:
     model = make_model()
     with torch.no_grad():
-        model.encoder[0].weight.mul_(1e6)  # overflows
-        model.encoder[4][0].conv1.weight.mul_(1e-8)  # underflows
-        model.encoder[1].running_var.fill_(1e-7)
+        encoder: Any = model.encoder
+        encoder[0].weight.mul_(1e6)  # overflows
+        encoder[4][0].conv1.weight.mul_(1e-8)  # underflows
+        encoder[1].running_var.fill_(1e-7)
     save_model(model, tmp_path / "m", half=True)
     loaded = load_model(tmp_path / "m").state_dict()
     for key in ("encoder.0.weight", "encoder.4.0.conv1.weight", "encoder.1.running_var"):
         assert torch.equal(loaded[key], model.state_dict()[key]), key
 
 
-def test_fingerprints_tell_models_apart():
+def test_fingerprints_tell_models_apart() -> None:
     model = make_model()
     names = {fingerprint(model), fingerprint(make_model(seed=1)), fingerprint(make_model(resolution=240))}
+    encoder: Any = model.encoder
     with torch.no_grad():
-        model.encoder[0].weight[0, 0, 0, 0] += 1e-6
+        encoder[0].weight[0, 0, 0, 0] += 1e-6
     names.add(fingerprint(model))
     assert len(names) == 4
     assert all(re.fullmatch("[0-9a-f]{16}", name) for name in names)
     counted = fingerprint(model)
-    model.encoder[1].num_batches_tracked += 1  # no part of what the network computes
+    encoder[1].num_batches_tracked += 1  # no part of what the network computes
     assert fingerprint(model) == counted
 
 
-def test_absent_files_folders_and_foreign_files_are_refused(saved, tmp_path, monkeypatch):
+def test_absent_files_folders_and_foreign_files_are_refused(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert refusal(tmp_path / "absent") == "does not exist, expected a model file"
     assert refusal(tmp_path) == "is a folder, expected a model file"
     for data in (b"", b"no model", bytes(1000), saved.read_bytes()[:-1], saved.read_bytes() + b"more"):
@@ -129,13 +138,13 @@ def test_absent_files_folders_and_foreign_files_are_refused(saved, tmp_path, mon
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(part=st.floats(0, 1, exclude_max=True))
-def test_wherever_a_file_is_cut_it_is_refused(saved, tmp_path, part):
+def test_wherever_a_file_is_cut_it_is_refused(saved: Path, tmp_path: Path, part: float) -> None:
     data = saved.read_bytes()[: int(part**4 * 1e5)]  # the header lies within the first 15 kB
     (tmp_path / "cut").write_bytes(data)
     assert refusal(tmp_path / "cut").startswith("is truncated")
 
 
-def test_other_formats_and_configurations_are_refused(saved, tmp_path):
+def test_other_formats_and_configurations_are_refused(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "m"
     assert "format_version = '2', expected '1'; it needs a newer geowarp_ros" in refusal(
         rewrite(saved, path, format_version="2")
@@ -151,7 +160,7 @@ def test_other_formats_and_configurations_are_refused(saved, tmp_path):
     assert "did you mean 'aggregation'" in message
 
 
-def test_foreign_tensors_are_refused_by_name(saved, tmp_path):
+def test_foreign_tensors_are_refused_by_name(saved: Path, tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(saved)
     path = tmp_path / "m"
     del tensors["pool.1.p"]
@@ -171,7 +180,7 @@ def test_foreign_tensors_are_refused_by_name(saved, tmp_path):
     assert "1 of wrong type: encoder.0.weight" in refusal(rewrite(saved, path, tensors=tensors))
 
 
-def test_a_full_disk_leaves_the_old_model_whole(model, saved, tmp_path):
+def test_a_full_disk_leaves_the_old_model_whole(model: GeoWarp, saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(saved.read_bytes())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -185,7 +194,7 @@ def test_a_full_disk_leaves_the_old_model_whole(model, saved, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-def test_what_cannot_be_written_is_refused(model, tmp_path):
+def test_what_cannot_be_written_is_refused(model: GeoWarp, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be written: No such file"):
         save_model(model, tmp_path / "absent" / "m")
     with pytest.raises(ModelError, match="a note may not be called config"):
@@ -193,7 +202,7 @@ def test_what_cannot_be_written_is_refused(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loaded_model_owns_its_weights(saved, tmp_path):
+def test_a_loaded_model_owns_its_weights(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "m"
     path.write_bytes(saved.read_bytes())
     loaded = load_model(path)

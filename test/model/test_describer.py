@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -7,27 +9,29 @@ from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.model import passes
 from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.describer import Describer, Warper, choose_device
-from test.model.conftest import picture
+from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.types import Image
+from test.model.conftest import Models, needs_bfloat16, picture
 from test.model.weights import make_model
 
 SIZES = [(48, 64), (56, 50), (48, 64), (64, 48), (48, 64)]
 
 
 @pytest.fixture(scope="module")
-def street():
+def street() -> list[Image]:
     return [picture(*size, seed=seed) for seed, size in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
-def small(models):
+def small(models: Models) -> GeoWarp:
     return models("resnet18")
 
 
-def test_a_batch_equals_its_images_one_by_one(models, street):
+def test_a_batch_equals_its_images_one_by_one(models: Models, street: list[Image]) -> None:
     for aggregation in ("gem", "netvlad"):
         describer = Describer(models("resnet18", aggregation), "cpu")
         descriptors, local_features = describer.describe_batch(street)
-        assert (descriptors.dtype, local_features.dtype) == (np.float32, np.float16)
+        assert descriptors.dtype == np.float32 and local_features.dtype == np.float16
         for row, image in enumerate(street):
             query = describer(image)
             np.testing.assert_allclose(descriptors[row], query.descriptor, atol=1e-5)
@@ -35,13 +39,13 @@ def test_a_batch_equals_its_images_one_by_one(models, street):
             np.testing.assert_allclose(local_features[row], query.local_features[0], atol=5e-4)
 
 
-def test_an_empty_batch_is_empty(small):
+def test_an_empty_batch_is_empty(small: GeoWarp) -> None:
     descriptors, local_features = Describer(small, "cpu").describe_batch([])
     assert descriptors.shape == (0, 256)
     assert local_features.shape == (0, 256, 15, 15)
 
 
-def test_images_are_described_at_working_resolution():
+def test_images_are_described_at_working_resolution() -> None:
     describer = Describer(make_model(resolution=32), "cpu")
     image = picture(96, 128)
     assert describer.prepare(image).shape == (32, 43, 3)
@@ -53,14 +57,14 @@ def test_images_are_described_at_working_resolution():
     np.testing.assert_allclose(describer.describe_batch([image])[0][0], query.descriptor, atol=1e-5)
 
 
-def test_describer_evaluates_and_knows_its_fingerprint(small):
+def test_describer_evaluates_and_knows_its_fingerprint(small: GeoWarp) -> None:
     describer = Describer(make_model().train(), "cpu")
     assert not describer.model.training
     assert describer.fingerprint == fingerprint(small)
 
 
 @pytest.mark.parametrize("pixels", [passes.PIXELS_PER_PASS, 2 * 48 * 64])
-def test_warper_equals_matching_each_pair(small, street, pixels):
+def test_warper_equals_matching_each_pair(small: GeoWarp, street: list[Image], pixels: int) -> None:
     describer = Describer(small, "cpu")
     describer.passes.pixels = pixels  # all at once, or pair by pair
     warper = Warper(describer)
@@ -78,7 +82,7 @@ def test_warper_equals_matching_each_pair(small, street, pixels):
     assert np.ptp(pairs.score) > 1  # the pairs do differ
 
 
-def test_half_precision_local_features_are_enough_for_the_warper(small, street):
+def test_half_precision_local_features_are_enough_for_the_warper(small: GeoWarp, street: list[Image]) -> None:
     describer = Describer(small, "cpu")
     warper = Warper(describer)
     query = describer(street[0])
@@ -90,7 +94,7 @@ def test_half_precision_local_features_are_enough_for_the_warper(small, street):
     np.testing.assert_allclose(half.score_unwarped, full.score_unwarped, rtol=1e-3)
 
 
-def test_warper_of_no_candidates_gives_no_scores(small, street):
+def test_warper_of_no_candidates_gives_no_scores(small: GeoWarp, street: list[Image]) -> None:
     describer = Describer(small, "cpu")
     query = describer(street[0])
     pairs = Warper(describer)(query, [], np.empty((0, 256, 15, 15), np.float16))
@@ -98,7 +102,7 @@ def test_warper_of_no_candidates_gives_no_scores(small, street):
     assert pairs.quads_q.shape == pairs.quads_p.shape == (0, 4, 2)
 
 
-def test_what_cannot_be_done_is_refused(small, monkeypatch):
+def test_what_cannot_be_done_is_refused(small: GeoWarp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ModelError, match=r"^device = 'cuda': .*expected auto or cpu"):
@@ -109,7 +113,8 @@ def test_what_cannot_be_done_is_refused(small, monkeypatch):
         Warper(Describer(make_model(regression=False), "cpu"))
 
 
-def test_half_precision_runs_the_encoder_alone_in_sixteen_bits(small, street):
+@needs_bfloat16
+def test_half_precision_runs_the_encoder_alone_in_sixteen_bits(small: GeoWarp, street: list[Image]) -> None:
     """What autocast does on CUDA, shown with the CPU's bfloat16: descriptors stay close and float32."""
     images = to_tensor(street[0])
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):

@@ -1,7 +1,9 @@
+from __future__ import annotations
+
 import pytest
 import torch
 
-from geowarp_ros.model.encoders import CHANNELS, build_encoder
+from geowarp_ros.model.encoders import CHANNELS, EncoderName, build_encoder
 from test.model.torchvision_layout import shapes
 
 # METHOD's table, torchvision's name -> place in the truncated network
@@ -9,7 +11,7 @@ PLACES = {"features": "", "conv1": "0.", "bn1": "1.", "layer1": "4.", "layer2": 
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_keys_and_shapes_are_torchvisions(name):
+def test_keys_and_shapes_are_torchvisions(name: EncoderName) -> None:
     expected = {}
     for key, shape in shapes(name, head=False).items():
         head, _, rest = key.partition(".")
@@ -26,14 +28,16 @@ def test_keys_and_shapes_are_torchvisions(name):
         ("resnet50", {0, 1, 4, 5, 6}),
     ],
 )
-def test_parameters_stand_where_the_method_says(name, numbers):
+def test_parameters_stand_where_the_method_says(name: EncoderName, numbers: set[int]) -> None:
     assert {int(key.split(".")[0]) for key in build_encoder(name).state_dict()} == numbers
 
 
 @pytest.mark.parametrize(
     ("name", "cells"), [("alexnet", (6, 9)), ("vgg16", (7, 10)), ("resnet18", (7, 10)), ("resnet50", (7, 10))]
 )
-def test_feature_map_has_stride_16_and_is_signed_only_without_a_last_relu(name, cells):
+def test_feature_map_has_stride_16_and_is_signed_only_without_a_last_relu(
+    name: EncoderName, cells: tuple[int, int]
+) -> None:
     torch.manual_seed(0)
     with torch.inference_mode():
         feature_map = build_encoder(name).eval()(torch.randn(1, 3, 112, 160))
@@ -41,5 +45,5 @@ def test_feature_map_has_stride_16_and_is_signed_only_without_a_last_relu(name, 
     assert (feature_map.min() < 0) == (not name.startswith("resnet"))
 
 
-def test_resnet18_has_the_promised_size():
+def test_resnet18_has_the_promised_size() -> None:
     assert sum(p.numel() for p in build_encoder("resnet18").parameters()) == 2_782_784

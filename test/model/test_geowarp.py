@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd import gradcheck
 
 from geowarp_ros.errors import ModelError
@@ -11,17 +14,17 @@ from test.model import naive
 from test.model.weights import make_model, published
 
 
-def local_features(seed, batch=2, channels=4, dtype=torch.float64):
+def local_features(seed: int, batch: int = 2, channels: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
     f = torch.randn(batch, channels, 15, 15, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return f / f.norm(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(f, dim=1)
 
 
 @pytest.fixture(scope="module")
-def double():
+def double() -> GeoWarp:
     return make_model("resnet18").double()
 
 
-def test_regression_has_the_published_keys_and_starts_at_the_full_frame():
+def test_regression_has_the_published_keys_and_starts_at_the_full_frame() -> None:
     regression = WarpRegression().eval()
     expected = {"linear.weight": (16, 64), "linear.bias": (16,)}
     channels = (225, 128, 128, 64, 64, 64, 64)
@@ -38,7 +41,7 @@ def test_regression_has_the_published_keys_and_starts_at_the_full_frame():
     torch.testing.assert_close(quads, torch.cat([frame, frame], dim=1), atol=0, rtol=0)
 
 
-def test_regress_equals_the_mean_of_both_orders(double):
+def test_regress_equals_the_mean_of_both_orders(double: GeoWarp) -> None:
     f_q, f_p = local_features(1), local_features(2)
     with torch.no_grad():
         quads_q, quads_p = double.regress(f_q, f_p)
@@ -52,19 +55,19 @@ def test_regress_equals_the_mean_of_both_orders(double):
         assert np.abs(first_qp - second_pq).max() > 1e-3  # R is not symmetric: the mean is no formality
 
 
-def test_regress_of_the_swapped_pair_is_swapped(double):
+def test_regress_of_the_swapped_pair_is_swapped(double: GeoWarp) -> None:
     with torch.no_grad():
         there = double.regress(local_features(1), local_features(2))
         back = double.regress(local_features(2), local_features(1))
     torch.testing.assert_close(there, back[::-1], atol=1e-12, rtol=0)
 
 
-def test_regress_has_true_gradients(double):
+def test_regress_has_true_gradients(double: GeoWarp) -> None:
     f_q, f_p = local_features(1, 1).requires_grad_(), local_features(2, 1).requires_grad_()
     assert gradcheck(double.regress, (f_q, f_p), fast_mode=True, atol=1e-4)
 
 
-def test_match_of_a_batch_equals_one_by_one(double):
+def test_match_of_a_batch_equals_one_by_one(double: GeoWarp) -> None:
     g = torch.Generator().manual_seed(0)
     image_q, image_p = (torch.randn(2, 3, h, 64, generator=g, dtype=torch.float64) for h in (48, 56))
     with torch.inference_mode():
@@ -74,7 +77,7 @@ def test_match_of_a_batch_equals_one_by_one(double):
         torch.testing.assert_close(ours, torch.cat(parts), atol=1e-9, rtol=0)
 
 
-def test_an_untrained_model_warps_nothing():
+def test_an_untrained_model_warps_nothing() -> None:
     model = GeoWarp(ModelConfig()).eval()
     image = torch.randn(1, 3, 48, 64)
     with torch.inference_mode():
@@ -84,7 +87,7 @@ def test_an_untrained_model_warps_nothing():
     assert score.item() == pytest.approx(225, abs=0.05)
 
 
-def test_without_regression_a_model_describes_and_refuses_to_regress():
+def test_without_regression_a_model_describes_and_refuses_to_regress() -> None:
     model = GeoWarp(ModelConfig(regression=False)).eval()
     assert not any(key.startswith("regression") for key in model.state_dict())
     descriptor, features = model.describe(torch.randn(1, 3, 48, 64))

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
+from torch import Tensor
 
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.model import inference
 from geowarp_ros.model.checkpoints import fingerprint
-from geowarp_ros.model.inference import for_inference
+from geowarp_ros.model.encoders import EncoderName
+from geowarp_ros.model.inference import Precision, for_inference
+from test.model.conftest import Models, needs_bfloat16
 from test.model.weights import make_model
 
 CPU = torch.device("cpu")
 
 
-def images(seed=0, batch=2, height=70, width=93):
+def images(seed: int = 0, batch: int = 2, height: int = 70, width: int = 93) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("encoder", ["alexnet", "vgg16", "resnet18", "resnet50"])
 @pytest.mark.parametrize("onednn", [True, False])
-def test_every_encoder_fused_equals_itself(encoder, onednn, models, monkeypatch):
+def test_every_encoder_fused_equals_itself(
+    encoder: EncoderName, onednn: bool, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not onednn:
         monkeypatch.setattr(inference, "_onednn_fuses", lambda device: False)
     model = models(encoder)
@@ -34,7 +44,7 @@ def test_every_encoder_fused_equals_itself(encoder, onednn, models, monkeypatch)
 
 
 @pytest.mark.parametrize("onednn", [True, False])
-def test_the_regression_fused_equals_itself(onednn, models, monkeypatch):
+def test_the_regression_fused_equals_itself(onednn: bool, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     if not onednn:
         monkeypatch.setattr(inference, "_onednn_fuses", lambda device: False)
     model = models("resnet18")
@@ -45,7 +55,7 @@ def test_the_regression_fused_equals_itself(onednn, models, monkeypatch):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_the_model_stays_as_it_is_and_later_changes_do_not_reach_the_copy():
+def test_the_model_stays_as_it_is_and_later_changes_do_not_reach_the_copy() -> None:
     model = make_model("resnet18").train()
     before, keys = fingerprint(model), list(model.state_dict())
     fused = for_inference(model, CPU)
@@ -60,12 +70,9 @@ def test_the_model_stays_as_it_is_and_later_changes_do_not_reach_the_copy():
         torch.testing.assert_close(fused.feature_map(images()), answer, atol=0, rtol=0)
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("encoder", ["alexnet", "vgg16", "resnet18", "resnet50"])
-def test_bfloat16_keeps_two_digits_and_hands_out_float32(encoder, models):
-    if not inference._cpu_has_bfloat16():
-        with pytest.raises(ConfigError, match="no such instructions"):
-            for_inference(models(encoder), CPU, "bfloat16")
-        return
+def test_bfloat16_keeps_two_digits_and_hands_out_float32(encoder: EncoderName, models: Models) -> None:
     model = models(encoder)
     with torch.inference_mode():
         expected, found = model.feature_map(images()), for_inference(model, CPU, "bfloat16").feature_map(images())
@@ -74,8 +81,21 @@ def test_bfloat16_keeps_two_digits_and_hands_out_float32(encoder, models):
     assert 1e-4 < error < 0.03
 
 
-def test_a_precision_that_the_device_lacks_is_refused(models, monkeypatch):
-    monkeypatch.setattr(inference, "_cpu_has_bfloat16", lambda: False)
-    for precision, said in (("float16", "needs CUDA"), ("bfloat16", "no such instructions")):
+def test_a_precision_that_the_device_lacks_is_refused(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "cpu_has_bfloat16", lambda: False)
+    refused: tuple[tuple[Precision, str], ...] = (("float16", "needs CUDA"), ("bfloat16", "no such instructions"))
+    for precision, said in refused:
         with pytest.raises(ConfigError, match=f"^precision = '{precision}': .*{said}"):
             for_inference(models("resnet18"), CPU, precision)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN's limits are names of x86's")
+@pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
+def test_an_instruction_set_without_bfloat16_is_recognised(limit: str) -> None:
+    """Both emulate: as a CPU with AVX2 only, and as one of the first with AVX-512, which torch calls able."""
+    code = "from geowarp_ros.model.inference import cpu_has_bfloat16; print(cpu_has_bfloat16())"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["False"]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from geowarp_ros.errors import ModelError
 from geowarp_ros.model.describer import Describer, Warper
@@ -19,23 +21,25 @@ from test.model.conftest import picture
 from test.model.weights import make_model
 
 
-def outgrown(describer, images):
+def outgrown(describer: Describer, images: int) -> list[int]:
     """Let the encoder run out of memory above so many images at once; returns the sizes that it took."""
-    encode, taken = describer.network.encoder.forward, []
+    taken: list[int] = []
+    encoder: Any = describer.network.encoder
+    encode = encoder.forward
 
-    def forward(batch):
+    def forward(batch: Tensor) -> Any:
         taken.append(len(batch))
         if len(batch) > images:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return encode(batch)
 
-    describer.network.encoder.forward = forward
+    encoder.forward = forward
     return taken
 
 
-def test_equal_sizes_go_together_up_to_the_limit():
+def test_equal_sizes_go_together_up_to_the_limit() -> None:
     shapes = [(4, 5), (6, 7), (4, 5), (4, 5), (6, 7), (4, 5)]
-    seen = []
+    seen: list[list[int]] = []
     Passes(pixels=60).run(shapes, seen.append)
     assert seen == [[0, 2, 3], [5], [1], [4]]
     seen.clear()
@@ -43,10 +47,11 @@ def test_equal_sizes_go_together_up_to_the_limit():
     assert seen == [[0], [2], [3], [5], [1], [4]]
 
 
-def test_halves_until_it_fits_and_stays_there(caplog):
-    passes, seen = Passes(), []
+def test_halves_until_it_fits_and_stays_there(caplog: pytest.LogCaptureFixture) -> None:
+    passes = Passes()
+    seen: list[list[int]] = []
 
-    def work(rows):
+    def work(rows: list[int]) -> None:
         if len(rows) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         seen.append(rows)
@@ -64,10 +69,11 @@ def test_halves_until_it_fits_and_stays_there(caplog):
     assert [len(rows) for rows in seen] == [3, 3, 1] and passes.shortages == 3
 
 
-def test_a_single_image_gets_what_the_cache_frees_and_then_is_refused():
-    passes, tried = Passes(), []
+def test_a_single_image_gets_what_the_cache_frees_and_then_is_refused() -> None:
+    passes = Passes()
+    tried: list[list[int]] = []
 
-    def work(rows):
+    def work(rows: list[int]) -> None:
         tried.append(rows)
         if len(tried) < 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
@@ -75,15 +81,15 @@ def test_a_single_image_gets_what_the_cache_frees_and_then_is_refused():
     passes.run([(10, 20)], work)
     assert tried == [[0], [0]]
 
-    def never(rows):
+    def never(rows: list[int]) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(ModelError, match=r"^out of CUDA memory for a single image of 20×10 px: expected .*'cpu'"):
         passes.run([(10, 20)], never)
 
 
-def test_other_errors_are_no_matter_of_memory():
-    def broken(rows):
+def test_other_errors_are_no_matter_of_memory() -> None:
+    def broken(rows: list[int]) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     passes = Passes()
@@ -92,10 +98,11 @@ def test_other_errors_are_no_matter_of_memory():
     assert passes.shortages == 0
 
 
-def test_no_tensor_of_a_failed_pass_is_held_while_the_halves_run():
-    large, done = [], []
+def test_no_tensor_of_a_failed_pass_is_held_while_the_halves_run() -> None:
+    large: list[weakref.ref[Tensor]] = []
+    done: list[list[int]] = []
 
-    def work(rows):
+    def work(rows: list[int]) -> None:
         tensor = torch.zeros(len(rows))
         if len(rows) > 1:
             large.append(weakref.ref(tensor))
@@ -107,7 +114,7 @@ def test_no_tensor_of_a_failed_pass_is_held_while_the_halves_run():
     assert done == [[0], [1]]
 
 
-def test_descriptors_and_scores_are_the_same_in_smaller_passes():
+def test_descriptors_and_scores_are_the_same_in_smaller_passes() -> None:
     images = [picture(48, 64, seed) for seed in range(5)]
     roomy = Describer(make_model(), "cpu")
     narrow = Describer(make_model(), "cpu")

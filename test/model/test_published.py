@@ -1,30 +1,38 @@
+from __future__ import annotations
+
 import os
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
 from geowarp_ros.errors import ConfigError, ModelError
+from geowarp_ros.model.aggregation import AggregationName
 from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
+from geowarp_ros.model.encoders import EncoderName
+from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.published import import_weights
+from test.model.conftest import Models
 from test.model.torchvision_layout import state_dict
 from test.model.weights import PAIRS, published
 
 
 @pytest.fixture(scope="module")
-def small(models):
+def small(models: Models) -> GeoWarp:
     return models("resnet18")
 
 
-def write(folder, features, regression=None):
+def write(folder: Path, features: object, regression: object = None) -> tuple[Path, Path | None]:
     torch.save(features, folder / "fe.pth")
     if regression is not None:
         torch.save(regression, folder / "hr.pth")
     return folder / "fe.pth", None if regression is None else folder / "hr.pth"
 
 
-def refusal(*arguments):
+def refusal(*arguments: Any) -> str:
     with pytest.raises(ModelError) as caught:
         import_weights(*arguments)
     assert "\n" not in str(caught.value)
@@ -32,7 +40,9 @@ def refusal(*arguments):
 
 
 @pytest.mark.parametrize(("encoder", "aggregation"), [*PAIRS, ("resnet18", "gem"), ("resnet18", "netvlad")])
-def test_a_published_pair_gives_its_model_back(models, encoder, aggregation, tmp_path):
+def test_a_published_pair_gives_its_model_back(
+    models: Models, encoder: EncoderName, aggregation: AggregationName, tmp_path: Path
+) -> None:
     model = models(encoder, aggregation)
     imported = import_weights(encoder, aggregation, *write(tmp_path, *published(model)))
     save_model(imported, tmp_path / "model.safetensors")
@@ -40,7 +50,9 @@ def test_a_published_pair_gives_its_model_back(models, encoder, aggregation, tmp
     assert not imported.training
 
 
-def test_prefixes_wrappers_safetensors_and_absent_counters_are_seen_through(small, tmp_path):
+def test_prefixes_wrappers_safetensors_and_absent_counters_are_seen_through(
+    small: GeoWarp, tmp_path: Path
+) -> None:
     features, regression = published(small)
     prefixed = {f"module.{key}": t for key, t in features.items()}
     old = {key: t for key, t in prefixed.items() if not key.endswith("num_batches_tracked")}
@@ -56,7 +68,7 @@ def test_prefixes_wrappers_safetensors_and_absent_counters_are_seen_through(smal
     assert fingerprint(imported) == fingerprint(small)
 
 
-def test_without_a_regression_the_model_has_none(small, tmp_path):
+def test_without_a_regression_the_model_has_none(small: GeoWarp, tmp_path: Path) -> None:
     imported = import_weights("resnet18", "gem", write(tmp_path, published(small)[0])[0], resolution=320)
     assert imported.regression is None
     assert (imported.config.regression, imported.config.resolution) == (False, 320)
@@ -78,7 +90,7 @@ RENAMED = {
 
 
 @pytest.mark.parametrize("encoder", RENAMED)
-def test_imagenet_classifiers_fill_the_encoder(encoder, tmp_path):
+def test_imagenet_classifiers_fill_the_encoder(encoder: EncoderName, tmp_path: Path) -> None:
     classifier = state_dict(encoder)
     imported = import_weights(encoder, "gem", write(tmp_path, classifier)[0])
     encoder_state = imported.encoder.state_dict()
@@ -86,20 +98,23 @@ def test_imagenet_classifiers_fill_the_encoder(encoder, tmp_path):
         assert torch.equal(encoder_state[ours], classifier[theirs]), theirs
     kept = [t for k, t in classifier.items() if not k.startswith(("layer4.", "fc.", "classifier."))]
     assert len(kept) == len(encoder_state)
-    assert sum(t.double().sum() for t in kept).item() == pytest.approx(
-        sum(t.double().sum() for t in encoder_state.values()).item()
+    assert sum(t.double().sum().item() for t in kept) == pytest.approx(
+        sum(t.double().sum().item() for t in encoder_state.values())
     )
-    assert imported.pool[1].p.item() == 3
+    pool: Any = imported.pool
+    assert pool[1].p.item() == 3
 
 
-def test_imagenet_with_netvlad_warns_and_always_gives_the_same_model(tmp_path, caplog):
+def test_imagenet_with_netvlad_warns_and_always_gives_the_same_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     paths = write(tmp_path, state_dict("alexnet"))
     names = {fingerprint(import_weights("alexnet", "netvlad", *paths)) for _ in range(2)}
     assert len(names) == 1
     assert "NetVLAD's centroids are random" in caplog.text
 
 
-def test_wrong_weights_are_refused_naming_keys_and_shapes(small, models, tmp_path):
+def test_wrong_weights_are_refused_naming_keys_and_shapes(small: GeoWarp, models: Models, tmp_path: Path) -> None:
     features, regression = published(small)
     fe, hr = write(tmp_path, features, regression)
     message = refusal("resnet18", "netvlad", fe, hr)
@@ -125,14 +140,14 @@ def test_wrong_weights_are_refused_naming_keys_and_shapes(small, models, tmp_pat
 
 
 class Malice:
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_file_is_refused_and_not_run(small, tmp_path):
+def test_code_in_a_file_is_refused_and_not_run(small: GeoWarp, tmp_path: Path) -> None:
     message = refusal(
         "resnet18", "gem", write(tmp_path, {**published(small)[0], "x": Malice(tmp_path / "owned")})[0]
     )
@@ -140,7 +155,7 @@ def test_code_in_a_file_is_refused_and_not_run(small, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_what_is_no_state_dict_is_refused(small, tmp_path):
+def test_what_is_no_state_dict_is_refused(small: GeoWarp, tmp_path: Path) -> None:
     path = write(tmp_path, published(small)[0])[0]
     data = path.read_bytes()
     for broken in (b"", b"\x80\x02junk", data[:1000], data[: len(data) // 2], data[:-10]):

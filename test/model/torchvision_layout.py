@@ -1,6 +1,14 @@
 """Key names and shapes of torchvision's ImageNet classifiers, written down by hand."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import torch
+from torch import Tensor
+
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 _VGG_CONVOLUTIONS = {
     0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256),
@@ -10,7 +18,7 @@ _CLASSIFIERS = {"alexnet": {1: (4096, 9216), 4: (4096, 4096), 6: (1000, 4096)}}
 _CLASSIFIERS["vgg16"] = {0: (4096, 25088), 3: (4096, 4096), 6: (1000, 4096)}
 
 
-def shapes(name, *, head=True):
+def shapes(name: str, *, head: bool = True) -> Shapes:
     """Key -> shape of the whole classifier; without its ``head`` only what the encoders keep."""
     if name == "alexnet":
         convolutions = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3)}
@@ -22,20 +30,20 @@ def shapes(name, *, head=True):
     return found | (_biased("classifier", _CLASSIFIERS[name]) if head else {})
 
 
-def _biased(prefix, weights):
-    found = {}
+def _biased(prefix: str, weights: Mapping[int, tuple[int, ...]]) -> Shapes:
+    found: Shapes = {}
     for number, shape in weights.items():
         found |= {f"{prefix}.{number}.weight": shape, f"{prefix}.{number}.bias": shape[:1]}
     return found
 
 
-def _norm(key, channels):
-    vectors = {f"{key}.{name}": (channels,) for name in ("weight", "bias", "running_mean", "running_var")}
+def _norm(key: str, channels: int) -> Shapes:
+    vectors: Shapes = {f"{key}.{name}": (channels,) for name in ("weight", "bias", "running_mean", "running_var")}
     return vectors | {f"{key}.num_batches_tracked": ()}
 
 
-def _resnet(name, head):
-    found = {"conv1.weight": (64, 3, 7, 7)} | _norm("bn1", 64)
+def _resnet(name: str, head: bool) -> Shapes:
+    found: Shapes = {"conv1.weight": (64, 3, 7, 7)} | _norm("bn1", 64)
     depths, expansion = {"resnet18": ((2, 2, 2, 2), 1), "resnet50": ((3, 4, 6, 3), 4)}[name]
     before = 64
     for stage, depth in enumerate(depths[: 4 if head else 3]):
@@ -57,11 +65,11 @@ def _resnet(name, head):
     return found | ({"fc.weight": (1000, before), "fc.bias": (1000,)} if head else {})
 
 
-def state_dict(name, seed=0):
+def state_dict(name: str, seed: int = 0) -> dict[str, Tensor]:
     """A whole classifier of random weights. The head is a stride-0 view: nothing is spent on what is not kept."""
     g = torch.Generator().manual_seed(seed)
     kept = shapes(name, head=False)
-    state = {}
+    state: dict[str, Tensor] = {}
     for key, shape in shapes(name).items():
         if key.endswith("num_batches_tracked"):
             state[key] = torch.tensor(3)

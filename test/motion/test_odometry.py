@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from geowarp_ros.motion.odometry import Odometer, Pose
+from geowarp_ros.motion.odometry import Odometer, Pose, pose_from_message
 
 SECOND = 1_000_000_000
 
@@ -74,9 +75,26 @@ def test_pose_between_two_turns_the_short_way() -> None:
     assert pose is not None
     assert pose.position_m == pytest.approx([1.0, 0.5, 0.0])
     assert abs(pose.yaw_rad) == pytest.approx(math.pi)
-    assert odometer.pose_at(int(100.25 * SECOND)).yaw_rad == pytest.approx(math.radians(175))  # type: ignore[union-attr]
+    quarter = odometer.pose_at(int(100.25 * SECOND))
+    assert quarter is not None and quarter.yaw_rad == pytest.approx(math.radians(175))
     assert odometer.pose_at(99 * SECOND) is None
     assert odometer.pose_at(102 * SECOND) is None
+
+
+@pytest.mark.parametrize("yaw_deg", [0.0, 30.0, 90.0, -170.0])
+@pytest.mark.parametrize("pitch_deg", [0.0, 20.0])
+def test_a_message_gives_stamp_position_and_yaw(yaw_deg: float, pitch_deg: float) -> None:
+    # q = yaw about z, then pitch about the new y
+    (cy, sy), (cp, sp) = (
+        (math.cos(math.radians(a) / 2), math.sin(math.radians(a) / 2)) for a in (yaw_deg, pitch_deg)
+    )
+    orientation = SimpleNamespace(w=cy * cp, x=-sy * sp, y=cy * sp, z=sy * cp)
+    pose = SimpleNamespace(position=SimpleNamespace(x=1.0, y=2.0, z=3.0), orientation=orientation)
+    stamp = SimpleNamespace(sec=100, nanosec=5)
+    message = SimpleNamespace(header=SimpleNamespace(stamp=stamp), pose=SimpleNamespace(pose=pose))
+    read = pose_from_message(message)
+    assert read.stamp_ns == 100_000_000_005 and read.position_m.tolist() == [1.0, 2.0, 3.0]
+    assert read.yaw_rad == pytest.approx(math.radians(yaw_deg))
 
 
 def test_memory_stays_bounded() -> None:

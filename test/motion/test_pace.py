@@ -1,17 +1,15 @@
-"""How many candidates fit, with a re-ranker whose cost is known and a clock that only it moves."""
+"""How many candidates fit, with a localizer whose costs are known and a clock that only it moves."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 
 from geowarp_ros.motion.pace import WINDOW, Pace, Throttle
-from geowarp_ros.types import Candidate, Place
+from geowarp_ros.types import Answer, Header, NoFix
 
-CANDIDATES = [Candidate(index, Place(f"{index}.jpg", 0.0, 0.0), float(index)) for index in range(20)]
-QUERY: Any = None
+CANDIDATES = 5
+"""Number that is re-ranked when there is time."""
 
 
 class HandClock:
@@ -21,16 +19,28 @@ class HandClock:
         return self.now
 
 
-class SlowReranker:
-    """Reverses the first five it is handed, and takes its time for each."""
+class SlowLocalizer:
+    """Re-ranks what there is time for and takes its time for each; the pace learns from its answers."""
 
     def __init__(self, clock: HandClock) -> None:
-        self.clock, self.each_s, self.fixed_s, self.seen = clock, 0.010, 0.0, 0
+        self.clock, self.pace = clock, Pace(clock)
+        self.each_s, self.fixed_s, self.verify_s, self.position_s = 0.010, 0.0, 0.0, 0.0
+        self.seen = 0
 
-    def __call__(self, query: Any, candidates: Any) -> list[Candidate]:
-        self.seen = len(candidates[:5])
-        self.clock.now += self.fixed_s + self.each_s * self.seen
-        return [*reversed(candidates[:5]), *candidates[5:]]
+    def localize(self, left_s: float | None = None, found: int = 20) -> None:
+        """Answer an image; with ``left_s`` until it is due."""
+        affordable = self.pace.deadline(None if left_s is None else self.clock.now + left_s)
+        count = affordable()
+        self.seen = min(found, CANDIDATES if count is None else min(count, CANDIDATES))
+        took_s = {
+            "search": 0.0,
+            "rerank": self.fixed_s + self.each_s * self.seen,
+            "verify": self.verify_s,
+            "position": self.position_s,
+        }
+        self.clock.now += sum(took_s.values())
+        timing_ms = {stage: 1e3 * value for stage, value in took_s.items()}
+        self.pace.learn(Answer(Header(reranked=self.seen, timing_ms=timing_ms), NoFix("low_confidence")))
 
 
 @pytest.fixture
@@ -39,83 +49,88 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def slow(clock: HandClock) -> SlowReranker:
-    return SlowReranker(clock)
+def slow(clock: HandClock) -> SlowLocalizer:
+    return SlowLocalizer(clock)
 
 
-def test_without_a_deadline_everything_is_handed_on(clock: HandClock, slow: SlowReranker) -> None:
-    ranked = Pace(5, clock)(slow, QUERY, CANDIDATES)
-    assert [c.index for c in ranked] == [4, 3, 2, 1, 0, *range(5, 20)]
-
-
-def test_the_first_image_is_measured_and_the_next_fits(clock: HandClock, slow: SlowReranker) -> None:
-    pace = Pace(5, clock)
-    pace(slow, QUERY, CANDIDATES, clock.now + 0.035)
-    assert slow.seen == 5  # nothing was known
-    for left_s, expected in [(0.0351, 3), (0.0101, 1), (0.002, 1), (-5.0, 1), (0.0501, 5), (9.0, 5)]:
-        ranked = pace(slow, QUERY, CANDIDATES, clock.now + left_s)
-        assert slow.seen == expected
-        assert sorted(c.index for c in ranked) == list(range(20))  # none is lost
-        assert [c.index for c in ranked[expected:]] == list(range(expected, 20))
-
-
-def test_time_is_kept_for_what_comes_afterwards(clock: HandClock, slow: SlowReranker) -> None:
-    pace = Pace(5, clock)
-    pace(slow, QUERY, CANDIDATES)
-    with pace.afterwards():
-        clock.now += 0.020
-    pace(slow, QUERY, CANDIDATES, clock.now + 0.0501)
-    assert slow.seen == 3
-    pace.forget()
-    assert pace.affordable(clock.now) is None
-
-
-def test_costs_are_learned_anew_within_a_window(clock: HandClock, slow: SlowReranker) -> None:
-    pace = Pace(5, clock)
-    pace(slow, QUERY, CANDIDATES)
-    slow.each_s = 0.020  # the machine is twice as slow now
-    for _ in range(WINDOW):
-        pace(slow, QUERY, CANDIDATES, clock.now + 0.0501)
-    assert slow.seen == 2
-    slow.each_s = 0.005
-    for _ in range(WINDOW):
-        pace(slow, QUERY, CANDIDATES, clock.now + 0.0501)
+def test_without_a_deadline_there_is_no_limit(slow: SlowLocalizer) -> None:
+    slow.localize()
+    assert slow.pace.deadline(None)() is None
+    slow.localize()
     assert slow.seen == 5
 
 
-def test_one_slow_image_changes_little(clock: HandClock, slow: SlowReranker) -> None:
-    pace = Pace(5, clock)
+def test_the_first_image_is_measured_and_the_next_fits(slow: SlowLocalizer) -> None:
+    slow.localize(0.035)
+    assert slow.seen == 5  # nothing was known
+    for left_s, expected in [(0.0351, 3), (0.0101, 1), (0.002, 1), (-5.0, 1), (0.0501, 5), (9.0, 5)]:
+        slow.localize(left_s)
+        assert slow.seen == expected
+
+
+def test_the_clock_is_read_when_the_number_is_asked_for(slow: SlowLocalizer, clock: HandClock) -> None:
+    slow.localize()
+    affordable = slow.pace.deadline(clock.now + 0.0501)
+    assert affordable() == 5
+    clock.now += 0.020  # the image was described and searched for meanwhile
+    assert affordable() == 3
+
+
+@pytest.mark.parametrize("stage", ["verify_s", "position_s"])
+def test_time_is_kept_for_what_comes_afterwards(slow: SlowLocalizer, clock: HandClock, stage: str) -> None:
+    setattr(slow, stage, 0.020)
+    slow.localize()
+    slow.localize(0.0501)
+    assert slow.seen == 3
+    slow.pace.forget()
+    assert slow.pace.deadline(clock.now)() is None
+
+
+def test_costs_are_learned_anew_within_a_window(slow: SlowLocalizer) -> None:
+    slow.localize()
+    slow.each_s = 0.020  # the machine is twice as slow now
+    for _ in range(WINDOW):
+        slow.localize(0.0501)
+    assert slow.seen == 2
+    slow.each_s = 0.005
+    for _ in range(WINDOW):
+        slow.localize(0.0501)
+    assert slow.seen == 5
+
+
+def test_one_slow_image_changes_little(slow: SlowLocalizer) -> None:
     for image in range(WINDOW):
         slow.each_s = 0.100 if image == 4 else 0.010
-        pace(slow, QUERY, CANDIDATES)
-    pace(slow, QUERY, CANDIDATES, clock.now + 0.0401)
+        slow.localize()
+    slow.localize(0.0401)
     assert slow.seen == 4
 
 
 @pytest.mark.parametrize("fixed_s", [0.0, 0.004, 0.012])
 def test_with_a_fixed_share_it_settles_in_time_and_at_most_one_too_few(
-    clock: HandClock, slow: SlowReranker, fixed_s: float
+    slow: SlowLocalizer, clock: HandClock, fixed_s: float
 ) -> None:
-    pace = Pace(5, clock)
     slow.fixed_s = fixed_s
     for _ in range(10 * WINDOW):
         began = clock.now
-        pace(slow, QUERY, CANDIDATES, clock.now + 0.045)
+        slow.localize(0.045)
     assert clock.now - began <= 0.045
     assert slow.seen >= int((0.045 - fixed_s) / 0.010) - 1
 
 
-def test_a_reranker_that_looks_at_all_is_left_alone(clock: HandClock, slow: SlowReranker) -> None:
-    pace = Pace(None, clock)
+def test_no_candidates_teach_nothing(slow: SlowLocalizer, clock: HandClock) -> None:
+    slow.localize(1.0, found=0)
+    assert slow.pace.deadline(clock.now)() is None
+    refused = Answer(Header(timing_ms={"texture": 1.0}), NoFix("no_texture"))  # before any search
+    slow.pace.learn(refused)
+    assert slow.pace.deadline(clock.now)() is None
+
+
+def test_free_re_ranking_affords_any_number(slow: SlowLocalizer) -> None:
+    slow.each_s = 0.0
     for _ in range(3):
-        pace(slow, QUERY, CANDIDATES, clock.now - 1.0)
+        slow.localize(0.001)
         assert slow.seen == 5
-
-
-def test_no_candidates_teach_nothing(clock: HandClock, slow: SlowReranker) -> None:
-    pace = Pace(5, clock)
-    assert pace(slow, QUERY, [], clock.now + 1.0) == []
-    assert pace.affordable(clock.now) is None
 
 
 @pytest.mark.parametrize(("camera_hz", "expected_hz"), [(8.0, 8.0), (10.0, 10.0), (15.0, 10.0), (60.0, 10.0)])

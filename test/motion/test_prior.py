@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from geowarp_ros.config import NodeConfig, PriorConfig, parse_config
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.motion.prior import Hint, Prior, horizontal_std_m
-from geowarp_ros.types import Fix, Near, NoFix
+from geowarp_ros.motion.prior import Hint, NoHint, Prior, hint_from_message, horizontal_std_m
+from geowarp_ros.types import Answer, Fix, Header, Near, NoFix
 
 SECOND = 1_000_000_000
 TOWN = LocalFrame(48.0, 11.0)
@@ -35,9 +36,23 @@ def hint(east_m: float, stamp_s: float, std_m: float = 5.0) -> Hint:
     return Hint(*geodetic(east_m), std_m, round(stamp_s * SECOND))
 
 
-def fix(east_m: float, stamp_s: float, near: Near | None = None, std_m: float = 2.0) -> Fix:
+def fix(east_m: float, stamp_s: float, near: Near | None = None, std_m: float = 2.0) -> Answer:
     covariance = np.diag([std_m**2, std_m**2, 1e6])
-    return Fix(*geodetic(east_m), 0.0, covariance, 0.9, stamp_ns=round(stamp_s * SECOND), near=near)
+    header = Header(round(stamp_s * SECOND), near=near)
+    return Answer(header, Fix(*geodetic(east_m), 0.0, covariance, 0.9))
+
+
+def navsatfix(status: int = 0, covariance_type: int = 2, variance_m2: float = 9.0) -> SimpleNamespace:
+    """A sensor_msgs/NavSatFix as rclpy and rosbags give it."""
+    stamp = SimpleNamespace(sec=100, nanosec=500_000_000)
+    return SimpleNamespace(
+        header=SimpleNamespace(stamp=stamp),
+        status=SimpleNamespace(status=status),
+        latitude=48.0,
+        longitude=11.0,
+        position_covariance=np.diag([variance_m2, 4.0, 25.0]).ravel(),
+        position_covariance_type=covariance_type,
+    )
 
 
 def test_off_by_default() -> None:
@@ -82,8 +97,11 @@ def test_only_fresh_positions_count() -> None:
 def test_a_receiver_that_is_lost_takes_its_last_position_back() -> None:
     p = prior()
     p.offer(hint(0, 100))
-    p.refuse("status -1: no fix")
+    p.offer(NoHint("status -1: no fix"))
     assert p.near(100 * SECOND) == (None, "status -1: no fix")
+    p.configure(PriorConfig(source="track"))
+    assert p.near(100 * SECOND) == (None, "no track yet")  # the receiver has nothing to do with it
+    p.configure(PriorConfig(source="fix"))
     p.offer(hint(0, 101))
     assert p.near(101 * SECOND)[0] is not None
 
@@ -151,7 +169,7 @@ def test_a_circle_does_not_confirm_itself() -> None:
 def test_no_fix_teaches_nothing_and_reset_forgets() -> None:
     p = prior("track")
     p.learn(fix(0, 100))
-    p.learn(NoFix("low_confidence", stamp_ns=101 * SECOND))
+    p.learn(Answer(Header(101 * SECOND), NoFix("low_confidence")))
     p.learn(fix(0, 102))
     assert p.near(102 * SECOND)[0] is not None
     p.reset()
@@ -167,6 +185,14 @@ def test_standard_deviation_is_the_worse_axis() -> None:
     assert horizontal_std_m(np.zeros((3, 3))) == math.inf
     assert horizontal_std_m(np.full((3, 3), np.nan)) == math.inf
     assert horizontal_std_m(np.diag([-4.0, -9.0, 1.0])) == math.inf
+
+
+def test_a_message_says_where_when_and_how_sure() -> None:
+    assert hint_from_message(navsatfix()) == Hint(48.0, 11.0, 3.0, 100_500_000_000)
+    assert hint_from_message(navsatfix(variance_m2=1.0)) == Hint(48.0, 11.0, 2.0, 100_500_000_000)
+    unknown = hint_from_message(navsatfix(covariance_type=0))
+    assert isinstance(unknown, Hint) and unknown.std_m == math.inf
+    assert hint_from_message(navsatfix(status=-1)) == NoHint("status -1: no fix")
 
 
 def test_radii_that_cross_are_refused_by_name() -> None:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geowarp_ros.config import TrackingConfig
 from geowarp_ros.integrity.evidence import candidate_weights
 from geowarp_ros.motion.tracking import RELOCALISES_WITHIN, HmmTracker, NoTracking, build_tracker
-from geowarp_ros.types import Candidate, Fix, Near, NoFix, Place
+from geowarp_ros.types import Answer, Candidate, Fix, Header, Near, NoFix, Place
 
 POSITIONS = np.stack([np.arange(0.0, 500.0, 5.0), np.zeros(100), np.zeros(100)], axis=1)
 SECOND = 1_000_000_000
+FIX = Fix(0.0, 0.0, 0.0, np.eye(3), 0.9)
 
 
-def fix_at(place: int, stamp_s: float, rivals: tuple[int, ...] = ()) -> Fix:
+def fix_at(place: int, stamp_s: float, rivals: tuple[int, ...] = ()) -> Answer:
     candidates = tuple(
         Candidate(index, Place(f"{index}.jpg", 0.0, 0.0), distance)
         for index, distance in [(place, 0.2), *((rival, 0.4) for rival in rivals)]
     )
-    return Fix(0.0, 0.0, 0.0, np.eye(3), 0.9, candidates, stamp_ns=int(stamp_s * SECOND))
+    return Answer(Header(int(stamp_s * SECOND)), FIX, candidates)
+
+
+def is_jump(answer: Answer) -> bool:
+    return isinstance(answer.result, NoFix) and answer.result.reason == "jump"
 
 
 def tracker(**settings: float | str) -> HmmTracker:
@@ -41,22 +48,23 @@ def test_off_by_default() -> None:
 def test_a_steady_drive_passes_unchanged() -> None:
     track = tracker()
     for step in range(50):
-        fix = fix_at(step, step * 2.0, rivals=(99 - step,))
-        assert track(fix) is fix
+        answer = fix_at(step, step * 2.0, rivals=(99 - step,))
+        assert track(answer) is answer
 
 
 def test_a_jump_is_held_back_and_the_drive_goes_on() -> None:
     track = tracker()
     for step in range(5):
         track(fix_at(step, step * 2.0))
-    held = track(fix_at(80, 10.0))
-    assert isinstance(held, NoFix)
-    assert held.reason == "jump"
-    assert held.stamp_ns == 10 * SECOND
-    assert isinstance(track(fix_at(6, 12.0)), Fix)
+    asked = fix_at(80, 10.0)
+    held = track(asked)
+    assert is_jump(held)
+    assert held.header == asked.header and held.candidates == asked.candidates
+    assert held.confidence == 0.9
+    assert track(fix_at(6, 12.0)).fix
 
 
-def street_grid() -> np.ndarray:
+def street_grid() -> NDArray[Any]:
     """Places every 5 m along the streets of a town of 300 m × 300 m."""
     along = np.arange(0.0, 301.0, 5.0)
     streets = np.arange(0.0, 301.0, 60.0)
@@ -65,7 +73,7 @@ def street_grid() -> np.ndarray:
     return np.array(east_west + north_south)
 
 
-def walk(positions: np.ndarray, start: int, count: int) -> list[int]:
+def walk(positions: NDArray[Any], start: int, count: int) -> list[int]:
     """So many places from one on, each the nearest not seen yet."""
     visited = [start]
     for _ in range(count - 1):
@@ -75,7 +83,7 @@ def walk(positions: np.ndarray, start: int, count: int) -> list[int]:
     return visited
 
 
-def seen(positions: np.ndarray, place: int, stamp_s: float, noise: np.random.Generator, not_near: int) -> Fix:
+def seen(positions: NDArray[Any], place: int, stamp_s: float, noise: np.random.Generator, not_near: int) -> Answer:
     """An image of a place among 20 candidates: it first, with its neighbours at least 0.3 of the weight; the rest
     lie anywhere but where the robot was before."""
     near = np.flatnonzero(np.linalg.norm(positions - positions[place], axis=1) <= 10.0)
@@ -93,7 +101,7 @@ def seen(positions: np.ndarray, place: int, stamp_s: float, noise: np.random.Gen
     ]
     weights = candidate_weights(np.array([c.distance for c in candidates]))
     assert weights[: 1 + len(neighbours)].sum() >= 0.3 * weights.sum(), "the simulation must keep its promise"
-    return Fix(0.0, 0.0, 0.0, np.eye(3), 0.9, tuple(candidates), stamp_ns=int(stamp_s * SECOND))
+    return Answer(Header(int(stamp_s * SECOND)), FIX, tuple(candidates))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -110,9 +118,8 @@ def test_relocalises_within_the_stated_number_of_images_of_a_kidnap(seed: int) -
         track(seen(positions, place, 20.0 + 2.0 * step, noise, not_near=home[-1]))
         for step, place in enumerate(there)
     ]
-    assert isinstance(answers[0], NoFix)
-    assert answers[0].reason == "jump"
-    assert isinstance(answers[-1], Fix)
+    assert is_jump(answers[0])
+    assert answers[-1].fix
 
 
 def test_one_step_equals_the_forward_recursion_by_hand() -> None:
@@ -133,25 +140,25 @@ def test_odometry_explains_a_long_way() -> None:
     track = tracker()
     track(fix_at(0, 0.0))
     track(fix_at(1, 1.0))
-    assert isinstance(track(fix_at(60, 2.0), 295.0), Fix)
+    assert track(fix_at(60, 2.0), 295.0).fix
 
 
 def test_time_jumping_back_or_a_long_pause_starts_a_new_track() -> None:
     track = tracker(forget_after_s=5.0)
     track(fix_at(0, 100.0))
-    assert isinstance(track(fix_at(90, 1.0)), Fix)
-    assert isinstance(track(fix_at(10, 20.0)), Fix)
+    assert track(fix_at(90, 1.0)).fix
+    assert track(fix_at(10, 20.0)).fix
 
 
 def test_reset_forgets() -> None:
     track = tracker()
     track(fix_at(0, 0.0))
     track.reset()
-    assert isinstance(track(fix_at(90, 1.0)), Fix)
+    assert track(fix_at(90, 1.0)).fix
 
 
 def test_no_candidates_pass() -> None:
-    nothing = NoFix("empty_gallery")
+    nothing = Answer(Header(), NoFix("empty_gallery"))
     assert tracker()(nothing) is nothing
 
 
@@ -160,16 +167,16 @@ def test_an_image_asked_about_again_is_no_new_evidence() -> None:
     for step in range(5):
         track(fix_at(step, 1 + step * 2.0))
     for _ in range(20):  # ~/localize, again and again, of one misleading image
-        assert isinstance(track(fix_at(80, 11.0)), NoFix)
-    assert isinstance(track(fix_at(6, 13.0)), Fix)
+        assert is_jump(track(fix_at(80, 11.0)))
+    assert track(fix_at(6, 13.0)).fix
 
 
 def test_an_image_that_was_overtaken_ends_no_track() -> None:
     track = tracker()
     for step in range(5):
         track(fix_at(step, 1 + step * 2.0))
-    assert isinstance(track(fix_at(80, 8.7)), NoFix)  # 0.3 s before the newest: still a jump
-    assert isinstance(track(fix_at(4, 9.1)), Fix)
+    assert is_jump(track(fix_at(80, 8.7)))  # 0.3 s before the newest: still a jump
+    assert track(fix_at(4, 9.1)).fix
 
 
 def test_what_is_held_back_keeps_its_circle() -> None:
@@ -177,4 +184,5 @@ def test_what_is_held_back_keeps_its_circle() -> None:
     for step in range(5):
         track(fix_at(step, 1 + step * 2.0))
     circle = Near(48.0, 11.0, 30.0)
-    assert track(replace(fix_at(80, 11.0), near=circle)).near is circle
+    held = track(replace(fix_at(80, 11.0), header=Header(11 * SECOND, near=circle)))
+    assert is_jump(held) and held.header.near is circle

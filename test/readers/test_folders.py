@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from pyproj import Proj
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.geodesy import wgs84_to_utm
 from geowarp_ros.readers import read_source
 
 GPS = ExifTags.GPS
 
 
-def save(path, gps=None):
+def save(path: Path, gps: dict[int, Any] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.full((20, 30, 3), 77, np.uint8))
     exif = Image.Exif()
@@ -25,13 +27,13 @@ def save(path, gps=None):
     return path
 
 
-NAPLES = {
+NAPLES: dict[int, Any] = {
     GPS.GPSLatitudeRef: "N", GPS.GPSLatitude: (40.0, 51.0, 6.0),
     GPS.GPSLongitudeRef: "E", GPS.GPSLongitude: (14.0, 16.0, 5.1),
 }  # fmt: skip
 
 
-def test_utm_names_with_the_zone_given_once(tmp_path):
+def test_utm_names_with_the_zone_given_once(tmp_path: Path) -> None:
     save(tmp_path / "@500000.00@4982950.40@@.jpg")  # 0.9996 · the meridian's arc to 45°
     save(tmp_path / "b" / "@630084@4833438@note@.jpg")
     source = read_source(tmp_path, utm_zone="17N")
@@ -44,11 +46,11 @@ def test_utm_names_with_the_zone_given_once(tmp_path):
     assert south.latitude_deg < -40
 
 
-def test_names_that_carry_their_own_zone_and_heading(tmp_path):
+def test_names_that_carry_their_own_zone_and_heading(tmp_path: Path) -> None:
     # S is a band of the northern hemisphere (San Francisco), H one of the southern (Sydney)
-    east, north = wgs84_to_utm(37.75684, -122.50903, 10, northern=True)
+    east, north = Proj(proj="utm", zone=10)(-122.50903, 37.75684)
     save(tmp_path / f"@0{east:.2f}@{north:.2f}@10@S@037.75684@-122.50903@pano@@270@@@@2014@@.jpg")
-    east, north = wgs84_to_utm(-33.87, 151.2, 56, northern=False)
+    east, north = Proj(proj="utm", zone=56, south=True)(151.2, -33.87)
     save(tmp_path / f"@{east:.2f}@{north:.2f}@56@H@-33.87@151.2@pano@@@@@@@@.jpg")
     sydney, francisco = sorted(
         (i.place for i in read_source(tmp_path, utm_zone=None).images), key=lambda p: p.latitude_deg
@@ -59,7 +61,7 @@ def test_names_that_carry_their_own_zone_and_heading(tmp_path):
     assert math.isnan(sydney.heading_deg)
 
 
-def test_names_without_a_zone_are_refused_when_none_is_given(tmp_path):
+def test_names_without_a_zone_are_refused_when_none_is_given(tmp_path: Path) -> None:
     save(tmp_path / "@500000@4982950@.jpg")
     with pytest.raises(SourceError, match="gives no UTM zone; give it once as utm_zone"):
         read_source(tmp_path, utm_zone=None)
@@ -68,7 +70,7 @@ def test_names_without_a_zone_are_refused_when_none_is_given(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["@east@4982950@.jpg", "@500000@.jpg", "@nan@1@.jpg", "@5e9@1@.jpg", "plain.jpg"])
-def test_names_that_say_no_position_are_skipped(tmp_path, name):
+def test_names_that_say_no_position_are_skipped(tmp_path: Path, name: str) -> None:
     save(tmp_path / "@500000@4982950@.jpg")
     save(tmp_path / name)
     source = read_source(tmp_path)
@@ -76,7 +78,7 @@ def test_names_that_say_no_position_are_skipped(tmp_path, name):
     assert [(s.name, s.reason) for s in source.skipped] == [(name, "without @utm_east@utm_north@ in its name")]
 
 
-def test_standard_trees_have_splits(tmp_path):
+def test_standard_trees_have_splits(tmp_path: Path) -> None:
     for part in ("train/database", "train/queries", "test/gallery", "test/queries"):
         save(tmp_path / "images" / part / "@500000@4982950@.jpg")
     source = read_source(tmp_path)
@@ -91,7 +93,7 @@ def test_standard_trees_have_splits(tmp_path):
         read_source(tmp_path, split="val")
 
 
-def test_exif(tmp_path):
+def test_exif(tmp_path: Path) -> None:
     save(tmp_path / "naples.jpg", NAPLES | {
         GPS.GPSAltitude: 12.5, GPS.GPSAltitudeRef: b"\x00", GPS.GPSImgDirection: 45.5, GPS.GPSImgDirectionRef: "T",
         GPS.GPSDateStamp: "2026:11:23", GPS.GPSTimeStamp: (16.0, 30.0, 1.5),
@@ -103,7 +105,7 @@ def test_exif(tmp_path):
     assert place.stamp_ns == 1_795_451_401_500_000_000  # date -u -d "2026-11-23 16:30:01.5" +%s%N
 
 
-def test_exif_in_the_south_west_below_the_sea_by_the_compass(tmp_path):
+def test_exif_in_the_south_west_below_the_sea_by_the_compass(tmp_path: Path) -> None:
     save(tmp_path / "a.jpg", NAPLES | {
         GPS.GPSLatitudeRef: "S", GPS.GPSLongitudeRef: "W", GPS.GPSAltitude: 3.0, GPS.GPSAltitudeRef: b"\x01",
         GPS.GPSImgDirection: 45.5, GPS.GPSImgDirectionRef: "M",
@@ -125,7 +127,7 @@ def test_exif_in_the_south_west_below_the_sea_by_the_compass(tmp_path):
         NAPLES | {GPS.GPSStatus: "V"},
     ],
 )
-def test_exif_without_a_position_is_skipped(tmp_path, gps):
+def test_exif_without_a_position_is_skipped(tmp_path: Path, gps: dict[int, Any] | None) -> None:
     save(tmp_path / "good.jpg", NAPLES)
     save(tmp_path / "sub" / "bad.jpg", gps)
     source = read_source(tmp_path)
@@ -133,21 +135,21 @@ def test_exif_without_a_position_is_skipped(tmp_path, gps):
     assert [(s.name, s.reason) for s in source.skipped] == [("sub/bad.jpg", "without a GPS position in its EXIF")]
 
 
-def test_exif_of_a_broken_file_is_skipped(tmp_path):
+def test_exif_of_a_broken_file_is_skipped(tmp_path: Path) -> None:
     save(tmp_path / "good.jpg", NAPLES)
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe1 not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     assert {s.reason for s in read_source(tmp_path).skipped} == {"unreadable"}
 
 
-def test_a_folder_without_any_position_says_how_many(tmp_path):
+def test_a_folder_without_any_position_says_how_many(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"{i}.jpg")
     with pytest.raises(SourceError, match="no usable image: 3 without a GPS position in its EXIF"):
         read_source(tmp_path)
 
 
-def test_nothing_to_read(tmp_path):
+def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no images in it"):
         read_source(tmp_path)
     with pytest.raises(SourceError, match="does not exist"):
@@ -157,7 +159,7 @@ def test_nothing_to_read(tmp_path):
         read_source(tmp_path / "notes.txt")
 
 
-def test_exif_of_a_large_image_is_not_read(tmp_path):
+def test_exif_of_a_large_image_is_not_read(tmp_path: Path) -> None:
     """A PNG's EXIF may stand behind its pixels: who asks for it decodes them all."""
     Image.new("1", (16_400, 20)).save(tmp_path / "wide.png")
     Image.new("1", (20, 20)).save(tmp_path / "small.png")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,12 +17,12 @@ HEADER = "filename,latitude,longitude\n"
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Callable[..., Path]:
     (tmp_path / "images").mkdir()
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((20, 30, 3), ord(name), np.uint8))
 
-    def write(text, encoding="utf-8"):
+    def write(text: str, encoding: str = "utf-8") -> Path:
         path = tmp_path / "positions.csv"
         path.write_bytes(text.encode(encoding))
         return path
@@ -28,7 +30,7 @@ def write(tmp_path):
     return write
 
 
-def test_every_column(write):
+def test_every_column(write: Callable[..., Path]) -> None:
     path = write(
         "longitude, video,split,filename,latitude,altitude,heading\n"
         "9.5,x,gallery,images/a.png,45.25,123.5,270\n"
@@ -46,7 +48,7 @@ def test_every_column(write):
         assert source.images[0].path == path.parent / "images/a.png"
 
 
-def test_splits(write):
+def test_splits(write: Callable[..., Path]) -> None:
     path = write(
         "filename,latitude,longitude,split\nimages/a.png,1,2,gallery\nimages/b.png,1,2,query\nimages/c.png,1,2,\n"
     )
@@ -61,12 +63,12 @@ def test_splits(write):
         read_source(write(HEADER + "images/a.png,1,2\n"), split="gallery")
 
 
-def test_byte_order_mark_quotes_and_empty_lines(write):
+def test_byte_order_mark_quotes_and_empty_lines(write: Callable[..., Path]) -> None:
     source = read_source(write('\ufefffilename,latitude,longitude\r\n"images/a.png", 1 ,2\r\n\r\n'))
     assert source.images[0].place.latitude_deg == 1
 
 
-def test_an_absent_image_costs_only_itself(write):
+def test_an_absent_image_costs_only_itself(write: Callable[..., Path]) -> None:
     source = read_source(write(HEADER + "images/a.png,1,2\nimages/gone.png,1,2\n"))
     assert [image.place.name for image in source.images] == ["images/a.png"]
     assert [(skip.name, skip.reason) for skip in source.skipped] == [("images/gone.png", "absent")]
@@ -74,7 +76,7 @@ def test_an_absent_image_costs_only_itself(write):
         read_source(write(HEADER + "images/gone.png,1,2\n"))
 
 
-def test_an_unreadable_image_is_named_when_it_is_read(write):
+def test_an_unreadable_image_is_named_when_it_is_read(write: Callable[..., Path]) -> None:
     path = write(HEADER + "images/bad.png,1,2\n")
     (path.parent / "images/bad.png").write_bytes(b"no png")
     with pytest.raises(ImageError, match=r"bad\.png"):
@@ -111,7 +113,7 @@ def test_an_unreadable_image_is_named_when_it_is_read(write):
         (HEADER + 'images/a.png,1,"2\n', "is no CSV in UTF-8"),
     ],
 )
-def test_what_is_wrong_is_named_by_file_row_and_value(write, text, said):
+def test_what_is_wrong_is_named_by_file_row_and_value(write: Callable[..., Path], text: str, said: str) -> None:
     path = write(text)
     with pytest.raises(SourceError, match=said) as raised:
         read_source(path)
@@ -119,6 +121,6 @@ def test_what_is_wrong_is_named_by_file_row_and_value(write, text, said):
     assert "\n" not in str(raised.value)
 
 
-def test_another_encoding_is_refused(write):
+def test_another_encoding_is_refused(write: Callable[..., Path]) -> None:
     with pytest.raises(SourceError, match="is no CSV in UTF-8"):
         read_source(write(HEADER + "straße.png,1,2\n", "utf-16"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,20 @@ from geowarp_ros.model.describer import Describer, Query
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.types import Candidate, Image, Place
 
+if TYPE_CHECKING:
+    from geowarp_ros.gallery.store import Gallery
+else:
+    Gallery = object  # test_cuda.py runs without faiss too
 
-class MemoryGallery:
+
+class MemoryGallery(Gallery):
     """What re-rankers read of a gallery."""
 
     def __init__(
-        self, descriptors: NDArray, images: Sequence[Image] = (), local_features: NDArray | None = None
+        self,
+        descriptors: NDArray[Any],
+        images: Sequence[Image] = (),
+        local_features: NDArray[np.float16] | None = None,
     ) -> None:
         self.descriptors = np.asarray(descriptors, np.float32)
         self.images = images
@@ -30,7 +40,8 @@ class MemoryGallery:
     def image(self, index: int) -> Image:
         return self.images[index]
 
-    def local_features(self, indices: Sequence[int]) -> NDArray:
+    def local_features(self, indices: Sequence[int]) -> NDArray[np.float16]:
+        assert self._local_features is not None
         return self._local_features[list(indices)]
 
 
@@ -39,7 +50,18 @@ def candidates_of(indices: Sequence[int]) -> list[Candidate]:
     return [Candidate(i, Place(f"{i}.jpg", 0.0, 0.0), 0.1 * rank) for rank, i in enumerate(indices)]
 
 
-def query_of(descriptor: Sequence[float] = (), pixels: Image | None = None, local: NDArray | None = None) -> Query:
+def scores_of(ranked: Sequence[Candidate]) -> list[float]:
+    """Scores of candidates that all have one."""
+    scores = [candidate.score for candidate in ranked if candidate.score is not None]
+    assert len(scores) == len(ranked)
+    return scores
+
+
+def query_of(
+    descriptor: Sequence[float] | NDArray[Any] = (),
+    pixels: Image | None = None,
+    local: NDArray[np.float32] | None = None,
+) -> Query:
     """A query of which only what a method reads is filled."""
     return Query(
         torch.empty(0),
@@ -51,11 +73,9 @@ def query_of(descriptor: Sequence[float] = (), pixels: Image | None = None, loca
 
 def textured(seed: int, height: int = 96, width: int = 128) -> Image:
     """Blobs of random colour: plenty of corners, none alike."""
-    import cv2
-
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +83,7 @@ def model() -> GeoWarp:
     """ResNet-18 with random weights and a regression that does bend."""
     torch.manual_seed(0)
     model = GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")).eval()
+    assert model.regression is not None
     with torch.no_grad():
         model.regression.linear.weight.normal_(std=0.05)
     return model
@@ -80,6 +101,8 @@ def gallery(describer: Describer) -> MemoryGallery:
     return MemoryGallery(*_described(describer, images))
 
 
-def _described(describer: Describer, images: list[Image]) -> tuple[NDArray, list[Image], NDArray]:
+def _described(
+    describer: Describer, images: list[Image]
+) -> tuple[NDArray[np.float32], list[Image], NDArray[np.float16]]:
     descriptors, local_features = describer.describe_batch(images)
     return descriptors, images, local_features

@@ -5,26 +5,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from geowarp_ros.config import LocalizerConfig, RerankConfig
+from geowarp_ros.config import RerankConfig, VerificationConfig
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.rerank import build_reranker
 from geowarp_ros.rerank.fast import FastReranker, coherence, likeness
-from test.rerank.conftest import MemoryGallery, candidates_of, query_of, textured
+from test.rerank.conftest import MemoryGallery, candidates_of, query_of, scores_of, textured
 
 
-def _unit(rng, *shape):
-    features = rng.normal(size=shape).astype(np.float32)
-    return features / np.linalg.norm(features, axis=-3, keepdims=True)
+def _unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    features: NDArray[np.float32] = rng.normal(size=shape).astype(np.float32)
+    features /= np.linalg.norm(features, axis=-3, keepdims=True)
+    return features
 
 
-def _naive(f_q, f_p):
+def _naive(f_q: NDArray[np.float32], f_p: NDArray[np.float32]) -> tuple[float, float]:
     """Likeness and coherence by loops over cells (row, column) and pairs of matches."""
     cells = [(i, j) for i in range(15) for j in range(15)]
     cosine = {(a, b): float(f_q[:, a[0], a[1]] @ f_p[:, b[0], b[1]]) for a in cells for b in cells}
-    best_p = {a: max(cells, key=lambda b, a=a: cosine[a, b]) for a in cells}
-    best_q = {b: max(cells, key=lambda a, b=b: cosine[a, b]) for b in cells}
+    best_p = {a: max((cosine[a, b], b) for b in cells)[1] for a in cells}
+    best_q = {b: max((cosine[a, b], a) for a in cells)[1] for b in cells}
     like = (sum(cosine[a, best_p[a]] for a in cells) + sum(cosine[best_q[b], b] for b in cells)) / 450
     matches = [(a, best_p[a]) for a in cells if best_q[best_p[a]] == a]
     alike = pairs = 0
@@ -37,7 +39,7 @@ def _naive(f_q, f_p):
     return like, alike / pairs
 
 
-def test_likeness_and_coherence_equal_loops():
+def test_likeness_and_coherence_equal_loops() -> None:
     rng = np.random.default_rng(0)
     f_q = _unit(rng, 6, 15, 15)
     f_p = np.roll(f_q, (2, -1), axis=(1, 2)) + rng.normal(scale=0.3, size=f_q.shape)
@@ -49,7 +51,7 @@ def test_likeness_and_coherence_equal_loops():
     assert coherence(products) == pytest.approx(alike, abs=1e-9)
 
 
-def test_the_same_image_has_everything_and_a_shift_costs_nothing_but_the_border():
+def test_the_same_image_has_everything_and_a_shift_costs_nothing_but_the_border() -> None:
     f = _unit(np.random.default_rng(1), 32, 15, 15)
     itself = f.reshape(32, 225).T @ f.reshape(32, 225)
     assert likeness(itself) == pytest.approx(1, abs=1e-5) and coherence(itself) == 1.0
@@ -59,7 +61,7 @@ def test_the_same_image_has_everything_and_a_shift_costs_nothing_but_the_border(
     assert 0.8 < coherence(moved) < 1.0  # what left on one side came in on the other
 
 
-def test_matches_that_agree_on_nothing_and_a_lone_match_have_no_coherence():
+def test_matches_that_agree_on_nothing_and_a_lone_match_have_no_coherence() -> None:
     assert coherence(np.eye(225, dtype=np.float32)[np.random.default_rng(0).permutation(225)]) < 0.1
     lone = np.zeros((225, 225), np.float32)
     lone[:, 7] = lone[3, :] = 0.5  # every cell likes cell 7 best, and cell 7 likes cell 3 best
@@ -67,26 +69,27 @@ def test_matches_that_agree_on_nothing_and_a_lone_match_have_no_coherence():
     assert coherence(lone) == 0.0
 
 
-def test_candidates_are_sorted_by_score_and_retrieval(describer):
+def test_candidates_are_sorted_by_score_and_retrieval(describer: Describer) -> None:
     rng = np.random.default_rng(2)
     local = _unit(rng, 4, 8, 15, 15).astype(np.float16)
     query = query_of(local=local[2:3].astype(np.float32))
     gallery = MemoryGallery(np.zeros((4, 1)), local_features=local)
-    ranked = FastReranker(gallery, 3)(query, candidates_of([0, 1, 2, 3]))
-    assert ranked[0].index == 2 and ranked[3].index == 3
-    assert ranked[0].score == pytest.approx(225 * 1.1, rel=1e-3) and ranked[3].score is None
-    assert ranked[0].score_unwarped == pytest.approx(225, rel=1e-3)
-    key = {c.index: c.score / 225 - 0.3 * 2.0 * c.distance for c in ranked[:3]}
-    mixed = FastReranker(gallery, 3, retrieval_weight=2.0)(query, candidates_of([0, 1, 2, 3]))
-    assert [c.index for c in mixed] == [*sorted(key, key=lambda index: -key[index]), 3]
+    ranked = FastReranker(gallery)(query, candidates_of([0, 1, 2, 3]))
+    assert ranked[0].index == 2 and scores_of(ranked) == sorted(scores_of(ranked), reverse=True)
+    assert ranked[0].score == pytest.approx(1.1, rel=1e-3)
+    assert ranked[0].score_unwarped == pytest.approx(1.0, rel=1e-3)
+    key = {c.index: s - 0.3 * 2.0 * c.distance for c, s in zip(ranked, scores_of(ranked), strict=True)}
+    mixed = FastReranker(gallery, retrieval_weight=2.0)(query, candidates_of([0, 1, 2, 3]))
+    assert [c.index for c in mixed] == sorted(key, key=lambda index: -key[index])
 
 
-def test_the_configuration_chooses_it_and_no_encoder_pass_is_made(gallery, describer, monkeypatch):
-    config = LocalizerConfig(rerank=RerankConfig(mode="fast", candidates=6))
+def test_the_configuration_chooses_it_and_no_encoder_pass_is_made(
+    gallery: MemoryGallery, describer: Describer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     query, candidates = describer(gallery.images[3]), candidates_of(range(6))
-    reranker = build_reranker(config, gallery, describer)
+    reranker = build_reranker(RerankConfig(mode="fast"), VerificationConfig(), gallery, describer)
 
-    def refuse(*_):
+    def refuse(*_: object) -> None:
         raise AssertionError("an encoder pass")
 
     monkeypatch.setattr(describer.network.encoder, "forward", refuse)
@@ -94,9 +97,9 @@ def test_the_configuration_chooses_it_and_no_encoder_pass_is_made(gallery, descr
     assert reranker(query, candidates)[0].index == 3
 
 
-def test_fast_needs_no_regression(gallery):
+def test_fast_needs_no_regression(gallery: MemoryGallery) -> None:
     torch.manual_seed(0)
     plain = Describer(GeoWarp(ModelConfig(regression=False)), "cpu")
     query = replace(plain(textured(3)), local_features=torch.zeros(1, 256, 15, 15))
-    config = LocalizerConfig(rerank=RerankConfig(mode="fast"))
-    assert len(build_reranker(config, gallery, plain)(query, candidates_of([0, 1]))) == 2
+    reranker = build_reranker(RerankConfig(mode="fast"), VerificationConfig(), gallery, plain)
+    assert len(reranker(query, candidates_of([0, 1]))) == 2

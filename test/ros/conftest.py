@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -25,7 +24,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image, NavSatFix
 from std_srvs.srv import SetBool, Trigger
 
-from geowarp_ros.ros.loopback import loopback_environment, own_domain_id
+from geowarp_ros.types import Image as Pixels
 
 PATIENCE_S = 60.0
 """How long a test waits before it fails; nothing passes by waiting."""
@@ -124,7 +123,7 @@ class Robot:
         return self.fixes.get(timeout=PATIENCE_S)
 
     def answer(self, message: Any) -> NavSatFix:
-        """Show an image and return its answer; those to images before it, shown twice perhaps, are let go."""
+        """Show an image and return its answer; those to images before it, shown twice perhaps, are dropped."""
         self.show(message)
         while (fix := self.fix()).header.stamp != message.header.stamp:
             pass
@@ -146,7 +145,9 @@ def values(status: Any) -> dict[str, str]:
     return {item.key: item.value for item in status.values}
 
 
-def image_message(pixels: Any, stamp_s: float = 1.0, frame_id: str = "camera", encoding: str = "rgb8") -> Image:
+def image_message(
+    pixels: NDArray[Any], stamp_s: float = 1.0, frame_id: str = "camera", encoding: str = "rgb8"
+) -> Image:
     message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
     message.step = pixels.strides[0]
     message.data = pixels.tobytes()
@@ -181,15 +182,6 @@ def seconds(stamp: Any) -> float:
     return float(stamp.sec + stamp.nanosec * 1e-9)
 
 
-@pytest.fixture(scope="session")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    os.environ.update(loopback_environment(own_domain_id()))  # the processes that tests start inherit it
-    os.environ.update(ROS_LOG_DIR=str(tmp_path_factory.mktemp("ros_log")), OMP_NUM_THREADS="1")
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
-
-
 @pytest.fixture
-def pixels() -> Any:
+def pixels() -> Pixels:
     return np.random.default_rng(5).integers(0, 255, (48, 64, 3), np.uint8)

@@ -6,7 +6,7 @@ import ctypes
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,21 +14,19 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.ros import conversions
 from geowarp_ros.ros.node import LocalizerNode
 from geowarp_ros.ros.process import run
-from geowarp_ros.types import Frame
+from geowarp_ros.types import Answer, Frame
 
 
 class StuckLocalizer:
     frame = LocalFrame(50.0, 8.0)
     places = ()
+    positions_enu = np.zeros((0, 3))
     model_fingerprint = caution = ""
 
     def __init__(self) -> None:
-        self.gallery = self.tracker = self
+        self.gallery = self
 
-    def reset(self) -> None:
-        pass
-
-    def localize(self, frame: Any, *_: Any) -> Any:
+    def localize(self, *_: object) -> Answer:
         hang()
 
 
@@ -39,10 +37,11 @@ class StuckInTheEnd(LocalizerNode):
         ctypes.PyDLL(None).pause()  # keeps the interpreter's lock
 
 
-def hang() -> None:
+def hang() -> NoReturn:
     sys.stdout.write("stuck\n")
     sys.stdout.flush()
-    threading.Event().wait()
+    while True:
+        threading.Event().wait()
 
 
 def open_stuck(config: Any) -> Any:

@@ -1,34 +1,37 @@
 from __future__ import annotations
 
-import math
 import sys
 import types
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import CompressedImage, NavSatFix
+from sensor_msgs.msg import CompressedImage, Image, NavSatFix
 
-from geowarp_ros.errors import ImageError
+from geowarp_ros.config import NodeConfig
+from geowarp_ros.errors import EncodingError, ImageError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.motion.prior import Hint
+from geowarp_ros.motion.odometry import pose_from_message
+from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.ros.conversions import (
     frame_from_message,
     header,
-    hint_from_navsatfix,
-    is_unsupported,
     known_altitude,
     navsatfix_from_answer,
     pose_from_fix,
-    pose_from_odometry,
     stamp_ns,
 )
-from geowarp_ros.types import Fix, NoFix
+from geowarp_ros.types import Answer, Fix, Header, NoFix
+from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import image_message, odometry_message, prior_message
 
 DATUM = LocalFrame(50.0, 8.0, 100.0)
-FIX = Fix(50.001, 8.0, 130.0, np.diag([4.0, 9.0, 16.0]), 0.8, stamp_ns=1_500_000_001, frame_id="camera")
+FIX = Fix(50.001, 8.0, 130.0, np.diag([4.0, 9.0, 16.0]), 0.8)
+UNKNOWN_ALTITUDE = replace(FIX, covariance=np.diag([4.0, 9.0, 1e6]))
+HEADER = Header(1_500_000_001, "camera")
+CONFIG = NodeConfig()
 
 
 def test_stamps_make_the_round_trip_to_the_nanosecond() -> None:
@@ -52,78 +55,90 @@ def test_compressed_message_becomes_a_frame() -> None:
 
 def test_an_unsupported_encoding_is_told_from_bad_bytes() -> None:
     message = image_message(np.zeros((24, 32, 3), np.uint8), encoding="32FC1")
-    with pytest.raises(ImageError) as error:
+    with pytest.raises(EncodingError):
         frame_from_message(message)
-    assert is_unsupported(error.value)
     message.encoding, message.data = "rgb8", message.data[:7]
     with pytest.raises(ImageError) as error:
         frame_from_message(message)
-    assert not is_unsupported(error.value)
+    assert not isinstance(error.value, EncodingError)
 
 
 def test_cv_bridge_gets_a_second_try_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     class CvBridge:
-        def imgmsg_to_cv2(self, message: object, encoding: str) -> object:
-            if message.encoding == "32FC1":  # type: ignore[attr-defined]
+        def imgmsg_to_cv2(self, message: Image, encoding: str) -> Pixels:
+            if message.encoding == "32FC1":
                 raise TypeError("no colour")
             return np.full((24, 32, 3), 7 if encoding == "rgb8" else 0, np.uint8)
 
-    module = types.ModuleType("cv_bridge")
-    module.CvBridge = CvBridge  # type: ignore[attr-defined]
+    module: Any = types.ModuleType("cv_bridge")
+    module.CvBridge = CvBridge
     monkeypatch.setitem(sys.modules, "cv_bridge", module)
     message = image_message(np.zeros((36, 32), np.uint8), encoding="nv24")
     assert frame_from_message(message).image[0, 0].tolist() == [7, 7, 7]
     message.encoding = "32FC1"
-    with pytest.raises(ImageError, match=r"'32FC1' is not supported.*cv_bridge: no colour"):
+    with pytest.raises(EncodingError, match=r"'32FC1' is not supported.*cv_bridge: no colour"):
         frame_from_message(message)
 
 
-@pytest.mark.parametrize("answer", [FIX, NoFix("disagreement", stamp_ns=1_500_000_001, frame_id="camera")])
-def test_every_message_on_fix_obeys_the_consumers_rules(answer: Fix | NoFix) -> None:
-    message = navsatfix_from_answer(answer, DATUM)
-    assert message.status.status == (0 if isinstance(answer, Fix) else -1)  # never -2, which is taken for a fix
+@pytest.mark.parametrize("result", [FIX, NoFix("disagreement")])
+def test_every_message_on_fix_obeys_the_consumers_rules(result: Fix | NoFix) -> None:
+    answer = Answer(HEADER, result)
+    message = navsatfix_from_answer(answer, DATUM, CONFIG)
+    assert message.status.status == (0 if isinstance(result, Fix) else -1)  # never -2, which is taken for a fix
     assert message.status.service == 0
     assert np.isfinite([message.latitude, message.longitude, message.altitude]).all()
     assert message.position_covariance_type == NavSatFix.COVARIANCE_TYPE_APPROXIMATED
     assert (np.linalg.eigvalsh(message.position_covariance.reshape(3, 3)) > 0).all()
     assert message.header.frame_id == "camera"
     assert stamp_ns(message.header.stamp) == 1_500_000_001
-    assert navsatfix_from_answer(answer, DATUM, frame_id="base_link").header.frame_id == "base_link"
+    elsewhere = NodeConfig(frame_id="base_link")
+    assert navsatfix_from_answer(answer, DATUM, elsewhere).header.frame_id == "base_link"
+
+
+def test_an_unknown_altitude_is_nan_by_parameter_only() -> None:
+    nan = NodeConfig(altitude_nan=True)
+    unknown = Answer(HEADER, replace(UNKNOWN_ALTITUDE, altitude_m=0.0))
+    assert navsatfix_from_answer(unknown, DATUM, CONFIG).altitude == 0.0
+    assert np.isnan(navsatfix_from_answer(unknown, DATUM, nan).altitude)
+    assert navsatfix_from_answer(Answer(HEADER, FIX), DATUM, nan).altitude == 130.0
 
 
 def test_pose_by_hand() -> None:
-    pose = pose_from_fix(FIX, DATUM, "map", altitude=130.0).pose
+    message = pose_from_fix(FIX, HEADER.stamp_ns, DATUM, NodeConfig(map_frame="town"))
+    assert (message.header.frame_id, stamp_ns(message.header.stamp)) == ("town", 1_500_000_001)
+    pose = message.pose
     # one degree of latitude at 50° is 111 229 m (WGS84), so a thousandth is 111.23 m; 30 m above the datum
     assert pose.pose.position.x == pytest.approx(0.0, abs=1e-6)
     assert pose.pose.position.y == pytest.approx(111.23, abs=0.01)
     assert pose.pose.position.z == pytest.approx(30.0, abs=0.01)
+    assert pose_from_fix(UNKNOWN_ALTITUDE, 0, DATUM, CONFIG).pose.pose.position.z == 0.0
     diagonal = np.diag(pose.covariance.reshape(6, 6))
     assert diagonal.tolist() == [4.0, 9.0, 16.0, 1e6, 1e6, 1e6]
 
 
 def test_altitude_is_known_by_its_variance() -> None:
-    assert known_altitude(FIX, vertical_std_m=1000.0) == 130.0
-    assert known_altitude(replace(FIX, covariance=np.diag([4.0, 9.0, 1e6])), vertical_std_m=1000.0) is None
-    assert known_altitude(replace(FIX, altitude_m=float("nan")), vertical_std_m=1000.0) is None
+    assert CONFIG.position.vertical_std_m == 1000.0
+    assert known_altitude(FIX, CONFIG) == 130.0
+    assert known_altitude(UNKNOWN_ALTITUDE, CONFIG) is None
+    assert known_altitude(replace(FIX, altitude_m=float("nan")), CONFIG) is None
 
 
 def test_a_navsatfix_becomes_a_hint_with_its_worse_deviation() -> None:
     message = prior_message(48.1, 11.2, stamp_s=2.5)
     message.position_covariance = np.diag([4.0, 25.0, 900.0]).reshape(9)
-    hint = hint_from_navsatfix(message)
-    assert hint == Hint(48.1, 11.2, 5.0, 2_500_000_000)
+    assert hint_from_message(message) == Hint(48.1, 11.2, 5.0, 2_500_000_000)
     message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_UNKNOWN
-    assert hint_from_navsatfix(message) == Hint(48.1, 11.2, math.inf, 2_500_000_000)
+    assert hint_from_message(message) == Hint(48.1, 11.2, float("inf"), 2_500_000_000)
 
 
 @pytest.mark.parametrize("status", [-1, -2])
 def test_a_receiver_without_a_fix_gives_no_hint(status: int) -> None:
-    assert hint_from_navsatfix(prior_message(48.1, 11.2, 2.5, status=status)) == f"status {status}: no fix"
+    assert hint_from_message(prior_message(48.1, 11.2, 2.5, status=status)) == NoHint(f"status {status}: no fix")
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.0, -2.0, 3.1])
 def test_an_odometry_becomes_a_pose(yaw: float) -> None:
-    pose = pose_from_odometry(odometry_message(3.0, -4.0, yaw, stamp_s=2.5))
+    pose = pose_from_message(odometry_message(3.0, -4.0, yaw, stamp_s=2.5))
     assert pose.stamp_ns == 2_500_000_000
     assert pose.position_m == pytest.approx([3.0, -4.0, 0.0])
     assert pose.yaw_rad == pytest.approx(yaw)

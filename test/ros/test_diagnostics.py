@@ -13,8 +13,9 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from geowarp_ros.config import NodeConfig
+from geowarp_ros.errors import EncodingError, GalleryError, ImageError, ModelError
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
-from geowarp_ros.types import Candidate, Fix, NoFix, Place
+from geowarp_ros.types import Answer, Fix, Header, NoFix, NoFixReason
 from test.ros.conftest import values
 
 
@@ -41,25 +42,30 @@ def render(
     situation = Situation(
         "front/loc", state, problem, {"gallery": "g"}, prior="within 50 m", transform="no odometry"
     )
-    array = diagnostic_array(Time(sec=3), situation, statistics.snapshot(), NodeConfig(**config))
+    array = diagnostic_array(Time(sec=3), situation, statistics, NodeConfig(**config))
     assert array.header.stamp.sec == 3
     return {status.name: status for status in array.status}
 
 
-FOUND = Fix(0.0, 0.0, 0.0, np.eye(3), 0.8, (Candidate(0, Place("a", 0.0, 0.0), 0.1, 7.0),))
-LOST = NoFix("low_confidence", "0.1 of 0.5", 0.1)
+FIX = Fix(0.0, 0.0, 0.0, np.eye(3), 0.8)
+FOUND = Answer(Header(reranked=1), FIX)
+LOST = Answer(Header(reranked=1), NoFix("low_confidence", "0.1 of 0.5", 0.1))
+
+
+def no_fix(reason: NoFixReason, detail: str, **timing_ms: float) -> Answer:
+    return Answer(Header(timing_ms=timing_ms), NoFix(reason, detail))
 
 
 def test_percentiles_and_rate_by_hand(statistics: Statistics, clock: HandClock) -> None:
     for number in range(101):  # latencies 0, 1 … 100 ms, five images a second
-        statistics.received("rgb8", dropped=number % 2)
-        statistics.answered(NoFix("low_confidence", timing_ms={"search": float(number)}), total_ms=2.0 * number)
+        statistics.count_image("rgb8", dropped=number % 2)
+        statistics.count_answer(no_fix("low_confidence", "", search=float(number)), total_ms=2.0 * number)
         clock.now += 0.2
-    counts = statistics.snapshot()
-    assert counts.latencies_ms == {"search": (50.0, 95.0), "total": (100.0, 190.0)}
-    assert counts.rate_hz == pytest.approx(5.0)
-    assert (counts.received, counts.dropped, counts.no_fixes) == (101, 50, {"low_confidence": 101})
-    assert counts.age_s == pytest.approx(0.2)
+    assert statistics.latencies_ms == {"search": (50.0, 95.0), "total": (100.0, 190.0)}
+    assert statistics.rate_hz == pytest.approx(5.0)
+    assert (statistics.received, statistics.dropped, statistics.no_fixes) == (101, 50, {"low_confidence": 101})
+    shown = values(render(statistics)["front/loc: input"])
+    assert (shown["age (s)"], shown["rate (Hz)"]) == ("0.20", "5.00")
 
 
 def test_a_silent_camera_is_a_warning_only_while_active(statistics: Statistics, clock: HandClock) -> None:
@@ -73,15 +79,34 @@ def test_a_silent_camera_is_a_warning_only_while_active(statistics: Statistics, 
 
 
 def test_a_bad_image_warns_for_as_long(statistics: Statistics, clock: HandClock) -> None:
-    statistics.received("32FC1", 0)
-    statistics.bad("encoding", "encoding '32FC1' is not supported")
+    statistics.count_image("32FC1", 0)
+    statistics.count_bad(EncodingError("encoding '32FC1' is not supported"))
     status = render(statistics)["front/loc: input"]
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "encoding '32FC1' is not supported")
     assert values(status)["bad: encoding"] == "1"
     assert values(status)["encoding"] == "32FC1"
     clock.now += 6.0
-    statistics.received("rgb8", 0)
+    statistics.count_image("rgb8", 0)
     assert render(statistics)["front/loc: input"].level == DiagnosticStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "detail"),
+    [
+        (EncodingError("nv24 is not supported"), "encoding", "nv24 is not supported"),
+        (ImageError("3 bytes are not supported"), "data", "3 bytes are not supported"),
+        (GalleryError("a.jpg is gone"), "gallery", "a.jpg is gone"),
+        (ModelError("no memory"), "model", "no memory"),
+        (ZeroDivisionError("x"), "internal error", "ZeroDivisionError: x"),
+    ],
+)
+def test_what_is_wrong_with_an_image_is_told_by_the_type(
+    statistics: Statistics, error: Exception, reason: str, detail: str
+) -> None:
+    statistics.count_image("rgb8", 0)
+    statistics.count_bad(error)
+    status = render(statistics)["front/loc: input"]
+    assert (values(status)[f"bad: {reason}"], status.message) == ("1", detail)
 
 
 def test_a_failed_transition_is_an_error(statistics: Statistics) -> None:
@@ -90,58 +115,58 @@ def test_a_failed_transition_is_an_error(statistics: Statistics) -> None:
 
 
 def test_reset_counts_and_forgets_rates_but_no_totals(statistics: Statistics) -> None:
-    statistics.received("rgb8", 0)
-    statistics.answered(NoFix("disagreement", "far apart"), 4.0)
-    statistics.reset()
-    counts = statistics.snapshot()
-    assert (counts.resets, counts.received, counts.latencies_ms, counts.last_answer) == (1, 1, {}, "")
+    statistics.count_image("rgb8", 0)
+    statistics.count_answer(no_fix("disagreement", "far apart"), 4.0)
+    statistics.count_reset()
+    assert (statistics.resets, statistics.received, statistics.latencies_ms, statistics.last) == (1, 1, {}, None)
+    assert render(statistics)["front/loc: localization"].message == "active"
 
 
 def test_many_answers_without_a_fix_are_an_error_that_one_fix_ends(statistics: Statistics) -> None:
     for _ in range(3):
-        statistics.answered(LOST, 4.0)
+        statistics.count_answer(LOST, 4.0)
     status = render(statistics, lost_after=4)["front/loc: localization"]
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "no fix, low_confidence: 0.1 of 0.5")
-    statistics.answered(NoFix("no_texture", "a lens cap"), 4.0)  # which says neither
-    statistics.answered(LOST, 4.0)
+    statistics.count_answer(no_fix("no_texture", "a lens cap"), 4.0)  # which says neither
+    statistics.count_answer(LOST, 4.0)
     status = render(statistics, lost_after=4)["front/loc: localization"]
     assert status.level == DiagnosticStatus.ERROR
-    assert status.message.startswith("out of the gallery: 4 answers in a row without a fix")
+    assert status.message.startswith("outside the gallery: 4 consecutive answers without a fix")
     assert values(status)["no fixes in a row"] == "4"
-    statistics.answered(NoFix("jump", "far"), 4.0)  # in the gallery, but elsewhere
+    statistics.count_answer(no_fix("jump", "far"), 4.0)  # in the gallery, but elsewhere
     assert render(statistics, lost_after=1)["front/loc: localization"].level == DiagnosticStatus.WARN
-    statistics.answered(FOUND, 4.0)
+    statistics.count_answer(FOUND, 4.0)
     assert render(statistics, lost_after=1)["front/loc: localization"].level == DiagnosticStatus.OK
 
 
 def test_images_that_are_all_unusable_are_an_error(statistics: Statistics, clock: HandClock) -> None:
     for _ in range(6):
         clock.now += 1.0
-        statistics.received("32FC1", 0)
-        statistics.bad("encoding", "encoding '32FC1' is not supported")
+        statistics.count_image("32FC1", 0)
+        statistics.count_bad(EncodingError("encoding '32FC1' is not supported"))
     status = render(statistics)["front/loc: input"]
     assert (status.level, status.message) == (DiagnosticStatus.ERROR, "encoding '32FC1' is not supported")
-    statistics.answered(FOUND, 4.0)
+    statistics.count_answer(FOUND, 4.0)
     assert render(statistics)["front/loc: input"].level == DiagnosticStatus.WARN  # some are
 
 
 def test_answers_over_budget_are_counted_and_a_warning_where_they_are_many(statistics: Statistics) -> None:
     for number in range(100):  # six of a hundred
-        statistics.answered(FOUND, 300.0 if number % 20 == 0 or number == 99 else 100.0, budget_ms=200.0)
+        statistics.count_answer(FOUND, 300.0 if number % 20 == 0 or number == 99 else 100.0, budget_ms=200.0)
     status = render(statistics, latency_budget_ms=200.0)["front/loc: localization"]
     assert status.level == DiagnosticStatus.WARN
     assert status.message == "over budget: p95 300 ms of 200 ms"
     assert (values(status)["over budget"], values(status)["candidates re-ranked p50"]) == ("6", "1")
     for _ in range(100):
-        statistics.answered(FOUND, 100.0, budget_ms=200.0)
+        statistics.count_answer(FOUND, 100.0, budget_ms=200.0)
     assert render(statistics, latency_budget_ms=200.0)["front/loc: localization"].level == DiagnosticStatus.OK
 
 
 def test_confidence_prior_rate_and_memory_are_said(statistics: Statistics) -> None:
     for number in range(101):
-        statistics.answered(replace(FOUND, confidence=number / 100), 4.0)
-    statistics.received("rgb8", 1, too_frequent=True)
-    statistics.received("rgb8", 1)
+        statistics.count_answer(replace(FOUND, result=replace(FIX, confidence=number / 100)), 4.0)
+    statistics.count_image("rgb8", 1, too_frequent=True)
+    statistics.count_image("rgb8", 1)
     rendered = render(statistics)
     found = values(rendered["front/loc: localization"])
     assert (found["confidence"], found["confidence p50"], found["confidence p95"]) == ("1.00", "0.50", "0.95")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import Robot, image_message, seconds, values
 from test.ros.test_process import NodeProcess, files, node, photographs, robot  # noqa: F401  (fixtures)
 from test.soak.node import cycle
@@ -57,7 +58,7 @@ def test_sizes_and_encodings_change_from_image_to_image(node: NodeProcess, robot
     assert node.popen.poll() is None
 
 
-def test_the_camera_stops_and_returns(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:  # noqa: F811
+def test_the_camera_stops_and_returns(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:  # noqa: F811
     assert robot.set(input_timeout_s=1.0) == ""
     silent = robot.diagnosis(lambda parts: parts["input"].message.startswith("no image for"))
     assert silent["input"].level != DiagnosticStatus.OK

@@ -91,12 +91,12 @@ def test_callbacks_of_different_groups_run_side_by_side(node: Node) -> None:
 def test_what_a_callback_raises_ends_the_spinning(node: Node) -> None:
     def fail() -> None:
         time.sleep(0.2)  # nothing else is ready by then
-        raise ValueError("surprise")
+        raise ValueError("exception")
 
     failing = node.create_guard_condition(fail)
     executor = PoolExecutor(2)
     executor.add_node(node)
     failing.trigger()
-    with pytest.raises(ValueError, match="surprise"):
+    with pytest.raises(ValueError, match="exception"):
         executor.spin()
     executor.shutdown()

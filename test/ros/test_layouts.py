@@ -11,7 +11,7 @@ import yaml
 
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.ros.candidates import NAMES, SPHERES
-from geowarp_ros.ros.node import NODE_NAME
+from geowarp_ros.ros.process import NODE_NAME
 from geowarp_ros.ros.topics import CANDIDATES, FIX, MATCH_IMAGE, POSE, PUBLISHED
 
 LAYOUTS = Path(__file__).parents[2] / "docs" / "layouts"

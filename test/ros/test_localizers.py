@@ -15,16 +15,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from rcl_interfaces.msg import Log
+from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.integrity.calibration import CALIBRATION_FILE, Calibration, save_calibration
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
 from geowarp_ros.ros.loading import SharedModel
 from geowarp_ros.ros.localizers import make_nodes
+from geowarp_ros.ros.node import LocalizerNode
+from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import PATIENCE_S, Robot, image_message, values
 from test.ros.test_process import NodeProcess
 
@@ -35,13 +43,13 @@ LATITUDES = {"front": 50.0, "rear": -33.0}
 
 
 @pytest.fixture(scope="module")
-def photographs() -> list[Any]:
+def photographs() -> list[Pixels]:
     coarse = np.random.default_rng(11).integers(0, 255, (3, 6, 8, 3), np.uint8)
     return [np.asarray(Pillow.fromarray(small).resize((128, 96), Pillow.Resampling.BICUBIC)) for small in coarse]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Any]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) -> Path:
     folder = tmp_path_factory.mktemp("cameras")
     torch.manual_seed(3)
     torch.set_num_threads(1)
@@ -59,9 +67,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Any]) -> 
             rows.append(f"{number}.png,{latitude + number * 1e-3},8.0")
         (folder / f"{camera}.csv").write_text("\n".join(rows) + "\n")
         build_gallery(read_source(folder / f"{camera}.csv"), Describer(model, "cpu"), folder / camera)
+        save_calibration(folder / camera / CALIBRATION_FILE, foreign_calibration(camera))
         text += f"/{camera}/geowarp_localizer:\n  ros__parameters:\n    gallery: {folder / camera}\n"
     (folder / "cameras.yaml").write_text(text)
     return folder
+
+
+def foreign_calibration(camera: str) -> Calibration:
+    """A calibration that is not used, which the localizer says when it looks for one."""
+    return Calibration(
+        title=f"the calibration of {camera}",
+        **{name: () for name in ("features", "mean", "scale", "weights")},
+        **{name: 1.0 for name in ("intercept", "min_confidence", "position_std_m", "scatter_gain")},
+        correct_within_m=1.0,
+        measured_with={"model": "another"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +94,7 @@ def robots(graph: None) -> Iterator[dict[str, Robot]]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_camera_is_answered_from_its_own_gallery(
-    processes: int, folder: Path, robots: dict[str, Robot], photographs: list[Any]
+    processes: int, folder: Path, robots: dict[str, Robot], photographs: list[Pixels]
 ) -> None:
     groups = [tuple(LATITUDES)] if processes == 1 else [(camera,) for camera in LATITUDES]
     started = [
@@ -102,6 +122,81 @@ def test_each_camera_is_answered_from_its_own_gallery(
         for process in started:
             if process.popen.poll() is None:
                 process.end(signal.SIGKILL)
+
+
+def test_warnings_of_the_core_reach_rosout_under_the_name_of_their_node(
+    folder: Path, robots: dict[str, Robot]
+) -> None:
+    logs: queue.Queue[Log] = queue.Queue()
+    qos = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    subscription = robots["front"].node.create_subscription(Log, "/rosout", logs.put, qos)
+
+    def warned() -> tuple[str, str]:
+        while "is not used" not in (log := logs.get(timeout=PATIENCE_S)).msg:
+            pass
+        assert log.level == Log.WARN
+        return log.name, log.msg.split(" is not used")[0]
+
+    def set_parameter(camera: str, name: str, value: object) -> None:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        service = f"/{camera}/geowarp_localizer/set_parameters"
+        assert robots[camera].call(SetParameters, service, request).results[0].successful
+
+    process = NodeProcess(
+        *("--params-file", str(folder / "cameras.yaml")),
+        module="geowarp_ros.ros.localizers",
+        arguments=tuple(LATITUDES),
+    )
+    try:
+        for camera in LATITUDES:
+            process.says(f"[{camera}.geowarp_localizer]: activate: now active")
+        by_node = {(f"{camera}.geowarp_localizer", f"the calibration of {camera}") for camera in LATITUDES}
+        assert {warned(), warned()} == by_node
+        set_parameter("front", "input_timeout_s", 7.0)  # has nothing to do with a calibration: says nothing
+        set_parameter("rear", "rerank.candidates", 3)
+        assert warned() == ("rear.geowarp_localizer", "the calibration of rear")
+        assert sum("is not used" in line for line in process.lines) == 3
+        assert process.end(signal.SIGINT) == 0
+    finally:
+        robots["front"].node.destroy_subscription(subscription)
+        process.close()
+
+
+def test_a_parameter_rebuilds_only_what_it_touches_and_repeats_no_warning(
+    folder: Path, graph: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"model": str(folder / "model.safetensors"), "device": "cpu", "gallery": str(folder / "front")}
+    given = [Parameter(name, value=value) for name, value in (config | {"autostart": False}).items()]
+    node = LocalizerNode(parameter_overrides=given)
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+        def parts() -> tuple[Any, ...]:
+            assert node._loaded is not None
+            localizer = node._loaded.localizer
+            return localizer.verifier, localizer.reranker, localizer.describer, localizer.gallery
+
+        def changed_by(name: str, value: object) -> list[bool]:
+            before = parts()
+            (result,) = node.set_parameters([Parameter(name, value=value)])
+            assert result.successful, result.reason
+            return [was is not now for was, now in zip(before, parts(), strict=True)]
+
+        assert len(caplog.records) == 1  # the calibration is not used
+        for name, value in (
+            *(("input_timeout_s", 7.0), ("max_rate_hz", 3.0), ("frame_id", "base_link")),
+            *(("tracking.method", "hmm"), ("prior.source", "track"), ("latency_budget_ms", 500.0)),
+            *(("position.min_texture", 0.5), ("position.min_confidence", 0.9)),
+        ):
+            assert changed_by(name, value) == [False, False, False, False], name
+        assert len(caplog.records) == 1
+        assert changed_by("position.verify_candidates", 3) == [True, False, False, False]
+        assert changed_by("rerank.mode", "fast") == [False, True, False, False]
+        assert len(caplog.records) == 3  # what a calibration depends on has changed twice
+        assert node._loaded is not None
+        assert node._loaded.localizer.config.position.min_confidence == 0.9
+    finally:
+        node.destroy_node()
 
 
 def test_one_model_is_loaded_for_all_and_freed_after_the_last(folder: Path) -> None:
@@ -136,8 +231,8 @@ def test_one_model_is_loaded_for_all_and_freed_after_the_last(folder: Path) -> N
     ("cameras", "said"),
     [
         ([], "no camera"),
-        (["front", "/front"], "camera 'front': is named twice"),
-        (["front door"], "camera 'front door': is no namespace"),
+        (["front", "/front"], "camera 'front': given twice"),
+        (["front door"], "camera 'front door': not a valid namespace"),
     ],
 )
 def test_cameras_that_cannot_be_are_refused_by_name(cameras: list[str], said: str) -> None:

@@ -16,17 +16,24 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, NavSatFix
 from visualization_msgs.msg import Marker, MarkerArray
 
+from geowarp_ros.config import LocalizerConfig, NodeConfig
 from geowarp_ros.errors import ConfigError, GalleryError, ModelError
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.motion import session
+from geowarp_ros.motion.pace import Pace
+from geowarp_ros.pictures import WIDTH_PX
 from geowarp_ros.ros.executor import PoolExecutor
 from geowarp_ros.ros.node import LocalizerNode
-from geowarp_ros.types import Candidate, Fix, Frame, Near, NoFix, Place
+from geowarp_ros.types import Answer, Candidate, Fix, Frame, Header, Near, NoFix, Place
+from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import (
     PATIENCE_S,
     Robot,
@@ -43,15 +50,14 @@ pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
 DATUM = LocalFrame(55.71, 13.19, 30.0)
 PLACE = Place("a.jpg", 55.71, 13.19)
 COVARIANCE = np.array([[9.0, 1.0, 0.0], [1.0, 16.0, 0.0], [0.0, 0.0, 1e6]])
-FIX = Fix(
-    55.7109, 13.1902, 0.0, COVARIANCE, 0.9, (Candidate(0, PLACE, 0.1, score=7.0),), timing_ms={"describe": 3.0}
-)
+FIX = Fix(55.7109, 13.1902, 0.0, COVARIANCE, 0.9)
+CANDIDATES = (Candidate(0, PLACE, 0.1, score=0.7),)
 
 
 class ScriptedGallery:
-    frame, places, model_fingerprint = DATUM, (PLACE,), "f00d"
+    frame, places, model_fingerprint, positions_enu = DATUM, (PLACE,), "f00d", np.zeros((1, 3))
 
-    def image(self, index: int, /) -> Any:
+    def image(self, index: int, /) -> Pixels:
         return np.full((48, 64, 3), 10 * index, np.uint8)
 
 
@@ -62,31 +68,22 @@ class ScriptedLocalizer:
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.tracker = self
 
     @property
     def caution(self) -> str:
         return self.script.caution
 
-    def reset(self) -> None:
-        self.script.tracks += 1
-
-    def localize(
-        self,
-        frame: Frame,
-        near: Near | None = None,
-        travelled_m: float | None = None,
-        deadline_s: float | None = None,
-    ) -> Fix | NoFix:
+    def localize(self, frame: Frame, near: Near | None, deadline: Callable[[], int | None]) -> Answer:
         self.script.frames.append(frame)
-        self.script.given.append((near, travelled_m, deadline_s))
+        self.script.near.append(near)
         self.script.begun.set()
         assert self.script.gate.wait(PATIENCE_S)
         if self.script.error:
             raise self.script.error
-        return replace(self.script.answer, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, near=near)
+        header = Header(frame.stamp_ns, frame.frame_id, near, 1, "mean cosine", {"describe": 3.0, "rerank": 1.0})
+        return Answer(header, self.script.result, CANDIDATES)
 
-    def reconfigured(self, config: Any) -> ScriptedLocalizer:
+    def reconfigured(self, config: LocalizerConfig) -> ScriptedLocalizer:
         if config.rerank.method == "none":
             raise ModelError("rerank.method = 'none': not with this script")
         self.script.configs.append(config)
@@ -94,19 +91,23 @@ class ScriptedLocalizer:
 
 
 class Script:
+    """What the localizer answers; and what it, the tracker and the pace were asked."""
+
     def __init__(self) -> None:
-        self.answer: Fix | NoFix = FIX
+        self.result: Fix | NoFix = FIX
         self.error: Exception | None = None
         self.opening_error: Exception | None = None
         self.frames: list[Frame] = []
-        self.given: list[tuple[Near | None, float | None, float | None]] = []
+        self.near: list[Near | None] = []
+        self.travelled_m: list[float | None] = []
+        self.due_s: list[float | None] = []
         self.configs: list[Any] = []
         self.tracks = 0
         self.caution = ""
         self.gate, self.begun = threading.Event(), threading.Event()
         self.gate.set()
 
-    def open(self, config: Any) -> ScriptedLocalizer:
+    def open(self, config: NodeConfig) -> ScriptedLocalizer:
         self.configs.append(config)
         if self.opening_error:
             raise self.opening_error
@@ -120,9 +121,34 @@ def robot(graph: None) -> Iterator[Robot]:
     robot.close()
 
 
+class NotingTracker:
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def __call__(self, answer: Answer, travelled_m: float | None = None, /) -> Answer:
+        self.script.travelled_m.append(travelled_m)
+        return answer
+
+    def reset(self) -> None:
+        self.script.tracks += 1
+
+
+class NotingPace(Pace):
+    def __init__(self, script: Script) -> None:
+        super().__init__()
+        self.script = script
+
+    def deadline(self, at_s: float | None) -> Callable[[], int | None]:
+        self.script.due_s.append(at_s)
+        return super().deadline(at_s)
+
+
 @pytest.fixture
-def script() -> Script:
-    return Script()
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    script = Script()
+    monkeypatch.setattr(session, "build_tracker", lambda *_: NotingTracker(script))
+    monkeypatch.setattr(session, "Pace", lambda: NotingPace(script))
+    return script
 
 
 @pytest.fixture
@@ -149,7 +175,9 @@ def start(script: Script, robot: Robot) -> Iterator[Callable[..., LocalizerNode]
         node.destroy_node()
 
 
-def test_a_fix_obeys_every_rule_of_its_consumers(start: Any, robot: Robot, pixels: Any) -> None:
+def test_a_fix_obeys_every_rule_of_its_consumers(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels
+) -> None:
     start()
     robot.show(image_message(pixels, stamp_s=12.25, frame_id="front_camera"))
     fix = robot.fix()
@@ -164,7 +192,9 @@ def test_a_fix_obeys_every_rule_of_its_consumers(start: Any, robot: Robot, pixel
     assert info.qos_profile.durability == DurabilityPolicy.VOLATILE
 
 
-def test_the_pose_lies_in_the_map_frame_about_the_datum(start: Any, robot: Robot, pixels: Any) -> None:
+def test_the_pose_lies_in_the_map_frame_about_the_datum(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels
+) -> None:
     start()
     robot.show(image_message(pixels, stamp_s=12.25))
     pose = robot.poses.get(timeout=PATIENCE_S)
@@ -181,8 +211,10 @@ def test_the_pose_lies_in_the_map_frame_about_the_datum(start: Any, robot: Robot
     assert not covariance[:3, 3:].any()
 
 
-def test_no_fix_weighs_nothing_and_leads_nobody(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
-    script.answer = NoFix("low_confidence", "0.1 of 0.5", candidates=FIX.candidates)
+def test_no_fix_weighs_nothing_and_leads_nobody(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    script.result = NoFix("low_confidence", "0.1 of 0.5")
     start()
     robot.show(image_message(pixels, stamp_s=3.5))
     fix = robot.fix()
@@ -191,56 +223,65 @@ def test_no_fix_weighs_nothing_and_leads_nobody(start: Any, robot: Robot, pixels
     assert fix.position_covariance_type == NavSatFix.COVARIANCE_TYPE_APPROXIMATED
     assert np.array_equal(fix.position_covariance.reshape(3, 3), np.eye(3) * 1e14)
     assert (fix.header.frame_id, seconds(fix.header.stamp)) == ("camera", 3.5)
-    script.answer = FIX
+    script.result = FIX
     robot.show(image_message(pixels, stamp_s=4.0))
     assert robot.fix().status.status == 0
     assert seconds(robot.poses.get(timeout=PATIENCE_S).header.stamp) == 4.0  # none came of the first image
 
 
-def test_altitude_nan_and_frame_by_parameter(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+def test_altitude_nan_and_frame_by_parameter(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
     start({"altitude_nan": True, "frame_id": "base_link", "datum_latitude": 55.7, "datum_longitude": 13.1})
     robot.show(image_message(pixels))
     fix = robot.fix()
     assert math.isnan(fix.altitude)
     assert fix.header.frame_id == "base_link"
     assert robot.poses.get(timeout=PATIENCE_S).pose.pose.position.y == pytest.approx(1217.5, abs=5)
-    script.answer = replace(FIX, altitude_m=42.0, covariance=np.eye(3))  # known: its variance says so
+    script.result = replace(FIX, altitude_m=42.0, covariance=np.eye(3))  # known: its variance says so
     robot.show(image_message(pixels, stamp_s=2.0))
     assert robot.fix().altitude == 42.0
 
 
-def test_only_the_latest_frame_is_kept_while_busy(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+def received(node: LocalizerNode, count: int) -> Callable[[], bool]:
+    """Whether so many images have come."""
+    return lambda: node.statistics.received == count
+
+
+def test_only_the_latest_frame_is_kept_while_busy(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
     script.gate.clear()
     node = start()
     robot.show(image_message(pixels, stamp_s=1.0))
     assert script.begun.wait(PATIENCE_S)
     for number in range(2, 7):
         robot.show(image_message(pixels, stamp_s=float(number)))
-        until(lambda count=number: node.statistics.snapshot().received == count, "the image to arrive")
+        until(received(node, number), "the image to arrive")
     script.gate.set()
     assert [seconds(robot.fix().header.stamp) for _ in range(2)] == [1.0, 6.0]
-    counts = node.statistics.snapshot()
+    counts = node.statistics
     assert (counts.received, counts.dropped) == (6, 4)
     assert [frame.stamp_ns for frame in script.frames] == [10**9, 6 * 10**9]
 
 
 def test_bad_frames_are_counted_by_reason_and_the_node_lives(
-    start: Any, robot: Robot, pixels: Any, script: Script
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
     node = start()
     robot.show(image_message(pixels, encoding="32FC1"))
     short = image_message(pixels, stamp_s=1.1)
     short.data = short.data[:100]
-    until(lambda: node.statistics.snapshot().bad == {"encoding": 1}, "the first to be counted")
+    until(lambda: node.statistics.bad == {"encoding": 1}, "the first to be counted")
     robot.show(short)
     parts = robot.diagnosis(lambda parts: "bad: data" in values(parts["input"]))
     assert parts["input"].level == DiagnosticStatus.WARN
     assert "100 bytes" in parts["input"].message
-    script.error = ZeroDivisionError("surprise")
+    script.error = ZeroDivisionError("unexpected")
     robot.show(image_message(pixels, stamp_s=1.2))
     parts = robot.diagnosis(lambda parts: "bad: internal error" in values(parts["input"]))
     assert values(parts["input"])["bad"] == "3"
-    assert "ZeroDivisionError: surprise" in parts["input"].message
+    assert "ZeroDivisionError: unexpected" in parts["input"].message
     script.error = GalleryError("g: image of a.jpg: is gone")  # known: one line, no traceback
     robot.show(image_message(pixels, stamp_s=1.3))
     parts = robot.diagnosis(lambda parts: values(parts["input"]).get("bad: gallery") == "1")
@@ -250,7 +291,9 @@ def test_bad_frames_are_counted_by_reason_and_the_node_lives(
     assert seconds(robot.fix().header.stamp) == pytest.approx(1.4)
 
 
-def test_short_memory_is_a_warning_that_says_so(start: Any, robot: Robot, script: Script) -> None:
+def test_short_memory_is_a_warning_that_says_so(
+    start: Callable[..., LocalizerNode], robot: Robot, script: Script
+) -> None:
     start()
     robot.diagnosis(lambda parts: parts["gallery"].message == "g")
     script.caution = "out of CUDA memory 1 times, goes on with at most 300,000 px a pass"
@@ -258,20 +301,22 @@ def test_short_memory_is_a_warning_that_says_so(start: Any, robot: Robot, script
     assert parts["gallery"].message == script.caution
 
 
-def test_diagnostics_say_how_it_goes(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+def test_diagnostics_say_how_it_goes(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
     start({"input_timeout_s": 0.5})
     silent = robot.diagnosis(lambda parts: parts["input"].message.startswith("no image for"))
     assert silent["input"].level == DiagnosticStatus.WARN
     assert silent["localization"].name == "geowarp_localizer: localization"  # REP 107
     gallery = values(silent["gallery"])
     assert (gallery["gallery"], gallery["places"], gallery["model fingerprint"]) == ("g", "1", "f00d")
-    script.answer = NoFix("disagreement", "they spread")
+    script.result = NoFix("disagreement", "they spread")
     robot.show(image_message(pixels))
     lost = robot.diagnosis(lambda parts: values(parts["localization"])["no fixes"] == "1")
     assert lost["localization"].level == DiagnosticStatus.WARN
     assert lost["localization"].message == "no fix, disagreement: they spread"
     assert values(lost["localization"])["no fixes: disagreement"] == "1"
-    script.answer = FIX
+    script.result = FIX
     robot.show(image_message(pixels, stamp_s=1.1))
     found = values(robot.diagnosis(lambda parts: values(parts["localization"])["fixes"] == "1")["localization"])
     assert (found["describe p50 (ms)"], found["describe p95 (ms)"]) == ("3.0", "3.0")
@@ -279,7 +324,9 @@ def test_diagnostics_say_how_it_goes(start: Any, robot: Robot, pixels: Any, scri
     assert found["state"] == "active"
 
 
-def test_a_bag_that_loops_begins_anew(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+def test_a_bag_that_loops_begins_anew(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
     node = start()
     robot.show(image_message(pixels, stamp_s=100.0))
     robot.fix()
@@ -288,16 +335,18 @@ def test_a_bag_that_loops_begins_anew(start: Any, robot: Robot, pixels: Any, scr
     robot.show(image_message(pixels, stamp_s=101.0))
     assert script.begun.wait(PATIENCE_S)
     robot.show(image_message(pixels, stamp_s=50.0))
-    until(lambda: node.statistics.snapshot().resets == 1, "the jump to be seen")
+    until(lambda: node.statistics.resets == 1, "the jump to be seen")
     script.gate.set()
-    assert seconds(robot.fix().header.stamp) == 50.0  # the answer from before the jump is let go
+    assert seconds(robot.fix().header.stamp) == 50.0  # the answer from before the jump is dropped
     assert script.tracks == 1
     robot.show(image_message(pixels, stamp_s=49.9))  # out of order by a little: no jump
     assert seconds(robot.fix().header.stamp) == pytest.approx(49.9)
-    assert node.statistics.snapshot().resets == 1
+    assert node.statistics.resets == 1
 
 
-def test_sim_time_stamps_what_is_published_and_its_jumps_reset(start: Any, robot: Robot, pixels: Any) -> None:
+def test_sim_time_stamps_what_is_published_and_its_jumps_reset(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels
+) -> None:
     start({"use_sim_time": True})
     clock = robot.node.create_publisher(Clock, "/clock", 10)
     until(clock.get_subscription_count, "the node to follow /clock")
@@ -312,32 +361,30 @@ def test_sim_time_stamps_what_is_published_and_its_jumps_reset(start: Any, robot
 
 
 def test_match_images_are_rendered_while_someone_looks(
-    start: Any, robot: Robot, pixels: Any, script: Script
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
     start()
     robot.show(image_message(pixels))
     robot.fix()
-    seen: list[Any] = []
-    arrived = threading.Event()
-    robot.node.create_subscription(
-        CompressedImage,
-        "/geowarp_localizer/match_image/compressed",
-        lambda message: (seen.append(message), arrived.set()),
-        10,
-    )
+    seen: queue.Queue[CompressedImage] = queue.Queue()
+    robot.node.create_subscription(CompressedImage, "/geowarp_localizer/match_image/compressed", seen.put, 10)
     until(lambda: robot.node.count_publishers("/geowarp_localizer/match_image/compressed"), "the topic")
     stamp = 2.0
-    while not arrived.wait(0.05):  # the node learns of the subscription in its own time
+    while seen.empty():  # the node learns of the subscription in its own time
         robot.show(image_message(pixels, stamp_s=stamp))
         robot.fix()
         stamp += 0.1
         assert stamp < 100
-    picture = cv2.imdecode(np.frombuffer(seen[0].data, np.uint8), cv2.IMREAD_COLOR)
-    assert seen[0].format == "jpeg"
-    assert picture.shape == (28 + 240, 2 * 320, 3)
+    message = seen.get()
+    picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    assert message.format == "jpeg"
+    assert picture is not None
+    assert picture.shape[1:] == (WIDTH_PX, 3)
 
 
-def test_lifecycle_stops_frees_and_begins_again(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+def test_lifecycle_stops_frees_and_begins_again(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
     node = start({"autostart": False})
     assert robot.state() == "unconfigured"
     assert robot.set(image_transport="compressed") == ""
@@ -366,7 +413,7 @@ def test_lifecycle_stops_frees_and_begins_again(start: Any, robot: Robot, pixels
     ("error", "said"), [(GalleryError("g: no such gallery"), "g: no such gallery"), (KeyError("x"), "KeyError")]
 )
 def test_a_failed_configure_is_said_and_can_be_tried_again(
-    start: Any, robot: Robot, script: Script, error: Exception, said: str
+    start: Callable[..., LocalizerNode], robot: Robot, script: Script, error: Exception, said: str
 ) -> None:
     start({"autostart": False})
     script.opening_error = error
@@ -379,14 +426,16 @@ def test_a_failed_configure_is_said_and_can_be_tried_again(
     robot.diagnosis(lambda parts: parts["localization"].level == DiagnosticStatus.OK)
 
 
-def test_autostart_gives_up_when_it_cannot_configure(start: Any, script: Script) -> None:
+def test_autostart_gives_up_when_it_cannot_configure(start: Callable[..., LocalizerNode], script: Script) -> None:
     script.opening_error = GalleryError("g: no such gallery")
     gave_up = threading.Event()
     start(give_up=gave_up.set)
     assert gave_up.wait(PATIENCE_S)
 
 
-def test_parameters_change_while_running_as_a_whole(start: Any, robot: Robot, script: Script, pixels: Any) -> None:
+def test_parameters_change_while_running_as_a_whole(
+    start: Callable[..., LocalizerNode], robot: Robot, script: Script, pixels: Pixels
+) -> None:
     start()
     until(lambda: robot.state() == "active", "activation")
     assert robot.set(position__cluster_radius_m=30, retrieval__candidates=7) == ""  # 30 for a double
@@ -404,7 +453,56 @@ def test_parameters_change_while_running_as_a_whole(start: Any, robot: Robot, sc
     assert script.configs[-1] == config
 
 
-def test_services_localize_pause_reset_reload(start: Any, robot: Robot, pixels: Any, script: Script) -> None:
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_what_another_callback_rejects_changes_nothing(
+    start: Callable[..., LocalizerNode], robot: Robot, script: Script, pixels: Pixels, asked_first: bool
+) -> None:
+    node = start()
+    until(lambda: robot.state() == "active", "activation")
+    reject = SetParametersResult(successful=False, reason="not today")
+    node.add_on_set_parameters_callback(lambda _: reject)
+    if not asked_first:  # rclpy asks the newest first
+        node._on_set_parameters_callbacks.reverse()
+    before = node._config, node._loaded
+    assert robot.set(frame_id="base_link", prior__source="fix", max_rate_hz=0.01) == "not today"
+    assert (node._config, node._loaded) == before
+    assert robot.prior.get_subscription_count() == 0
+    for stamp_s in (1.0, 2.0):
+        robot.show(image_message(pixels, stamp_s=stamp_s))
+        assert robot.fix().header.frame_id == "camera"
+
+
+def test_parameters_change_where_there_is_no_post_set_callback(
+    start: Callable[..., LocalizerNode],
+    robot: Robot,
+    script: Script,
+    pixels: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kind in ("pre", "post"):  # as in Humble
+        monkeypatch.delattr(Node, f"add_{kind}_set_parameters_callback")
+    start()
+    until(lambda: robot.state() == "active", "activation")
+    assert robot.set(frame_id="base_link") == ""
+    assert "not with this script" in robot.set(rerank__method="none", frame_id="head")
+    robot.show(image_message(pixels))
+    assert robot.fix().header.frame_id == "base_link"
+
+
+def test_a_topic_that_cannot_be_subscribed_to_is_logged_and_the_node_lives(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start({"qos_overrides./prior_fix.subscription.reliability": "relyable"})
+    until(lambda: robot.state() == "active", "activation")
+    assert robot.set(prior__source="fix") == ""
+    assert "cannot subscribe: /prior_fix" in capfd.readouterr().err
+    robot.show(image_message(pixels))
+    assert robot.fix().status.status == 0
+
+
+def test_services_localize_pause_reset_reload(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
     node = start()
     until(lambda: robot.state() == "active", "activation")
     answer = robot.trigger("localize")
@@ -412,7 +510,7 @@ def test_services_localize_pause_reset_reload(start: Any, robot: Robot, pixels: 
     assert json.loads(answer.message)["reason"] == "no_image"
     assert robot.pause(True).message == "paused"
     robot.show(image_message(pixels, stamp_s=7.0))
-    until(lambda: node.statistics.snapshot().dropped == 1, "the image to arrive")
+    until(lambda: node.statistics.dropped == 1, "the image to arrive")
     answer = robot.trigger("localize")
     said = json.loads(answer.message)
     assert answer.success
@@ -431,7 +529,9 @@ def test_services_localize_pause_reset_reload(start: Any, robot: Robot, pixels: 
     assert seconds(robot.fix().header.stamp) == 8.0
 
 
-def test_qos_overrides_are_taken_and_unknown_ones_refused(start: Any, robot: Robot, pixels: Any) -> None:
+def test_qos_overrides_are_taken_and_unknown_ones_refused(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels
+) -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'qos_overrides\./image\.subscription\.depth'"):
         start({"qos_overrides./imag.subscription.depth": 1})
     start({"qos_overrides./image.subscription.reliability": "reliable"})
@@ -439,22 +539,24 @@ def test_qos_overrides_are_taken_and_unknown_ones_refused(start: Any, robot: Rob
     assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
 
 
-def test_an_impossible_qos_override_fails_the_transition(start: Any, robot: Robot) -> None:
+def test_an_impossible_qos_override_fails_the_transition(
+    start: Callable[..., LocalizerNode], robot: Robot
+) -> None:
     start({"autostart": False, "qos_overrides./geowarp_localizer/fix.publisher.reliability": "relyable"})
     assert not robot.change("configure")
     parts = robot.diagnosis(lambda parts: parts["localization"].level == DiagnosticStatus.ERROR)
     assert "relyable" in parts["localization"].message
 
 
-def test_images_above_the_greatest_rate_are_let_go_and_counted(
-    start: Any, robot: Robot, pixels: Any, script: Script
+def test_images_above_the_maximum_rate_are_dropped_and_counted(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
     node = start({"max_rate_hz": 0.01})  # one in 100 s
     for number in range(5):
         robot.show(image_message(pixels, stamp_s=1.0 + number))
-        until(lambda count=number: node.statistics.snapshot().received == count + 1, "the image to arrive")
+        until(received(node, number + 1), "the image to arrive")
     assert seconds(robot.fix().header.stamp) == 1.0
-    counts = node.statistics.snapshot()
+    counts = node.statistics
     assert (counts.dropped, counts.too_frequent) == (4, 4)
     assert (
         json.loads(robot.trigger("localize").message)["stamp_ns"] == 5 * 10**9
@@ -466,7 +568,7 @@ def test_images_above_the_greatest_rate_are_let_go_and_counted(
 
 
 def test_the_budget_is_a_deadline_from_the_images_arrival(
-    start: Any, robot: Robot, pixels: Any, script: Script
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
     start()
     robot.show(image_message(pixels, stamp_s=1.0))
@@ -476,13 +578,13 @@ def test_the_budget_is_a_deadline_from_the_images_arrival(
     robot.show(image_message(pixels, stamp_s=2.0))
     robot.fix()
     assert robot.trigger("localize").success  # who asks wants the whole answer
-    deadlines = [deadline_s for _, _, deadline_s in script.given]
-    assert deadlines[0] is None and deadlines[2] is None
-    assert before_s + 0.25 <= deadlines[1] <= time.monotonic() + 0.25
+    first, second, asked = script.due_s
+    assert first is None and asked == math.inf
+    assert second is not None and before_s + 0.25 <= second <= time.monotonic() + 0.25
 
 
 def test_a_prior_reaches_the_search_while_it_is_wanted_fresh_and_a_fix(
-    start: Any, robot: Robot, pixels: Any, script: Script
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
     node = start()
     robot.show(image_message(pixels, stamp_s=10.0))
@@ -496,16 +598,17 @@ def test_a_prior_reaches_the_search_while_it_is_wanted_fresh_and_a_fix(
 
         def known() -> bool:
             robot.prior.publish(message)  # best effort: what discovery lost is told again
-            said = node._past.prior.near(int(stamp_s * 1e9))[1]
+            said = node._session.prior.near(int(stamp_s * 1e9))[1]
             return said.startswith("within") == (message.status.status >= 0) and said != "no message yet"
 
         until(known, "the position to arrive")
         robot.show(image_message(pixels, stamp_s=stamp_s))
         robot.fix()
-        return script.given[-1][0]
+        return script.near[-1]
 
     near = asked_about(12.0, prior_message(55.7110, 13.1900, stamp_s=11.0, std_m=20.0))
-    assert near == Near(55.7110, 13.1900, pytest.approx(3 * 20.0 + 1.0 * 3.0))
+    radius_m: Any = pytest.approx(3 * 20.0 + 1.0 * 3.0)
+    assert near == Near(55.7110, 13.1900, radius_m)
     parts = robot.diagnosis(lambda parts: values(parts["localization"])["prior"] != "no message yet")
     assert values(parts["localization"])["prior"] == "within 63 m"
     said = json.loads(robot.trigger("localize").message)
@@ -519,7 +622,7 @@ def test_a_prior_reaches_the_search_while_it_is_wanted_fresh_and_a_fix(
 
 
 def test_odometry_says_how_far_it_was_between_two_images(
-    start: Any, robot: Robot, pixels: Any, script: Script
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
     node = start({"tracking.method": "hmm"})
     until(robot.odometry.get_subscription_count, "the localizer to subscribe")
@@ -527,7 +630,7 @@ def test_odometry_says_how_far_it_was_between_two_images(
         message = odometry_message(x, 0.0, 0.0, stamp_s=20.0 + second)
 
         def arrived(message: Any = message, stamp_ns: int = (20 + second) * 10**9) -> bool:
-            if node._past.odometer.pose_at(stamp_ns) is None:
+            if node._session.odometer.pose_at(stamp_ns) is None:
                 robot.odometry.publish(message)  # best effort: what discovery lost is told again
                 return False
             return True
@@ -536,14 +639,16 @@ def test_odometry_says_how_far_it_was_between_two_images(
     for stamp_s in (20.0, 23.0):
         robot.show(image_message(pixels, stamp_s=stamp_s))
         robot.fix()
-    assert [travelled_m for _, travelled_m, _ in script.given] == [None, pytest.approx(1.5 + 1.5 + 1.0)]
+    assert script.travelled_m == [None, pytest.approx(1.5 + 1.5 + 1.0)]
     robot.show(image_message(pixels, stamp_s=2.0))  # time jumped back
     robot.fix()
-    assert script.given[-1][1] is None
+    assert script.travelled_m[-1] is None
     assert script.tracks == 1
 
 
-def test_candidates_are_markers_while_someone_looks(start: Any, robot: Robot, pixels: Any) -> None:
+def test_candidates_are_markers_while_someone_looks(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels
+) -> None:
     start()
     seen: queue.Queue[MarkerArray] = queue.Queue()
     robot.node.create_subscription(MarkerArray, "/geowarp_localizer/candidates", seen.put, 10)
@@ -557,10 +662,12 @@ def test_candidates_are_markers_while_someone_looks(start: Any, robot: Robot, pi
     first, sphere, name = seen.get().markers
     assert first.action == Marker.DELETEALL
     assert (sphere.type, sphere.header.frame_id) == (Marker.SPHERE, "map")
-    assert name.text == "1  a.jpg  7.0"
+    assert name.text == "1  a.jpg  0.700"
 
 
-def test_map_to_odom_without_tf2_msgs_is_refused_by_name(start: Any, robot: Robot) -> None:
+def test_map_to_odom_without_tf2_msgs_is_refused_by_name(
+    start: Callable[..., LocalizerNode], robot: Robot
+) -> None:
     if importlib.util.find_spec("tf2_msgs"):
         pytest.skip("tf2_msgs is installed here")
     start({"autostart": False, "map_to_odom": True})
@@ -571,23 +678,25 @@ def test_map_to_odom_without_tf2_msgs_is_refused_by_name(start: Any, robot: Robo
     assert robot.change("configure")
 
 
-def test_two_nodes_in_two_namespaces_keep_apart(start: Any, script: Script, pixels: Any, graph: None) -> None:
+def test_two_nodes_in_two_namespaces_keep_apart(
+    start: Callable[..., LocalizerNode], script: Script, pixels: Pixels, graph: None
+) -> None:
     rear_script = Script()
-    rear_script.answer = replace(FIX, latitude_deg=10.0)
+    rear_script.result = replace(FIX, latitude_deg=10.0)
     front, rear = Robot("robot", "/front"), Robot("robot", "/rear")
     try:
         nodes = start(namespace="/front"), start(namespace="/rear", opener=rear_script.open)
         front.show(image_message(pixels, stamp_s=1.0))
         rear.show(image_message(pixels, stamp_s=2.0))
         assert (front.fix().latitude, rear.fix().latitude) == (55.7109, 10.0)
-        assert [node.statistics.snapshot().received for node in nodes] == [1, 1]
-        names = set()
-        until(
-            lambda: (
-                names.update(s.name for s in front.diagnostics.get(timeout=PATIENCE_S).status) or len(names) == 8
-            ),
-            "the diagnostics of both",
-        )
+        assert [node.statistics.received for node in nodes] == [1, 1]
+        names: set[str] = set()
+
+        def both() -> bool:
+            names.update(s.name for s in front.diagnostics.get(timeout=PATIENCE_S).status)
+            return len(names) == 8
+
+        until(both, "the diagnostics of both")
         assert {"front/geowarp_localizer: input", "rear/geowarp_localizer: input"} <= names
     finally:
         front.close()

@@ -4,16 +4,14 @@ import pytest
 from rcl_interfaces.msg import ParameterType
 from rclpy.parameter import Parameter
 
-from geowarp_ros.config import NodeConfig
+from geowarp_ros.config import NodeConfig, RetrievalConfig, flatten, nest
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.ros.parameters import (
-    as_declared,
     descriptor,
-    flatten,
-    nest,
     node_parameters,
     parse_parameters,
     refuse_change,
+    whole_to_double,
 )
 
 BY_NAME = {parameter.name: parameter for parameter in node_parameters()}
@@ -31,12 +29,13 @@ def test_numbers_have_finite_ranges() -> None:
     assert numbers
     for parameter in numbers:
         assert parameter.lower is not None and parameter.upper is not None, parameter.name
+        assert isinstance(parameter.default, int | float)
         assert parameter.lower <= parameter.default <= parameter.upper
 
 
 def test_descriptor_carries_range_choices_and_when_it_changes() -> None:
     message = descriptor(BY_NAME["retrieval.candidates"])
-    assert message.description == "Gallery places retrieved per image."
+    assert message.description == RetrievalConfig.model_fields["candidates"].description
     assert (message.integer_range[0].from_value, message.integer_range[0].to_value) == (1, 1000)
     message = descriptor(BY_NAME["position.cluster_radius_m"])
     assert message.floating_point_range[0].to_value == 1000.0
@@ -110,10 +109,13 @@ def test_what_cannot_change_now_says_so() -> None:
 
 
 def test_ints_become_floats_for_doubles_only() -> None:
-    assert type(as_declared("datum_latitude", 30)) is float
-    assert type(as_declared("rerank.candidates", 30)) is int
-    assert as_declared("autostart", True) is True
-    assert as_declared("datum_latitude", True) is True  # left for the check to refuse
-    assert Parameter("x", value=as_declared("datum_latitude", 3)).to_parameter_msg().value.type == (
-        ParameterType.PARAMETER_DOUBLE
-    )
+    given = {"datum_latitude": 30, "rerank.candidates": 30, "autostart": True, "datum_longitude": True}
+    taken = whole_to_double([Parameter(name, value=value) for name, value in given.items()])
+    types = [parameter.to_parameter_msg().value.type for parameter in taken]
+    assert [parameter.value for parameter in taken] == list(given.values())
+    assert types == [
+        ParameterType.PARAMETER_DOUBLE,
+        ParameterType.PARAMETER_INTEGER,
+        ParameterType.PARAMETER_BOOL,
+        ParameterType.PARAMETER_BOOL,  # left for the check to refuse
+    ]

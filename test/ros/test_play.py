@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,17 +17,20 @@ from sensor_msgs.msg import Image, NavSatFix
 
 from geowarp_ros.cli import main
 from geowarp_ros.errors import SourceError
-from geowarp_ros.ros.play import Pace, Recorder, play
+from geowarp_ros.lab.play import Pace, Recorder, play
+from geowarp_ros.types import Image as Pixels
 from test.gallery import bags
 from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
 
+T = TypeVar("T")
+
 STAMPS_S = (100.0, 100.1, 100.2)
 
 
 @pytest.fixture
-def drive(tmp_path: Path, pixels: Any) -> Path:
+def drive(tmp_path: Path, pixels: Pixels) -> Path:
     types = get_typestore(Stores.ROS2_JAZZY)
     image, head, stamp = (
         types.types[f"{name}"]
@@ -56,14 +59,14 @@ def robot(graph: None) -> Iterator[Robot]:
     robot.close()
 
 
-def test_nothing_is_lost_and_stamps_are_kept(drive: Path, player: Node, robot: Robot, pixels: Any) -> None:
+def test_nothing_is_lost_and_stamps_are_kept(drive: Path, player: Node, robot: Robot, pixels: Pixels) -> None:
     seen: list[Image] = []
     ticks: list[Clock] = []
     robot.node.create_subscription(Image, "/cam", seen.append, 10)
     robot.node.create_subscription(Clock, "/clock", ticks.append, 10)
     shown: list[int] = []
 
-    def progress(items: Any, total: int, label: str) -> Any:
+    def progress(items: Iterable[T], total: int, label: str, /) -> Iterable[T]:
         shown.append(total)
         return items
 
@@ -98,7 +101,7 @@ def test_pace_keeps_the_recorded_distances_and_makes_up_for_delay() -> None:
 def test_what_cannot_be_played_is_refused(drive: Path, player: Node) -> None:
     with pytest.raises(SourceError, match=r"no topic /nope; it has /camera/image_raw"):
         play(player, drive, {"/nope": "/cam"})
-    with pytest.raises(SourceError, match=r"/cam_without_listener: nobody has subscribed for 0\.1 s"):
+    with pytest.raises(SourceError, match=r"/cam_without_listener: no subscriber within 0\.1 s"):
         play(player, drive, {"/camera/image_raw": "/cam_without_listener"}, patience_s=0.1)
 
 

@@ -24,12 +24,14 @@ from PIL import Image as Pillow
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, NavSatFix
 
+from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
 from geowarp_ros.ros.process import LAST_S
+from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until, values
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
@@ -103,14 +105,14 @@ class NodeProcess:
 
 
 @pytest.fixture(scope="module")
-def photographs() -> list[Any]:
+def photographs() -> list[Pixels]:
     generator = np.random.default_rng(7)
     coarse = [generator.integers(0, 255, (6, 8, 3), np.uint8) for _ in LATITUDES]
     return [np.asarray(Pillow.fromarray(small).resize((128, 96), Pillow.Resampling.BICUBIC)) for small in coarse]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, photographs: list[Any]) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) -> Path:
     folder = tmp_path_factory.mktemp("robot")
     torch.manual_seed(3)
     torch.set_num_threads(1)
@@ -148,7 +150,7 @@ def node(files: Path, robot: Robot) -> Iterator[NodeProcess]:
         process.close()
 
 
-def test_fix_over_dds_from_another_process(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
+def test_fix_over_dds_from_another_process(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:
     message = image_message(photographs[2], stamp_s=20.5, frame_id="front_camera")
     fix = _first_fix(robot, lambda: robot.show(message))
     assert (fix.status.status, fix.status.service) == (0, 0)
@@ -171,7 +173,7 @@ def test_fix_over_dds_from_another_process(node: NodeProcess, robot: Robot, phot
     assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
-def test_every_encoding_is_localised_alike(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
+def test_every_encoding_is_localised_alike(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:
     pixels = photographs[1]
     padded = np.zeros((96, 140 * 3), np.uint8)
     padded[:, : 128 * 3] = pixels.reshape(96, -1)
@@ -187,7 +189,7 @@ def test_every_encoding_is_localised_alike(node: NodeProcess, robot: Robot, phot
         assert (fix.status.status, fix.latitude) == (0, pytest.approx(LATITUDES[1], abs=1e-6))
 
 
-def test_bad_frames_leave_the_node_alive(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
+def test_bad_frames_leave_the_node_alive(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:
     robot.show(image_message(photographs[0], stamp_s=22.0, encoding="32FC3"))
     parts = robot.diagnosis(lambda parts: values(parts["input"]).get("bad: encoding") == "1")
     assert parts["input"].level == DiagnosticStatus.WARN
@@ -198,7 +200,9 @@ def test_bad_frames_leave_the_node_alive(node: NodeProcess, robot: Robot, photog
     )
 
 
-def test_a_burst_is_answered_by_its_newest_image(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
+def test_a_burst_is_answered_by_its_newest_image(
+    node: NodeProcess, robot: Robot, photographs: list[Pixels]
+) -> None:
     parts = robot.diagnosis()
     before, fixes_before = values(parts["input"]), int(values(parts["localization"])["fixes"])
     for number in range(30):
@@ -218,7 +222,7 @@ def test_a_burst_is_answered_by_its_newest_image(node: NodeProcess, robot: Robot
     assert dropped > 0
 
 
-def test_below_the_least_confidence_it_says_no(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
+def test_below_the_least_confidence_it_says_no(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:
     assert robot.set(position__min_confidence=1) == ""  # a whole number for a double
     while not robot.poses.empty():
         robot.poses.get()
@@ -240,13 +244,15 @@ def test_below_the_least_confidence_it_says_no(node: NodeProcess, robot: Robot, 
 
 def test_parameters_are_described(node: NodeProcess, robot: Robot) -> None:
     retrieval, transport = robot.describe("retrieval.candidates", "image_transport")
-    assert retrieval.description == "Gallery places retrieved per image."
+    assert retrieval.description == RetrievalConfig.model_fields["candidates"].description
     assert retrieval.integer_range[0].to_value == 1000
     assert "raw, compressed" in transport.additional_constraints
     assert "before configure" in robot.set(device="cuda")
 
 
-def test_lifecycle_to_compressed_images_and_back(node: NodeProcess, robot: Robot, photographs: list[Any]) -> None:
+def test_lifecycle_to_compressed_images_and_back(
+    node: NodeProcess, robot: Robot, photographs: list[Pixels]
+) -> None:
     assert robot.state() == "active"
     assert robot.change("deactivate")
     assert robot.state() == "inactive"
@@ -285,11 +291,16 @@ def test_sigterm_ends_even_an_unconfigured_node(files: Path, robot: Robot) -> No
 @pytest.mark.parametrize("busy_with", ["loading", "localising"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_even_while_busy(
-    busy_with: str, number: int, robot: Robot, photographs: list[Any]
+    busy_with: str, number: int, robot: Robot, photographs: list[Pixels]
 ) -> None:
     process = NodeProcess("-p", f"model:={busy_with}", module="test.ros.stuck_node")
     if busy_with == "localising":  # the first images can be lost while discovery goes on
-        until(lambda: robot.show(image_message(photographs[0])) or "stuck" in process.lines, "an image to arrive")
+
+        def shown() -> bool:
+            robot.show(image_message(photographs[0]))
+            return "stuck" in process.lines
+
+        until(shown, "an image to arrive")
     process.says("stuck")
     segments = process.shared_memory()
     assert segments

@@ -16,8 +16,8 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.map_from_odom import MapFromOdom
 from geowarp_ros.motion.odometry import Odometer, Pose
 from geowarp_ros.ros.conversions import transform_from_alignment
-from geowarp_ros.ros.transform import MapToOdom, tf_message
-from geowarp_ros.types import Fix, NoFix
+from geowarp_ros.ros.transform import PERIOD_S, MapToOdom
+from geowarp_ros.types import Answer, Fix, Header, NoFix
 
 TOWN = LocalFrame(48.0, 11.0)
 TRUTH = MapFromOdom(30.0, -10.0, math.radians(90.0), 0.0, 0)
@@ -30,10 +30,31 @@ class Message:
 
 
 class Kept:
-    """A node and a publisher that keeps what is published."""
+    """A node with its clock, and a publisher that keeps what is published."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.alive = {"publisher", "timer"}
+
+    def get_clock(self) -> Kept:
+        return self
+
+    def now(self) -> Kept:
+        return self
+
+    def to_msg(self) -> Time:
+        return Time(sec=20)
+
+    def create_timer(self, period_s: float, callback: Any, group: Any) -> str:
+        assert period_s == PERIOD_S
+        return "timer"
+
+    def destroy_timer(self, timer: str) -> None:
+        self.alive.remove(timer)
+
+    def destroy_lifecycle_publisher(self, publisher: Kept) -> None:
+        assert publisher is self
+        self.alive.remove("publisher")
 
     def create_lifecycle_publisher(self, kind: type, topic: str, depth: int) -> Kept:
         assert (kind, topic, depth) == (Message, "/tf", 100)
@@ -45,8 +66,8 @@ class Kept:
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
-    module = ModuleType("tf2_msgs.msg")
-    module.TFMessage = Message  # type: ignore[attr-defined]
+    module: Any = ModuleType("tf2_msgs.msg")
+    module.TFMessage = Message
     monkeypatch.setitem(sys.modules, "tf2_msgs", ModuleType("tf2_msgs"))
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", module)
     return Kept()
@@ -71,31 +92,33 @@ def test_fixes_along_a_way_make_the_transform_and_a_reset_ends_it(kept: Kept) ->
         odom = np.array([2.0 * step, 0.0, 0.0])
         odometer.add(Pose(step * SECOND, odom, 0.0))
         latitude, longitude, _ = TOWN.to_geodetic(np.array([*TRUTH(odom[:2]), 0.0]))
-        fix = Fix(float(latitude), float(longitude), 0.0, np.eye(3) * 4.0, 0.9, stamp_ns=step * SECOND)
-        transform.learn(fix, TOWN, odometer)
-        transform.learn(NoFix("low_confidence", stamp_ns=step * SECOND), TOWN, odometer)
+        fix = Fix(float(latitude), float(longitude), 0.0, np.eye(3) * 4.0, 0.9)
+        transform.learn(Answer(Header(step * SECOND), fix), TOWN, odometer)
+        transform.learn(Answer(Header(step * SECOND), NoFix("low_confidence")), TOWN, odometer)
         if step == 2:
-            transform.publish(Time(sec=2))
+            transform.publish()
             assert kept.messages == []  # three fixes within 4 m say nothing of direction
-    transform.publish(Time(sec=20))
+    transform.publish()
     (message,) = kept.messages
     (sent,) = message.transforms
-    assert (sent.header.frame_id, sent.child_frame_id) == ("map", "odom")
+    assert (sent.header.frame_id, sent.child_frame_id, sent.header.stamp.sec) == ("map", "odom", 20)
     assert (sent.transform.translation.x, sent.transform.translation.y) == pytest.approx((30.0, -10.0), abs=0.01)
     assert sent.transform.rotation.z == pytest.approx(math.sin(math.radians(45.0)), abs=1e-4)
     assert transform.said.startswith("20 fixes agree, yaw 1.571 ±")
     transform.reset()
-    transform.publish(Time(sec=21))
+    transform.publish()
     assert len(kept.messages) == 1
+    transform.destroy()
+    assert not kept.alive
 
 
 def test_a_fix_at_a_time_that_odometry_does_not_know_is_no_pair(kept: Kept) -> None:
     transform = MapToOdom(kept, "map")
     transform.odom_frame = "odom"
     for step in range(20):
-        fix = Fix(48.0, 11.0 + step * 1e-4, 0.0, np.eye(3), 0.9, stamp_ns=step * SECOND)
-        transform.learn(fix, TOWN, Odometer(3.0))
-    transform.publish(Time())
+        fix = Fix(48.0, 11.0 + step * 1e-4, 0.0, np.eye(3), 0.9)
+        transform.learn(Answer(Header(step * SECOND), fix), TOWN, Odometer(3.0))
+    transform.publish()
     assert kept.messages == []
 
 
@@ -103,4 +126,4 @@ def test_without_tf2_msgs_it_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "tf2_msgs", None)
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
     with pytest.raises(ConfigError, match="map_to_odom = true: needs the ROS package tf2_msgs"):
-        tf_message()
+        MapToOdom(Kept(), "map")

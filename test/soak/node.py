@@ -38,7 +38,10 @@ def load(minutes: float, rate_hz: float) -> Table:
     with tempfile.TemporaryDirectory() as folder, graph() as robot, running(make_gallery(Path(folder))) as node:
         until(robot.raw.get_subscription_count, "the localizer to subscribe")
         begun = time.monotonic()
-        times, memory, answered_s, ages_s = [], [], [], []
+        times: list[float] = []
+        memory: list[float] = []
+        answered_s: list[float] = []
+        ages_s: list[float] = []
         published = 0
         with tqdm(total=round(60 * minutes), desc="load", unit="s") as bar:
             while (now := time.monotonic() - begun) < 60 * minutes:
@@ -195,7 +198,12 @@ def _ended(state: str, number: int, robot: Robot, gallery: Path) -> tuple[float,
         node = NodeProcess("-p", f"model:={state}", module="test.ros.stuck_node")
         message = image_message(np.full((48, 64, 3), 90, np.uint8))
         if state == "localising":
-            until(lambda: robot.show(message) or "stuck" in node.lines, "an image to arrive")
+
+            def shown() -> bool:
+                robot.show(message)
+                return "stuck" in node.lines
+
+            until(shown, "an image to arrive")
         node.says("stuck")
         return _timed(node, number)
     autostart = "true" if state == "active" else "false"

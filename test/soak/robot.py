@@ -7,18 +7,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import rclpy
 
 from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.lab.loopback import loopback_environment, own_domain_id
 from geowarp_ros.model.checkpoints import load_model, save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
-from geowarp_ros.ros.loopback import loopback_environment, own_domain_id
+from geowarp_ros.types import Image
 from test.faults.mutations import write_source
 from test.ros.conftest import Robot
 from test.ros.test_process import NodeProcess
@@ -39,10 +39,10 @@ def graph() -> Iterator[Robot]:
             rclpy.try_shutdown()
 
 
-def view(number: int, width: int, height: int) -> Any:
+def view(number: int, width: int, height: int) -> Image:
     """A picture with texture, one of many, in any size."""
     coarse = np.random.default_rng(number).integers(0, 256, (27, 48, 3), np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def make_gallery(folder: Path, model: str = "default") -> Path:

@@ -1,1 +1,1 @@
-"""The nearest descriptors: exactly, or by a compressed index."""
+"""Search for the nearest descriptors: exact, or by a compressed index."""

@@ -1,8 +1,7 @@
-"""Compressed indices by FAISS for galleries that are too large to be compared with row by row.
+"""Compressed indices by FAISS, for galleries too large to be compared with row by row.
 
-An index finds a shortlist; its distances are measured from the descriptors themselves, which stay on the disk and
-are read by memory map. So what is found has its true distance and its true rank; only what the shortlist misses is
-lost, and how much that is, is measured when the index is made (:func:`tune`) and stored with it.
+An index finds a shortlist, whose distances are measured from the descriptors on the disk. So what is found has its
+true distance and rank; only what the shortlist misses is lost, and :func:`tune` measures how much that is.
 
 - ``ivf-sq``: rotated and shortened by PCA, inverted lists, four bits for each of 128 numbers: 64 bytes.
 - ``ivf-pq``: the same with product-quantised codes (Jégou, Douze and Schmid, "Product quantization for nearest
@@ -25,32 +24,24 @@ import faiss
 import numpy as np
 
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery.index.search import (
-    ExactIndex,
-    FloatArray,
-    Index,
-    IndexArray,
-    MergedIndex,
-    check_queries,
-    measure,
-)
-from geowarp_ros.gallery.rows import Stacked
+from geowarp_ros.gallery.index.search import ExactIndex, Found, Index, MergedIndex, check_queries, measure
+from geowarp_ros.gallery.rows import NO_ROWS, FloatArray, IndexArray, Stacked, among
 from geowarp_ros.progress import Progress, silent
 
 Kind: TypeAlias = Literal["exact", "ivf-sq", "ivf-pq", "hnsw"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 EXACT_BYTES = 200_000_000
-"""Up to this size of all descriptors every one is compared with: about 10 ms on one core, 10⁵ of 512 numbers."""
+"""Size of all descriptors up to which search is exact: 10⁵ of 512 numbers, about 10 ms on one core."""
 
 IN_MEMORY_ROWS = 20_000_000
-"""With more rows than this the inverted lists stay on the disk: 1.5 GB."""
+"""Number of rows above which inverted lists stay on the disk: 1.5 GB."""
 
 SHORTLIST = 200
-"""So many rows are measured again, or 2·k where more than half of that many are asked for."""
+"""Number of rows whose distances are measured for a query, or 2·k where that is more."""
 
 RECALL = 0.98
-"""Share of the true 20 nearest that an index is tuned to find among its own rows."""
+"""Share of the true 20 nearest that an index is tuned to find."""
 
 _LEAST_ROWS = 256  # entries of a codebook
 _DIMENSIONS = 128  # that PCA keeps
@@ -62,6 +53,7 @@ _ROUNDS = 10
 _ROWS_AT_ONCE = 65_536
 _NEAREST = 20
 _LEAST_EFFORT = 16
+_EXACT_FROM = 16  # a shortlist of more than one row in so many costs more than comparing all
 _PREFETCHERS = 0  # threads that touch lists on the disk ahead: starting FAISS's 32 takes longer than a search
 
 _FAISS: Any = faiss  # whose stubs, where it has any, know half of it
@@ -69,20 +61,20 @@ _log = logging.getLogger(__name__)
 
 
 def choose_kind(rows: int, length: int) -> Kind:
-    """Return the kind of index that suits so many descriptors of ``length`` numbers."""
+    """Return the kind of index for ``rows`` descriptors of ``length`` numbers."""
     return "exact" if rows * length * 4 <= EXACT_BYTES else "ivf-sq"
 
 
 def train_index(kind: Kind, descriptors: Stacked, progress: Progress = silent) -> Any:
-    """Make a compressed index of all rows of ``descriptors``, which are numbered as there.
+    """Train a FAISS index and add all rows of ``descriptors`` to it.
 
     Args:
-        kind: Not ``exact``.
+        kind: Any but ``exact``.
         descriptors: (N, D).
         progress: Shows the rows added.
 
     Raises:
-        GalleryError: Too few rows to train on.
+        GalleryError: There are too few rows to train on.
     """
     count, length = len(descriptors), descriptors.width
     if count < _LEAST_ROWS:
@@ -106,10 +98,10 @@ def write_index(index: Any, path: Path) -> None:
 
 
 def read_index(path: Path, rows: int, length: int, on_disk: bool = False) -> Any:
-    """Read an index; ``on_disk`` leaves its inverted lists there.
+    """Read a FAISS index; with ``on_disk`` its inverted lists stay on the disk.
 
     Raises:
-        GalleryError: No index, or one of other rows.
+        GalleryError: The file is no index, or its rows or their length differ from ``rows`` and ``length``.
     """
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if on_disk else 0)
@@ -128,74 +120,87 @@ def read_index(path: Path, rows: int, length: int, on_disk: bool = False) -> Any
 
 
 class CompressedIndex:
-    """Finds a shortlist by a compressed index and measures it.
+    """Finds a shortlist by a compressed index and measures its distances.
 
     Args:
-        index: As :func:`train_index` made it.
-        descriptors: (N, D) of its rows.
-        effort: Inverted lists visited, or nodes of the graph kept in view.
-        shortlist: How many rows are measured.
-        without: Rows that are not to be found.
+        index: FAISS index from :func:`train_index`.
+        descriptors: (N, D) the rows it indexes.
+        effort: Inverted lists visited, or graph nodes kept in view (efSearch), for each ``shortlist`` rows.
+        shortlist: Number of rows to measure.
     """
 
-    def __init__(
-        self,
-        index: Any,
-        descriptors: Stacked,
-        effort: int,
-        shortlist: int = SHORTLIST,
-        without: IndexArray | None = None,
-    ) -> None:
+    def __init__(self, index: Any, descriptors: Stacked, effort: int, shortlist: int = SHORTLIST) -> None:
         self._index = index
         self._descriptors = descriptors
+        self._effort = effort
         self._shortlist = shortlist
-        self._without = np.unique(np.empty(0, np.int64) if without is None else without)
-        self._exact = exact_index(descriptors, without=self._without)
-        # kept alive here: FAISS only borrows the selector
-        self._selector = (
-            _FAISS.IDSelectorNot(_FAISS.IDSelectorBatch(self._without)) if len(self._without) else None
-        )
-        self._parameters = _search_parameters(index, effort, self._selector)
+        self._exact = exact_index(descriptors)
 
-    def search(self, descriptors: FloatArray, k: int, /) -> tuple[FloatArray, IndexArray]:
-        """Return squared Euclidean distances (Q, k) and rows (Q, k), nearest first.
+    def search(self, queries: FloatArray, k: int, without: IndexArray = NO_ROWS, /) -> Found:
+        """Find the k nearest rows of each query; see :meth:`Index.search`.
 
-        A query whose shortlist comes out shorter than k is compared with every row.
-
-        Raises:
-            GalleryError: Descriptors of another length than the gallery's, or not finite.
+        A query whose shortlist comes out too short is compared with every row.
         """
-        queries = check_queries(descriptors, self._index.d)
-        k = min(k, len(self._descriptors) - len(self._without))
+        queries = check_queries(queries, self._index.d)
+        k = min(k, len(self._descriptors) - len(without))
         distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         if k == 0 or len(queries) == 0:
             return distances, rows
-        _, shortlists = self._index.search(queries, max(self._shortlist, 2 * k), params=self._parameters)
-        for number, shortlist in enumerate(shortlists):
-            query, found = queries[[number]], shortlist[shortlist >= 0]
+        wanted = max(self._shortlist, 2 * k)
+        asked = wanted + min(wanted // 4, len(without))
+        for number, found in enumerate(self._nearest(queries, asked)):
+            query, shortlist = queries[[number]], found[found >= 0]
+            if len(without):
+                shortlist = self._shortlist_without(query, found, k, wanted, without)
             distances[[number]], rows[[number]] = (
-                measure(query, found[None], self._descriptors.__getitem__, k)
-                if len(found) >= k
-                else self._exact.search(query, k)
+                measure(query, shortlist[None], self._descriptors.__getitem__, k)
+                if len(shortlist) >= k
+                else self._exact.search(query, k, without)
             )
         return distances, rows
 
+    def _shortlist_without(
+        self, query: FloatArray, found: IndexArray, k: int, wanted: int, without: IndexArray
+    ) -> IndexArray:
+        """Return the rows to measure for one query; none where comparing all of them costs less.
 
-def exact_index(descriptors: Stacked, device: Any = "cpu", without: IndexArray | None = None) -> Index:
-    """Return an index that compares with every row of every array, but for some."""
-    left_out = np.empty(0, np.int64) if without is None else without
-    parts = []
-    for array, first in zip(descriptors.arrays, descriptors.starts, strict=False):
-        inside = left_out[(left_out >= first) & (left_out < first + len(array))] - first
-        parts.append((ExactIndex(array, device, without=inside), int(first)))
-    return MergedIndex(parts, descriptors.width)
+        Rows to leave out push the k-th of the others back in the list ``found``. The list is made longer in
+        proportion, so that it misses as few of them as a list of ``wanted`` rows does with nothing to leave out.
+        """
+        while True:
+            others = np.flatnonzero((found >= 0) & ~among(found, without))
+            position = int(others[k - 1]) + 1 if len(others) >= k else len(found) + 1
+            needed = wanted * position // k
+            if needed <= len(found):
+                return found[others[: wanted + position - k]]
+            if needed > len(self._descriptors) // _EXACT_FROM:
+                return NO_ROWS
+            found = self._nearest(query, needed)[0]
+
+    def _nearest(self, queries: FloatArray, count: int) -> IndexArray:
+        """Return the rows (Q, count) that the index takes for nearest, -1 where it finds fewer."""
+        effort = math.ceil(self._effort * count / self._shortlist)
+        if isinstance(_FAISS.downcast_index(self._index), _FAISS.IndexPreTransform):
+            lists = _FAISS.SearchParametersIVF(nprobe=effort)
+            parameters = _FAISS.SearchParametersPreTransform(index_params=lists)
+        else:
+            parameters = _FAISS.SearchParametersHNSW(efSearch=effort)
+        return np.asarray(self._index.search(queries, count, params=parameters)[1], np.int64)
+
+
+def exact_index(descriptors: Stacked, device: Any = "cpu") -> Index:
+    """Return an index that compares with every row of every array."""
+    arrays = zip(descriptors.arrays, descriptors.starts.tolist(), strict=False)
+    return MergedIndex([(ExactIndex(array, device), first) for array, first in arrays], descriptors.width)
 
 
 def tune(index: Any, descriptors: Stacked, shortlist: int = SHORTLIST) -> tuple[int, float]:
-    """Find the least effort at which the index finds :data:`RECALL` of the 20 nearest rows of some of its rows.
+    """Find the least effort with which the index finds :data:`RECALL` of the 20 nearest.
+
+    Up to 200 of its own rows are the queries.
 
     Returns:
-        The effort, and the recall measured with it; the greatest effort where none is enough.
+        Effort, and the recall measured with it; the greatest effort where none is enough.
     """
     count = len(descriptors)
     sample = min(count, 200, max(50, 100_000_000 // count))
@@ -213,12 +218,12 @@ def tune(index: Any, descriptors: Stacked, shortlist: int = SHORTLIST) -> tuple[
 
 
 def recall_of(found: IndexArray, truth: IndexArray) -> float:
-    """Return the share of the true rows (Q, k) that is among the found ones (Q, k)."""
+    """Return the share of the true rows (Q, k) among the found ones (Q, k), 0 to 1."""
     return float(np.mean([np.isin(true, there).mean() for true, there in zip(truth, found, strict=True)]))
 
 
 def _lists(count: int) -> int:
-    """Number of inverted lists: the power of two about 2·√N, of which each trains on 40 rows."""
+    """Return the number of inverted lists: the power of two about 2·√N."""
     return int(max(1, 2 ** round(math.log2(2 * math.sqrt(max(count, 1))))))
 
 
@@ -245,15 +250,6 @@ def _empty_index(kind: Kind, count: int, length: int) -> Any:
         part.this.disown()  # FAISS deletes them with the whole
     ivf.own_fields = index.own_fields = True
     return index
-
-
-def _search_parameters(index: Any, effort: int, selector: Any) -> Any:
-    wanted = {"sel": selector} if selector is not None else {}
-    inner = _FAISS.downcast_index(index)
-    if isinstance(inner, _FAISS.IndexPreTransform):
-        lists = _FAISS.SearchParametersIVF(nprobe=effort, **wanted)
-        return _FAISS.SearchParametersPreTransform(index_params=lists)
-    return _FAISS.SearchParametersHNSW(efSearch=effort, **wanted)
 
 
 def _efforts(index: Any) -> Iterator[int]:

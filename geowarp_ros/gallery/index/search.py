@@ -1,8 +1,4 @@
-"""The nearest descriptors, exactly: FAISS on the CPU, torch on CUDA, one ranking.
-
-A compressed index (:mod:`geowarp_ros.gallery.index.compressed`) can stand in wherever an :class:`Index` is
-expected.
-"""
+"""Exact search for the nearest descriptors: FAISS on the CPU, torch on CUDA, with the same ranking."""
 
 from __future__ import annotations
 
@@ -13,19 +9,19 @@ from typing import Literal, Protocol, TypeAlias
 import faiss
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.gallery.rows import NO_ROWS, FloatArray, IndexArray, among
 
-FloatArray = NDArray[np.float32]
-IndexArray = NDArray[np.int64]
+Found: TypeAlias = tuple[FloatArray, IndexArray]
+"""Squared Euclidean distances (Q, k) and rows (Q, k), nearest first; equal distances rank by row."""
 
 Shortlist: TypeAlias = Callable[[FloatArray, int], IndexArray]
 """Finds the nearest rows of each query, nearest first up to rounding: (Q, D), k -> (Q, k)."""
 
 MARGIN = 32
-"""So many more than asked for are found and measured again, so that rounding decides no rank."""
+"""Rows measured beyond those asked for, so that rounding decides no rank."""
 
 _ROWS_AT_ONCE = 262_144  # of the gallery, against all queries: 1 MiB of distances a query
 _ROWS_READ_AT_ONCE = 8192  # of scattered rows: larger copies leave the processor's cache
@@ -33,28 +29,31 @@ _VALUES_AT_ONCE = 8_388_608  # 64 MiB of float64 while the shortlist is measured
 
 
 class Index(Protocol):
-    """Finds the nearest gallery descriptors."""
+    """Search for the nearest descriptors of a gallery."""
 
-    def search(self, descriptors: FloatArray, k: int, /) -> tuple[FloatArray, IndexArray]:
-        """Return squared Euclidean distances (Q, k) and gallery rows (Q, k), nearest first.
+    def search(self, queries: FloatArray, k: int, without: IndexArray = NO_ROWS, /) -> Found:
+        """Find the k nearest rows of each query.
 
         Args:
-            descriptors: (Q, D).
-            k: At most so many; fewer columns where the gallery is smaller.
+            queries: (Q, D) descriptors.
+            k: Number of rows to find, at least 0; all rows where there are fewer.
+            without: (W,) rows to leave out, ascending, without repetition.
+
+        Raises:
+            GalleryError: The queries have another length than the gallery's descriptors, or are not finite.
         """
 
 
 class ExactIndex:
-    """Compares with every descriptor.
+    """Compares the query with every descriptor.
 
     FAISS and torch round differently (and expand ‖a - b‖², which cancels for near ones), so each only finds a
-    shortlist; its distances are measured in float64 from the descriptors themselves. Equal distances rank by row.
+    shortlist, whose distances are measured in float64 from the descriptors themselves.
 
     Args:
         descriptors: (N, D) float32; may be a memory map, and is not copied on the CPU.
-        device: Where the shortlist is found.
-        engine: ``auto`` is FAISS on the CPU, torch elsewhere.
-        without: Rows that are not to be found; a search costs as much as with them.
+        device: Device on which the shortlist is found.
+        engine: Library that finds the shortlist; ``auto``: FAISS on the CPU, torch elsewhere.
     """
 
     def __init__(
@@ -62,34 +61,24 @@ class ExactIndex:
         descriptors: FloatArray,
         device: torch.device | str = "cpu",
         engine: Literal["auto", "faiss", "torch"] = "auto",
-        without: IndexArray | None = None,
     ) -> None:
         self._descriptors = np.asarray(descriptors)
         self._device = torch.device(device)
         self._engine = engine
-        self._without = np.unique(np.empty(0, np.int64) if without is None else without)
 
-    def search(self, descriptors: FloatArray, k: int, /) -> tuple[FloatArray, IndexArray]:
-        """Return squared Euclidean distances (Q, k) and rows (Q, k), nearest first.
-
-        Raises:
-            GalleryError: Descriptors of another length than the gallery's, or not finite.
-        """
-        queries = check_queries(descriptors, self._descriptors.shape[1])
-        there = len(self._descriptors) - len(self._without)
-        k = min(k, there)
+    def search(self, queries: FloatArray, k: int, without: IndexArray = NO_ROWS, /) -> Found:
+        """Find the k nearest rows of each query; see :meth:`Index.search`."""
+        queries = check_queries(queries, self._descriptors.shape[1])
+        left = len(self._descriptors) - len(without)
+        k = min(k, left)
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        wanted = min(k + MARGIN, there)
-        rows = self._shortlist(queries, wanted + len(self._without))
-        return measure(queries, self._without_removed(rows, wanted), self._descriptors.__getitem__, k)
-
-    def _without_removed(self, rows: IndexArray, wanted: int) -> IndexArray:
-        if not len(self._without):
-            return rows
-        last = np.isin(rows, self._without)
-        first = np.argsort(last, axis=1, kind="stable")[:, :wanted]
-        return np.take_along_axis(rows, first, axis=1)
+        wanted = min(k + MARGIN, left)
+        rows = self._shortlist(queries, wanted + len(without))
+        if len(without):
+            last = np.argsort(among(rows, without), axis=1, kind="stable")[:, :wanted]
+            rows = np.take_along_axis(rows, last, axis=1)
+        return measure(queries, rows, self._descriptors.__getitem__, k)
 
     @cached_property
     def _shortlist(self) -> Shortlist:
@@ -99,10 +88,10 @@ class ExactIndex:
 
 
 class MergedIndex:
-    """Several indices as one: each row of the whole lies in one of them.
+    """Several indices searched as one; each holds consecutive rows of the whole.
 
     Args:
-        parts: Each index and the row of the whole at which its own rows begin, by which ties are broken.
+        parts: Each index and the first of its rows, ascending.
         length: D.
     """
 
@@ -110,40 +99,40 @@ class MergedIndex:
         self._parts = parts
         self._length = length
 
-    def search(self, descriptors: FloatArray, k: int, /) -> tuple[FloatArray, IndexArray]:
-        """Return squared Euclidean distances (Q, k) and rows (Q, k) of the whole, nearest first."""
-        queries = check_queries(descriptors, self._length)
+    def search(self, queries: FloatArray, k: int, without: IndexArray = NO_ROWS, /) -> Found:
+        """Find the k nearest rows of each query; see :meth:`Index.search`."""
+        queries = check_queries(queries, self._length)
         distances, rows = [np.empty((len(queries), 0), np.float32)], [np.empty((len(queries), 0), np.int64)]
-        for index, first in self._parts:
-            distance, row = index.search(queries, k)
+        later_starts = [first for _, first in self._parts[1:]]
+        left_out = np.split(without, np.searchsorted(without, later_starts))
+        for (index, first), here in zip(self._parts, left_out, strict=True):
+            distance, row = index.search(queries, k, here - first)
             distances.append(distance)
             rows.append(row + first)
         return nearest(np.concatenate(distances, axis=1), np.concatenate(rows, axis=1), k)
 
 
-def check_queries(descriptors: FloatArray, length: int) -> FloatArray:
-    """Return queries (Q, D) as FAISS takes them.
+def check_queries(queries: FloatArray, length: int) -> FloatArray:
+    """Return queries (Q, D) as FAISS takes them: contiguous float32.
 
     Raises:
-        GalleryError: Of another length, or not finite.
+        GalleryError: They have another length, or are not finite.
     """
-    if descriptors.ndim != 2 or descriptors.shape[1] != length:
-        raise GalleryError(f"descriptors of shape {descriptors.shape}, expected (Q, {length})")
-    if not np.isfinite(descriptors).all():
+    if queries.ndim != 2 or queries.shape[1] != length:
+        raise GalleryError(f"descriptors of shape {queries.shape}, expected (Q, {length})")
+    if not np.isfinite(queries).all():
         raise GalleryError("a query's descriptor has NaN or infinite values, expected finite ones")
-    return np.ascontiguousarray(descriptors, np.float32)
+    return np.ascontiguousarray(queries, np.float32)
 
 
-def measure(
-    queries: FloatArray, rows: IndexArray, read: Callable[[IndexArray], FloatArray], k: int
-) -> tuple[FloatArray, IndexArray]:
-    """Return the true distances (Q, k) and the rows (Q, k) of the k nearest of a shortlist; equals rank by row.
+def measure(queries: FloatArray, rows: IndexArray, read: Callable[[IndexArray], FloatArray], k: int) -> Found:
+    """Rank a shortlist by its true distances.
 
     Args:
         queries: (Q, D).
         rows: (Q, R) shortlists, R at least k.
         read: Returns the descriptors (…, D) of rows (…).
-        k: How many are kept.
+        k: Number of rows to keep.
     """
     distances = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int64)
@@ -159,19 +148,14 @@ def measure(
     return distances, indices
 
 
-def search_rows(
-    query: FloatArray, rows: IndexArray, read: Callable[[IndexArray], FloatArray], k: int
-) -> tuple[FloatArray, IndexArray]:
-    """Compare one query with the given rows only: the cost is proportional to their number.
+def search_rows(query: FloatArray, rows: IndexArray, read: Callable[[IndexArray], FloatArray], k: int) -> Found:
+    """Find the k nearest of some rows; the cost grows with their number.
 
     Args:
         query: (1, D).
         rows: (R,) ascending.
         read: Returns the descriptors (…, D) of rows (…).
-        k: At most so many.
-
-    Returns:
-        Distances (1, k) and rows (1, k), nearest first.
+        k: Number of rows to find; all where there are fewer.
     """
     distances, found = np.empty((1, 0), np.float32), np.empty((1, 0), np.int64)
     for start in range(0, len(rows), _ROWS_READ_AT_ONCE):
@@ -182,7 +166,7 @@ def search_rows(
     return distances, found
 
 
-def nearest(distances: FloatArray, rows: IndexArray, k: int) -> tuple[FloatArray, IndexArray]:
+def nearest(distances: FloatArray, rows: IndexArray, k: int) -> Found:
     """Return the k smallest of distances (Q, R) with their rows, nearest first; equals rank by row."""
     order = np.lexsort((rows, distances), axis=1)[:, :k]
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)

@@ -7,10 +7,10 @@ import json
 import logging
 import shutil
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import GalleryError, ImageError, ModelError, SourceError
+from geowarp_ros.gallery.files import next_folder
 from geowarp_ros.gallery.local import Form
-from geowarp_ros.gallery.making.segment import IMAGES, SegmentWriter, read_plan
-from geowarp_ros.gallery.manifest import SEGMENTS, Segment, checksum, in_turn, sync
+from geowarp_ros.gallery.making.segment import SegmentWriter, read_plan
+from geowarp_ros.gallery.manifest import IMAGES, SEGMENTS, Segment, checksum, in_turn, now, sync
 from geowarp_ros.gallery.places import Row
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress
@@ -39,21 +40,6 @@ _PARTIAL = ".partial"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """A finished segment.
-
-    Attributes:
-        segment: What the manifest says of it.
-        resumed: Images that a run which was stopped had described.
-        skipped: Images that could not be read.
-    """
-
-    segment: Segment
-    resumed: int
-    skipped: tuple[Skipped, ...]
-
-
 def fill_segment(
     source: Source,
     describer: Describer,
@@ -67,26 +53,30 @@ def fill_segment(
     part_of: str = "",
     options: Mapping[str, str],
     progress: Progress,
-) -> Filled:
-    """Write a segment, or go on with the one that a run with the same source and model left unfinished.
+) -> tuple[Segment, int, list[Skipped]]:
+    """Write a segment, or go on with the one that a stopped run with the same source and model left.
 
     Args:
-        source: Its images.
+        source: Images in the order of :func:`by_place`.
         describer: The model.
-        gallery: The gallery's folder, locked.
-        named: Segments of the gallery as it is; they are left alone.
-        copy_images: Store images, or refer to the source's files.
+        gallery: Folder of the gallery, locked.
+        named: Segments that the manifest names; they are left alone.
+        copy_images: Store the images at working resolution; False references the source's files.
         batch_size: Images described at once.
-        form: How the local features are stored.
-        codebook: Of their product quantiser, where the gallery has one.
-        part_of: Tells a part of a build by several processes from the same images built otherwise.
-        options: How the source was read, for people.
+        form: Storage form of the local features.
+        codebook: Codebook of the gallery's earlier segments, for ``pq``; None learns one.
+        part_of: Identity of the part in a build by several processes, otherwise empty.
+        options: Options of the reader and the model, stored for people.
         progress: Shows the images described.
 
+    Returns:
+        Entry of the segment for the manifest, number of images that the stopped run had described, images that
+        could not be read.
+
     Raises:
-        SourceError: No image, or none that can be read.
-        GalleryError: Images of a bag are to be referred to.
-        ModelError: The model makes descriptors that are not finite.
+        SourceError: There is no image, or none that can be read.
+        GalleryError: The source's images are no files that could be referenced.
+        ModelError: A descriptor is not finite.
     """
     if not source.images:
         raise SourceError(f"{source.description}: no usable image")
@@ -94,7 +84,6 @@ def fill_segment(
         raise GalleryError(
             f"{source.description}: its images have no files to refer to; store them in the gallery instead"
         )
-    source = by_place(source)
     plan = {
         "fingerprint": describer.fingerprint,
         "source": identity_of(source),
@@ -109,10 +98,10 @@ def fill_segment(
     if writer.done:
         _log.info("%s: going on after %d of %d images", gallery, writer.done, len(source.images))
     todo = source.images[writer.done :]
-    with _Loader(describer, copy_images) as load, ThreadPoolExecutor(1) as behind:
-        loaded = progress(load(todo, 2 * batch_size), len(todo), "describing images")
+    with closing(_load(todo, describer, copy_images, 2 * batch_size)) as ahead, ThreadPoolExecutor(1) as behind:
+        loaded = iter(progress(ahead, len(todo), "describing images"))
         written: Future[None] | None = None
-        for batch in _batches(loaded, batch_size):
+        while batch := list(islice(loaded, batch_size)):
             described = describer.describe_batch([one.image for one in batch if one.image is not None])
             if written is not None:
                 written.result()  # at most one batch waits for the disk
@@ -135,18 +124,18 @@ def fill_segment(
         source=source.description,
         copied=copy_images,
         options={**options, "batch_size": str(batch_size), "jpeg_quality": str(JPEG_QUALITY)},
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=now(),
         files=files,
         local_features=form,
     )
-    return Filled(segment, resumed, tuple(writer.skipped))
+    return segment, resumed, writer.skipped
 
 
 def by_place(source: Source) -> Source:
-    """Return the source with its images in the order of a Z-curve over the ground (Morton), names breaking ties.
+    """Sort the images along a Z-curve over the ground (Morton order), names breaking ties.
 
-    What lies together on the ground then lies together in the files: a search within a circle reads few pages. A
-    bag's images keep their order, in which they are quickest read and in which a robot drove past them.
+    Neighbours on the ground are then neighbours in the files, so a search in a circle reads few pages. A bag's
+    images keep their order, in which they are quickest to read and in which the robot passed them.
     """
     if any(image.path is None for image in source.images):
         return source
@@ -164,47 +153,42 @@ def by_place(source: Source) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """An image at working resolution and, where it is to be stored, its JPEG."""
+    """An image at working resolution, with its JPEG where it is to be stored; None where it cannot be read."""
 
     source: SourceImage
     image: Image | None
     jpeg: bytes
-    problem: str = ""
 
 
-class _Loader:
-    """Reads images ahead in threads, a bounded number of them."""
+def _load(
+    images: Iterable[SourceImage], describer: Describer, encode: bool, ahead: int
+) -> Generator[_Loaded, None, None]:
+    """Read images in threads, at most ``ahead`` of them in advance."""
 
-    def __init__(self, describer: Describer, encode: bool) -> None:
-        self._describer = describer
-        self._encode = encode
-        self._pool = ThreadPoolExecutor(_LOADERS)
-
-    def __enter__(self) -> _Loader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __call__(self, images: Sequence[SourceImage], ahead: int) -> Iterator[_Loaded]:
-        waiting: deque[Future[_Loaded]] = deque()
-        for image in images:
-            waiting.append(self._pool.submit(self._load, image))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def _load(self, source: SourceImage) -> _Loaded:
+    def load(source: SourceImage) -> _Loaded:
         try:
-            image = self._describer.prepare(source.read())
+            image = describer.prepare(source.read())
         except ImageError as error:
-            return _Loaded(source, None, b"", str(error))
-        jpeg = b""
-        if self._encode:
-            bgr = np.ascontiguousarray(image[:, :, ::-1])
-            jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        return _Loaded(source, image, jpeg)
+            _log.warning("skipped: %s", error)
+            return _Loaded(source, None, b"")
+        if not encode:
+            return _Loaded(source, image, b"")
+        bgr = np.ascontiguousarray(image[:, :, ::-1])
+        jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        return _Loaded(source, image, jpeg.tobytes())
+
+    with ThreadPoolExecutor(_LOADERS) as pool:
+        waiting: deque[Future[_Loaded]] = deque()
+        try:
+            for image in images:
+                waiting.append(pool.submit(load, image))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _append(
@@ -214,11 +198,7 @@ def _append(
     local_features: NDArray[np.float16],
     copy_images: bool,
 ) -> None:
-    skipped = []
-    for loaded in batch:
-        if loaded.image is None:
-            _log.warning("skipped: %s", loaded.problem)
-            skipped.append(Skipped(loaded.source.place.name, "unreadable"))
+    skipped = [Skipped(loaded.source.place.name, "unreadable") for loaded in batch if loaded.image is None]
     readable = [loaded for loaded in batch if loaded.image is not None]
     for loaded, descriptor in zip(readable, descriptors, strict=True):
         if not np.isfinite(descriptor).all():
@@ -231,24 +211,18 @@ def _append(
 
 
 def _store_image(writer: SegmentWriter, number: int, loaded: _Loaded) -> Row:
-    path = writer.image_path(number)
-    path.write_bytes(loaded.jpeg)
+    name = f"{IMAGES}/{number:06d}.jpg"
+    (writer.folder / name).write_bytes(loaded.jpeg)
     digest = hashlib.blake2b(loaded.jpeg, digest_size=16).hexdigest()
-    return Row(loaded.source.place, loaded.source.split, f"{IMAGES}/{path.name}", len(loaded.jpeg), digest)
+    return Row(loaded.source.place, loaded.source.split, name, len(loaded.jpeg), digest)
 
 
 def _refer_to_image(loaded: _Loaded, path: Path) -> Row:
     return Row(loaded.source.place, loaded.source.split, str(path), path.stat().st_size, checksum(path))
 
 
-def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
 def identity_of(source: Source) -> str:
-    """Digest of names and positions: the same source gives the same one in another run."""
+    """Return a digest of names and positions, equal for the same source in another run."""
     digest = hashlib.blake2b(digest_size=16)
     for image in source.images:
         digest.update(json.dumps(Row(image.place, image.split, "", 0, "").to_text()).encode())
@@ -263,9 +237,7 @@ def _unfinished(gallery: Path, plan: Mapping[str, Any], named: Collection[str]) 
     if not folders:
         return None
     found = max(folders)
-    if found.suffix == _PARTIAL:
-        return found
-    return found.rename(found.with_name(found.name + _PARTIAL))
+    return found if found.suffix == _PARTIAL else found.rename(found.with_name(found.name + _PARTIAL))
 
 
 def _new_folder(gallery: Path) -> Path:
@@ -273,7 +245,6 @@ def _new_folder(gallery: Path) -> Path:
     root = gallery / SEGMENTS
     root.mkdir(exist_ok=True)
     with in_turn(gallery):
-        taken = [int(path.stem) for path in root.glob("*") if path.stem.isdecimal()]
-        new = root / f"{max(taken, default=0) + 1:04d}{_PARTIAL}"
+        new = next_folder(root).with_suffix(_PARTIAL)
         new.mkdir()
     return new

@@ -1,9 +1,9 @@
-"""A segment being written, batch by batch, so that a killed build goes on after its last finished batch.
+"""Writing a segment batch by batch, so that a killed build goes on after its last finished batch.
 
-``NNNN.partial/`` holds the segment's files as far as they are and two more: ``plan.json``, from what and by what
-it is made, and ``journal.jsonl``, one line per finished batch, written after the batch is on the disk. What lies
-in the files beyond the journal is cut off by the next run. A finished segment is renamed to ``NNNN``; only then
-does the manifest name it.
+``NNNN.partial/`` holds the segment's files as far as they are written and two more: ``plan.json``, which
+identifies source and model, and ``journal.jsonl``, to which a line is appended once a batch is on the disk. The
+next run cuts off what lies beyond the journal. A finished segment is renamed to ``NNNN`` before the manifest names
+it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.gallery.local import LOCAL_FEATURES, Form, compress_local_features, layout
-from geowarp_ros.gallery.manifest import StoredFile, checksum, sync
+from geowarp_ros.gallery.manifest import (
+    DESCRIPTORS,
+    IMAGES,
+    PLACES,
+    POSITIONS_FILE,
+    StoredFile,
+    checksum,
+    sync,
+)
 from geowarp_ros.gallery.places import Row, table_of
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped
 
-DESCRIPTORS = "descriptors.npy"
-PLACES = "places.csv"
-POSITIONS_FILE = "places.npy"
-IMAGES = "images"
 PLAN = "plan.json"
 JOURNAL = "journal.jsonl"
 _SYNCS = 16  # file systems write out what waits together in one go
@@ -41,9 +44,9 @@ class SegmentWriter:
 
     Attributes:
         folder: ``NNNN.partial``.
-        done: How many images of the source are dealt with, skipped ones included.
-        rows: The images that are in it.
-        skipped: The images that could not be read.
+        done: Number of the source's images that are dealt with, skipped ones included.
+        rows: Rows written.
+        skipped: Images that could not be read.
     """
 
     def __init__(self, folder: Path, descriptor_dim: int, channels: int, grid: int) -> None:
@@ -69,10 +72,6 @@ class SegmentWriter:
         for array in self._arrays:
             array.cut(len(self.rows))
 
-    def image_path(self, row: int) -> Path:
-        """Return where the image of that row goes."""
-        return self.folder / IMAGES / f"{row:06d}.jpg"
-
     def append(
         self,
         rows: Sequence[Row],
@@ -80,12 +79,17 @@ class SegmentWriter:
         descriptors: NDArray[np.float32],
         local_features: NDArray[np.float16],
     ) -> None:
-        """Write one batch whose images are there already."""
+        """Append a batch whose images are written already.
+
+        Args:
+            rows: B rows.
+            skipped: Images of the batch that could not be read.
+            descriptors: (B, D).
+            local_features: (B, C, 15, 15).
+        """
         self._arrays[0].append(descriptors)
         self._arrays[1].append(local_features)
-        self.done += len(rows) + len(skipped)
-        self.rows += rows
-        self.skipped += skipped
+        self._take(rows, skipped)
         entry = {
             "rows": [row.to_text() for row in rows],
             "skipped": [[skip.name, skip.reason] for skip in skipped],
@@ -98,12 +102,15 @@ class SegmentWriter:
     def finish(
         self, form: Form = "half", codebook: NDArray[np.float32] | None = None, progress: Progress = silent
     ) -> dict[str, StoredFile]:
-        """Close the arrays, write the places and put everything on the disk; returns the files' checksums.
+        """Complete the files and wait until they are on the disk.
 
         Args:
-            form: Of the local features; what they were gathered in stays until the manifest names the segment.
-            codebook: For ``pq``, where one is there already.
+            form: Storage form of the local features; :func:`forget_journal` deletes the half-precision ones.
+            codebook: Codebook of the gallery's earlier segments, for ``pq``; None learns one.
             progress: Shows the images stored.
+
+        Returns:
+            Size and checksum of each file but the images, by name.
         """
         for array in self._arrays:
             array.close(len(self.rows))
@@ -116,14 +123,16 @@ class SegmentWriter:
         with ThreadPoolExecutor(_SYNCS) as pool:
             for _ in progress(pool.map(sync, images), len(images), "storing images"):
                 pass
-        files = {}
-        for name in (DESCRIPTORS, *layout(form, len(self.rows), self._channels), PLACES, POSITIONS_FILE):
-            path = self.folder / name
-            sync(path)
-            files[name] = StoredFile(size=path.stat().st_size, blake2b=checksum(path))
+        names = (DESCRIPTORS, *layout(form, len(self.rows), self._channels), PLACES, POSITIONS_FILE)
+        files = {name: StoredFile.of(self.folder / name) for name in names}
         sync(self.folder / IMAGES)
         sync(self.folder)
         return files
+
+    def _take(self, rows: Sequence[Row], skipped: Sequence[Skipped]) -> None:
+        self.done += len(rows) + len(skipped)
+        self.rows += rows
+        self.skipped += skipped
 
     def _read_journal(self) -> None:
         journal = self.folder / JOURNAL
@@ -131,16 +140,17 @@ class SegmentWriter:
             return
         whole = b""
         for line in journal.read_bytes().splitlines(keepends=True):
-            batch = _parse(line)
-            if batch is None:
-                break  # half a line, or rubbish
-            arrays_hold_it = all(array.holds(len(self.rows) + len(batch.rows)) for array in self._arrays)
-            if not arrays_hold_it or not all(self._is_there(row) for row in batch.rows):
-                break  # a batch of which a power cut took a part
+            try:
+                entry = json.loads(line)
+                rows = [Row.from_text(values) for values in entry["rows"]]
+                skipped = [Skipped(name, reason) for name, reason in entry["skipped"]]
+            except (ValueError, TypeError, KeyError):
+                break  # rubbish
+            arrays_hold_it = all(array.holds(len(self.rows) + len(rows)) for array in self._arrays)
+            if not line.endswith(b"\n") or not arrays_hold_it or not all(map(self._is_there, rows)):
+                break  # half a line, or a batch of which a power cut took a part
             whole += line
-            self.done += len(batch.rows) + len(batch.skipped)
-            self.rows += batch.rows
-            self.skipped += batch.skipped
+            self._take(rows, skipped)
         journal.write_bytes(whole)
 
     def _is_there(self, row: Row) -> bool:
@@ -158,29 +168,10 @@ def read_plan(folder: Path) -> Any:
 
 
 def forget_journal(folder: Path, files: Collection[str]) -> None:
-    """Drop what only an unfinished segment needs: all but its ``files`` and images."""
+    """Delete what only an unfinished segment needs: everything but its ``files`` and its images."""
     for path in folder.iterdir():
         if path.name not in files and path.name != IMAGES:
             path.unlink()
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """A line of the journal."""
-
-    rows: list[Row]
-    skipped: list[Skipped]
-
-
-def _parse(line: bytes) -> _Batch | None:
-    """Read a line of the journal; None where it is something else."""
-    try:
-        entry = json.loads(line)
-        rows = [Row.from_text(values) for values in entry["rows"]]
-        skipped = [Skipped(name, reason) for name, reason in entry["skipped"]]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return _Batch(rows, skipped) if line.endswith(b"\n") else None
 
 
 class _GrowingArray:
@@ -195,10 +186,10 @@ class _GrowingArray:
     def cut(self, rows: int) -> None:
         """Keep the first ``rows`` rows; makes the file."""
         self._path.touch()
-        os.truncate(self._path, len(self._header(0)) + rows * self._row_size)
+        os.truncate(self._path, self._size(rows))
 
     def holds(self, rows: int) -> bool:
-        return self._path.is_file() and self._path.stat().st_size >= len(self._header(0)) + rows * self._row_size
+        return self._path.is_file() and self._path.stat().st_size >= self._size(rows)
 
     def append(self, values: NDArray[Any]) -> None:
         with self._path.open("ab") as file:
@@ -210,14 +201,12 @@ class _GrowingArray:
         with self._path.open("r+b") as file:
             file.write(self._header(rows))
 
+    def _size(self, rows: int) -> int:
+        return len(self._header(0)) + rows * self._row_size
+
     def _header(self, rows: int) -> bytes:
         buffer = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            buffer,
-            {
-                "descr": np.lib.format.dtype_to_descr(self._dtype),
-                "fortran_order": False,
-                "shape": (rows, *self._row_shape),
-            },
-        )
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": (rows, *self._row_shape)}
+        np.lib.format.write_array_header_1_0(buffer, header)
         return buffer.getvalue()

@@ -1,8 +1,8 @@
 """A build by several processes, as ``torchrun`` starts them: each describes its part of the source into a segment.
 
-They do not talk to one another; all they share is the gallery's folder, so they may run on several machines. Each
-finished segment lies beside the others with a note of what it is part of, and whoever finishes last puts all of
-them into the manifest. A process that was killed is simply started again, alone or with the others.
+They share the gallery's folder and nothing else, so they may run on several machines. Each leaves a note beside
+its finished segment, and the last one to finish writes the manifest with all of them. A killed process is started
+again, alone or with the others.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SHARD = "shard.json"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which part of a build this process does.
+    """The part of a build that this process does.
 
     Attributes:
-        index: 0 to count - 1.
-        count: How many processes build together.
+        index: Number of the part, 0 to count - 1.
+        count: Number of processes.
     """
 
     index: int = 0
@@ -37,10 +37,10 @@ class Shard:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:
-        """Return what ``torchrun`` says (RANK, WORLD_SIZE); without it there is one process.
+        """Return the part that ``torchrun`` names (RANK, WORLD_SIZE); the whole without it.
 
         Raises:
-            GalleryError: They make no sense.
+            GalleryError: The variables contradict each other or are no numbers.
         """
         index, count = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
@@ -51,10 +51,10 @@ class Shard:
         return f"{self.index + 1} of {self.count}"
 
     def part(self, source: Source, batch_size: int) -> Source:
-        """Return this process's images: whole batches, the same that one process would make.
+        """Return the images of this part: whole batches, the same that one process would make.
 
         Raises:
-            SourceError: Fewer batches than processes.
+            SourceError: There are fewer batches than processes.
         """
         if self.count == 1:
             return source
@@ -70,26 +70,26 @@ class Shard:
 
 
 ALONE = Shard()
-"""One process does it all."""
+"""The whole build."""
 
 
 class _Note(Section):
-    """What a finished segment is part of."""
+    """Note beside a finished segment."""
 
     build: str = Field(description="Identity of the whole build.")
-    index: int = Field(ge=0, description="Which shard of it.")
+    index: int = Field(ge=0, description="Number of the part.")
     segment: Segment
 
 
 def note_finished(gallery: Path, build: str, shard: Shard, segment: Segment) -> None:
-    """Write down that a shard's segment is whole."""
+    """Leave a note that the segment of ``shard`` is finished."""
     note = _Note(build=build, index=shard.index, segment=segment)
     path = gallery / SEGMENTS / segment.name / SHARD
     write_whole(path, note.model_dump_json().encode(), GalleryError)
 
 
 def finished_shards(gallery: Path, build: str) -> dict[int, Segment]:
-    """Return the segments of a build that are whole, by shard."""
+    """Return the finished segments of a build by the number of their part."""
     found = {}
     for path in sorted((gallery / SEGMENTS).glob(f"*/{SHARD}")):
         if path.parent.suffix:

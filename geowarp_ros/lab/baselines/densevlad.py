@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -28,6 +28,7 @@ from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.model.describer import Query
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import SourceImage
 from geowarp_ros.types import FloatArray, Image
 
 FORMAT = "geowarp-densevlad"
@@ -38,27 +39,31 @@ _SAMPLES_PER_IMAGE = 500
 
 
 class DenseVladConfig(Section):
-    """What a DenseVLAD file's header holds, and a gallery that it made."""
+    """Configuration of a DenseVLAD, stored in its file and in the galleries that it makes."""
 
-    encoder: Literal["rootsift"] = Field("rootsift", description="Says what it is, where networks say theirs.")
-    aggregation: Literal["vlad"] = Field("vlad", description="Likewise.")
-    retrieval_weight: float = Field(0.0, ge=0.0, le=1000.0, description="As a network's.")
-    words: int = Field(128, ge=2, le=4096, description="Visual words.")
-    dimension: int = Field(
-        4096, ge=1, le=100_000, description="D after PCA; at most a quarter of the images trained on."
+    encoder: Literal["rootsift"] = Field("rootsift", description="Local descriptor, in the place of an encoder.")
+    aggregation: Literal["vlad"] = Field("vlad", description="From local descriptors to the descriptor.")
+    retrieval_weight: float = Field(
+        0.0, ge=0.0, le=1000.0, description="Weight of the descriptor distance in re-ranking, as for networks."
     )
-    stride_px: int = Field(8, ge=1, le=64, description="Grid of the descriptors, px.")
-    bins_px: tuple[int, ...] = Field((4, 6, 8, 10), min_length=1, description="SIFT's bins, px: the scales.")
-    resolution: int = Field(480, ge=0, le=4096, description="Shorter side images are shrunk to, px; 0: as is.")
+    words: int = Field(128, ge=2, le=4096, description="Number of visual words.")
+    dimension: int = Field(
+        4096, ge=1, le=100_000, description="D after PCA; at most a quarter of the number of training images."
+    )
+    stride_px: int = Field(8, ge=1, le=64, description="Spacing of the grid of local descriptors (px).")
+    bins_px: tuple[int, ...] = Field((4, 6, 8, 10), min_length=1, description="SIFT bin widths, one a scale (px).")
+    resolution: int = Field(
+        480, ge=0, le=4096, description="Shorter side to which images are shrunk (px); 0: not resized."
+    )
 
 
 class DenseVlad:
-    """Images to descriptors (D,), unit length, and 15×15 local features: one RootSIFT a cell.
+    """Describes images by a unit-length descriptor (D,) and 15×15 local features, one RootSIFT a cell.
 
-    It has what galleries and re-rankers use of a :class:`Describer`; those that warp refuse it.
+    It has the interface of :class:`Describer` that galleries and re-rankers use, but nothing to warp by.
 
     Args:
-        config: The grid.
+        config: Configuration.
         words: (K, 128) visual words.
         mean: (K·128,) of the training images' VLADs.
         projection: (D, K·128) principal directions over their deviations.
@@ -78,7 +83,7 @@ class DenseVlad:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that identify configuration, vocabulary and projection."""
+        """Identity of configuration, vocabulary and projection, 16 hex digits."""
         digest = hashlib.sha256(_header(self.config)["config"].encode())
         for array in (self._words, self._mean, self._projection):
             digest.update(array.tobytes())
@@ -86,7 +91,7 @@ class DenseVlad:
 
     @property
     def model(self) -> DenseVlad:
-        """Itself: vocabulary and projection are all the model there is."""
+        """Itself; vocabulary and projection are the whole model."""
         return self
 
     @property
@@ -129,10 +134,10 @@ class DenseVlad:
 
     @classmethod
     def load(cls, path: Path) -> DenseVlad:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            ModelError: The file is absent, truncated, foreign, or its shapes disagree.
+            ModelError: The file is absent, truncated or foreign, or its shapes disagree.
         """
         try:
             with safe_open(path, framework="np") as file:
@@ -159,30 +164,22 @@ class DenseVlad:
         return np.asarray(projected / max(float(np.linalg.norm(projected)), 1e-12), np.float32)
 
 
-class ReadsImage(Protocol):
-    """Anything that decodes to an image, such as a gallery reader's SourceImage."""
-
-    @property
-    def read(self) -> Callable[[], Image]:
-        """Decode it."""
-
-
 def train_densevlad(
-    images: Sequence[ReadsImage],
+    images: Sequence[SourceImage],
     config: DenseVladConfig | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> DenseVlad:
-    """Find the visual words and the whitening projection on a collection of images, in two passes over it.
+    """Learn the visual words and the whitening projection from a collection of images, in two passes.
 
     Args:
-        images: Decoded twice; those that cannot be read are left out.
-        config: The grid, number of words and dimension.
-        seed: Of sampling and clustering.
+        images: Training images; those that cannot be read are left out.
+        config: Configuration; None: the defaults.
+        seed: Seed of sampling and clustering.
         progress: Shows the images.
 
     Raises:
-        ModelError: Too few images for a projection, or too little texture in them for the words.
+        ModelError: There are too few images for a projection, or too little texture in them for the words.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import PCA
@@ -206,7 +203,7 @@ def train_densevlad(
 
 
 def _dense_of_readable(
-    images: Sequence[ReadsImage], config: DenseVladConfig, progress: Progress, label: str
+    images: Sequence[SourceImage], config: DenseVladConfig, progress: Progress, label: str
 ) -> Iterator[NDArray[np.float32]]:
     sift = cv2.SIFT.create()
     for image in progress(images, len(images), label):
@@ -240,7 +237,9 @@ def cell_features(sift: cv2.SIFT, image: Image) -> NDArray[np.float32]:
 
 
 def vlad(descriptors: NDArray[np.float32], words: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum the residuals of each word's descriptors, normalise them by word, then the whole (Arandjelović 2013).
+    """Aggregate local descriptors: sum of the residuals of each word, normalised by word, then as a whole.
+
+    Intra-normalisation is that of Arandjelović and Zisserman, "All about VLAD", CVPR 2013.
 
     Args:
         descriptors: (N, 128).

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
-from geowarp_ros.config import DiffusionConfig
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.lab.baselines import DiffusionConfig
 from geowarp_ros.lab.baselines.neighbours import gallery_neighbours, unit_rows
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
-from geowarp_ros.types import Candidate, FloatArray
+from geowarp_ros.types import Candidate, FloatArray, ScoreUnit
 
 
 def normalised_affinity(
     unit: NDArray[np.float32], config: DiffusionConfig, without: Collection[int] = ()
 ) -> sparse.csr_array:
-    """Return S = D^-1/2 A D^-1/2 (N, N) of the mutual nearest neighbours.
+    """Return S = D^-1/2 A D^-1/2 (N, N) over the mutual nearest neighbours.
 
-    A_ij = max(cosine, 0)^gamma where i is among j's neighbours and j among i's, else 0; D holds its row sums.
+    A_ij = max(cosine, 0)^gamma where i is among j's neighbours and j among i's, else 0; D has the row sums of A.
     """
     indices, cosines = gallery_neighbours(unit, config.neighbours, without)
     count, per_row = indices.shape
@@ -44,15 +44,16 @@ class Diffusion:
     """Sorts all candidates by f = Σ_i y_i · (I - alpha·S)⁻¹ e_i over the nearest candidates i.
 
     y_i = cosine(query, i)^gamma. The columns of the inverse do not depend on the query: each is solved with
-    conjugate gradients at its first use and kept, N numbers each; what remains online is a weighted sum of a few.
-    Candidates that the diffusion does not reach keep their order behind those that it does. As in
-    :mod:`geowarp_ros.lab.baselines.expansion`, candidates are neither added nor dropped.
+    conjugate gradients at its first use and kept (N numbers). Candidates that the diffusion does not reach keep
+    their order behind those that it does; none is added or dropped.
 
     Args:
-        gallery: Whose graph it is.
+        gallery: Gallery of the neighbour graph.
         config: The graph and how far the diffusion spreads.
-        without: Rows that must not help, in an evaluation that leaves some out.
+        without: Rows that must not help the others, in an evaluation that leaves some out.
     """
+
+    unit: ScoreUnit = "mean cosine"
 
     def __init__(self, gallery: Gallery, config: DiffusionConfig, without: Collection[int] = ()) -> None:
         self._config = config

@@ -13,26 +13,27 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.config import ExpansionConfig
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.lab.baselines import ExpansionConfig
 from geowarp_ros.lab.baselines.neighbours import gallery_neighbours, unit_rows
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
-from geowarp_ros.types import Candidate
+from geowarp_ros.types import Candidate, ScoreUnit
 
 
 class QueryExpansion:
     """Sorts all candidates by the cosine of expanded query and augmented gallery descriptors.
 
-    The augmentation is done once, at construction; its descriptors are held in memory. Candidates are neither
-    added nor dropped: the more of them retrieval hands over (``retrieval.candidates``), the wider the second
-    search; all of the gallery makes it complete.
+    Augmented once, at construction, and held in memory. Candidates are neither added nor dropped: the more of them
+    retrieval hands over, the wider the second search; the whole gallery makes it complete.
 
     Args:
-        gallery: Whose descriptors are augmented.
+        gallery: Gallery to augment.
         config: Neighbours and weights.
-        without: Rows that must not help, in an evaluation that leaves some out.
+        without: Rows that must not help the others, in an evaluation that leaves some out.
     """
+
+    unit: ScoreUnit = "mean cosine"
 
     def __init__(self, gallery: Gallery, config: ExpansionConfig, without: Collection[int] = ()) -> None:
         self._config = config

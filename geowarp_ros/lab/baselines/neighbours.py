@@ -25,11 +25,11 @@ def gallery_neighbours(
 
     Args:
         unit: (N, D) rows of unit length.
-        count: How many; fewer where the gallery is smaller.
-        without: Rows that are nobody's neighbour and have none that count.
+        count: Number K of neighbours; fewer where the gallery is smaller.
+        without: Rows to ignore: neighbours of no row, without neighbours themselves.
 
     Returns:
-        Indices (N, K) and cosines (N, K), nearest first. The rows left out have cosine 0 to what stands there.
+        Indices (N, K) and cosines (N, K), nearest first; cosine 0 in the ignored rows.
     """
     kept = np.setdiff1d(np.arange(len(unit)), np.fromiter(without, np.intp, len(without)))
     count = max(0, min(count, len(kept) - 1))

@@ -19,9 +19,9 @@ from geowarp_ros.geometry import full_frame, quad_from_frame, transform_points, 
 from geowarp_ros.images import to_tensor
 from geowarp_ros.model.describer import Query
 from geowarp_ros.model.geowarp import GeoWarp
-from geowarp_ros.model.matching import similarity
+from geowarp_ros.model.matching import CELLS, similarity
 from geowarp_ros.rerank.order import best_with_retrieval
-from geowarp_ros.types import Candidate
+from geowarp_ros.types import Candidate, ScoreUnit
 
 
 def one_way_quad(quad_q: Tensor, quad_p: Tensor) -> Tensor:
@@ -39,26 +39,29 @@ def one_way_quad(quad_q: Tensor, quad_p: Tensor) -> Tensor:
 
 
 class OneWayReranker:
-    """Sorts the first ``count`` candidates by eq. 4 of the query and the warped candidate: P encoder passes.
+    """Sorts candidates by eq. 4 of the query and the warped candidate, per cell: P encoder passes.
 
-    The encoder runs in float32.
+    Args:
+        gallery: Source of the candidates' images and local features.
+        model: Network that describes and warps.
+        retrieval_weight: Weight of the descriptor distance in the order.
 
     Raises:
         ModelError: The model has no warping regression.
     """
 
-    def __init__(self, gallery: Gallery, model: GeoWarp, count: int, retrieval_weight: float = 0.0) -> None:
+    unit: ScoreUnit = "mean cosine"
+
+    def __init__(self, gallery: Gallery, model: GeoWarp, retrieval_weight: float = 0.0) -> None:
         if model.regression is None:
             raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
         self._gallery = gallery
         self._model = model
-        self._count = count
         self._retrieval_weight = retrieval_weight
 
     @torch.inference_mode()
-    def __call__(self, query: Query, candidates: Sequence[Candidate], /) -> list[Candidate]:
+    def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates with scores and the one quad, best first; ties keep retrieval's order."""
-        head, tail = candidates[: self._count], candidates[self._count :]
         if not head:
             return []
         stored = self._gallery.local_features([candidate.index for candidate in head])
@@ -70,13 +73,13 @@ class OneWayReranker:
             replace(
                 candidate,
                 score=self._score(query, candidate.index, quads[row : row + 1]),
-                score_unwarped=unwarped[row],
+                score_unwarped=unwarped[row] / CELLS,
                 quad_p=quads[row].cpu().numpy(),
             )
             for row, candidate in enumerate(head)
         ]
-        return best_with_retrieval(scored, self._retrieval_weight) + list(tail)
+        return best_with_retrieval(scored, self._retrieval_weight)
 
     def _score(self, query: Query, index: int, quad_p: Tensor) -> float:
         image = to_tensor(self._gallery.image(index), query.image.device)
-        return float(similarity(query.local_features, self._model.local_features(warp(image, quad_p))))
+        return float(similarity(query.local_features, self._model.local_features(warp(image, quad_p)))) / CELLS

@@ -1,1 +1,1 @@
-"""Measurements of the package itself: what each part costs, side by side in one run."""
+"""Run-time benchmarks of the package's components."""

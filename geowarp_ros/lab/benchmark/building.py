@@ -1,53 +1,36 @@
-"""Building a gallery beside the encoder passes that it cannot do without."""
+"""Duration of building a gallery over that of describing its images."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-import torch
-
 from geowarp_ros.gallery.making.build import build_gallery
-from geowarp_ros.images import read_image
-from geowarp_ros.lab.benchmark.scene import Size, make_model, write_pictures
-from geowarp_ros.lab.benchmark.timing import CPU, WALL, Clock, Times, take_turns
+from geowarp_ros.lab.benchmark.scene import make_model, write_pictures
+from geowarp_ros.lab.benchmark.timing import Bench, Times
+from geowarp_ros.lab.verbs.options import Size
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.encoders import EncoderName
-from geowarp_ros.model.inference import Precision
-from geowarp_ros.progress import Progress, silent
-from geowarp_ros.readers import read_source
 
 ENCODER = "describing alone"
 BUILD = "gallery build"
 
 
-def measure_building(
-    encoder: EncoderName,
-    size: Size,
-    images: int,
-    rounds: int,
-    *,
-    weights: str = "",
-    precision: Precision = "float32",
-    progress: Progress = silent,
-    clock: Clock = WALL,
-    device: torch.device = CPU,
-) -> Times:
+def measure_building(encoder: EncoderName, size: Size, images: int, bench: Bench) -> Times:
     """Time ``gallery build`` from JPEG files over describing the same images, decoded before, in equal batches."""
-    model, about = make_model(encoder, weights)
-    describer = Describer(model, device, precision)
+    model, about = make_model(encoder, bench.weights)
+    describer = Describer(model, bench.device, bench.precision)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        source = read_source(write_pictures(folder / "pictures", size, images))
-        decoded = [read_image(path) for path in sorted((folder / "pictures").glob("*.jpg"))]
+        source = write_pictures(Path(name) / "pictures", size, images)
+        decoded = [image.read() for image in source.images]
 
         def describe() -> None:
             for start in range(0, images, 16):
                 describer.describe_batch(decoded[start : start + 16])
 
         def build() -> None:
-            gallery = folder / "gallery"
+            gallery = Path(name) / "gallery"
             build_gallery(source, describer, gallery, replace_existing=gallery.exists())
 
-        title = f"{images} images, {encoder}, {size}, {precision}, {device} ({about})"
-        return take_turns(title, {ENCODER: describe, BUILD: build}, ENCODER, rounds, clock, progress, device)
+        title = f"{images} images, {encoder}, {size}, {bench.precision}, {bench.device} ({about})"
+        return bench.compare(title, {ENCODER: describe, BUILD: build}, ENCODER)

@@ -1,11 +1,12 @@
-"""What smaller descriptors and local features cost in recall, on photographs: those of one gallery with splits.
+"""Recall after re-ranking with compressed local features, measured on one gallery of photographs with splits.
 
-The rows of split ``query`` are asked, those of split ``gallery`` answer: one ``geowarp gallery build`` serves all.
+Its rows of split ``query`` are the queries, those of split ``gallery`` the places.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,21 +26,25 @@ from geowarp_ros.gallery.local import (
     layout,
     read_local_features,
 )
-from geowarp_ros.gallery.rows import Stacked
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.gallery.whitening import train_whitening
 from geowarp_ros.model.describer import Describer, Warper
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.rerank.fast import FastReranker
 from geowarp_ros.rerank.geowarp import GeoWarpReranker
 from geowarp_ros.types import Candidate, Image
 
-_DEPTH = 20
 _RERANKED = 5
 
 
 class _Trial:
-    """Queries, answers and the truth of one gallery."""
+    """The queries and places of one gallery.
+
+    Attributes:
+        queries: (Q,) rows of split ``query``.
+        answers: (G,) rows of split ``gallery``.
+        distances: (Q, G) squared descriptor distances; infinite where left out.
+        right: (Q, G) bool, within the threshold and not left out.
+    """
 
     def __init__(self, gallery: Gallery, threshold_m: float, exclude_neighbours: int) -> None:
         splits = np.array(gallery.splits)
@@ -47,57 +52,21 @@ class _Trial:
         self.queries, self.answers = np.flatnonzero(splits == "query"), np.flatnonzero(splits == "gallery")
         if not len(self.queries) or not len(self.answers):
             raise GalleryError(f"{gallery.path}: has no splits query and gallery; build it from such a source")
-        enu = gallery.positions_enu[:, :2]
-        offsets = enu[self.queries, None] - enu[None, self.answers]
+        offsets = gallery.positions_enu[self.queries, None, :2] - gallery.positions_enu[None, self.answers, :2]
         self.right = np.hypot(offsets[..., 0], offsets[..., 1]) <= threshold_m
-        places = [gallery.places[int(row)] for row in self.answers]
-        leave_out = Neighbours(places, exclude_neighbours)
-        self.left_out = [sorted(leave_out(gallery.places[int(row)])) for row in self.queries]
-        for number, left_out in enumerate(self.left_out):
-            self.right[number, left_out] = False
-
-    def nearest(self, descriptors: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """Return distances (Q, G) with what is left out at infinity, and each query's answers, nearest first."""
-        rows = np.asarray(descriptors, np.float64)
+        rows = np.asarray(gallery.descriptors, np.float64)
         asked, there = rows[self.queries], rows[self.answers]
-        distances = (asked**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * asked @ there.T
-        for number, left_out in enumerate(self.left_out):
-            distances[number, left_out] = np.inf
-        return distances, np.argsort(distances, axis=1, kind="stable")
-
-
-def measure_whitening(
-    gallery: Path, threshold_m: float, dimensions: Sequence[int] = (32, 64, 128, 256), exclude_neighbours: int = 0
-) -> list[dict[str, Any]]:
-    """Compare retrieval with and without whitening.
-
-    Args:
-        gallery: Its folder.
-        threshold_m: An answer this near is right.
-        dimensions: That whitening keeps; more than descriptors or answers allow are left out.
-        exclude_neighbours: Answers within so many images of the query on the same pass do not count.
-
-    Returns:
-        One row for each: whitened (dimensions, 0: not), queries, recall_1, recall_5, recall_10.
-    """
-    opened = Gallery.open(gallery)
-    trial = _Trial(opened, threshold_m, exclude_neighbours)
-    rows = []
-    most = min(opened.stored.width, len(trial.answers) - 1)
-    for kept in (0, *(k for k in dimensions if k <= most)):
-        descriptors = opened.descriptors
-        if kept:
-            descriptors = train_whitening(Stacked([descriptors]), trial.answers, kept)(descriptors)
-        order = trial.nearest(descriptors)[1]
-        right = np.take_along_axis(trial.right, order, axis=1)
-        recalls = {f"recall_{n}": 100 * float(right[:, :n].any(axis=1).mean()) for n in (1, 5, 10)}
-        rows.append({"whitened": kept, "queries": len(order), **recalls})
-    return rows
+        self.distances = (asked**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * asked @ there.T
+        leave_out = Neighbours([gallery.places[int(row)] for row in self.answers], exclude_neighbours)
+        for number, row in enumerate(self.queries):
+            left_out = sorted(leave_out(gallery.places[int(row)]))
+            self.right[number, left_out] = False
+            self.distances[number, left_out] = np.inf
 
 
 @dataclass(frozen=True)
 class _Compressed:
-    """The answers of a trial with local features in one form: what a re-ranker asks of a gallery."""
+    """The places of a trial with local features in one form, as a re-ranker reads them from a gallery."""
 
     trial: _Trial
     form: Form
@@ -121,11 +90,11 @@ def measure_local_features(
     """Re-rank the same five candidates with local features in each form, by both modes of geowarp.
 
     Args:
-        gallery: Its folder, with local features in half precision.
-        describer: Of the model that made it.
-        threshold_m: An answer this near is right.
-        queries: At most so many, evenly spread.
-        exclude_neighbours: As in :func:`measure_whitening`.
+        gallery: Folder of the gallery, with local features in half precision.
+        describer: The model that made it.
+        threshold_m: Distance up to which a place is right, m.
+        queries: Maximum number of queries, evenly spread.
+        exclude_neighbours: Places within so many images of the query on the same pass are left out.
         progress: Shows the queries.
 
     Returns:
@@ -137,39 +106,38 @@ def measure_local_features(
     trial = _Trial(opened, threshold_m, exclude_neighbours)
     weight, warper = describer.model.config.retrieval_weight, Warper(describer)
     features = opened.local_features(trial.answers.tolist())
-    distances, order = trial.nearest(opened.descriptors)
-    asked = range(0, len(order), -(-len(order) // queries))
+    nearest = np.argsort(trial.distances, axis=1, kind="stable")[:, :_RERANKED]
+    asked = range(0, len(nearest), -(-len(nearest) // queries))
     with tempfile.TemporaryDirectory() as folder:
         forms: list[Any] = [_compress(Path(folder) / form, trial, form, features) for form in FORMS]
-        right: dict[str, list[bool]] = {f"{mode} {form}": [] for mode in ("fast", "exact") for form in FORMS}
-        moved: dict[Form, list[float]] = {form: [] for form in FORMS}
+        measured: dict[tuple[str, Form], list[float]] = defaultdict(list)
         for number in progress(asked, len(asked), "re-ranking"):
             query = describer(opened.image(int(trial.queries[number])))
-            candidates = [
-                Candidate(int(row), opened.places[int(trial.answers[row])], float(distances[number, row]))
-                for row in order[number, :_DEPTH]
+            head = [
+                Candidate(int(row), opened.places[int(trial.answers[row])], float(trial.distances[number, row]))
+                for row in nearest[number]
             ]
-            quads: NDArray[Any] | None = None
+            half = None
             for form in forms:
-                fast = FastReranker(form, _RERANKED, weight)(query, candidates)
-                exact = GeoWarpReranker(form, warper, _RERANKED, weight)(query, candidates)
-                right[f"fast {form.form}"].append(bool(trial.right[number, fast[0].index]))
-                right[f"exact {form.form}"].append(bool(trial.right[number, exact[0].index]))
-                found = {c.index: np.stack([c.quad_q, c.quad_p]) for c in exact if c.quad_q is not None}  # type: ignore[list-item]
-                here = np.stack([found[index] for index in sorted(found)])
-                quads = here if quads is None else quads
-                moved[form.form].append(float(120 * np.linalg.norm(here - quads, axis=-1).mean()))
-        first = float(trial.right[np.array(asked), order[np.array(asked), 0]].mean())
+                fast = FastReranker(form, weight)(query, head)
+                exact = GeoWarpReranker(form, warper, weight)(query, head)
+                by_index = sorted(exact, key=lambda candidate: candidate.index)
+                quads = np.array([(c.quad_q, c.quad_p) for c in by_index if c.quad_q is not None])
+                half = quads if half is None else half
+                measured["fast", form.form].append(trial.right[number, fast[0].index])
+                measured["exact", form.form].append(trial.right[number, exact[0].index])
+                measured["px", form.form].append(float(120 * np.linalg.norm(quads - half, axis=-1).mean()))
+        numbers = np.array(asked)
         return [
             {
                 "local_features": form.form,
                 "bytes_per_image": sum(a.nbytes for name, a in form.arrays.items() if name != CODEBOOK)
                 // len(trial.answers),
                 "queries": len(asked),
-                "recall_1": 100 * first,
-                "recall_1_fast": 100 * float(np.mean(right[f"fast {form.form}"])),
-                "recall_1_exact": 100 * float(np.mean(right[f"exact {form.form}"])),
-                "quad_px": float(np.mean(moved[form.form])),
+                "recall_1": 100 * float(trial.right[numbers, nearest[numbers, 0]].mean()),
+                "recall_1_fast": 100 * float(np.mean(measured["fast", form.form])),
+                "recall_1_exact": 100 * float(np.mean(measured["exact", form.form])),
+                "quad_px": float(np.mean(measured["px", form.form])),
             }
             for form in forms
         ]

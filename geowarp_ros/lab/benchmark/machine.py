@@ -1,4 +1,4 @@
-"""On what machine it was measured."""
+"""Description of the machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "a
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what a time depends on: processor, instructions, threads, load, memory, GPU, versions."""
+    """Return what run times depend on: processor, instruction sets, threads, load, memory, GPU and versions."""
     about = _cpuinfo()
     found = {
         "processor": about.get("model name", platform.processor() or platform.machine()),
         "instructions": " ".join(word for word in _INSTRUCTIONS if word in about.get("flags", "").split()),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
-        "memory": _memory(),
-        "load": " ".join(f"{value:.1f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -33,17 +33,10 @@ def describe_machine() -> dict[str, str]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Linux names the processor there; elsewhere nothing is found."""
+    """Return the fields of the first processor; empty except on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
         return {}
     pairs = [line.partition(":") for line in lines]
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _memory() -> str:
-    try:
-        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
-    except (AttributeError, ValueError, OSError):
-        return ""

@@ -1,4 +1,4 @@
-"""The node as its own process, timed from outside: start, memory, and each stage between image and fix."""
+"""The node in its own process, timed from outside: start, memory, and each stage between image and fix."""
 
 from __future__ import annotations
 
@@ -18,43 +18,45 @@ import numpy as np
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.gallery.manifest import StoredModel
-from geowarp_ros.lab.benchmark.scene import Size, picture
+from geowarp_ros.lab.benchmark.scene import picture
 from geowarp_ros.lab.benchmark.synthetic import write_gallery
+from geowarp_ros.lab.verbs.options import Size
 from geowarp_ros.model.checkpoints import fingerprint, load_model
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.ros.loopback import loopback_environment, own_domain_id
 
 PATIENCE_S = 120.0
 ATTEMPTS = 8
 ACTIVE = "activate: now active"
-"""What the node logs then."""
+"""Logged by the node once it is active."""
 
 
 def measure_node(
     model: str, size: Size, places: int, frames: int, modes: Sequence[str], progress: Progress = silent
 ) -> list[dict[str, Any]]:
-    """Start the node for each mode of re-ranking, show it images one by one and read its diagnostics.
+    """Start the node in each mode of re-ranking, publish images one by one and read its diagnostics.
 
-    Everything stays on loopback, in a domain of its own. The gallery is synthetic: its places share one picture.
+    Everything stays on loopback, in a domain of its own. The gallery is synthetic: its places share one image.
 
     Args:
-        model: Of the gallery and the node.
-        size: Of the camera's images.
-        places: Of the gallery.
-        frames: Images shown; those that the diagnostics look back on.
-        modes: Of ``rerank.mode``.
-        progress: Shows the images.
+        model: Model of the gallery and of the node.
+        size: Size of the camera images.
+        places: Number of places in the gallery.
+        frames: Number of images.
+        modes: Values of ``rerank.mode``.
+        progress: Shows the progress of the images.
 
     Returns:
-        One row for each mode: mode, places, start_s (process to active), start_processor_s (of its
-        own processor time, which other work on the machine does not change), memory_mib (resident, at the end),
-        publish_to_fix_p50_ms and _p95_ms (by this process's clock, both ways over the wire), each stage and the
-        total (p50 and p95 by the node's), and rest_share: of the median total, what is none of the stages:
-        conversion and publishing.
+        One row per mode: mode, places, start_s (process start to active), start_processor_s (processor time of
+        the same, independent of other work on the machine), memory_mib (resident, at the end),
+        publish_to_fix_p50_ms and _p95_ms (by this process's clock, with both transfers), each stage and the total
+        (p50 and p95 by the node's clock), and rest_share: the share of the median total that is in no stage
+        (conversion and publishing).
 
     Raises:
         SourceError: The node did not start or does not answer.
     """
+    from geowarp_ros.lab.loopback import loopback_environment, own_domain_id
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         gallery = _gallery(folder, model, size, places)
@@ -88,7 +90,8 @@ def _measure(
 ) -> dict[str, Any]:
     with _node(log, gallery, model, mode) as (process, start):
         with _Camera(size) as camera:
-            camera.show_until_answered(0)  # not counted: nothing here waits until the node listens
+            camera.await_node()
+            camera.show_until_answered(0)  # not counted
             latencies_ms = [
                 camera.show_until_answered(number) for number in progress(range(1, frames + 1), frames, mode)
             ]
@@ -110,7 +113,7 @@ def _measure(
 def _node(
     log: Path, gallery: Path, model: str, mode: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, float]]]:
-    """Run ``localizer`` while the context lasts; yields it when it is active, and what that took."""
+    """Run ``localizer`` while the context lasts; yields its process once it is active, and the time that took."""
     words = [sys.executable, "-m", "geowarp_ros.ros.node", "--ros-args"]
     for name, value in (("gallery", gallery), ("model", model), ("device", "cpu"), ("rerank.mode", mode)):
         words += ["-p", f"{name}:={value}"]
@@ -120,7 +123,7 @@ def _node(
         try:
             while ACTIVE not in log.read_text(errors="replace"):
                 if process.poll() is not None or time.monotonic() > begun + PATIENCE_S:
-                    last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+                    last = (log.read_text(errors="replace").strip().splitlines() or ["it logged nothing"])[-1]
                     raise SourceError(f"the node did not start: {last}")
                 time.sleep(0.01)
             yield process, {"start_s": time.monotonic() - begun, "start_processor_s": _processor_s(process.pid)}
@@ -130,7 +133,7 @@ def _node(
 
 
 class _Camera:
-    """Shows the node pictures and waits for its answers."""
+    """Publishes images to the node and waits for its answers."""
 
     def __init__(self, size: Size) -> None:
         self._size = size
@@ -163,8 +166,16 @@ class _Camera:
         self._robot.destroy_node()
         self._context.try_shutdown()
 
+    def await_node(self) -> None:
+        """Wait until the node has subscribed: a best-effort subscriber loses what is published before."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._publisher.get_subscription_count():
+            if time.monotonic() > deadline:
+                raise SourceError("the node does not subscribe to the images")
+            time.sleep(0.01)
+
     def show_until_answered(self, number: int) -> float:
-        """Publish a picture, again where it seems lost; returns milliseconds to its fix."""
+        """Publish an image, again if it seems lost; returns the time to its fix, ms."""
         from geowarp_ros.ros.conversions import header
 
         message = self._message(number)
@@ -185,7 +196,7 @@ class _Camera:
         raise SourceError(f"the node does not answer image {number}")
 
     def diagnosed_ms(self) -> dict[str, float]:
-        """Return the latencies that the node says of itself, from now on."""
+        """Return the latencies in the node's next diagnostics."""
         with self._news:
             self._diagnosed = {}
             if not self._news.wait_for(lambda: bool(self._diagnosed), PATIENCE_S):
@@ -216,7 +227,7 @@ class _Camera:
 
 
 def _processor_s(pid: int) -> float:
-    """Processor time so far as Linux tells it; NaN elsewhere."""
+    """Processor time so far, s; NaN if not on Linux."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -225,7 +236,7 @@ def _processor_s(pid: int) -> float:
 
 
 def _resident_mib(pid: int) -> float:
-    """Resident memory as Linux tells it; NaN elsewhere."""
+    """Resident memory, MiB; NaN if not on Linux."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:

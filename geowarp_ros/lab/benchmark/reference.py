@@ -1,8 +1,7 @@
-"""The reference's way to re-rank, as a baseline: files opened and encoded again, pair by pair, an SVD a warp.
+"""Re-ranking as in the published implementation (Berton et al., ICCV 2021), as a run-time baseline.
 
-Written from the paper (Berton et al., ICCV 2021) and what is known of its published code: four encoder passes for
-each candidate, planar memory, nothing folded. It gives the answers of the exact mode (a test holds it to them) and
-is used nowhere else.
+Per candidate: image file decoded, four encoder passes, homographies by SVD, NCHW layout, no fusion. Scores equal
+those of the exact mode.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from geowarp_ros.types import Image
 
 
 def homography_by_svd(quad: Tensor) -> Tensor:
-    """Return the homography (B, 3, 3) from the full frame to ``quad`` (B, 4, 2) by the direct linear transform."""
+    """Return the homography (B, 3, 3) from the full frame to ``quad`` (B, 4, 2) by DLT."""
     x, y = full_frame(len(quad), quad).unbind(-1)
     u, v = quad.unbind(-1)
     one, zero = torch.ones_like(x), torch.zeros_like(x)
@@ -34,22 +33,22 @@ def homography_by_svd(quad: Tensor) -> Tensor:
 
 
 class ReferenceWay:
-    """Scores of a query against candidates' files.
+    """Scores a query against candidate image files.
 
     Args:
-        model: Not fused; images go where it is.
+        model: Unfused model on its device.
     """
 
     def __init__(self, model: GeoWarp) -> None:
         if model.regression is None:
-            raise ValueError("the reference's way needs a warping regression")
+            raise ValueError("the reference implementation needs a model with a warping regression")
         self._model = model.eval()
         self._regression = model.regression
         self._device = next(model.parameters()).device
 
     @torch.inference_mode()
     def __call__(self, image: Image, paths: Sequence[Path]) -> list[float]:
-        """Return the score of eq. 4 for each candidate: 4 encoder passes each."""
+        """Return the score (eq. 4) of each candidate."""
         return [
             self._pair(to_tensor(image, self._device), to_tensor(read_image(path), self._device)) for path in paths
         ]

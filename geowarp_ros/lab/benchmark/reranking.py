@@ -1,23 +1,24 @@
-"""Re-ranking: the whole way from pixels to a ranking beside the encoder passes that it cannot do without."""
+"""Duration of re-ranking, from pixels to a ranking, over that of the encoder passes it needs."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from geowarp_ros.config import LocalizerConfig, RerankMethod, parse_config
+from geowarp_ros.config import LocalizerConfig, parse_config
 from geowarp_ros.images import to_tensor
+from geowarp_ros.lab.baselines import WITH_WEIGHTS, BaselinesConfig, Method, build_method
 from geowarp_ros.lab.benchmark.reference import ReferenceWay
-from geowarp_ros.lab.benchmark.scene import Scene, Size, make_model, make_scene
-from geowarp_ros.lab.benchmark.timing import CPU, WALL, Clock, Times, Work, take_turns
+from geowarp_ros.lab.benchmark.scene import Scene, make_model, make_scene
+from geowarp_ros.lab.benchmark.timing import Bench, Times, Work
+from geowarp_ros.lab.studies.tables import TITLES
+from geowarp_ros.lab.verbs.options import Size
 from geowarp_ros.model.encoders import EncoderName
-from geowarp_ros.model.inference import Precision
-from geowarp_ros.progress import Progress, silent
-from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.rerank import Reranker
 from geowarp_ros.types import Candidate
 
 FLOOR = "2·P + 1 encoder passes alone"
@@ -25,95 +26,67 @@ ONE_BATCH = "the same passes, as trained, one batch"
 ONE_PASS = "one encoder pass"
 REFERENCE = "the reference's way"
 
-METHODS: tuple[RerankMethod, ...] = (
-    "geowarp", "geowarp-unwarped", "one-way", "qe-dba", "diffusion", "dense-ransac", "sift", "orb",
-)  # fmt: skip
-"""Those that need no weights of their own."""
+METHODS = tuple(method for method in TITLES if method != "none" and method not in WITH_WEIGHTS)
+"""Re-rankers that need no weights of their own."""
 
 
 def measure_reranking(
-    encoders: Sequence[EncoderName],
-    sizes: Sequence[Size],
-    rounds: int,
-    *,
-    candidates: int = 5,
-    weights: str = "",
-    precision: Precision = "float32",
-    reference: bool = True,
-    progress: Progress = silent,
-    clock: Clock = WALL,
-    device: torch.device = CPU,
-) -> list[Times]:
-    """Time exact and fast mode, and the reference's way, from pixels to ranking, over the exact mode's floor.
+    encoder: EncoderName, size: Size, candidates: int, bench: Bench, reference: bool = True
+) -> Times:
+    """Time the modes of geowarp and the reference's way, from pixels to ranking, over the exact mode's floor.
 
-    Searching is left out: it is the same for all. Each method describes the query itself.
+    Search is not timed: it is the same for all. Each contestant describes the query itself.
 
     Args:
-        encoders: By name.
-        sizes: Of query and candidates; images go through the encoder at this size.
-        rounds: How often.
-        candidates: P.
-        weights: A model file; used for the encoder it has.
-        precision: Of the encoder.
+        encoder: Encoder by name.
+        size: Size of query and candidates, at which images go through the encoder.
+        candidates: Number of candidates P.
+        bench: Rounds, weights, precision and device.
         reference: Time the reference's way, too.
-        progress: Shows the rounds.
-        clock: In seconds.
-        device: Where the networks compute and descriptors are compared.
     """
-    found = []
-    for encoder in encoders:
-        model, about = make_model(encoder, weights)
-        for size in sizes:
-            with tempfile.TemporaryDirectory() as folder:
-                scene = make_scene(model, size, candidates, Path(folder), precision, device)
-                title = f"{encoder}, {size}, P = {candidates}, {precision}, {device} ({about})"
-                contestants = _whole_way(scene, candidates)
-                if reference:
-                    contestants[REFERENCE] = _reference_way(scene)
-                found.append(take_turns(title, contestants, FLOOR, rounds, clock, progress, device))
-    return found
+    with _scene(encoder, size, candidates, bench) as (scene, title):
+        contestants = _whole_way(scene, candidates)
+        if reference:
+            contestants[REFERENCE] = _reference_way(scene)
+        return bench.compare(title, contestants, FLOOR)
 
 
-def measure_rerankers(
-    methods: Sequence[RerankMethod],
-    encoder: EncoderName,
-    size: Size,
-    rounds: int,
-    *,
-    candidates: int = 5,
-    weights: str = "",
-    precision: Precision = "float32",
-    progress: Progress = silent,
-    clock: Clock = WALL,
-    device: torch.device = CPU,
-) -> Times:
-    """Time every re-ranker on the same candidates, over the one encoder pass that describes the query."""
-    model, about = make_model(encoder, weights)
-    with tempfile.TemporaryDirectory() as folder:
-        scene = make_scene(model, size, candidates, Path(folder), precision, device)
+def measure_rerankers(encoder: EncoderName, size: Size, candidates: int, bench: Bench) -> Times:
+    """Time every re-ranker on the same candidates, over the one encoder pass that describes the query.
+
+    Arguments as in :func:`measure_reranking`.
+    """
+    with _scene(encoder, size, candidates, bench) as (scene, title):
         query = scene.describer(scene.pixels)
-        found = scene.gallery.search(query.descriptor)
+        found = scene.gallery.search(query.descriptor, candidates)
         contestants: dict[str, Work] = {ONE_PASS: lambda: scene.describer(scene.pixels)}
-        for name, reranker in _rerankers(methods, scene, candidates).items():
+        for name, reranker in _rerankers(METHODS, scene, candidates).items():
             contestants[name] = lambda reranker=reranker: reranker(query, found)  # type: ignore[misc]
-        title = f"Re-rankers, {encoder}, {size}, P = {candidates}, {precision}, {device} ({about})"
-        return take_turns(title, contestants, ONE_PASS, rounds, clock, progress, device)
+        return bench.compare(f"Re-rankers, {title}", contestants, ONE_PASS)
 
 
-def _rerankers(methods: Sequence[RerankMethod], scene: Scene, candidates: int) -> dict[str, Reranker]:
+@contextmanager
+def _scene(encoder: EncoderName, size: Size, candidates: int, bench: Bench) -> Iterator[tuple[Scene, str]]:
+    """Yield a query with a temporary gallery, and the title of a comparison on them."""
+    model, about = make_model(encoder, bench.weights)
+    with tempfile.TemporaryDirectory() as folder:
+        scene = make_scene(model, size, candidates, Path(folder), bench.precision, bench.device)
+        yield scene, f"{encoder}, {size}, P = {candidates}, {bench.precision}, {bench.device} ({about})"
+
+
+def _rerankers(methods: Sequence[Method], scene: Scene, candidates: int) -> dict[str, Reranker]:
     found: dict[str, Reranker] = {}
     for method in methods:
         for mode in ("exact", "gated", "fast") if method == "geowarp" else ("exact",):
-            values = {"rerank": {"method": method, "candidates": candidates, "mode": mode}}
-            config = parse_config(LocalizerConfig, values)
+            config = parse_config(LocalizerConfig, {"rerank": {"candidates": candidates, "mode": mode}})
             name = f"geowarp, {mode}" if method == "geowarp" else method
-            found[name] = build_reranker(config, scene.gallery, scene.describer)
+            found[name] = build_method(method, config, BaselinesConfig(), scene.gallery, scene.describer)
     return found
 
 
 def _whole_way(scene: Scene, candidates: int) -> dict[str, Work]:
     describer, rerankers = scene.describer, _rerankers(["geowarp"], scene, candidates)
-    listed = _candidates(scene, candidates)
+    listed = [Candidate(row, scene.gallery.places[row], float(row)) for row in range(candidates)]
     size, network = scene.size, describer.network
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2 * candidates + 1, 3, size.height, size.width, generator=generator).to(describer.device)
@@ -149,7 +122,3 @@ def _reference_way(scene: Scene) -> Work:
         way(scene.pixels, scene.files)
 
     return work
-
-
-def _candidates(scene: Scene, count: int) -> list[Candidate]:
-    return [Candidate(row, scene.gallery.places[row], float(row)) for row in np.arange(count).tolist()]

@@ -1,4 +1,4 @@
-"""Search by size of the gallery and kind of index: what it costs and what it finds."""
+"""Duration, memory and recall of searches, by size of the gallery and kind of index."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.config import RetrievalConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.gallery.index.compressed import recall_of
 from geowarp_ros.gallery.index.indexing import IndexOptions
 from geowarp_ros.gallery.index.search import ExactIndex, Index, MergedIndex
 from geowarp_ros.gallery.making.build import index_gallery
-from geowarp_ros.gallery.making.segment import DESCRIPTORS
-from geowarp_ros.gallery.manifest import INDEX, MANIFEST, SEGMENTS, read_manifest, write_manifest
+from geowarp_ros.gallery.manifest import DESCRIPTORS, INDEX, MANIFEST, SEGMENTS, read_manifest, write_manifest
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.lab.benchmark.synthetic import queries_of, write_gallery
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Near
 
 NEAREST = 20
-SIZES = (10_000, 100_000)
-KINDS = ("exact", "ivf-sq", "ivf-sq-disk", "ivf-pq", "hnsw")
 _WARM_UP = 20
 _BUILD_SECONDS = "build_seconds"
 _DISK = "-disk"
@@ -40,28 +36,28 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def measure_search(
-    sizes: Sequence[int] = SIZES,
-    dim: int = 512,
-    kinds: Sequence[str] = KINDS,
-    queries: int = 200,
+    sizes: Sequence[int],
+    dim: int,
+    kinds: Sequence[str],
+    queries: int,
     seed: int = 0,
     progress: Progress = silent,
     folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Build a gallery of each size, index it in each way, and search it in a process of its own on one core.
 
-    Descriptors are made, indexed and compared in blocks, and lie in memory only as far as the system caches their
+    Descriptors are made, indexed and compared in blocks, and are in memory only as far as the system caches their
     file: ten million of 256 numbers take 10 GB of the disk.
 
     Args:
         sizes: Numbers of photographs.
         dim: D.
-        kinds: As ``geowarp gallery index --kind`` takes them; ``-disk`` behind one is the same index, made once
-            for both, with its lists left on the disk.
-        queries: How many searches, after a few that do not count.
-        seed: Of the synthetic descriptors (:mod:`geowarp_ros.lab.benchmark.synthetic`) and queries.
+        kinds: Kinds of index, as in ``geowarp gallery index --kind``; with ``-disk`` appended, the same index with
+            its lists left on the disk.
+        queries: Number of searches, after a few that do not count.
+        seed: Seed of the synthetic descriptors (:mod:`geowarp_ros.lab.benchmark.synthetic`) and queries.
         progress: Shows the combinations.
-        folder: Where galleries are kept, for a second run that only searches; None: they go at the end.
+        folder: Folder that keeps the galleries for a second run, which only searches; None deletes them.
 
     Returns:
         One row per size and kind: images, kind, build_s, index_bytes (on the disk) and memory_bytes per image (how
@@ -72,23 +68,24 @@ def measure_search(
         file dropped from the cache before; NaN for exact), recall (of the 20 nearest by comparing all),
         promised_recall (what the index says of itself).
     """
-    rows: list[dict[str, Any]] = []
-    with _kept(folder) as root:
+    rows = []
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as root:
         work = [(size, kind) for size in sizes for kind in kinds]
         truth: dict[int, NDArray[np.int64]] = {}
         for size, kind in progress(work, len(work), "measuring searches"):
-            gallery = _prepare(root, size, dim, seed, kind)
+            gallery = _prepare(Path(root), size, dim, seed, kind)
             asked = queries_of(size, dim, queries + _WARM_UP, seed)
             if size not in truth:
                 truth[size] = nearest_by_blocks(gallery, asked[_WARM_UP:])
             found, measured = _in_own_process(_search, gallery, asked, kind != "exact")
             made = read_manifest(gallery).index
+            index_bytes = sum(path.stat().st_size for path in (gallery / INDEX).rglob("*") if path.is_file())
             rows.append(
                 {
                     "images": size,
                     "kind": kind,
                     "build_s": float((gallery / _BUILD_SECONDS).read_text(encoding="utf-8")),
-                    "index_bytes": _size(gallery / INDEX) / size,
+                    "index_bytes": index_bytes / size,
                     **measured,
                     "memory_bytes": measured["memory_bytes"] / size,
                     "recall": recall_of(found, truth[size]),
@@ -99,8 +96,8 @@ def measure_search(
 
 
 def measure_prior(
-    size: int = 100_000,
-    dim: int = 512,
+    size: int,
+    dim: int,
     radii_m: Sequence[float] = (20, 50, 100, 200, 500, 1000),
     queries: int = 50,
     seed: int = 0,
@@ -122,9 +119,9 @@ def nearest_by_blocks(gallery: Path, asked: NDArray[np.float32], block: int = _R
     """Compare all queries with all descriptors, one block of them after the other: one reading for all queries.
 
     Args:
-        gallery: Its folder.
-        asked: (Q, D).
-        block: Rows compared at once.
+        gallery: Folder of the gallery.
+        asked: (Q, D) queries.
+        block: Number of rows compared at once.
 
     Returns:
         (Q, 20) rows, nearest first.
@@ -134,15 +131,6 @@ def nearest_by_blocks(gallery: Path, asked: NDArray[np.float32], block: int = _R
         (ExactIndex(descriptors[first : first + block]), first) for first in range(0, len(descriptors), block)
     ]
     return MergedIndex(blocks, descriptors.shape[1]).search(asked, NEAREST)[1]
-
-
-@contextmanager
-def _kept(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary)
 
 
 def _prepare(root: Path, size: int, dim: int, seed: int, kind: str) -> Path:
@@ -156,12 +144,12 @@ def _prepare(root: Path, size: int, dim: int, seed: int, kind: str) -> Path:
         _link(made, gallery)
         _leave_lists_on_disk(gallery)
         shutil.copy(made / _BUILD_SECONDS, gallery)
-        return gallery
-    if not (plain / MANIFEST).exists():
-        write_gallery(plain, size, dim, seed)
-    _link(plain, gallery)
-    seconds = _in_own_process(_index, gallery, kind)
-    (gallery / _BUILD_SECONDS).write_text(str(seconds), encoding="utf-8")
+    else:
+        if not (plain / MANIFEST).exists():
+            write_gallery(plain, size, dim, seed)
+        _link(plain, gallery)
+        seconds = _in_own_process(_index, gallery, kind)
+        (gallery / _BUILD_SECONDS).write_text(str(seconds), encoding="utf-8")
     return gallery
 
 
@@ -187,18 +175,17 @@ def _index(gallery: Path, kind: str) -> float:
 
 def _search(folder: Path, asked: NDArray[np.float32], cold: bool) -> tuple[NDArray[np.int64], dict[str, float]]:
     """Open, search, measure: in a process that has done nothing before."""
-    config = RetrievalConfig(candidates=NEAREST)
     descriptors = folder / SEGMENTS / "0001" / DESCRIPTORS
     if cold:
         _drop_from_cache(descriptors)
     before = _own_memory_bytes()
     started = time.perf_counter()
     gallery = Gallery.open(folder)
-    gallery.search(asked[0], config)
+    gallery.search(asked[0], NEAREST)
     load_s = time.perf_counter() - started
-    cold_ms = _timed(gallery, asked[:_WARM_UP], config)[1]
-    _timed(gallery, asked[_WARM_UP:], config)  # what they read is in the page cache now, however large the file
-    found, warm_ms, busy_ms = _timed(gallery, asked[_WARM_UP:], config)
+    cold_ms = _timed(gallery, asked[:_WARM_UP])[1]
+    _timed(gallery, asked[_WARM_UP:])  # what they read is in the page cache now, however large the file
+    found, warm_ms, busy_ms = _timed(gallery, asked[_WARM_UP:])
     return np.array(found), {
         "load_s": load_s,
         "memory_bytes": _own_memory_bytes() - before,
@@ -230,14 +217,12 @@ def _search_within(folder: Path, asked: NDArray[np.float32], radius_m: float) ->
     }
 
 
-def _timed(
-    gallery: Gallery, asked: NDArray[np.float32], config: RetrievalConfig
-) -> tuple[list[list[int]], list[float], list[float]]:
-    """Return what each search finds, what it takes by the clock and what of the processor, in ms."""
+def _timed(gallery: Gallery, asked: NDArray[np.float32]) -> tuple[list[list[int]], list[float], list[float]]:
+    """Return the rows, the duration and the processor time (both ms) of each search."""
     found, spent_ms, busy_ms = [], [], []
     for query in asked:
         started, busy = time.perf_counter(), time.process_time()
-        candidates = gallery.search(query, config)
+        candidates = gallery.search(query, NEAREST)
         spent_ms.append((time.perf_counter() - started) * 1e3)
         busy_ms.append((time.process_time() - busy) * 1e3)
         found.append([candidate.index for candidate in candidates])
@@ -245,27 +230,19 @@ def _timed(
 
 
 def _in_own_process(work: Any, *arguments: Any) -> Any:
-    with _one_thread(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let processes that are started meanwhile use one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
+    """Call ``work`` in a process of its own that uses one thread."""
+    before = dict(os.environ)
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
-        yield
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(work, *arguments).result()
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _own_memory_bytes() -> float:
-    """Memory of this process that is no mapped file; NaN where the system does not say."""
+    """Return the anonymous memory of this process; NaN where the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -277,7 +254,3 @@ def _drop_from_cache(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0

@@ -1,9 +1,9 @@
-"""Descriptors of a city that does not exist, for measuring search at sizes of which nobody has the photographs.
+"""Synthetic descriptors and galleries for search benchmarks of arbitrary size.
 
-A Gaussian mixture of low intrinsic dimension on the sphere: each place is a point z of 32 normal numbers, each of
-its ten photographs lies about it by 0.35 in each, and a descriptor is the direction of A z plus isotropic noise,
-where A is a fixed random map to D numbers whose k-th latent direction counts k^-1/4, and the noise is 5 % of the
-length. A query is a photograph moved by a normal vector of length 0.3: about as far as its place's others are.
+Gaussian mixture of low intrinsic dimension on the unit sphere: a place is a latent vector z ~ N(0, I) of 32
+dimensions, its ten images are z + N(0, 0.35² I), and a descriptor is A z plus isotropic noise of 5 % of its
+length, normalised. A is a fixed random map to D dimensions that weights latent dimension k by k^-1/4. A query is a
+descriptor displaced by a normal vector of length 0.3, about the distance between images of a place.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.gallery.local import LOCAL_FEATURES, layout
-from geowarp_ros.gallery.making.segment import DESCRIPTORS, PLACES, POSITIONS_FILE
 from geowarp_ros.gallery.manifest import (
+    DESCRIPTORS,
+    PLACES,
+    POSITIONS_FILE,
     SEGMENTS,
     Manifest,
     Segment,
@@ -34,27 +36,27 @@ FloatArray = NDArray[np.float32]
 SYNTHETIC = StoredModel(
     fingerprint="synthetic", config=ModelConfig(encoder="resnet18"), descriptor_dim=1, channels=1
 )
-"""No model's gallery."""
+"""Placeholder for the model of the gallery."""
 
 INTRINSIC = 32
 PER_PLACE = 10
 _WITHIN_PLACE = 0.35
 _NOISE = 0.05
 _QUERY_NOISE = 0.3
-_BLOCK = 20_000  # rows, a multiple of PER_PLACE
+_BLOCK = 20_000  # rows; a multiple of PER_PLACE
 _CREATED = "2000-01-01T00:00:00+00:00"
 
 
 def descriptor_blocks(rows: int, dim: int, seed: int) -> Iterator[FloatArray]:
-    """Yield the descriptors in blocks, (B, D) of unit length; a larger gallery begins with a smaller one's."""
+    """Yield unit descriptors in blocks (B, D); smaller galleries are prefixes of larger ones."""
     for number in range(-(-rows // _BLOCK)):
         yield _block(number, dim, seed)[: rows - number * _BLOCK]
 
 
 def queries_of(rows: int, dim: int, count: int, seed: int) -> FloatArray:
-    """Return ``count`` photographs of the same places, seen again, (count, D)."""
+    """Return query descriptors (count, D) of the same places."""
     rng = np.random.default_rng((seed, 1))
-    blocks = rng.integers(0, -(-rows // _BLOCK), min(count, 8))  # of a few blocks, as each has to be made again
+    blocks = rng.integers(0, -(-rows // _BLOCK), min(count, 8))  # a few blocks only: each must be regenerated
     moved = []
     for number, part in zip(blocks, np.array_split(np.arange(count), len(blocks)), strict=True):
         block = _block(int(number), dim, seed)[: rows - int(number) * _BLOCK]
@@ -67,15 +69,15 @@ def queries_of(rows: int, dim: int, count: int, seed: int) -> FloatArray:
 def write_gallery(
     folder: Path, rows: int, dim: int, seed: int, model: StoredModel = SYNTHETIC, image: Path | None = None
 ) -> None:
-    """Write a gallery of such descriptors: places on a square lattice 10 m apart, local features zero.
+    """Write a synthetic gallery: places on a square lattice with 10 m spacing, local features zero.
 
     Args:
-        folder: Made if absent; what a search reads is all there, what re-ranking reads is not real.
-        rows: N.
-        dim: D.
-        seed: Of the descriptors.
-        model: Whose gallery it is to be.
-        image: The one that all places show; None: there are none.
+        folder: Gallery folder, created if absent.
+        rows: Number of images N.
+        dim: Descriptor dimension D.
+        seed: Seed of the descriptors.
+        model: Model recorded in the gallery.
+        image: Image of all places; None: no images.
     """
     segment = folder / SEGMENTS / "0001"
     segment.mkdir(parents=True)
@@ -89,10 +91,12 @@ def write_gallery(
     descriptors.flush()
     _write_places(segment, rows, image)
     dtype, shape = layout("half", rows, model.channels)[LOCAL_FEATURES]
-    np.lib.format.open_memmap(segment / LOCAL_FEATURES, mode="w+", dtype=dtype, shape=shape)  # a hole: no room
-    names = (DESCRIPTORS, PLACES, POSITIONS_FILE, LOCAL_FEATURES)
-    files = {name: StoredFile(size=(segment / name).stat().st_size, blake2b="unread") for name in names}
-    files[DESCRIPTORS] = StoredFile(size=files[DESCRIPTORS].size, blake2b=checksum(segment / DESCRIPTORS))
+    np.lib.format.open_memmap(segment / LOCAL_FEATURES, mode="w+", dtype=dtype, shape=shape)  # sparse file
+    checksums = {DESCRIPTORS: checksum(segment / DESCRIPTORS)}
+    files = {
+        name: StoredFile(size=(segment / name).stat().st_size, blake2b=checksums.get(name, "unread"))
+        for name in (DESCRIPTORS, PLACES, POSITIONS_FILE, LOCAL_FEATURES)
+    }
     model = model.model_copy(update={"descriptor_dim": dim})
     stored = Segment(
         name="0001",
@@ -108,7 +112,7 @@ def write_gallery(
 
 
 def _write_places(segment: Path, rows: int, image: Path | None) -> None:
-    """Write the table of places in blocks: ten million of them in one go would take gigabytes."""
+    """Write the table of places in blocks to limit memory."""
     header, _ = table_of([])
     positions = np.lib.format.open_memmap(segment / POSITIONS_FILE, mode="w+", dtype=POSITIONS, shape=(rows,))
     with (segment / PLACES).open("wb") as file:
@@ -136,7 +140,7 @@ def _block(number: int, dim: int, seed: int) -> FloatArray:
 
 
 def _row(number: int, rows: int, image: Path | None) -> Row:
-    """Ten photographs at each point of a square lattice, 10 m apart about 45° N."""
+    """Return a row of the table of places: ten images per lattice point, 10 m spacing at 45° N."""
     side = int(np.ceil(np.sqrt(-(-rows // PER_PLACE))))
     north, east = divmod(number // PER_PLACE, side)
     latitude, longitude = 45 + north * 10 / 111_132, 9 + east * 10 / 78_847

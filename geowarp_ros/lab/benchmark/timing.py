@@ -1,14 +1,16 @@
-"""Contestants take turns, so that whatever else the machine does falls on all of them alike."""
+"""Interleaved timing: contestants alternate, so background load affects all of them alike."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from geowarp_ros.model.inference import Precision
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import FloatArray
 
@@ -17,22 +19,22 @@ Clock = Callable[[], float]
 
 WALL: Clock = time.perf_counter
 PROCESSOR: Clock = time.process_time
-"""Of all threads together, without what the machine does for others: what is left to compare by on a busy one."""
+"""CPU time of all threads, unaffected by other processes."""
 
 CPU = torch.device("cpu")
 
-_UNCOUNTED = {"cpu": 1, "cuda": 3}
-"""Rounds by kind of device: a GPU's clocks rise, and its libraries choose their algorithms at each new shape."""
+_WARM_UP = {"cpu": 1, "cuda": 3}
+"""Warm-up rounds by device type; on a GPU, clocks rise and algorithms are selected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """What each contestant of one comparison took.
+    """Run times of one comparison.
 
     Attributes:
-        title: What is compared.
-        baseline: The contestant that the others are divided by; one of ``ms``.
-        ms: By contestant, (R,) milliseconds, one for each round.
+        title: Title.
+        baseline: Baseline contestant, a key of ``ms``.
+        ms: By contestant, (R,) milliseconds per round.
     """
 
     title: str
@@ -40,54 +42,50 @@ class Times:
     ms: Mapping[str, FloatArray]
 
     def ratios(self, name: str) -> FloatArray:
-        """(R,) this contestant's time over the baseline's of the same round."""
+        """Return the time of a contestant over the baseline's in the same round, (R,)."""
         return np.asarray(self.ms[name] / self.ms[self.baseline])
 
-    def row(self, name: str) -> Row:
-        """Return the summary of one contestant."""
-        low, middle, high = np.percentile(self.ratios(name), (25, 50, 75))
-        return Row(
-            title=self.title,
-            name=name,
-            baseline=self.baseline,
-            rounds=len(self.ms[name]),
-            p50_ms=float(np.percentile(self.ms[name], 50)),
-            p95_ms=float(np.percentile(self.ms[name], 95)),
-            ratio=float(middle),
-            ratio_low=float(low),
-            ratio_high=float(high),
-        )
+    def rows(self) -> list[dict[str, Any]]:
+        """Summarise the contestants in order.
 
-    def rows(self) -> list[Row]:
-        """Return the summary of every contestant, in the order they were given."""
-        return [self.row(name) for name in self.ms]
+        Returns:
+            One row per contestant: title, name, baseline, rounds (their number), p50_ms and p95_ms (median and
+            95th percentile), and ratio, ratio_low and ratio_high: median and quartiles over the rounds of the
+            ratio to the baseline.
+        """
+        found: list[dict[str, Any]] = []
+        for name, ms in self.ms.items():
+            p50_ms, p95_ms = np.percentile(ms, (50, 95)).tolist()
+            low, middle, high = np.percentile(self.ratios(name), (25, 50, 75)).tolist()
+            row = {"title": self.title, "name": name, "baseline": self.baseline, "rounds": len(ms)}
+            row |= {"p50_ms": p50_ms, "p95_ms": p95_ms, "ratio": middle, "ratio_low": low, "ratio_high": high}
+            found.append(row)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table.
+class Bench:
+    """What the comparisons of a benchmark have in common.
 
     Attributes:
-        title: What is compared.
-        name: The contestant.
-        baseline: What ``ratio`` is over.
-        rounds: How often each was measured.
-        p50_ms: Median.
-        p95_ms: 95th percentile; with few rounds, near the largest.
-        ratio: Median over rounds of the time over the baseline's.
-        ratio_low: Lower quartile of the same.
-        ratio_high: Upper quartile.
+        rounds: Number of measured rounds.
+        weights: Model file, used for the encoder that it has; empty: random weights, which take as long.
+        precision: Precision of the networks.
+        device: Device of the networks and of the search.
+        clock: Clock (s).
+        progress: Shows the rounds.
     """
 
-    title: str
-    name: str
-    baseline: str
     rounds: int
-    p50_ms: float
-    p95_ms: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
+    weights: str = ""
+    precision: Precision = "float32"
+    device: torch.device = CPU
+    clock: Clock = WALL
+    progress: Progress = silent
+
+    def compare(self, title: str, contestants: Mapping[str, Work], baseline: str) -> Times:
+        """Let the contestants take turns; see :func:`take_turns`."""
+        return take_turns(title, contestants, baseline, self.rounds, self.clock, self.progress, self.device)
 
 
 def take_turns(
@@ -99,26 +97,24 @@ def take_turns(
     progress: Progress = silent,
     device: torch.device = CPU,
 ) -> Times:
-    """Run every contestant once a round, each round in another order, after rounds that do not count.
-
-    One does not on a CPU, three on CUDA, where the clock starts and stops while the device is idle.
+    """Time every contestant once per round, in random order, after warm-up rounds.
 
     Args:
-        title: What is compared.
-        contestants: By name.
-        baseline: One of the names.
-        rounds: How many.
-        clock: In seconds.
+        title: Title of the comparison.
+        contestants: Work by name.
+        baseline: Name of the baseline.
+        rounds: Number of measured rounds.
+        clock: Clock (s).
         progress: Shows the rounds.
-        device: Where they compute.
+        device: Device, synchronised before and after each work.
     """
     names = list(contestants)
     if baseline not in names:
         raise KeyError(f"baseline {baseline!r} is none of {names}")
     order = np.random.default_rng(0)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    uncounted = _UNCOUNTED[device.type]
-    for counted in progress(range(-uncounted, rounds), rounds + uncounted, title):
+    warm_up = _WARM_UP[device.type]
+    for counted in progress(range(-warm_up, rounds), rounds + warm_up, title):
         for name in (str(name) for name in order.permutation(names)):
             _wait_for(device)
             start = clock()

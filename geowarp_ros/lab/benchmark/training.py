@@ -1,4 +1,4 @@
-"""Where a training step's time goes, at one batch size: the parts of both trainings over the encoder's own."""
+"""Training steps of retrieval and warp, over the encoder's forward and backward pass."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geowarp_ros.lab.benchmark.scene import Size, make_model, write_pictures
-from geowarp_ros.lab.benchmark.timing import CPU, WALL, Clock, Times, take_turns
+from geowarp_ros.lab.benchmark.scene import make_model, write_pictures
+from geowarp_ros.lab.benchmark.timing import Bench, Times
 from geowarp_ros.lab.training.data import Augmentation, Photographs, common_frame
 from geowarp_ros.lab.training.descriptor_losses import triplet_loss
 from geowarp_ros.lab.training.objective import WarpLosses, regression_of
 from geowarp_ros.lab.training.retrieval import train_mode
+from geowarp_ros.lab.training.session import PRECISIONS
+from geowarp_ros.lab.verbs.options import Size
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.geowarp import GeoWarp
-from geowarp_ros.progress import Progress, silent
-from geowarp_ros.readers import read_source
 
 ENCODER = "encoder there and back"
 READ = "read and decode, one thread"
@@ -28,46 +28,29 @@ GENERATED = "warp step, generated pairs"
 PAIRS = "warp step, query-positive pairs"
 
 
-def measure_training(
-    encoder: EncoderName,
-    size: Size,
-    rounds: int,
-    *,
-    batch: int = 16,
-    weights: str = "",
-    precision: torch.dtype = torch.float32,
-    progress: Progress = silent,
-    clock: Clock = WALL,
-    device: torch.device = CPU,
-) -> Times:
-    """Time what a step of each training does with ``batch`` images, over the encoder's forward and backward pass.
+def measure_training(encoder: EncoderName, size: Size, bench: Bench, batch: int = 16) -> Times:
+    """Time the steps of each training with ``batch`` images, over the encoder's forward and backward pass.
 
-    Retrieval: augmentation, encoder and aggregation, the triplet loss, backward. Warp: L_ss on generated pairs
-    (eq. 13), and L_fw and L_cons on ``batch`` query-positive pairs (eq. 17-19), each backward to R. In a training
-    images are read and decoded by several threads while a step runs.
+    Retrieval: augmentation, encoder, aggregation, triplet loss, backward. Warp: L_ss on generated pairs (eq. 13),
+    and L_fw and L_cons on ``batch`` query-positive pairs (eq. 17-19), each backward to R. Reading is timed
+    separately because trainings read in background threads.
 
     Args:
-        encoder: Its name.
-        size: Of the images.
-        rounds: That count.
-        batch: Images a step, a multiple of 4.
-        weights: As :func:`make_model` takes them.
-        precision: Of the networks: autocast.
-        progress: Shows the rounds.
-        clock: In seconds.
-        device: Where the networks compute. Pixels are read into the host's memory and moved in each step, as
-            the trainings do.
+        encoder: Encoder name.
+        size: Image size.
+        bench: Rounds, weights, autocast precision and device; pixels are copied to it in each step.
+        batch: Images per step, a multiple of 4.
     """
-    model, about = make_model(encoder, weights)
+    device = bench.device
+    model, about = make_model(encoder, bench.weights)
     model = model.to(device)
-    regression_of(model)  # refuses a model without one
 
     def autocast() -> torch.autocast:
-        return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+        return torch.autocast(device.type, PRECISIONS[bench.precision], enabled=bench.precision != "float32")
 
     losses = WarpLosses(model, autocast=autocast)
     with tempfile.TemporaryDirectory() as name:
-        found = read_source(write_pictures(Path(name), size, batch)).images
+        found = write_pictures(Path(name), size, batch).images
         photographs = Photographs(found, common_frame(found), memory_mb=0)
         pixels, _ = photographs.batch(np.arange(batch), size.height, size.width)
         augment, generator = Augmentation(), torch.Generator().manual_seed(0)
@@ -81,18 +64,18 @@ def measure_training(
             return descriptors
 
         def there_and_back() -> None:
-            described(images).sum().backward()  # type: ignore[no-untyped-call]
+            described(images).sum().backward()
 
         def retrieval() -> None:
             query, positive, *negatives = described(augment(pixels.to(device), generator)).chunk(4)
-            triplet_loss(query, positive, torch.stack(negatives, dim=1)).backward()  # type: ignore[no-untyped-call]
+            triplet_loss(query, positive, torch.stack(negatives, dim=1)).backward()
 
         def generated() -> None:
             with torch.random.fork_rng(devices=[]):
-                losses.generated(pixels.to(device), generator).backward()  # type: ignore[no-untyped-call]
+                losses.generated(pixels.to(device), generator).backward()
 
         def pairs() -> None:
-            torch.stack(losses.pairs(images, images.flip(0))).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(losses.pairs(images, images.flip(0))).sum().backward()
 
         contestants = {
             ENCODER: there_and_back,
@@ -102,12 +85,12 @@ def measure_training(
             GENERATED: lambda: _frozen(model, generated),
             PAIRS: lambda: _frozen(model, pairs),
         }
-        title = f"{batch} images, {encoder}, {size}, {str(precision).removeprefix('torch.')}, {device} ({about})"
-        return take_turns(title, contestants, ENCODER, rounds, clock, progress, device)
+        title = f"{batch} images, {encoder}, {size}, {bench.precision}, {device} ({about})"
+        return bench.compare(title, contestants, ENCODER)
 
 
 def _frozen(model: GeoWarp, step: Callable[[], None]) -> None:
-    """Run a step of the warp's training: all but R is frozen and in eval mode."""
+    """Run a warp training step with everything but R frozen and in eval mode."""
     model.eval().requires_grad_(False)
     regression_of(model).train().requires_grad_(True)
     step()

@@ -1,6 +1,6 @@
-"""Does the localizer know when it is lost? One recipe: galleries, drives through them, and foreign images.
+"""Does the localizer know when it is lost? A recipe of galleries, drives through them, and images of elsewhere.
 
-Some drives calibrate, the others judge what the calibration promises: false fixes, availability, ellipses, and how
+Some drives calibrate; the others judge what the calibration promises: false fixes, availability, ellipses, and how
 often images of elsewhere are refused.
 """
 
@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -20,83 +21,83 @@ from pydantic import Field
 from geowarp_ros.config import Section, parse_config
 from geowarp_ros.errors import ConfigError, SourceError
 from geowarp_ros.evaluation import fixes
-from geowarp_ros.evaluation.calibration import (
-    Collected,
-    Within,
-    ask,
-    ask_of_nowhere,
-    ask_within,
+from geowarp_ros.evaluation.asking import (
+    Question,
     both,
-    circle_elsewhere,
-    circle_of_prior,
+    way,
     without_folder,
     without_itself,
     without_places_within,
 )
+from geowarp_ros.evaluation.calibration import Collected, collect, plain_questions
 from geowarp_ros.evaluation.fixes import Judged, Share
-from geowarp_ros.evaluation.plain import plain_pictures
-from geowarp_ros.evaluation.tables import Cell, Table
 from geowarp_ros.integrity.calibration import Calibration, Sample, covariance_of, fit_calibration
+from geowarp_ros.lab.studies.priors import Within, ask_within, circle_elsewhere, circle_of_prior
+from geowarp_ros.lab.studies.tables import Cell, Table
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage, read_source
-from geowarp_ros.types import FloatArray, Image
+from geowarp_ros.types import FloatArray
 
 
 class Town(Section):
     """A town of the street world, rendered where it is absent."""
 
-    seed: int = Field(ge=0, description="Of the world.")
-    streets: int = Field(8, ge=1, description="Test streets.")
-    query_passes: int = Field(1, ge=1, description="Query passes a street, each in its own weather.")
+    seed: int = Field(ge=0, description="Seed of the town.")
+    streets: int = Field(8, ge=1, description="Number of test streets.")
+    query_passes: int = Field(1, ge=1, description="Number of query passes per street, each in its own weather.")
 
 
 class Images(Section):
-    """Geotagged images: a source, or some of it."""
+    """Geotagged images: a source, or a part of it."""
 
-    path: str = Field(description="A town of the recipe, or a source relative to the data folder.")
-    split: str = Field("", description="One split of it; empty: everything.")
-    only: tuple[str, ...] = Field((), description="Name patterns, one of which an image must match; empty: any.")
-    leave_out: tuple[str, ...] = Field((), description="Name patterns of images that are left out.")
-    every: int = Field(1, ge=1, description="Every so many of them …")
-    first: int = Field(0, ge=0, description="… from this one on.")
+    path: str = Field(description="Town of the recipe, or source relative to the data folder.")
+    split: str = Field("", description="Split of the source; empty: all images.")
+    only: tuple[str, ...] = Field((), description="Name patterns of the images to take; empty: all images.")
+    leave_out: tuple[str, ...] = Field((), description="Name patterns of images to leave out.")
+    every: int = Field(1, ge=1, description="Take every N-th image; 1: all.")
+    first: int = Field(0, ge=0, description="Number of the first image taken, from 0.")
 
     @property
     def name(self) -> str:
-        """The source's."""
+        """Name of the source."""
         return Path(self.path).name
 
 
 class Drive(Section):
-    """Images of known position asked about in a gallery, as they are and with their place left out."""
+    """Images of known position, asked about in a gallery as they are and with their place left out."""
 
-    name: str = Field(description="In the tables.")
+    name: str = Field(description="Name in the tables.")
     gallery: Images
     queries: Images
-    correct_within_m: float = Field(25.0, gt=0.0, description="A fix farther from the truth is false, m.")
-    without: str = Field(
+    correct_within_m: float = Field(
+        25.0, gt=0.0, description="Distance from the truth up to which a fix is right (m)."
+    )
+    without: Literal["place", "folder"] = Field(
         "place",
-        pattern="place|folder",
-        description="place: all within twice that distance is left out; folder: the images of its folder.",
+        description="Places that are left out. place: all within twice correct_within_m; folder: those of the "
+        "query's folder.",
     )
-    without_every: int = Field(1, ge=1, description="Of the queries, every so many are asked without their place.")
+    without_every: int = Field(1, ge=1, description="Ask about every N-th query without its place; 1: about all.")
     prior_std_m: float = Field(
-        0.0, ge=0.0, description="Asked again with a prior of this standard deviation, m; 0: not asked."
+        0.0, ge=0.0, description="Standard deviation of a prior with which queries are asked again (m); 0: none."
     )
-    prior_every: int = Field(1, ge=1, description="Of the queries, every so many are.")
-    calibrates: bool = Field(False, description="The calibration is fitted on it; otherwise it is judged.")
-    foreign: tuple[Images, ...] = Field((), description="Images of elsewhere, asked about where it judges.")
+    prior_every: int = Field(1, ge=1, description="Ask about every N-th query with a prior; 1: about all.")
+    calibrates: bool = Field(False, description="Fit the calibration on this drive; false: judge by it.")
+    foreign: tuple[Images, ...] = Field((), description="Images of elsewhere to ask about in this gallery.")
 
 
 class IntegrityRecipe(Section):
-    """What is rendered, asked and judged."""
+    """Towns to render, drives to ask about."""
 
-    towns: dict[str, Town] = Field(default_factory=dict, description="By name.")
+    towns: dict[str, Town] = Field(default_factory=dict, description="Towns by name.")
     drives: tuple[Drive, ...] = Field(
-        min_length=2, description="At least one that calibrates and one that judges."
+        min_length=2, description="Drives, at least one that calibrates and one that judges."
     )
-    plain_seeds: int = Field(4, ge=1, description="How many dozens of plain pictures are asked about.")
-    false_fix_rate: float = Field(0.01, gt=0.0, lt=1.0, description="Wanted share of wrong fixes.")
+    plain_seeds: int = Field(4, ge=1, description="Number of sets of 15 plain pictures to ask about.")
+    false_fix_rate: float = Field(
+        0.01, gt=0.0, lt=1.0, description="Share of wrong fixes for which the threshold is chosen."
+    )
 
 
 def read_recipe(path: Path) -> IntegrityRecipe:
@@ -140,11 +141,11 @@ class Asked:
     """All answers of one drive.
 
     Attributes:
-        drive: Which.
-        as_it_is: About its queries.
-        without: The same with their place left out.
+        drive: The drive.
+        as_it_is: Answers to its queries.
+        without: Answers with their place left out.
         elsewhere: Kind of foreign or plain image -> answers.
-        priors: What the prior says -> the answers to some of its queries.
+        priors: What the prior says -> answers to some of the queries.
     """
 
     drive: Drive
@@ -161,41 +162,48 @@ def ask_drive(
     plain_seeds: int,
     progress: Progress = silent,
 ) -> Asked:
-    """Ask about a drive's queries in both ways, with priors where it has them, and about images of elsewhere."""
-    itself, correct = without_itself(localizer), drive.correct_within_m
-    far = without_folder(localizer) if drive.without == "folder" else without_places_within(localizer, 2 * correct)
-    queries = find(drive.queries)
+    """Ask about the queries in both ways, with priors where the drive has them, and about images of elsewhere.
+
+    Args:
+        localizer: Localizer over the drive's gallery.
+        drive: The drive.
+        find: Returns the images that a recipe means.
+        plain_seeds: Number of seeds of plain pictures.
+        progress: Shows the questions.
+    """
+    gallery, correct = localizer.gallery, drive.correct_within_m
+    itself = without_itself(gallery)
+    far = without_folder(gallery) if drive.without == "folder" else without_places_within(gallery, 2 * correct)
+    as_it_is_way, without_way = way(localizer, itself), way(localizer, both(itself, far))
+    queries = [Question.of(image) for image in find(drive.queries)]
     twice = queries[:: drive.without_every]
     once = [query for row, query in enumerate(queries) if row % drive.without_every]
-    as_it_is, without = ask(localizer, twice, (itself, both(itself, far)), correct, progress)
-    if once:
-        as_it_is += ask(localizer, once, (itself,), correct, progress)[0]
-    pictures: dict[str, list[Callable[[], Image]]] = defaultdict(list)
+    as_it_is, without = collect(localizer, twice, (as_it_is_way, without_way), correct, progress)
+    as_it_is += collect(localizer, once, (as_it_is_way,), correct, progress)[0]
+    kinds: dict[str, list[Question]] = defaultdict(list)
     for images in drive.foreign:
-        pictures[images.name] += [item.read for item in find(images)]
-    elsewhere = {
-        name: ask_of_nowhere(localizer, (read() for read in progress(reads, len(reads), name)), correct)
-        for name, reads in pictures.items()
-    }
-    plain: dict[str, list[Image]] = defaultdict(list)
+        kinds[images.name] += [Question(item.place.name, item.read) for item in find(images)]
     for seed in range(plain_seeds):
-        for kind, picture in plain_pictures(240, 320, seed + 1000 * drive.calibrates):
-            plain[kind].append(picture)
-    elsewhere |= {kind: ask_of_nowhere(localizer, images, correct) for kind, images in plain.items()}
+        for question in plain_questions(seed + 1000 * drive.calibrates):
+            kinds[question.name].append(question)
+    elsewhere = {
+        kind: collect(localizer, questions, (way(localizer),), correct, progress)[0]
+        for kind, questions in kinds.items()
+    }
     return Asked(drive, as_it_is, without, elsewhere, _ask_with_priors(localizer, drive, queries, progress))
 
 
 def _ask_with_priors(
-    localizer: Localizer, drive: Drive, queries: Sequence[SourceImage], progress: Progress
+    localizer: Localizer, drive: Drive, queries: Sequence[Question], progress: Progress
 ) -> dict[str, list[Within]]:
     if not drive.prior_std_m:
         return {}
     circles = {
         "right": circle_of_prior(drive.prior_std_m),
-        "wrong: about a place elsewhere": circle_elsewhere(localizer, drive.prior_std_m),
+        "wrong: about a place elsewhere": circle_elsewhere(localizer.gallery, drive.prior_std_m),
     }
+    itself = without_itself(localizer.gallery)
     asked = queries[:: drive.prior_every]
-    itself = without_itself(localizer)
     answers = ask_within(localizer, asked, itself, list(circles.values()), drive.correct_within_m, progress)
     return dict(zip(circles, answers, strict=True))
 
@@ -203,15 +211,15 @@ def _ask_with_priors(
 def fit_asked(
     asked: Sequence[Asked], false_fix_rate: float, measured_with: dict[str, str]
 ) -> tuple[Calibration, dict[str, float]]:
-    """Fit one calibration on every answer of the drives that calibrate.
+    """Fit one calibration on all answers of the drives that calibrate.
 
     Args:
-        asked: Some of which calibrate.
-        false_fix_rate: Wanted share of wrong fixes.
+        asked: Answers of all drives.
+        false_fix_rate: Share of wrong fixes for which the threshold is chosen.
         measured_with: The settings, :func:`geowarp_ros.integrity.calibration.settings_of`.
 
     Returns:
-        The calibration and what its cross-validation showed.
+        The calibration, and the results of its cross-validation.
 
     Raises:
         SourceError: Too few right or wrong answers.
@@ -232,7 +240,7 @@ def fit_asked(
 
 
 def judge(collected: Collected, calibration: Calibration) -> Judged:
-    """Return the answers as they would be published, one row an image; refused ones have no error."""
+    """Return the answers as they would be published, one row per image; refused images have no error."""
     samples, refused = collected.samples, collected.textureless
     confidence = np.array([calibration.confidence(s.evidence) for s in samples] + [0.0] * refused)
     nowhere = np.full((refused, 2), math.nan)
@@ -250,14 +258,14 @@ def judge(collected: Collected, calibration: Calibration) -> Judged:
 
 
 def _errors(samples: Sequence[Sample]) -> FloatArray:
-    """(N, 2) m; infinite where the true place is not in the gallery."""
+    """Return the errors (N, 2), m; infinite where the true place is not in the gallery."""
     errors = np.array([s.error_en_m for s in samples], float).reshape(-1, 2)
     errors[[not math.isfinite(s.error_m) for s in samples]] = math.inf
     return errors
 
 
 def fix_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
-    """One row a drive: availability, false fixes, errors, ellipses."""
+    """Tabulate one row per drive: availability, false fixes, errors, ellipses."""
     rows: list[tuple[Cell, ...]] = []
     for item in asked:
         judged = judge(item.as_it_is, calibration)
@@ -280,7 +288,7 @@ def fix_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
 
 
 def prior_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
-    """Three rows a drive that has priors: the same images without one, with a right one and with a wrong one."""
+    """Tabulate three rows per drive with priors: the same images without, with a right and with a wrong one."""
     rows: list[tuple[Cell, ...]] = []
     for item in asked:
         answers = {kind: [w.published(calibration) for w in found] for kind, found in item.priors.items()}
@@ -302,7 +310,7 @@ def prior_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
 
 
 def elsewhere_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
-    """One row a gallery and kind of image that is not in it: how often it is refused."""
+    """Tabulate one row per gallery and kind of image that is not in it: how often it is refused."""
     rows: list[tuple[Cell, ...]] = []
     for item in asked:
         left_out = "its own images without their " + item.drive.without

@@ -1,1 +1,1 @@
-"""From geotagged images to a model. No ROS in here."""
+"""Training of the network from geotagged images."""

@@ -1,4 +1,4 @@
-"""Photographs for training: decoded once, kept, batched in the background, augmented on the device."""
+"""Training images: cached decoding, background batching, augmentation on the device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -21,47 +22,46 @@ from geowarp_ros.errors import ImageError, SourceError, TrainingError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.geometry import full_frame, warp
 from geowarp_ros.images import MEAN, STD, resize_shorter, to_tensor
+from geowarp_ros.lab.training.mining import Indices, within
 from geowarp_ros.lab.training.processes import gather_objects, process_count, process_index
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.readers import Source, SourceImage, read_source
+from geowarp_ros.readers import SourceImage, read_source
 from geowarp_ros.types import FloatArray, Image
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-Indices = NDArray[np.int64]
+Autocast: TypeAlias = Callable[[], AbstractContextManager[Any]]
+"""Returns the context in which networks compute, such as torch.autocast of a precision."""
 
 READERS = min(16, max(4, os.cpu_count() or 1))
-"""Threads that decode images; decoding releases the interpreter's lock."""
+"""Decoding threads; decoding releases the GIL."""
 
 
 class Photographs:
-    """The images of a source at working size, decoded when first asked for and then kept.
+    """Geotagged images at working resolution, decoded on first use and cached.
 
     Attributes:
-        names: Of each image.
-        positions_m: (N, 2) east and north in one frame.
-        queries: (N,) whether the source's split calls it a query.
-        unreadable: Indices of images that could not be decoded; they are counted and passed over.
+        names: Image names.
+        positions_m: (N, 2) east and north in a common frame.
+        queries: (N,) whether an image belongs to a query split.
+        unreadable: Indices of images that failed to decode and are skipped.
     """
 
     def __init__(
         self, images: Sequence[SourceImage], frame: LocalFrame, *, resolution: int = 0, memory_mb: int = 4096
     ) -> None:
-        """Decode nothing yet.
+        """Store the parameters; nothing is decoded yet.
 
         Args:
-            images: What to read.
-            frame: Where the positions are expressed; share it between sets that meet.
-            resolution: Shorter side in px that images are resized to; 0: as they are.
-            memory_mb: Decoded images are kept up to this much; the others are decoded each time.
+            images: Images to read.
+            frame: Frame of the positions; share it between sets that are compared.
+            resolution: Shorter side after resizing (px); 0: original size.
+            memory_mb: Cache limit (MiB); images beyond it are decoded on every access.
         """
         self.images = tuple(images)
         self.names = tuple(image.place.name for image in self.images)
-        latitudes = [image.place.latitude_deg for image in self.images]
-        longitudes = [image.place.longitude_deg for image in self.images]
-        self.positions_m: FloatArray = frame.to_enu(latitudes, longitudes)[:, :2]
+        self.positions_m = positions_in(frame, self.images)
         self.queries = np.array([is_query(image.split) for image in self.images], bool)
         self.unreadable: set[int] = set()
         self.resolution = resolution
@@ -72,7 +72,7 @@ class Photographs:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Image | None:
-        """Return an image at working size, or None where it cannot be decoded (logged once, counted)."""
+        """Return an image at working resolution, or None if it cannot be decoded (logged once)."""
         if index in self.unreadable:
             return None
         kept = self._kept.get(index)
@@ -82,37 +82,52 @@ class Photographs:
             image = resize_shorter(self.images[index].read(), self.resolution)
         except (ImageError, SourceError, OSError) as error:
             self.unreadable.add(index)
-            logger.warning("left out, the %d. unreadable image: %s", len(self.unreadable), error)
+            logger.warning("skipping unreadable image (%d so far): %s", len(self.unreadable), error)
             return None
-        if image.nbytes <= self._bytes_left:  # two threads may both count one image: the limit is no exact one
+        if image.nbytes <= self._bytes_left:  # approximate limit: two threads may both count one image
             self._bytes_left -= image.nbytes
             self._kept[index] = image
         return image
 
-    def batch(self, indices: Sequence[int] | Indices, height: int, width: int) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Return images cut to one size, and which of them could be read.
+    def roles(self) -> tuple[Indices, Indices]:
+        """Return queries and gallery; where all images are of one kind, each is a query to all others."""
+        every = np.arange(len(self))
+        queries, gallery = every[self.queries], every[~self.queries]
+        return (queries, gallery) if len(queries) and len(gallery) else (every, every)
 
-        An image is scaled until it covers height × width, and its middle is taken.
+    def near(self, radius_m: float, queries: Indices, gallery: Indices) -> list[Indices]:
+        """Return the gallery images within the radius of each query, excluding itself."""
+        found = within(self.positions_m[queries], self.positions_m[gallery], radius_m)
+        near = (gallery[rows] for rows in found)
+        return [images[images != query] for query, images in zip(queries, near, strict=True)]
+
+    def batch(self, indices: Sequence[int] | Indices, height: int, width: int) -> tuple[Tensor, Indices]:
+        """Return images scaled and centre-cropped to one size; unreadable ones show their neighbour in the batch.
 
         Returns:
-            (B, 3, height, width) uint8, zeros where unreadable; (B,) readable.
+            (B, 3, height, width) uint8; (B,) indices of the images shown.
+
+        Raises:
+            TrainingError: None of the images can be read.
         """
-        pixels = np.zeros((len(indices), height, width, 3), np.uint8)
-        readable = np.zeros(len(indices), bool)
-        for row, index in enumerate(indices):
-            image = self[int(index)]
-            if image is not None:
-                pixels[row], readable[row] = cover(image, height, width), True
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2), readable
+        images = {row: self[int(index)] for row, index in enumerate(indices)}
+        cut = {row: cover(image, height, width) for row, image in images.items() if image is not None}
+        if not cut:
+            some = ", ".join(self.names[index] for index in indices[:8])
+            raise TrainingError(f"none of {len(images)} images can be read: {some} …")
+        shown = [min(cut, key=row.__xor__) for row in images]  # a readable row shows itself: row ^ row = 0
+        return torch.from_numpy(np.stack([cut[row] for row in shown])).permute(0, 3, 1, 2), np.asarray(indices)[
+            shown
+        ]
 
 
 def is_query(split: str) -> bool:
-    """Say whether a split's name means queries: ``query``, ``train/queries``, and so on."""
+    """Return whether a split holds queries, such as ``query`` or ``train/queries``."""
     return split.rsplit("/", 1)[-1].lower() in ("query", "queries")
 
 
 def cover(image: Image, height: int, width: int) -> Image:
-    """Scale ``image`` until it covers height × width, keeping its proportions, and take its middle."""
+    """Scale ``image`` to cover height × width, keeping its aspect ratio, and crop the centre."""
     scale = max(height / image.shape[0], width / image.shape[1])
     if scale != 1.0:
         size = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
@@ -131,25 +146,24 @@ def read_photographs(
     only: Sequence[str] = (),
     utm_zone: str | None = "32N",
 ) -> tuple[SourceImage, ...]:
-    """Read one split of each source, as the gallery's reader finds it.
+    """Read one split of each source.
 
     Args:
-        sources: Whatever :func:`read_source` takes.
-        split: ``train``, ``val/queries``, ``gallery`` …; None: everything.
-        hold_out: Patterns (``*name*``) of images to leave out.
-        only: Patterns of which an image must match one; empty: no such demand.
-        utm_zone: For names that give none themselves.
+        sources: Sources as for :func:`read_source`.
+        split: Split such as ``train`` or ``val/queries``; None: all images.
+        hold_out: Name patterns (``*name*``) to exclude.
+        only: Name patterns to include; empty: all.
+        utm_zone: UTM zone of file names that give none.
 
     Raises:
-        SourceError: A source that cannot be read, or lacks the split (the message names those it has).
-        TrainingError: The patterns leave nothing.
+        SourceError: A source cannot be read or lacks the split.
+        TrainingError: The patterns leave no image.
     """
     found = [image for path in sources for image in read_source(path, split=split, utm_zone=utm_zone).images]
     kept = [
         image
         for image in found
-        if not any(fnmatch.fnmatch(image.place.name, pattern) for pattern in hold_out)
-        and (not only or any(fnmatch.fnmatch(image.place.name, pattern) for pattern in only))
+        if not matches_any(image.place.name, hold_out) and (not only or matches_any(image.place.name, only))
     ]
     if not kept:
         raise TrainingError(
@@ -158,23 +172,25 @@ def read_photographs(
     return tuple(kept)
 
 
-def has_split(sources: Sequence[Path], split: str, utm_zone: str | None = "32N") -> bool:
-    """Say whether each of the sources has the split."""
-    return all(_has_split(read_source(path, utm_zone=utm_zone), split) for path in sources)
+def matches_any(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a name matches one of the patterns (``*name*``)."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _has_split(source: Source, split: str) -> bool:
-    return any(f"{name}/".startswith(f"{split}/") for name in source.splits if name)
+def common_frame(images: Sequence[SourceImage]) -> LocalFrame:
+    """Return the ENU frame at the first image."""
+    return LocalFrame(images[0].place.latitude_deg, images[0].place.longitude_deg)
 
 
-def common_frame(*sets: Sequence[SourceImage]) -> LocalFrame:
-    """Return the local frame about the first image: metres in which images of all sets can be compared."""
-    first = next(image for images in sets for image in images)
-    return LocalFrame(first.place.latitude_deg, first.place.longitude_deg)
+def positions_in(frame: LocalFrame, images: Sequence[SourceImage]) -> FloatArray:
+    """Return the east and north coordinates (N, 2) of images in a frame (m)."""
+    places = [image.place for image in images]
+    enu: FloatArray = frame.to_enu([p.latitude_deg for p in places], [p.longitude_deg for p in places])
+    return enu[:, :2]
 
 
 def ahead(make: Callable[[int], T], items: Iterable[int], depth: int = READERS - 1) -> Iterator[T]:
-    """Yield ``make(item)`` for each item in order, while the next ``depth`` are made in the background."""
+    """Yield ``make(item)`` in order, computing the next ``depth`` results in background threads."""
     with ThreadPoolExecutor(READERS) as pool:
         waiting = []
         for item in items:
@@ -191,49 +207,70 @@ def describe(
     photographs: Photographs,
     indices: Sequence[int] | Indices | None = None,
     *,
-    precision: torch.dtype = torch.float32,
+    autocast: Autocast = nullcontext,
     batch_size: int = 16,
     progress: Progress = silent,
 ) -> NDArray[np.float32]:
-    """Describe images whole, at working size, in eval mode; each process its share.
+    """Compute global descriptors of uncropped images in eval mode, distributed over the processes.
 
     Returns:
-        (N, D); NaN where an image cannot be read.
+        (N, D); NaN for unreadable images.
     """
     wanted = np.arange(len(photographs)) if indices is None else np.asarray(indices)
+    mine = np.array_split(wanted, process_count())[process_index()]
+    found = np.full((len(mine), model.descriptor_dim), np.nan, np.float32)
+    starts = range(0, len(mine), 64)
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    mine = np.array_split(np.arange(len(wanted)), process_count())[process_index()]
-    found = np.full((len(mine), model.descriptor_dim), np.nan, np.float32)
-    chunks = [range(start, min(start + 64, len(mine))) for start in range(0, len(mine), 64)]
 
-    def decode(chunk: int) -> list[tuple[int, Image]]:
-        pairs = ((row, photographs[int(wanted[mine[row]])]) for row in chunks[chunk])
-        return [(row, image) for row, image in pairs if image is not None]
+    def decode(start: int) -> list[tuple[int, Image]]:
+        images = (photographs[int(index)] for index in mine[start : start + 64])
+        return [(row, image) for row, image in enumerate(images, start) if image is not None]
 
-    for decoded in progress(ahead(decode, range(len(chunks))), len(chunks), "describe (x64)"):
-        shapes = {image.shape for _, image in decoded}
-        for shape in sorted(shapes):
+    for decoded in progress(ahead(decode, starts), len(starts), "describe (x64)"):
+        for shape in sorted({image.shape for _, image in decoded}):
             alike = [(row, image) for row, image in decoded if image.shape == shape]
             for start in range(0, len(alike), batch_size):
                 rows, images = zip(*alike[start : start + batch_size], strict=True)
                 tensor = to_tensor(images, device).contiguous(memory_format=torch.channels_last)
-                with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
+                with autocast():
                     feature_map = model.feature_map(tensor)
                 found[list(rows)] = model.pool(feature_map).float().cpu().numpy()
     model.train(training)
     return np.concatenate(gather_objects(found))
 
 
+@torch.no_grad()
+def random_maps(
+    model: GeoWarp, photographs: Photographs, rng: np.random.Generator, count: int
+) -> Iterator[Tensor]:
+    """Yield the feature maps (C, h·w) of up to ``count`` random images, in eval mode.
+
+    Raises:
+        TrainingError: None of them can be read.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    any_readable = False
+    for index in rng.permutation(len(photographs))[:count]:
+        if (image := photographs[int(index)]) is not None:
+            any_readable = True
+            yield model.feature_map(to_tensor(image, device))[0].flatten(1)
+    model.train(training)
+    if not any_readable:
+        raise TrainingError("none of the images can be read")
+
+
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Augmented photographs.
+    """Augmented images.
 
     Attributes:
         images: (B, 3, H, W) normalised.
-        quads: (B, 4, 2) where each view's corners lie on its photograph, from the view's own top-left clockwise.
-        mirrored: Whether the batch was flipped as a whole.
+        quads: (B, 4, 2) corners of each view on its source image, clockwise from the view's top-left.
+        mirrored: Whether the batch was flipped horizontally.
     """
 
     images: Tensor
@@ -241,37 +278,28 @@ class Views:
     mirrored: bool
 
 
-def flip_columns(quads: Tensor) -> Tensor:
-    """Return the corners of the mirrored view on the same photograph: left and right change places."""
-    return quads[:, [1, 0, 3, 2]]
-
-
 class Augmentation:
-    """Random views of a batch of photographs on its device: a tilted crop, a mirror image, colours, blur.
-
-    The crop is a homography, so that planes are seen as from another place; colours are shaken because weather and
-    cameras differ. Geometry is resampled once.
-    """
+    """Random homographic crop, horizontal flip and colour jitter on the batch's device."""
 
     def __init__(
         self, *, tilt: float = 0.25, zoom: float = 0.5, colour: float = 0.35, mirror: bool = True
     ) -> None:
-        """Choose how strong.
+        """Set the strengths.
 
         Args:
-            tilt: Largest shift of each corner, as a share of the crop's half side.
-            zoom: Largest crop factor; 0.5 shows at least half of each side.
-            colour: Strength of brightness, contrast, saturation and gamma changes; 0: none.
-            mirror: Flip half of the batches, each as a whole: a mirrored place is another place.
+            tilt: Maximum corner displacement, relative to half the crop's side.
+            zoom: Maximum share of each side cropped away.
+            colour: Strength of brightness, contrast, saturation and gamma jitter; 0: off.
+            mirror: Flip half of the batches, always whole batches: a mirrored place is a different place.
         """
         self.tilt, self.zoom, self.colour, self.mirror = tilt, zoom, colour, mirror
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, 3, H, W) uint8 -> normalised float32 of the same size, by random numbers of a CPU generator."""
+        """(B, 3, H, W) uint8 -> normalised float32 of the same size; ``generator`` is a CPU generator."""
         return self.views(pixels, generator).images
 
     def views(self, pixels: Tensor, generator: torch.Generator) -> Views:
-        """Return the views and how they were made."""
+        """Return the views and their geometry."""
         batch = pixels.shape[0]
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -290,7 +318,7 @@ class Augmentation:
         mean = torch.tensor(MEAN, device=x.device).view(1, 3, 1, 1)
         std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1)
         images = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-        return Views(images, flip_columns(quads) if mirrored else quads, mirrored)
+        return Views(images, quads[:, [1, 0, 3, 2]] if mirrored else quads, mirrored)
 
     def _quads(self, batch: int, uniform: Callable[..., Tensor]) -> Tensor:
         size = 1 - uniform(0, self.zoom, batch, 1, 1)

@@ -1,4 +1,4 @@
-"""Losses on descriptors: near the same place's, far from other places'."""
+"""Metric-learning losses on global descriptors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """(N, D), (M, D) -> (N, M) squared Euclidean distances: what retrieval compares."""
+    """(N, D), (M, D) -> (N, M) squared Euclidean distances, as used by retrieval."""
     products = first @ second.T
     squares = first.square().sum(dim=1)[:, None] + second.square().sum(dim=1)
     return (squares - 2 * products).clamp(min=0)
@@ -17,13 +17,13 @@ def squared_distances(first: Tensor, second: Tensor) -> Tensor:
 def triplet_loss(query: Tensor, positive: Tensor, negatives: Tensor, margin: float = 0.1) -> Tensor:
     """Triplet loss on squared distances (paper sec. 3.1; Arandjelović et al., CVPR 2016, eq. 7).
 
-    mean over queries and negatives of max(0, d²(q, p) + margin − d²(q, n)).
+    Mean over queries and negatives of max(0, d²(q, p) + margin − d²(q, n)).
 
     Args:
         query: (B, D).
         positive: (B, D).
         negatives: (B, N, D).
-        margin: By how much a negative must be farther, on squared distances.
+        margin: Margin on squared distances.
 
     Returns:
         Scalar.
@@ -43,20 +43,20 @@ def multi_similarity_loss(
     base: float = 0.5,
     epsilon: float = 0.1,
 ) -> Tensor:
-    """Multi-similarity loss with its mining (Wang et al., CVPR 2019, eq. 9-11).
+    """Multi-similarity loss with pair mining (Wang et al., CVPR 2019, eq. 9-11).
 
-    The similarity is 1 − d²/2: the cosine where descriptors have unit length (NetVLAD), and in the sense of the
-    retrieval distance where they have not (GeM). A negative counts if it is more alike than the least alike
-    positive less ``epsilon``, a positive if it is less alike than the most alike negative plus ``epsilon``.
+    The similarity is 1 − d²/2, the cosine for unit descriptors (NetVLAD). Mining keeps negatives more similar than
+    the least similar positive minus ``epsilon`` and positives less similar than the most similar negative plus
+    ``epsilon``.
 
     Args:
         descriptors: (B, D).
-        positives: (B, B) bool, which pairs show the same place; the diagonal is ignored.
-        negatives: (B, B) bool, which pairs show different places; a pair may be neither.
-        alpha: Steepness for positives.
-        beta: Steepness for negatives.
-        base: The similarity that parts them (λ).
-        epsilon: Margin of the mining.
+        positives: (B, B) bool mask of same-place pairs; the diagonal is ignored.
+        negatives: (B, B) bool mask of different-place pairs; a pair may be neither.
+        alpha: Scale for positives.
+        beta: Scale for negatives.
+        base: Similarity threshold λ.
+        epsilon: Mining margin.
 
     Returns:
         Scalar, the mean over the batch.
@@ -75,17 +75,17 @@ def multi_similarity_loss(
 def contrastive_loss(
     descriptors: Tensor, others: Tensor, positives: Tensor, negatives: Tensor, temperature: float = 0.03
 ) -> Tensor:
-    """Softmax over squared distances, one positive at a time against all negatives (InfoNCE, van den Oord 2018).
+    """Softmax over squared distances, each positive against all negatives (InfoNCE, van den Oord et al., 2018).
 
     Args:
         descriptors: (B, D).
-        others: (M, D), the batch itself and, where there is one, a memory of earlier batches.
-        positives: (B, M) bool, without an image's own place in the batch.
+        others: (M, D), e.g. the batch itself.
+        positives: (B, M) bool, excluding the descriptor itself.
         negatives: (B, M) bool.
-        temperature: Squared distance that a factor e is worth.
+        temperature: Softmax temperature (squared distance).
 
     Returns:
-        Scalar, the mean over the descriptors that have a positive; 0 where none has.
+        Scalar, the mean over descriptors with a positive; 0 if there is none.
     """
     logits = -squared_distances(descriptors, others) / temperature
     rivals = logits.masked_fill(~negatives, -1e4).logsumexp(dim=1, keepdim=True)

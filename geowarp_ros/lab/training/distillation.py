@@ -1,46 +1,50 @@
-"""A start for an encoder where no ImageNet weights are at hand, from places told apart and a teacher's features.
+"""Joint training of encoder, score and warp from geotagged images, optionally from scratch with a teacher.
 
-Up to five things are learned at once from photographs with positions, and no labels:
+Loss terms:
 
-- descriptors: near those of the same place, far from those of its rivals (a softmax over squared distances);
-- cells: each finds its counterpart in another view of its photograph, or in another photograph of its place, and
-  nowhere else, so that the warp has something to match and the score tells look-alikes apart;
-- directions: the student's maps after its second and third stage, projected by 1×1 convolutions, point where a
-  teacher's maps point (Romero et al., "FitNets", ICLR 2015). Without a teacher this part is left out;
-- the score of warped pairs (eq. 4): higher for a place's own photographs than with its rivals', where asked for;
-- the warp: the regression follows the encoder on generated pairs (eq. 11-13), where asked for.
+- places: contrastive loss over global descriptors (softmax over squared distances);
+- cells: contrastive loss over local features, with counterparts from two crops of an image or from SIFT matches;
+- teacher: feature distillation by the direction of projected feature maps (Romero et al., "FitNets", ICLR 2015);
+- score: ranking of warped pairs by their score (eq. 4);
+- warp: self-supervised training of the regression on generated pairs (eq. 11-13).
 
-What is kept is a running average of the weights.
+The result is an exponential moving average of the weights.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.geometry import quad_from_frame, transform_points
-from geowarp_ros.images import to_tensor
-from geowarp_ros.lab.training.data import Augmentation, Indices, Photographs, ahead, describe
+from geowarp_ros.lab.training.data import Augmentation, Photographs, describe, random_maps
 from geowarp_ros.lab.training.descriptor_losses import contrastive_loss
 from geowarp_ros.lab.training.grounds import IMAGES_PER_GROUP, Ground, Lesson, read_validation
 from geowarp_ros.lab.training.matches import Matches, Points
+from geowarp_ros.lab.training.mining import Indices
 from geowarp_ros.lab.training.objective import WarpLosses, regression_of
 from geowarp_ros.lab.training.processes import process_count
 from geowarp_ros.lab.training.ranking import draw_contests, ranking_loss, warped_pairs
-from geowarp_ros.lab.training.retrieval import Places, train_mode, validate
-from geowarp_ros.lab.training.session import LAST_MODEL, Session, SessionConfig, seeded, training_device
+from geowarp_ros.lab.training.retrieval import train_mode, validate
+from geowarp_ros.lab.training.session import (
+    LAST_MODEL,
+    Session,
+    SessionConfig,
+    parameter_groups,
+    seeded,
+    training_device,
+)
 from geowarp_ros.lab.training.teacher import SqueezeNet
 from geowarp_ros.lab.training.warping import with_regression
 from geowarp_ros.model.geowarp import GeoWarp
@@ -49,67 +53,58 @@ from geowarp_ros.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 
-STUDENT_STAGES = {"resnet18": (5, 6), "resnet50": (5, 6)}
-"""Places in ``encoder`` of the stages with the teacher's strides 8 and 16."""
+STUDENTS = ("resnet18", "resnet50")
+"""Encoders whose last two stages have strides 8 and 16, as the teacher's maps."""
 
 
 class Distillation(SessionConfig):
-    """A recipe: the sets of photographs, the three losses, and how long."""
+    """Parameters of a recipe (``geowarp train distill``)."""
 
-    grounds: tuple[Ground, ...] = Field((), description="The sets of photographs.")
-    height: int = Field(160, ge=32, description="Height of the training images, px.")
-    width: int = Field(272, ge=32, description="Width of the training images, px.")
-    resolution: int = Field(192, ge=0, description="Shorter side that images are described at, px.")
-    memory_mb: int = Field(4096, ge=0, description="Decoded images are kept in memory up to this, MiB.")
-    tilt: float = Field(0.06, ge=0.0, lt=1.0, description="Augmentation: shift of a crop's corners, half sides.")
-    zoom: float = Field(0.25, ge=0.0, lt=1.0, description="Augmentation: how much of each side a crop may lose.")
-    colour: float = Field(0.2, ge=0.0, lt=1.0, description="Augmentation: strength of colour changes.")
-    mirror: bool = Field(True, description="Augmentation: flip half of the batches.")
-    iterations: int = Field(2000, ge=1, description="Steps; the learning rate falls along a cosine over them.")
+    grounds: tuple[Ground, ...] = Field((), description="Image sets.")
+    height: int = Field(160, ge=32, description="Height of the training images (px).")
+    width: int = Field(272, ge=32, description="Width of the training images (px).")
+    resolution: int = Field(192, ge=0, description="Shorter side after resizing (px); 0: original size.")
+    memory_mb: int = Field(4096, ge=0, description="Cache of decoded images (MiB).")
+    tilt: float = Field(0.06, ge=0.0, lt=1.0, description="Maximum corner shift of crops (half crop sides).")
+    zoom: float = Field(0.25, ge=0.0, lt=1.0, description="Maximum share of each side cropped away.")
+    colour: float = Field(0.2, ge=0.0, lt=1.0, description="Strength of the colour jitter.")
+    mirror: bool = Field(True, description="Flip half of the batches horizontally.")
+    iterations: int = Field(2000, ge=1, description="Number of steps; the learning rate follows a cosine.")
     batch_size: int = Field(48, ge=6, multiple_of=IMAGES_PER_GROUP, description="Images per step.")
-    learning_rate: float = Field(8e-4, gt=0.0, description="Of AdamW, at its highest.")
-    weight_decay: float = Field(0.03, ge=0.0, description="Of AdamW, on weights with more than one axis.")
-    teacher_weight: float = Field(0.0, ge=0.0, description="Weight of the teacher's directions.")
-    place_weight: float = Field(1.0, ge=0.0, description="Weight of telling places apart.")
-    temperature: float = Field(0.0025, gt=0.0, description="Squared distance that a factor e is worth.")
-    cell_weight: float = Field(0.15, ge=0.0, description="Weight of telling cells of one photograph apart.")
-    cell_temperature: float = Field(0.07, gt=0.0, description="Cosine that a factor e is worth, between cells.")
-    match_photographs: bool = Field(
-        False, description="Cells find counterparts in other photographs of the place, too, by SIFT's matches."
-    )
+    learning_rate: float = Field(8e-4, gt=0.0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.03, ge=0.0, description="Weight decay of AdamW; not on biases and norms.")
+    teacher_weight: float = Field(0.0, ge=0.0, description="Weight of the teacher loss.")
+    place_weight: float = Field(1.0, ge=0.0, description="Weight of the place loss.")
+    temperature: float = Field(0.0025, gt=0.0, description="Temperature of the place loss (squared distance).")
+    cell_weight: float = Field(0.15, ge=0.0, description="Weight of the cell loss.")
+    cell_temperature: float = Field(0.07, gt=0.0, description="Temperature of the cell loss (cosine).")
+    match_photographs: bool = Field(False, description="Cell loss also between images of a place (SIFT matches).")
     same_photograph: float = Field(
-        0.2, ge=0.0, le=1.0, description="Share of pairs that are two views of one photograph."
+        0.2, ge=0.0, le=1.0, description="Share of pairs that are two views of an image."
     )
-    score_weight: float = Field(
-        0.0, ge=0.0, description="Weight of ranking warped pairs by their score (eq. 4); the model needs a warp."
-    )
-    score_temperature: float = Field(0.03, gt=0.0, description="Mean cosine that a factor e is worth, in scores.")
-    warp_weight: float = Field(
-        0.0, ge=0.0, description="Weight of training the regression along on generated pairs (eq. 11-13)."
-    )
-    warp_rate: float = Field(1e-3, gt=0.0, description="Learning rate of the regression, at its highest.")
+    score_weight: float = Field(0.0, ge=0.0, description="Weight of the score ranking loss (eq. 4); needs a warp.")
+    score_temperature: float = Field(0.03, gt=0.0, description="Temperature of the score loss (mean cosine).")
+    warp_weight: float = Field(0.0, ge=0.0, description="Weight of the warp loss on generated pairs (eq. 11-13).")
+    warp_rate: float = Field(1e-3, gt=0.0, description="Peak learning rate of the regression.")
     k: float = Field(0.5, ge=0.0, le=1.0, description="Warping coefficient of generated pairs (eq. 11).")
-    views: int = Field(6, ge=2, le=16, description="Crops of each photograph; all their pairs are used.")
-    batch_generated: int = Field(6, ge=1, description="Photographs of a batch that generated pairs are made of.")
-    sparse_start: bool = Field(
-        False,
-        description="Before the first step, lower the last batch norm until channels are active here and there.",
-    )
-    mine_every: int = Field(300, ge=1, description="Steps between validations and searches for look-alikes.")
-    averaging: float = Field(0.99, ge=0.0, lt=1.0, description="Memory of the running average, per step.")
+    views: int = Field(6, ge=2, le=16, description="Crops per image; all pairs of them are used.")
+    batch_generated: int = Field(6, ge=1, description="Images of the batch used for generated pairs.")
+    sparse_start: bool = Field(False, description="Start with sparse channels: lower the last batch norm's bias.")
+    mine_every: int = Field(300, ge=1, description="Steps between validations and mining of look-alikes.")
+    averaging: float = Field(0.99, ge=0.0, lt=1.0, description="Decay of the moving average per step.")
 
 
 class Teaching(nn.Module):
-    """What is trained along with the student and not kept: the projections onto the teacher's channels."""
+    """Projections of the student's maps to the teacher's channels; discarded after training."""
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int]) -> None:
         super().__init__()
         self.projections = nn.ModuleList([nn.Conv2d(s, t, 1) for s, t in zip(student, teacher, strict=True)])
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], centres: Sequence[Tensor]) -> Tensor:
-        """Mean over cells of 1 − cosine, the deeper map counted twice.
+        """Return the mean over cells of 1 − cosine, with the first map weighted by 1/2.
 
-        The teacher's vectors are taken to unit length and centred: what all photographs share teaches nothing.
+        The teacher's vectors are normalised and centred by ``centres``.
         """
         losses = []
         rows, columns = student[-1].shape[2:]
@@ -121,7 +116,7 @@ class Teaching(nn.Module):
 
 
 def direction_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """(B, C, h, w) twice -> mean over cells of 1 − cosine; 0 where they point the same way."""
+    """Return the mean over cells of 1 − cosine between maps (B, C, h, w)."""
     return (1 - F.cosine_similarity(found, wanted, dim=1)).mean()
 
 
@@ -135,31 +130,30 @@ def distill(
     resume: bool = False,
     progress: Progress = silent,
 ) -> float:
-    """Train ``model`` by a recipe; leaves ``best.safetensors`` and ``last.safetensors`` in ``output``.
+    """Train by a recipe; write ``best.safetensors`` and ``last.safetensors``.
 
-    *Best* is the running average that retrieved best among the held-out places, *last* the one after the last
-    step: what was trained for the score of warped pairs is often better there.
+    *best* is the moving average with the highest recall on held-out places, *last* the final one, which is often
+    better for the score.
 
     Args:
-        data: The folder that the grounds' paths are relative to.
-        output: New folder, or one to resume.
-        config: The recipe.
-        model: Where to start. Its regression is kept as it is where ``warp_weight`` is 0.
-        teacher: Needed where ``teacher_weight`` is above 0.
-        resume: Go on from ``last.pt``.
-        progress: Shows how far mining and validation are.
+        data: Folder of the grounds.
+        output: Output folder.
+        config: Recipe.
+        model: Initial model; its regression is trained only with ``warp_weight``.
+        teacher: Teacher, required with ``teacher_weight``.
+        resume: Resume from ``last.pt``.
+        progress: Progress display.
 
     Returns:
-        The best Recall@1 of the held-out places, percent, the mean over the grounds that have some.
+        Best Recall@1 on the held-out places (percent), averaged over the grounds.
 
     Raises:
-        TrainingError: The data cannot train, the encoder has no stages to teach, no teacher for a lesson that
-            wants one, or several processes run.
+        TrainingError: Unsuitable data or encoder, a missing teacher, or more than one process.
     """
     if process_count() > 1:
         raise TrainingError("distillation runs in one process: its running average is not shared")
-    if model.config.encoder not in STUDENT_STAGES:
-        raise TrainingError(f"encoder {model.config.encoder!r}: expected one of {', '.join(STUDENT_STAGES)}")
+    if model.config.encoder not in STUDENTS:
+        raise TrainingError(f"encoder {model.config.encoder!r}: expected one of {', '.join(STUDENTS)}")
     if config.teacher_weight > 0 and teacher is None:
         raise TrainingError(f"teacher_weight = {config.teacher_weight:g} needs a teacher")
     if not config.grounds:
@@ -171,113 +165,98 @@ def distill(
         raise TrainingError(f"score_weight = {config.score_weight:g} needs a model with a warp, or warp_weight")
     lesson = Lesson(config.grounds, data, resolution=config.resolution, memory_mb=config.memory_mb)
     validation = read_validation(config.grounds, data, resolution=config.resolution, memory_mb=config.memory_mb)
-    session = _session(config, output, model, teacher)
-    session.start(resume)
-    if session.step == 0 and config.sparse_start:
-        start_sparse(session.model, lesson.photographs, session.rng("sparse"))
-    _run(session, config, lesson, teacher, validation, progress)
-    return session.best
+    trainer = _Trainer(config, output, model, teacher, lesson)
+    trainer.session.start(resume)
+    if trainer.session.step == 0 and config.sparse_start:
+        start_sparse(model, lesson.photographs, trainer.session.rng("sparse"))
+    trainer.run(validation, progress)
+    return trainer.session.best
 
 
-def _session(config: Distillation, output: Path, model: GeoWarp, teacher: SqueezeNet | None) -> Session:
-    device = training_device(config)
-    with seeded(config.seed):
-        teaching = Teaching((model.channels // 2, model.channels), SqueezeNet.channels)
-        averaged = GeoWarp(model.config)
-    averaged.load_state_dict(model.state_dict())
-    averaged.eval()
-    extra = nn.ModuleDict({"teaching": teaching, "averaged": averaged}).to(device)
-    for network in (model, teacher):
-        if network is not None:
-            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = [*model.encoder.parameters(), *model.pool.parameters(), *teaching.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if model.regression is not None and config.warp_weight > 0:
-        groups.append({"params": list(model.regression.parameters()), "weight_decay": 1e-3, "warp": True})
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-    return Session(model, optimizer, config, output, config.model_dump(), extra)
+class _Trainer:
+    """The training loop and the loss terms of a batch."""
 
-
-def _run(
-    session: Session,
-    config: Distillation,
-    lesson: Lesson,
-    teacher: SqueezeNet | None,
-    validation: Sequence[tuple[Places, float]],
-    progress: Progress,
-) -> None:
-    averaged = session.extra["averaged"]  # type: ignore[index]
-    losses = _Losses(session, config, lesson, teacher)
-    matches = Matches(lesson.photographs, config.height, config.width) if config.match_photographs else None
-    batches: Iterator[tuple[Indices, Tensor, list[Link]]] | None = None
-    for step in session.steps(config.iterations):
-        place = step % config.mine_every
-        if place == 0 and step:
-            descriptors = describe(averaged, lesson.photographs, precision=session.kind, progress=progress)
-            session.memory["look-alikes"] = torch.from_numpy(lesson.look_alikes(descriptors))
-        if place == 0 or batches is None:
-            read = _Reader(session, config, lesson, matches)
-            batches = ahead(read, range(step, step - place + config.mine_every))
-        indices, pixels, links = next(batches)
-        _set_rate(session, config)
-        terms = losses(indices, pixels, links)
-        loss = torch.stack([losses.weights[name] * term for name, term in terms.items()]).sum()
-        session.apply(loss, [lesson.photographs.names[index] for index in indices], **terms)
-        _average(averaged, session.model, min(config.averaging, step / (step + 20)))
-        if session.step % config.mine_every == 0 or session.step == config.iterations:
-            recalls = [validate(averaged, places, radius_m, 1, progress) for places, radius_m in validation]
-            session.log("recall@1", float(np.mean(recalls)))
-            session.save_best(float(np.mean(recalls)), model=averaged)
-    session.save_model(LAST_MODEL, averaged)
-    session.finish()
-
-
-class _Losses:
-    """What a batch costs: the terms by name, those alone that have weight beside places and cells.
-
-    Attributes:
-        weights: Of the terms.
-    """
-
-    def __init__(self, session: Session, config: Distillation, lesson: Lesson, teacher: SqueezeNet | None) -> None:
-        self.weights = {
-            "places": config.place_weight,
-            "cells": config.cell_weight,
-            "score": config.score_weight,
-            "warp": config.warp_weight,
-            "teacher": config.teacher_weight,
-        }
-        self._session, self._config, self._lesson, self._teacher = session, config, lesson, teacher
-        self._averaged = session.extra["averaged"]  # type: ignore[index]
-        self._augment = Augmentation(
-            tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror
-        )
-        self._warping = WarpLosses(
-            self._averaged,
-            config.k,
-            config.views,
-            config.colour,
-            session.autocast,
-            regression=session.model.regression,
+    def __init__(
+        self, config: Distillation, output: Path, model: GeoWarp, teacher: SqueezeNet | None, lesson: Lesson
+    ) -> None:
+        device = training_device(config)
+        with seeded(config.seed):
+            self.teaching = Teaching((model.channels // 2, model.channels), SqueezeNet.channels).to(device)
+            self.averaged = GeoWarp(model.config).to(device)
+        for network in (model, teacher):
+            if network is not None:
+                network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged.load_state_dict(model.state_dict())
+        self.averaged.eval()
+        trained = [*model.encoder.parameters(), *model.pool.parameters(), *self.teaching.parameters()]
+        groups = parameter_groups(trained, config.weight_decay)
+        if model.regression is not None and config.warp_weight > 0:
+            groups.append({"params": list(model.regression.parameters()), "weight_decay": 1e-3, "warp": True})
+        extra = nn.ModuleDict({"teaching": self.teaching, "averaged": self.averaged})
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self.session = Session(model, optimizer, config, output, config.model_dump(), extra)
+        self.config, self.model, self.lesson = config, model, lesson
+        self.teacher = teacher if config.teacher_weight > 0 else None
+        matches = Matches(lesson.photographs, config.height, config.width)
+        self.matches = matches if config.match_photographs else None
+        self.augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
+        self.warping = WarpLosses(
+            self.averaged, config.k, config.views, config.colour, self.session.autocast, model.regression
         )
 
-    def __call__(self, indices: Indices, pixels: Tensor, links: Sequence[Link]) -> dict[str, Tensor]:
-        """Augment, encode – what is warped in the same pass – and compare."""
-        session, config, batch = self._session, self._config, len(indices)
-        views = self._augment.views(pixels.to(session.device), session.generator("augmentation"))
-        same, different = (table.to(session.device) for table in self._lesson.pairs(indices))
+    def run(self, validation: Sequence[tuple[Photographs, float]], progress: Progress) -> None:
+        """Train to the end."""
+        session, config, lesson = self.session, self.config, self.lesson
+        weights = {"places": config.place_weight, "cells": config.cell_weight, "score": config.score_weight}
+        weights |= {"warp": config.warp_weight, "teacher": config.teacher_weight}
+
+        def mine(step: int) -> None:
+            if step:
+                found = describe(self.averaged, lesson.photographs, autocast=session.autocast, progress=progress)
+                session.memory["look-alikes"] = torch.from_numpy(lesson.look_alikes(found))
+
+        for pixels, indices, links in session.batches(config.iterations, self._read, config.mine_every, mine):
+            step = session.step
+            done = step / config.iterations
+            share = min(1.0, (step + 1) / 100) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
+            for group in session.optimizer.param_groups:  # warm-up over 100 steps, then cosine decay to 2 %
+                group["lr"] = share * (config.warp_rate if group.get("warp") else config.learning_rate)
+            terms = self._terms(pixels, indices, links)
+            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            session.apply(loss, [lesson.photographs.names[index] for index in indices], **terms)
+            _average(self.averaged, self.model, min(config.averaging, step / (step + 20)))
+            if session.ends_round(config.mine_every):
+                recalls = [
+                    validate(self.averaged, held_out, radius_m, 1, progress) for held_out, radius_m in validation
+                ]
+                session.log("recall@1", float(np.mean(recalls)))
+                session.save_best(float(np.mean(recalls)), model=self.averaged)
+        session.save_model(LAST_MODEL, self.averaged)
+        session.finish()
+
+    def _read(self, step: int) -> tuple[Tensor, Indices, list[Link]]:
+        """Return pixels (B, 3, H, W) uint8, indices (B,) and links."""
+        config, known = self.config, self.session.memory.get("look-alikes")
+        look_alikes = None if known is None else known.cpu().numpy()
+        rng = self.session.rng("places", step)
+        drawn = self.lesson.draw(rng, config.batch_size // IMAGES_PER_GROUP, look_alikes, config.same_photograph)
+        pixels, indices = self.lesson.photographs.batch(drawn, config.height, config.width)
+        return pixels, indices, links_of(indices, self.matches)
+
+    def _terms(self, pixels: Tensor, indices: Indices, links: Sequence[Link]) -> dict[str, Tensor]:
+        """Return the places and cells terms, and the others that have weight; all share one encoder pass."""
+        session, config, batch = self.session, self.config, len(indices)
+        views = self.augment.views(pixels.to(session.device), session.generator("augmentation"))
+        same, different = (table.to(session.device) for table in self.lesson.pairs(indices))
         images, contests = views.images, None
         if config.score_weight > 0:
             contests = draw_contests(different, session.rng("contests"))
-            images = torch.cat([images, warped_pairs(self._averaged, images, contests, session.autocast)])
-        train_mode(session.model, "trained")
+            images = torch.cat([images, warped_pairs(self.averaged, images, contests, session.autocast)])
+        train_mode(self.model, "trained")
         with session.autocast():
-            found = student_maps(session.model, images, STUDENT_STAGES[session.model.config.encoder])
+            found = student_maps(self.model, images)
         last = found[-1][:batch].float()
-        described = session.model.pool(last)
+        described = self.model.pool(last)
         terms = {
             "places": contrastive_loss(described, described, same, different, config.temperature),
             "cells": cell_loss(last, views.quads, links, different, config.cell_temperature),
@@ -286,101 +265,45 @@ class _Losses:
             warped = pool_local_features(found[-1][batch:].float())
             terms["score"] = ranking_loss(warped, contests, config.score_temperature)
         if config.warp_weight > 0:
-            terms["warp"] = self._warp(pixels, views.mirrored)
-        if self._teacher is not None and config.teacher_weight > 0:
-            teaching = session.extra["teaching"]  # type: ignore[index]
-            own = [stage[:batch] for stage in found]
-            terms["teacher"] = _taught(session, self._teacher, teaching, own, views.images)
+            regression_of(self.model).train()
+            photographs = pixels[: config.batch_generated].to(session.device)
+            photographs = photographs.flip(-1) if views.mirrored else photographs
+            terms["warp"] = self.warping.generated(photographs, session.generator("colours"))
+        if self.teacher is not None:
+            half = slice(session.step % 2, batch, 2)  # alternating between steps to save time
+            with torch.no_grad(), session.autocast():
+                wanted = self.teacher(views.images[half])
+            for index, t in enumerate(wanted):
+                session.memory.setdefault(f"centre {index}", F.normalize(t.float(), dim=1).mean((0, 2, 3)))
+            centres = [session.memory[f"centre {index}"] for index in range(len(wanted))]
+            terms["teacher"] = self.teaching([stage[half] for stage in found], wanted, centres)
         return terms
-
-    def _warp(self, pixels: Tensor, mirrored: bool) -> Tensor:
-        regression_of(self._session.model).train()
-        photographs = pixels[: self._config.batch_generated].to(self._session.device)
-        return self._warping.generated(
-            photographs.flip(-1) if mirrored else photographs, self._session.generator("colours")
-        )
-
-
-class _Reader:
-    """Reads the batch of a step in the background."""
-
-    def __init__(self, session: Session, config: Distillation, lesson: Lesson, matches: Matches | None) -> None:
-        known = session.memory.get("look-alikes")
-        self.look_alikes = None if known is None else known.cpu().numpy()
-        self.session, self.config, self.lesson, self.matches = session, config, lesson, matches
-
-    def __call__(self, step: int) -> tuple[Indices, Tensor, list[Link]]:
-        """Return indices (B,), pixels (B, 3, H, W) uint8, and which rows show what the other does.
-
-        An unreadable image becomes a copy of its partner.
-        """
-        config, photographs = self.config, self.lesson.photographs
-        groups = config.batch_size // IMAGES_PER_GROUP
-        rng = self.session.rng("places", step)
-        indices = self.lesson.draw(rng, groups, self.look_alikes, config.same_photograph)
-        pixels, readable = photographs.batch(indices, config.height, config.width)
-        if not readable.any():
-            raise TrainingError(f"step {step}: none of the batch's images can be read")
-        for row in np.flatnonzero(~readable):
-            other = row ^ 1 if readable[row ^ 1] else int(np.flatnonzero(readable)[0])
-            pixels[row], indices[row] = pixels[other], indices[other]
-        return indices, pixels, links_of(indices, self.matches)
-
-
-def _taught(
-    session: Session, teacher: SqueezeNet, teaching: nn.Module, found: Sequence[Tensor], images: Tensor
-) -> Tensor:
-    """Half of the batch, the other half next time: the teacher costs as much as the student's forward pass."""
-    half = slice(session.step % 2, None, 2)
-    with torch.no_grad(), session.autocast():
-        wanted = teacher(images[half])
-    for index, t in enumerate(wanted):
-        session.memory.setdefault(f"centre {index}", F.normalize(t.float(), dim=1).mean((0, 2, 3)))
-    centres = [session.memory[f"centre {index}"] for index in range(len(wanted))]
-    loss: Tensor = teaching([stage[half] for stage in found], wanted, centres)
-    return loss
 
 
 @torch.no_grad()
-def start_sparse(
-    model: GeoWarp, photographs: Photographs, rng: np.random.Generator, *, images: int = 32, above: float = 0.6
-) -> None:
-    """Lower the last batch norm's bias until a channel is active where it is ``above`` deviations above its mean.
+def start_sparse(model: GeoWarp, photographs: Photographs, rng: np.random.Generator) -> None:
+    """Lower the last batch norm's bias so that channels are active only 0.6 deviations above their mean.
 
-    From random or distilled weights almost every channel is active everywhere, GeM descriptors of all photographs
-    point the same way (cosine 0.99), and no softmax over their distances has anything to hold on to.
+    With random or distilled weights nearly all channels are active everywhere and all GeM descriptors are nearly
+    parallel (cosine 0.99), which leaves the place loss without gradient.
     """
-    device = next(model.parameters()).device
-    pixels = [photographs[int(index)] for index in rng.permutation(len(photographs))[:images]]
     last_block = model.encoder[-1][-1]  # type: ignore[index]
     norm = last_block.bn3 if hasattr(last_block, "bn3") else last_block.bn2
-    model.eval()
-    with _raised(norm, 1e3):  # far above zero the ReLU cuts nothing off: what comes out is what went in, raised
-        maps = [model.feature_map(to_tensor(image, device))[0].flatten(1) for image in pixels if image is not None]
-    if not maps:
-        raise TrainingError("none of the images can be read")
-    cells = torch.cat(maps, dim=1)
-    norm.bias -= cells.mean(dim=1) - 1e3 + above * cells.std(dim=1)
-
-
-@contextmanager
-def _raised(norm: nn.BatchNorm2d, by: float) -> Iterator[None]:
-    norm.bias.data += by
-    try:
-        yield
-    finally:
-        norm.bias.data -= by
+    norm.bias += 1e3  # so that the ReLU clips nothing
+    cells = torch.cat(list(random_maps(model, photographs, rng, 32)), dim=1)
+    norm.bias -= 1e3
+    norm.bias -= cells.mean(dim=1) - 1e3 + 0.6 * cells.std(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Two rows of a batch that show the same things.
+    """Two rows of a batch with known correspondences.
 
     Attributes:
-        first: Row.
-        second: Row.
-        points_first: (K, 2) on the first photograph, -1..1; None: both are views of one photograph.
-        points_second: (K, 2) where the second photograph shows the same.
+        first: First row.
+        second: Second row.
+        points_first: (K, 2) normalised points on the first image; None: both rows are views of one image.
+        points_second: (K, 2) corresponding points on the second image.
     """
 
     first: int
@@ -390,48 +313,46 @@ class Link:
 
 
 def links_of(indices: Indices, matches: Matches | None) -> list[Link]:
-    """Return which neighbouring pairs of a batch are views of one photograph or, by ``matches``, of one place."""
+    """Return the links between adjacent rows: views of one image or, with ``matches``, matched images."""
     links = []
     for row in range(0, len(indices) - 1, 2):
         first, second = int(indices[row]), int(indices[row + 1])
         if first == second:
             links.append(Link(row, row + 1))
         elif matches is not None:
-            points_first, points_second = matches(first, second)
-            if len(points_first):
-                links.append(Link(row, row + 1, points_first, points_second))
+            points = matches(first, second)
+            if len(points[0]):
+                links.append(Link(row, row + 1, *points))
     return links
 
 
 NEGATIVE_CELLS = 64
-"""Cells of each image of another place that a cell must tell from its counterpart."""
+"""Negative cells sampled per image of another place."""
 
 MOST_POINTS = 96
-"""Points of one pair that are used at a step."""
+"""Maximum number of points per link and step."""
 
 NO_COSINE = -1e4
-"""In place of a cosine that takes no part in a softmax."""
+"""Logit of excluded entries."""
 
 LEAST_POINTS = 8
-"""A pair that shares fewer teaches nothing."""
+"""Minimum number of shared points of a link."""
 
 
 def cell_loss(maps: Tensor, quads: Tensor, links: Sequence[Link], different: Tensor, temperature: float) -> Tensor:
-    """Each cell shall find its counterpart among the cells of its partner, and of the images of other places.
+    """Contrastive loss over cells: each must identify its counterpart among its partner's and other places' cells.
 
-    Two views of one photograph: where a cell of the first falls on the second is known from the two quads. Two
-    photographs of one place: matched points say it. This makes local features that match (eq. 6) and a score
-    (eq. 4) that means something – between look-alikes, too.
+    Counterparts follow from the quads for two views of an image, from matched points for two images of a place.
 
     Args:
-        maps: (B, C, h, w).
-        quads: (B, 4, 2) of the views on their photographs.
-        links: Rows that show the same.
-        different: (B, B) bool, rows of surely different places.
-        temperature: Of the softmax over cosines.
+        maps: (B, C, h, w) feature maps.
+        quads: (B, 4, 2) of the views on their images.
+        links: Linked rows.
+        different: (B, B) bool, rows of certainly different places.
+        temperature: Softmax temperature (cosine).
 
     Returns:
-        Scalar; 0 where no two views overlap.
+        Scalar; 0 if no views overlap.
     """
     if not links:
         return maps.sum() * 0
@@ -459,59 +380,49 @@ def cell_loss(maps: Tensor, quads: Tensor, links: Sequence[Link], different: Ten
 def _counterparts(
     maps: Tensor, quads: Tensor, links: Sequence[Link], first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where both views of each link show the same: (L, K, 2) twice, and which of the K are any, (L, K) bool."""
+    """Return corresponding points on both views of each link, (L, K, 2) each, and their validity (L, K) bool."""
     rows, columns = maps.shape[2:]
     y, x = torch.meshgrid(
         (torch.arange(rows) * 2 + 1) / rows - 1, (torch.arange(columns) * 2 + 1) / columns - 1, indexing="ij"
     )
     cells = torch.stack([x, y], dim=-1).reshape(-1, 2)
-    most = max([len(cells), *(len(link.points_first) for link in links if link.points_first is not None)])
-    points = torch.full((2, len(links), most, 2), torch.nan)
-    views = torch.zeros(len(links), dtype=torch.bool)
-    for row, link in enumerate(links):  # on the CPU: one copy to the device instead of one for each link
-        if link.points_first is None or link.points_second is None:
-            points[:, row, : len(cells)], views[row] = cells, True
-        else:
-            points[0, row, : len(link.points_first)] = torch.from_numpy(link.points_first)
-            points[1, row, : len(link.points_second)] = torch.from_numpy(link.points_second)
-    given, views = points.to(maps.device), views.to(maps.device)[:, None, None]
+    given = [  # padded on the CPU: a single copy to the device
+        pad_sequence(
+            [cells, *(cells if points is None else torch.from_numpy(points) for points in each)],
+            batch_first=True,
+            padding_value=torch.nan,
+        )[1:].to(maps.device)
+        for each in ([link.points_first for link in links], [link.points_second for link in links])
+    ]
+    views = torch.tensor([link.points_first is None for link in links], device=maps.device)[:, None, None]
     photograph_from_view = quad_from_frame(quads)
     view_from_photograph = torch.linalg.inv(photograph_from_view)
-    on_photograph = transform_points(photograph_from_view[first], given[0])  # of views of one photograph
+    on_photograph = transform_points(photograph_from_view[first], given[0])  # for views of one image
     here = torch.where(views, given[0], transform_points(view_from_photograph[first], given[0]))
     there = transform_points(view_from_photograph[second], torch.where(views, on_photograph, given[1]))
-    inside = ((here.abs() < 1) & (there.abs() < 1)).all(dim=2)  # false where there is nothing (NaN)
-    drawn, kept = (torch.rand(inside.shape, device=maps.device) * inside).topk(min(MOST_POINTS, most), dim=1)
+    inside = ((here.abs() < 1) & (there.abs() < 1)).all(dim=2)  # NaN padding compares false
+    drawn, kept = (torch.rand(inside.shape, device=maps.device) * inside).topk(
+        min(MOST_POINTS, inside.shape[1]), dim=1
+    )
     here, there = (points.gather(1, kept[..., None].expand(-1, -1, 2)) for points in (here, there))
     shown = drawn > 0
     return here.nan_to_num(), there.nan_to_num(), shown
 
 
 def _sampled(maps: Tensor, points: Tensor) -> Tensor:
-    """(L, C, h, w) at points (L, K, 2), bilinear -> (L, K, C)."""
+    """Sample maps (L, C, h, w) at points (L, K, 2) bilinearly; return (L, K, C)."""
     return F.grid_sample(maps, points[:, None], align_corners=False)[:, :, 0].transpose(1, 2)
 
 
-def student_maps(model: GeoWarp, images: Tensor, stages: tuple[int, int]) -> list[Tensor]:
-    """Return the encoder's maps after the given places; the last is its output."""
-    maps = []
-    for place, layer in enumerate(model.encoder):
-        images = layer(images)
-        if place in stages:
-            maps.append(images)
-    return maps
-
-
-def _set_rate(session: Session, config: Distillation) -> None:
-    """A short warm-up, then a cosine down to 2 %."""
-    done = session.step / config.iterations
-    share = min(1.0, (session.step + 1) / 100) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
-    for group in session.optimizer.param_groups:
-        group["lr"] = share * (config.warp_rate if group.get("warp") else config.learning_rate)
+def student_maps(model: GeoWarp, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the encoder's maps of strides 8 and 16, the latter its output."""
+    middle = model.encoder[:-1](images)
+    return middle, model.encoder[-1](middle)
 
 
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
+    """Update the exponential moving average."""
     new = model.state_dict()
     for key, value in averaged.state_dict().items():
         if value.dtype.is_floating_point:

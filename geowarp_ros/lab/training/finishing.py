@@ -1,4 +1,4 @@
-"""A model's last step: a mean of states, and how much retrieval counts, measured on places never trained on."""
+"""Final step of a model: weight averaging, and the retrieval weight chosen on held-out places."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ import numpy as np
 import torch
 
 from geowarp_ros.errors import TrainingError
+from geowarp_ros.evaluation.sets import spread
+from geowarp_ros.lab.studies.dataset import Outcome
+from geowarp_ros.lab.studies.metrics import recall_at
 from geowarp_ros.lab.training.data import is_query, read_photographs
-from geowarp_ros.lab.training.grounds import Ground
-from geowarp_ros.lab.training.recall import Shortlists, recall_at, retrieve, score
-from geowarp_ros.model.describer import Describer, Warper
+from geowarp_ros.lab.training.grounds import Ground, validation_images
+from geowarp_ros.lab.training.recall import gallery_of, rank_candidates
+from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp
-from geowarp_ros.model.matching import CELLS
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
+from geowarp_ros.rerank.order import mixed_score
 from geowarp_ros.types import FloatArray
 
 WEIGHTS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Of the squared descriptor distance against the mean cosine; 0 is the paper's order."""
+"""Candidate retrieval weights (mean cosine per squared descriptor distance); 0: as in the paper."""
 
 
 def mean_model(models: Sequence[GeoWarp]) -> GeoWarp:
-    """Return the mean of the weights of models from one training's way (Izmailov et al., UAI 2018).
+    """Average the weights of models of one training (Izmailov et al., UAI 2018).
 
     Raises:
-        TrainingError: They are of different architectures.
+        TrainingError: The architectures differ.
     """
     first, *others = models
     for other in others:
@@ -49,13 +52,13 @@ def mean_model(models: Sequence[GeoWarp]) -> GeoWarp:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Recall@1 of one set of held-out places, percent.
+    """Recall@1 (percent) on one set of held-out places.
 
     Attributes:
-        queries: How many.
+        queries: Number of queries.
         retrieval: Without re-ranking.
-        reranked: (W,) with GeoWarp, at each weight.
-        best_possible: Recall@P, what a perfect re-ranking of the P candidates could reach.
+        reranked: (W,) re-ranked with each weight.
+        best_possible: Recall@P, the upper bound of re-ranking P candidates.
     """
 
     queries: int
@@ -66,12 +69,12 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Images that nothing was trained on, and where they are looked for.
+    """Held-out queries and the gallery to search.
 
     Attributes:
-        queries: Each is asked about; one that stands in the gallery is no candidate of its own.
-        gallery: To search in.
-        radius_m: A candidate this near is right.
+        queries: Queries; one that is also in the gallery is excluded from its own candidates.
+        gallery: Gallery images.
+        radius_m: Maximum distance of a correct candidate.
     """
 
     queries: Sequence[SourceImage]
@@ -80,26 +83,24 @@ class HeldOut:
 
 
 def read_held_out(grounds: Sequence[Ground], data: Path) -> dict[str, HeldOut]:
-    """Return the validation of each ground that has one, by path.
+    """Return the held-out set of each ground that has one, by path.
 
-    With ``hold_out`` every held-out image is looked for among them and all that was trained on: there are the
-    look-alikes. With ``val_split`` its queries are looked for in its gallery.
+    Images of ``hold_out`` are searched among themselves and all training images, which include the look-alikes;
+    the queries of ``val_split`` are searched in its gallery.
 
     Raises:
         TrainingError: No ground has any.
     """
     found = {}
     for ground in grounds:
-        source = data / ground.path
+        images = validation_images(ground, data)
         if ground.hold_out:
-            queries = read_photographs([source], None, only=ground.hold_out)
-            trained = read_photographs([source], ground.split or None, hold_out=ground.hold_out)
-            found[ground.path] = HeldOut(queries, (*trained, *queries), ground.val_radius_m)
-        elif ground.val_split:
-            images = read_photographs([source], ground.val_split)
-            asked = [image for image in images if is_query(image.split)]
+            trained = read_photographs([data / ground.path], ground.split or None, hold_out=ground.hold_out)
+            found[ground.path] = HeldOut(images, (*trained, *images), ground.val_radius_m)
+        elif images:
+            queries = [image for image in images if is_query(image.split)]
             gallery = [image for image in images if not is_query(image.split)]
-            found[ground.path] = HeldOut(asked or images, gallery or images, ground.val_radius_m)
+            found[ground.path] = HeldOut(queries or images, gallery or images, ground.val_radius_m)
     if not found:
         raise TrainingError("no ground has hold_out or val_split: nothing to choose the weight by")
     return found
@@ -115,47 +116,44 @@ def weigh_retrieval(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> list[Weighed]:
-    """Measure re-ranking at each weight of retrieval on each set.
+    """Measure re-ranking with each retrieval weight on each set.
 
     Args:
-        model: With a regression, at its working resolution; moved to ``device``.
-        validation: Held-out images.
-        weights: To be tried.
-        candidates: How many are re-ranked (paper sec. 4.1).
-        most_queries: Of each set, evenly spread; 0: all.
-        device: That computes.
-        progress: Shows the images.
+        model: Model with a regression; moved to ``device``.
+        validation: Held-out sets.
+        weights: Retrieval weights to try.
+        candidates: Re-ranked candidates (paper sec. 4.1).
+        most_queries: Maximum queries per set, evenly spread; 0: all.
+        device: Device.
+        progress: Progress display.
     """
     describer = Describer(model, device)
-    warper = Warper(describer)
     found = []
     for held_out in validation:
-        step = max(1, len(held_out.queries) // most_queries) if most_queries else 1
-        queries = held_out.queries[::step]
-        shortlists = retrieve(describer, queries, held_out.gallery, candidates, progress=progress)
-        warped, _ = score(shortlists, describer, warper, progress)
-        found.append(_weighed(shortlists, warped, held_out.radius_m, weights))
+        queries = spread(held_out.queries, most_queries)
+        with gallery_of(held_out.gallery, describer, progress) as gallery:
+            plain, warped = rank_candidates(describer, gallery, queries, ("none", "geowarp"), candidates, progress)
+        reranked = [recall_at(_errors_of_first(warped, weight), 1, held_out.radius_m) for weight in weights]
+        retrieval, best_possible = (
+            recall_at(plain.error_m, first, held_out.radius_m) for first in (1, candidates)
+        )
+        found.append(Weighed(len(plain.queries), retrieval, np.array(reranked), best_possible))
     return found
 
 
 def best_weight(found: Sequence[Weighed], weights: Sequence[float] = WEIGHTS) -> float:
-    """Return the weight with which re-ranking gains most, or loses least, on the set where it does worst.
+    """Return the weight with the largest worst-case gain of re-ranking over the sets.
 
-    A re-ranking must not lose to retrieval anywhere; a mean over sets would let one pay for another. Of equals the
-    best mean counts, then the smallest weight, which is nearest to the paper.
+    Ties are broken by the larger mean gain, then by the smaller weight.
     """
     gains = np.array([each.reranked - each.retrieval for each in found])
     order = np.lexsort((np.arange(len(weights)), -gains.mean(axis=0), -gains.min(axis=0)))
     return float(weights[order[0]])
 
 
-def _weighed(found: Shortlists, warped: FloatArray, radius_m: float, weights: Sequence[float]) -> Weighed:
-    reranked = [
-        recall_at(found.error_m, [radius_m], warped / CELLS - weight * found.distance)[0] for weight in weights
+def _errors_of_first(warped: Outcome, weight: float) -> FloatArray:
+    """(Q, 1) errors of the candidates that come first with another retrieval weight."""
+    first = [
+        max(range(len(ranked)), key=lambda rank: mixed_score(ranked[rank], weight)) for ranked in warped.ranked
     ]
-    return Weighed(
-        queries=len(found.queries),
-        retrieval=float(recall_at(found.error_m, [radius_m])[0]),
-        reranked=np.array(reranked),
-        best_possible=float(recall_at(found.error_m, [radius_m], first=found.error_m.shape[1])[0]),
-    )
+    return np.take_along_axis(warped.error_m, np.array(first)[:, None], axis=1)

@@ -1,7 +1,7 @@
-"""The three losses of the warping regression (paper sec. 3.4, eq. 13, 17, 19). Pure functions of tensors.
+"""Losses of the warping regression R (paper sec. 3.4, eq. 13, 17, 19); their weighted sum is eq. 10.
 
-A prediction is what the regression R gives for an ordered pair, (B, 8, 2): the quad of the first image, then of
-the second. All are 0 at the truth and differentiable. Their weighted sum is eq. 10.
+Convention:
+    A prediction (B, 8, 2) of R for an ordered pair holds the quad of the first image, then of the second.
 """
 
 from __future__ import annotations
@@ -16,31 +16,30 @@ from geowarp_ros.geometry import flip_quad
 
 
 def self_supervised_loss(prediction_ab: Tensor, prediction_ba: Tensor, quad_a: Tensor, quad_b: Tensor) -> Tensor:
-    """L_ss: distance of the predicted quads from the known ones, in both orders (eq. 13).
+    """L_ss: regression of the known quads, in both orders (eq. 13).
 
-    Four mean squared errors are added – each order, each image –, as the published training does; eq. 13 as
-    printed has the squared norm of one order.
+    Sum of four mean squared errors (two orders, two images) as in the published training; eq. 13 as printed has
+    the squared norm of one order.
 
     Args:
-        prediction_ab: (B, 8, 2) of W(I_a, I_b).
-        prediction_ba: (B, 8, 2) of W(I_b, I_a).
-        quad_a: (B, 4, 2) the truth t_a.
-        quad_b: (B, 4, 2) the truth t_b.
+        prediction_ab: (B, 8, 2) W(I_a, I_b).
+        prediction_ba: (B, 8, 2) W(I_b, I_a).
+        quad_a: (B, 4, 2) ground truth t_a.
+        quad_b: (B, 4, 2) ground truth t_b.
 
     Returns:
         Scalar.
     """
     truth_ab, truth_ba = torch.cat([quad_a, quad_b], dim=1), torch.cat([quad_b, quad_a], dim=1)
-    # the two means over 4 corners add up to twice the mean over 8
+    # two means over 4 corners equal twice the mean over 8
     return 2 * (F.mse_loss(prediction_ab, truth_ab) + F.mse_loss(prediction_ba, truth_ba))
 
 
 def features_wise_loss(f_q: Tensor, f_g: Tensor) -> Tensor:
-    """L_fw: how unlike the local features of the warped pair are (eq. 16-17).
+    """L_fw: mean squared difference of the local features of the warped pair (eq. 16-17).
 
-    Mean squared difference. As printed, eq. 17 squares the inner product of the two cells, and minimising that
-    would push the warped images apart, against its purpose ("as close as possible"); the published training
-    minimises this difference. With cells of unit length it is 2 - 2·(inner product), over C.
+    As in the published training. Eq. 17 as printed squares the inner product, whose minimum would push the warped
+    images apart, against its stated purpose. For unit cells the loss is (2 - 2·inner product) / C.
 
     Args:
         f_q: (B, C, 15, 15) of the warped query.
@@ -53,58 +52,47 @@ def features_wise_loss(f_q: Tensor, f_g: Tensor) -> Tensor:
 
 
 def swap_images(prediction: Tensor) -> Tensor:
-    """Return a prediction (B, 8, 2) with the quads of first and second image exchanged."""
+    """Swap the quads of the first and second image in a prediction (B, 8, 2)."""
     return torch.cat([prediction[:, 4:], prediction[:, :4]], dim=1)
 
 
 def flip_prediction(prediction: Tensor) -> Tensor:
-    """Return a prediction (B, 8, 2) for the horizontally flipped images: τ and τ⁻¹ of eq. 18."""
+    """Return the prediction (B, 8, 2) for horizontally flipped images: τ and τ⁻¹ of eq. 18."""
     return torch.cat([flip_quad(prediction[:, :4]), flip_quad(prediction[:, 4:])], dim=1)
 
 
 def pseudo_label(predictions: Sequence[Tensor]) -> Tensor:
-    """[t*_q, t*_g]: the mean of all predictions (eq. 18), cut from the graph. Returns (B, 8, 2)."""
+    """Return the detached mean [t*_q, t*_g] (B, 8, 2) of all predictions (eq. 18)."""
     return torch.stack(list(predictions)).mean(dim=0).detach()
 
 
 def consistency_loss(
     prediction_qg: Tensor, prediction_gq: Tensor, flipped_qg: Tensor, flipped_gq: Tensor
 ) -> Tensor:
-    """L_cons: how far predictions of one pair, in both orders and mirrored, lie from their mean (eq. 18-19).
+    """L_cons: deviation of the predictions in both orders, original and flipped, from their mean (eq. 18-19).
 
-    N = 2: as it is and mirrored. The mean squared errors of the 2N predictions are added, as the published
-    training does, for which λ_cons was chosen; eq. 19 as printed divides the squared norms by 2N.
+    N = 2 (original and flipped). The mean squared errors of the 2N predictions are summed as in the published
+    training, for which λ_cons was chosen; eq. 19 as printed divides the squared norms by 2N.
 
     Args:
-        prediction_qg: (B, 8, 2) of W(I_q, I_g).
-        prediction_gq: (B, 8, 2) of W(I_g, I_q).
-        flipped_qg: (B, 8, 2) of W(flip I_q, flip I_g).
-        flipped_gq: (B, 8, 2) of W(flip I_g, flip I_q).
+        prediction_qg: (B, 8, 2) W(I_q, I_g).
+        prediction_gq: (B, 8, 2) W(I_g, I_q).
+        flipped_qg: (B, 8, 2) W(flip I_q, flip I_g).
+        flipped_gq: (B, 8, 2) W(flip I_g, flip I_q).
 
     Returns:
         Scalar.
     """
-    predictions = torch.stack(
-        [
-            prediction_qg,
-            swap_images(prediction_gq),
-            flip_prediction(flipped_qg),
-            swap_images(flip_prediction(flipped_gq)),
-        ]
-    )
-    label = pseudo_label(list(predictions))
-    return (predictions - label).square().mean(dim=(1, 2, 3)).sum()
+    predictions = [
+        prediction_qg,
+        swap_images(prediction_gq),
+        flip_prediction(flipped_qg),
+        swap_images(flip_prediction(flipped_gq)),
+    ]
+    return (torch.stack(predictions) - pseudo_label(predictions)).square().mean(dim=(1, 2, 3)).sum()
 
 
 def corner_error(quad: Tensor, truth: Tensor) -> Tensor:
-    """Mean distance of corners from the true ones, in half image sides (a measure, no loss).
-
-    Args:
-        quad: (…, 4, 2).
-        truth: (…, 4, 2).
-
-    Returns:
-        Scalar.
-    """
+    """Return the mean distance between corners of two sets of quads (…, 4, 2), in half image sides; a metric."""
     error: Tensor = torch.linalg.vector_norm(quad - truth, dim=-1)
     return error.mean()

@@ -1,4 +1,4 @@
-"""NetVLAD's start: centroids and steepness from the data (Arandjelović et al., CVPR 2016, appendix A)."""
+"""NetVLAD initialisation from data: centroids and assignment sharpness (Arandjelović et al., 2016, appendix A)."""
 
 from __future__ import annotations
 
@@ -6,43 +6,39 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
 
 from geowarp_ros.errors import TrainingError
-from geowarp_ros.images import to_tensor
-from geowarp_ros.lab.training.data import Photographs
+from geowarp_ros.lab.training.data import Photographs, random_maps
 from geowarp_ros.model.aggregation import NetVLAD
 from geowarp_ros.model.geowarp import GeoWarp
 
+IMAGES, CELLS_PER_IMAGE = 500, 100
+"""Sample size for the clustering."""
 CONTRAST = 100.0
-"""How much likelier, on average, the nearest centroid shall be than the second: exp(alpha·gap) = CONTRAST."""
+"""Mean ratio of the soft assignments to the nearest and second nearest centroid: exp(alpha·gap) = CONTRAST."""
 
 
-def start_from_data(
-    pool: NetVLAD, cells: NDArray[np.float32], seed: int, progress_rounds: int = 100
-) -> NDArray[np.float32]:
-    """Set centroids by k-means and the assignment so that it is decided, but not blindly.
-
-    The logits are alpha · cᵏ·x of unit vectors x, cᵏ; alpha makes the nearest centroid ``CONTRAST`` times as
-    likely as the second in the mean.
+def start_from_data(pool: NetVLAD, cells: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Initialise centroids by k-means and the assignment weights to alpha · centroid direction.
 
     Args:
-        pool: To be initialised.
-        cells: (N, C) feature vectors of some images, of any length.
-        seed: Of the clustering.
-        progress_rounds: Most passes of mini-batch k-means.
+        pool: Layer to initialise.
+        cells: (N, C) feature vectors, of any length.
+        seed: Seed of the clustering.
 
     Returns:
-        (K, C) the centroids, for inspection.
+        (K, C) centroids.
 
     Raises:
         TrainingError: Fewer vectors than clusters.
     """
+    from sklearn.cluster import MiniBatchKMeans
+
     clusters = pool.centroids.shape[0]
     if len(cells) < clusters:
         raise TrainingError(f"{len(cells)} feature vectors for {clusters} NetVLAD clusters: give more images")
     cells = cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-12)
-    kmeans = MiniBatchKMeans(clusters, random_state=seed, n_init=1, max_iter=progress_rounds, batch_size=4096)
+    kmeans = MiniBatchKMeans(clusters, random_state=seed, n_init=1, max_iter=100, batch_size=4096)
     centroids = np.asarray(kmeans.fit(cells).cluster_centers_, np.float32)
     directions = centroids / np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
     nearest_two = np.sort(cells @ directions.T, axis=1)[:, -2:]
@@ -55,21 +51,10 @@ def start_from_data(
 
 
 @torch.no_grad()
-def sample_cells(
-    model: GeoWarp, photographs: Photographs, rng: np.random.Generator, *, images: int = 500, per_image: int = 100
-) -> NDArray[np.float32]:
-    """Return (N, C) unit feature vectors at random cells of random images."""
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
+def sample_cells(model: GeoWarp, photographs: Photographs, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return unit feature vectors (N, C) at random cells of random images."""
     found = []
-    for index in rng.permutation(len(photographs))[:images]:
-        image = photographs[int(index)]
-        if image is not None:
-            cells = F.normalize(model.feature_map(to_tensor(image, device))[0].flatten(1), dim=0).T
-            chosen = rng.permutation(len(cells))[:per_image]
-            found.append(cells[torch.from_numpy(chosen).to(device)].float().cpu().numpy())
-    model.train(training)
-    if not found:
-        raise TrainingError("none of the images can be read")
+    for features in random_maps(model, photographs, rng, IMAGES):
+        chosen = torch.from_numpy(rng.permutation(features.shape[1])[:CELLS_PER_IMAGE])
+        found.append(F.normalize(features, dim=0).T[chosen.to(features.device)].float().cpu().numpy())
     return np.concatenate(found)

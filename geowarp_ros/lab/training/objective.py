@@ -1,23 +1,20 @@
-"""The three losses on batches of images (paper eq. 10): encoder frozen in eval mode, R in train mode.
+"""Losses of R on batches of images (paper eq. 10), with frozen encoder.
 
-Several processes share the encoder's work and nothing else: each makes the whole batch (the same random state, and
-crops are cheap), encodes its part and gathers the rest. R, a small part of the work, then sees the whole batch in
-every process, so that its batch norms need no synchronisation and many processes agree with one.
+Under torchrun each process generates the whole batch, encodes its part and gathers the features; R then sees the
+whole batch in every process, so its batch norms need no synchronisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
-from geowarp_ros.lab.training.data import Augmentation
+from geowarp_ros.lab.training.data import Augmentation, Autocast
 from geowarp_ros.lab.training.losses import (
     consistency_loss,
     corner_error,
@@ -37,30 +34,27 @@ class WarpLosses:
     """The three losses of eq. 10 on batches of images.
 
     Attributes:
-        model: Its encoder is frozen and in eval mode, its regression in train mode.
+        model: Encoder frozen and in eval mode, regression in train mode.
         k: Warping coefficient of generated pairs.
-        views: Crops of each photograph.
-        colour: How far the crops' colours differ.
-        autocast: Makes the context in which the networks run.
-        regression: What is trained; None: the model's own. Another one where the model is a running average.
+        views: Crops per image.
+        colour: Colour jitter between crops.
+        autocast: Precision of the networks.
+        regression: Trained regression if it is not the model's own (moving average).
     """
 
     model: GeoWarp
     k: float = 0.6
     views: int = 2
     colour: float = 0.0
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    autocast: Autocast = nullcontext
     regression: WarpRegression | None = None
 
     def generated(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """L_ss of pairs made from single photographs (eq. 11-13).
-
-        Two crops of one photograph share every pixel's colour, as two photographs of one place never do;
-        ``colour`` shakes them apart.
+        """L_ss of pairs generated from single images (eq. 11-13).
 
         Args:
             pixels: (B, 3, H, W) uint8.
-            generator: Of the colours; the trapezoids follow torch's own random state.
+            generator: Generator of the colour jitter; trapezoids use torch's global generator.
         """
         with torch.no_grad():
             made = generate_quadruplets(pixels.float(), self.k, self.views)
@@ -71,12 +65,10 @@ class WarpLosses:
     def pairs(self, queries: Tensor, positives: Tensor, *, features_wise: bool = True) -> tuple[Tensor, Tensor]:
         """L_fw and L_cons of query-positive pairs (eq. 16-19).
 
-        Both orders of the pair and of its mirror image pass through R as one batch.
-
         Args:
             queries: (B, 3, H, W), normalised.
             positives: (B, 3, H, W), normalised.
-            features_wise: False saves two encoder passes there and back: L_fw is then 0.
+            features_wise: Compute L_fw, otherwise 0; costs two encoder passes.
 
         Returns:
             L_fw, L_cons.
@@ -95,13 +87,38 @@ class WarpLosses:
         warped_q, warped_g = self._local_features(warped).chunk(2)
         return features_wise_loss(warped_q, warped_g), cons
 
+    @torch.no_grad()
+    def generated_corner_error(self, pixels: Tensor, seed: int = 0) -> float:
+        """Return the mean corner error (half image sides) on pairs generated from held-out images.
+
+        Pairs depend on the seed only; the caller's random state is preserved. The ground truth stays in float32.
+
+        Args:
+            pixels: (B, 3, H, W) uint8.
+            seed: Seed of the pairs.
+        """
+        regression = regression_of(self.model)
+        was_training, total = regression.training, 0.0
+        regression.eval()
+        with torch.random.fork_rng(devices=[pixels.device] if pixels.is_cuda else []):
+            torch.manual_seed(seed)
+            for batch in torch.split(pixels, 16):
+                made = generate_quadruplets(batch.float(), self.k)
+                crops = coloured(made.views, 0.0, torch.Generator())
+                with self.autocast():
+                    local = self.model.local_features(crops)
+                    quads = torch.cat(self.model.regress(local[made.first], local[made.second]))
+                total += float(corner_error(quads.float(), torch.cat([made.quad_a, made.quad_b]))) * len(batch)
+        regression.train(was_training)
+        return total / len(pixels)
+
     def _local_features(self, images: Tensor) -> Tensor:
-        """Each process encodes its part; all get the whole."""
+        """Encode this process's part and gather the whole batch."""
         with self.autocast():
             return gather_rows(self.model.local_features(images[own_part(len(images))]))
 
     def _predict(self, f_a: Tensor, f_b: Tensor) -> tuple[Tensor, Tensor]:
-        """W(I_a, I_b) and W(I_b, I_a), (B, 8, 2) each, in one batch (eq. 9)."""
+        """Return W(I_a, I_b) and W(I_b, I_a), (B, 8, 2) each (eq. 9)."""
         with self.autocast():
             regression = self.regression or regression_of(self.model)
             both = regression(correlate(torch.cat([f_a, f_b]), torch.cat([f_b, f_a])))
@@ -110,53 +127,16 @@ class WarpLosses:
 
 
 def regression_of(model: GeoWarp) -> WarpRegression:
-    """Return the model's R.
+    """Return the model's regression R.
 
     Raises:
-        ModelError: It has none.
+        ModelError: The model has none.
     """
     if model.regression is None:
         raise ModelError("the model has no warping regression to train; make one with regression = true")
     return model.regression
 
 
-@torch.no_grad()
-def generated_corner_error(
-    model: GeoWarp,
-    photographs: Tensor,
-    k: float,
-    seed: int = 0,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> float:
-    """Mean distance of predicted from true corners on pairs made from held-out photographs, in half image sides.
-
-    The pairs depend on the seed alone, so that the values of one training can be compared; the caller's random
-    state is left as it was. The regression runs in eval mode.
-
-    Args:
-        model: With a regression.
-        photographs: (B, 3, H, W) uint8.
-        k: Warping coefficient.
-        seed: Of the pairs.
-        autocast: Makes the context in which the networks run; the truth is never rounded.
-    """
-    was_training = regression_of(model).training
-    regression_of(model).eval()
-    total = 0.0
-    with torch.random.fork_rng(devices=[photographs.device] if photographs.is_cuda else []):
-        torch.manual_seed(seed)
-        for pixels in torch.split(photographs, 16):
-            made = generate_quadruplets(pixels.float(), k)
-            crops = coloured(made.views, 0.0, torch.Generator())
-            with autocast():
-                local = model.local_features(crops)
-                quad_a, quad_b = model.regress(local[made.first], local[made.second])
-            error = corner_error(torch.cat([quad_a, quad_b]).float(), torch.cat([made.quad_a, made.quad_b]))
-            total += float(error) * len(pixels)
-    regression_of(model).train(was_training)
-    return total / len(photographs)
-
-
 def coloured(views: Tensor, colour: float, generator: torch.Generator) -> Tensor:
-    """Crops of 0..255 to normalised images, each with colours of its own."""
+    """Normalise images of 0..255 with independent colour jitter."""
     return Augmentation(tilt=0.0, zoom=0.0, mirror=False, colour=colour)(views, generator)

@@ -1,6 +1,6 @@
-"""Several processes as one: ``torchrun`` starts them, each works on its part of every batch.
+"""Data-parallel training under ``torchrun``: each process handles its part of every batch.
 
-Outside ``torchrun`` there is one process and everything here is the identity.
+With a single process all functions are the identity.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from geowarp_ros.errors import TrainingError
+
 T = TypeVar("T")
 
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
-    """Join the other processes that ``torchrun`` started (NCCL on CUDA, Gloo on CPU), and leave at the end."""
+    """Initialise the process group (NCCL on CUDA, Gloo on CPU) within the context."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
@@ -31,26 +33,32 @@ def processes(device: torch.device) -> Iterator[None]:
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def process_index() -> int:
-    """Which of them this is; 0 writes the files and speaks for all."""
+    """Rank of this process; rank 0 writes files and logs."""
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def own_part(batch: int) -> slice:
-    """Return this process's rows of a batch that the number of processes divides."""
-    size = batch // process_count()
+    """Return this process's rows of a batch.
+
+    Raises:
+        TrainingError: The batch is not divisible by the number of processes.
+    """
+    size, rest = divmod(batch, process_count())
+    if rest:
+        raise TrainingError(f"a batch of {batch} images cannot be shared by {process_count()} processes")
     return slice(process_index() * size, (process_index() + 1) * size)
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Concatenate (b, …) of every process to (B, …), in their order; gradients flow back to each its own.
+    """Concatenate (b, …) of all processes to (B, …), in rank order; differentiable.
 
-    Every process then computes the same loss of the whole batch. The backward pass sums the processes'
-    gradients, and :func:`average_gradients` divides by their number, so that one process and many agree.
+    Each process then computes the same loss over the whole batch. The backward pass sums the gradients of all
+    processes and :func:`average_gradients` divides by their number, so results match a single process.
     """
     if process_count() == 1:
         return rows
@@ -59,7 +67,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """What each process holds, for all; the gradient of a row is the sum of what the processes make of it."""
+    """All processes' rows; the gradient of a row is the sum of its gradients in all processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -76,7 +84,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_objects(value: T) -> list[T]:
-    """Return every process's value, in their order."""
+    """Return the values of all processes, in rank order."""
     if process_count() == 1:
         return [value]
     values: list[Any] = [None] * process_count()
@@ -85,25 +93,20 @@ def gather_objects(value: T) -> list[T]:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes, in one message."""
-    if process_count() == 1:
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    _average(gradients)
+    """Average gradients over the processes."""
+    _average(parameter.grad for parameter in parameters if parameter.grad is not None)
 
 
 def average_buffers(module: torch.nn.Module) -> None:
-    """Replace running statistics by their mean over the processes, so that each saves the same model."""
-    if process_count() > 1:
-        _average([buffer for buffer in module.buffers() if buffer.is_floating_point()])
+    """Average floating-point buffers (running statistics) over the processes."""
+    _average(buffer for buffer in module.buffers() if buffer.is_floating_point())
 
 
-def _average(tensors: list[Tensor]) -> None:
-    if not tensors:
-        return
-    flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-    dist.all_reduce(flat)
-    flat /= process_count()
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view_as(tensor))
+def _average(tensors: Iterable[Tensor]) -> None:
+    """Average in one all-reduce."""
+    if process_count() > 1 and (every := list(tensors)):
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in every])
+        dist.all_reduce(flat)
+        means = torch.split(flat / process_count(), [tensor.numel() for tensor in every])
+        for tensor, mean in zip(every, means, strict=True):
+            tensor.copy_(mean.view_as(tensor))

@@ -1,10 +1,8 @@
-"""Generated training quadruplets {I_a, I_b, t_a, t_b}: two crops of one photograph whose overlap is known.
-
-Everything is batched on the images' device; no polygon library, no loop over the batch.
+"""Self-supervised training quadruplets {I_a, I_b, t_a, t_b}: two crops of one image with known overlap.
 
 Convention:
     Trapezoids are quads (geometry.py): (…, 4, 2), normalised (x, y), y down, clockwise from top-left. ``t_x``,
-    ``t_y`` and ``t_z`` lie on the photograph, ``t_a`` and ``t_b`` on the crops.
+    ``t_y`` and ``t_z`` lie on the source image, ``t_a`` and ``t_b`` on the crops.
 """
 
 from __future__ import annotations
@@ -20,17 +18,17 @@ from geowarp_ros.geometry import full_frame, homography_from_quads, transform_po
 
 @dataclass(frozen=True, slots=True)
 class Quadruplets:
-    """B·V(V-1)/2 generated pairs out of V crops of each of B photographs (the paper's V is 2).
+    """P = B·V(V-1)/2 pairs from V crops of each of B images (V = 2 in the paper).
 
     Attributes:
-        views: (B·V, 3, H, W) the crops, those of one photograph side by side.
-        first: (P,) which view is I_a of each pair.
-        second: (P,) which view is I_b.
-        quad_a: (P, 4, 2) the overlap on I_a: t_a.
-        quad_b: (P, 4, 2) the overlap on I_b: t_b.
-        trapezoid_x: (P, 4, 2) on the photograph, the trapezoid that I_a shows: t_x.
-        trapezoid_y: (P, 4, 2) the one that I_b shows: t_y.
-        trapezoid_z: (P, 4, 2) their overlap: t_z.
+        views: (B·V, 3, H, W) crops, grouped by image.
+        first: (P,) index of I_a in ``views``.
+        second: (P,) index of I_b in ``views``.
+        quad_a: (P, 4, 2) overlap on I_a (t_a).
+        quad_b: (P, 4, 2) overlap on I_b (t_b).
+        trapezoid_x: (P, 4, 2) crop I_a on the source image (t_x).
+        trapezoid_y: (P, 4, 2) crop I_b on the source image (t_y).
+        trapezoid_z: (P, 4, 2) their overlap on the source image (t_z).
     """
 
     views: Tensor
@@ -46,13 +44,12 @@ class Quadruplets:
 def random_trapezoids(count: int, k: float, like: Tensor) -> Tensor:
     """Draw trapezoids with two vertical sides (paper eq. 11).
 
-    In normalised coordinates eq. 11 reads: each side lies U(0, k) inside the photograph's edge, left and right
-    once per trapezoid, top and bottom once per corner. k = 0 is the full frame.
+    Left and right sides are inset by U(0, k) from the image edge, top and bottom by U(0, k) at each corner.
 
     Args:
-        count: How many.
-        k: Warping coefficient, 0..1; larger crops more and tilts more.
-        like: Gives device and dtype.
+        count: Number of trapezoids.
+        k: Warping coefficient, 0..1; 0 is the full frame.
+        like: Tensor of the desired device and dtype.
 
     Returns:
         (count, 4, 2).
@@ -70,17 +67,14 @@ def random_trapezoids(count: int, k: float, like: Tensor) -> Tensor:
 
 
 def overlap_trapezoid(trapezoid_x: Tensor, trapezoid_y: Tensor) -> Tensor:
-    """Return t_z, the widest trapezoid with two vertical edges within t_x ∩ t_y (paper sec. 3.4.1).
+    """Return t_z, the widest trapezoid with two vertical sides inside t_x ∩ t_y (paper sec. 3.4.1).
 
-    The intersection spans x from the larger left to the smaller right edge, so the widest one has its vertical
-    edges there, each from the lower of the two tops to the upper of the two bottoms. The intersection's own top
-    and bottom may have a corner between the edges, where two sides cross; t_z cuts it off. It lies within all
-    the same, because the intersection of two convex figures is convex and holds the segments between its points.
-    The published training takes the same four corners, from a polygon library, one pair at a time.
+    Its sides lie at the larger left and the smaller right edge, each from the lower of the two tops to the upper
+    of the two bottoms. It is inside the intersection because that is convex.
 
     Args:
         trapezoid_x: (P, 4, 2) with vertical left and right sides.
-        trapezoid_y: (P, 4, 2), likewise.
+        trapezoid_y: (P, 4, 2) with vertical left and right sides.
 
     Returns:
         (P, 4, 2).
@@ -91,31 +85,30 @@ def overlap_trapezoid(trapezoid_x: Tensor, trapezoid_y: Tensor) -> Tensor:
     edges = torch.stack([left, right], dim=1)  # (P, 2)
 
     def height(start: int, end: int) -> Tensor:
-        """(2, P, 2): y at both edges of the side from corner ``start`` to corner ``end``."""
+        """Return y (2, P, 2) at both edges of the side from corner ``start`` to corner ``end``."""
         p, q = both[:, :, start, None], both[:, :, end, None]
         return p[..., 1] + (q[..., 1] - p[..., 1]) * (edges - p[..., 0]) / (q[..., 0] - p[..., 0])
 
-    top, bottom = height(0, 1).amax(dim=0), height(3, 2).amin(dim=0)  # y down: the lower top, the upper bottom
+    top, bottom = height(0, 1).amax(dim=0), height(3, 2).amin(dim=0)  # y down
     x = torch.stack([left, right, right, left], dim=1)
     y = torch.stack([top[:, 0], top[:, 1], bottom[:, 1], bottom[:, 0]], dim=1)
     return torch.stack([x, y], dim=2)
 
 
 def project_on_crop(trapezoid: Tensor, crop: Tensor) -> Tensor:
-    """Return ``trapezoid`` (P, 4, 2) of the photograph as it lies on the crop that shows ``crop`` (eq. 12)."""
+    """Transform ``trapezoid`` (P, 4, 2) from the source image to the crop of quad ``crop`` (P, 4, 2) (eq. 12)."""
     return transform_points(homography_from_quads(crop, full_frame(crop.shape[0], crop)), trapezoid)
 
 
 def generate_quadruplets(photographs: Tensor, k: float, views: int = 2) -> Quadruplets:
-    """Make training pairs with a known overlap from single photographs (paper sec. 3.4.1, eq. 11-12, Figure 4).
+    """Generate training pairs with known overlap from single images (paper sec. 3.4.1, eq. 11-12, Figure 4).
 
-    Every pair of a photograph's crops is a training pair: with more than the paper's two views the encoder's
-    work is shared by several pairs (4 views: 6 pairs for the price of 2).
+    All pairs of crops of an image are used, so more views share encoder passes (4 views: 6 pairs for 4 passes).
 
     Args:
         photographs: (B, 3, H, W), any normalisation.
         k: Warping coefficient, 0..1.
-        views: Crops of each photograph, at least 2.
+        views: Crops per image, at least 2.
 
     Returns:
         B·views·(views - 1)/2 pairs.
@@ -131,15 +124,6 @@ def generate_quadruplets(photographs: Tensor, k: float, views: int = 2) -> Quadr
     within = torch.combinations(torch.arange(views, device=photographs.device), 2)  # (V(V-1)/2, 2)
     offsets = torch.arange(batch, device=photographs.device)[:, None, None] * views
     first, second = (offsets + within).reshape(-1, 2).unbind(dim=1)
-    trapezoid_x, trapezoid_y = trapezoids[first], trapezoids[second]
-    trapezoid_z = overlap_trapezoid(trapezoid_x, trapezoid_y)
-    return Quadruplets(
-        views=crops,
-        first=first,
-        second=second,
-        quad_a=project_on_crop(trapezoid_z, trapezoid_x),
-        quad_b=project_on_crop(trapezoid_z, trapezoid_y),
-        trapezoid_x=trapezoid_x,
-        trapezoid_y=trapezoid_y,
-        trapezoid_z=trapezoid_z,
-    )
+    x, y = trapezoids[first], trapezoids[second]
+    z = overlap_trapezoid(x, y)
+    return Quadruplets(crops, first, second, project_on_crop(z, x), project_on_crop(z, y), x, y, z)

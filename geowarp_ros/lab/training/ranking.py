@@ -1,17 +1,13 @@
-"""The score of warped pairs, trained to put a place's own photographs before those of its rivals.
+"""Ranking loss on the scores of warped pairs (eq. 4): same-place pairs above look-alike pairs.
 
-Retrieval's first answers are look-alikes, and eq. 4 is what tells them apart. The paper trains the encoder for
-retrieval alone and never shows it a warped image; here the encoder also learns from what re-ranking asks of it:
-the pair is warped as it would be (eq. 2, 9), and a softmax over the scores (eq. 4) of one pair of the same place
-and several of different ones is followed back into the encoder. The quads are taken as they are.
+Extends the paper, which trains the encoder for retrieval only: pairs are warped as in re-ranking (eq. 2, 9) and a
+softmax over one same-place and several different-place scores is backpropagated to the encoder, not to the quads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,24 +15,25 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from geowarp_ros.geometry import warp
+from geowarp_ros.lab.training.data import Autocast
 from geowarp_ros.lab.training.grounds import PLACES_PER_GROUP
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.matching import CELLS, similarity
 
 ROUNDS = 2
-"""Pairs of each two places of a group."""
+"""Image pairs per pair of places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contests:
-    """Pairs of a batch's rows, and which are compared with which.
+    """Image pairs of a batch and the groups in which they are ranked.
 
     Attributes:
-        first: (P,) rows.
-        second: (P,) rows.
-        same: (A,) pairs that show one place, a contest each.
-        others: (A, 2·ROUNDS) pairs of a photograph of that place with one of a rival.
-        counts: (A, 2·ROUNDS) bool, whether the rival is surely another place.
+        first: (P,) batch rows.
+        second: (P,) batch rows.
+        same: (A,) indices of same-place pairs, one per contest.
+        others: (A, 2·ROUNDS) indices of pairs with another place of the group.
+        counts: (A, 2·ROUNDS) bool, whether that place is certainly different.
     """
 
     first: Tensor
@@ -47,17 +44,17 @@ class Contests:
 
 
 def draw_contests(different: Tensor, rng: np.random.Generator) -> Contests:
-    """Let every place of a batch compete with the two others of its group.
+    """Pair every place of a batch with the two others of its group.
 
     Args:
-        different: (B, B) bool, rows of surely different places; B a multiple of six.
-        rng: Chooses which of a place's two photographs meet.
+        different: (B, B) bool, rows of certainly different places; B a multiple of six.
+        rng: Chooses the image of each place.
 
     Returns:
-        B / 2 contests of 3·B / 2 pairs.
+        B / 2 contests over 3·B / 2 pairs.
     """
     number = np.arange(len(different) // 2).reshape(-1, PLACES_PER_GROUP)
-    place = 2 * number  # its first row
+    place = 2 * number  # first row
     first, second = [place], [place + 1]
     for _ in range(ROUNDS):
         one, other = rng.integers(0, 2, (2, *number.shape))
@@ -78,18 +75,18 @@ def warped_pairs(
     model: GeoWarp,
     images: Tensor,
     contests: Contests,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    autocast: Autocast = nullcontext,
 ) -> Tensor:
-    """Bring each pair to its common viewpoint (eq. 2, 9).
+    """Warp each pair to a common viewpoint (eq. 2, 9).
 
     Args:
-        model: In eval mode; its encoder and regression make the quads.
+        model: Model in eval mode that predicts the quads.
         images: (B, 3, H, W), normalised.
-        contests: Whose pairs.
-        autocast: Makes the context in which the encoder runs; the quads are not rounded.
+        contests: Pairs to warp.
+        autocast: Precision of the encoder; quads stay in float32.
 
     Returns:
-        (2·P, 3, H, W): the first images of all pairs, then the second.
+        (2·P, 3, H, W): first images of all pairs, then second images.
     """
     with autocast():
         local = model.local_features(images)
@@ -98,15 +95,15 @@ def warped_pairs(
 
 
 def ranking_loss(local_features: Tensor, contests: Contests, temperature: float) -> Tensor:
-    """Softmax over the scores (eq. 4) of one pair of a place and those with its rivals.
+    """Softmax loss over the scores (eq. 4) of a same-place pair and its rivals.
 
     Args:
-        local_features: (2·P, C, 15, 15) of the warped pairs, as :func:`warped_pairs` orders them.
-        contests: Which pairs compete.
-        temperature: Mean cosine (score / 225) that a factor e is worth.
+        local_features: (2·P, C, 15, 15) of the warped pairs in the order of :func:`warped_pairs`.
+        contests: Pairs to rank.
+        temperature: Softmax temperature (mean cosine, score / 225).
 
     Returns:
-        Scalar, the mean over the contests with a rival that counts; 0 where none has.
+        Scalar, the mean over contests with a valid rival; 0 if there is none.
     """
     score = similarity(*local_features.chunk(2)) / CELLS / temperature
     rivals = score[contests.others].masked_fill(~contests.counts, -1e4).logsumexp(dim=1)

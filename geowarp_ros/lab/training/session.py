@@ -1,8 +1,8 @@
-"""One training, from its folder's first file to its last: what both trainings share.
+"""Training session: the loop shared by all trainings.
 
-A session owns the loop: randomness, precision, the optimiser's step, scalars, and two checkpoints, ``last.pt`` to
-go on from and ``best.safetensors`` to use. All randomness is drawn from (seed, step, purpose) and none is carried
-along, so that a training that was killed goes on exactly as if it had not been, from its last checkpoint.
+Covers random numbers, mixed precision, the optimiser step, logging and checkpoints (``last.pt`` to resume from,
+``best.safetensors`` to use). Random numbers depend on (seed, step, purpose) only, so a resumed training is
+bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import json
 import logging
 import math
 import os
-import subprocess
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -28,36 +28,42 @@ from torch import Tensor, nn
 from geowarp_ros.config import Section
 from geowarp_ros.errors import ModelError, TrainingError
 from geowarp_ros.files import write_whole
+from geowarp_ros.lab.training.data import ahead
 from geowarp_ros.lab.training.processes import average_buffers, average_gradients, process_index
 from geowarp_ros.model.checkpoints import check_tensors, save_model
 from geowarp_ros.model.describer import choose_device
 from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.inference import check_precision
 from geowarp_ros.model.torch_files import load_torch
+from geowarp_ros.provenance import commit
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LAST, BEST, SETTINGS = "last.pt", "best.safetensors", "training.json"
-"""What a session writes: the checkpoint to resume from, the model to use, and how it was made."""
+"""Output files: checkpoint to resume from, best model, settings."""
 
 LAST_MODEL = "last.safetensors"
-"""The model after the last step, where a training leaves it, too."""
+"""Model after the last step, for trainings that keep it."""
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class SessionConfig(Section):
-    """What every training takes."""
+    """Parameters of every training."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="Every random choice follows from it.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Random seed.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device; auto: CUDA if available.")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Arithmetic of the networks; weights stay float32. float16 on CUDA only."
+        "float32",
+        description="Arithmetic of the networks; weights stay float32. bfloat16 on CUDA and on CPUs that have it;"
+        " float16 on CUDA only.",
     )
-    clip_norm: float = Field(10.0, gt=0.0, description="Longest gradient; a longer one is shortened to it.")
+    clip_norm: float = Field(10.0, gt=0.0, description="Maximum gradient norm.")
     save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-    log_every: int = Field(20, ge=1, description="Steps between lines of progress and TensorBoard scalars.")
-    tensorboard: bool = Field(True, description="Write TensorBoard event files (needs the extra 'train').")
+    log_every: int = Field(20, ge=1, description="Steps between log lines and TensorBoard scalars.")
+    tensorboard: bool = Field(True, description="Write TensorBoard event files; needs the extra 'train'.")
 
 
 class Session:
@@ -66,19 +72,19 @@ class Session:
     ::
 
         session.start(resume=False)
-        for step in session.steps(total):
+        for batch in session.batches(total, read):
             with session.autocast():
                 loss = ...
             session.apply(loss, names, triplet=...)      # backward, clip, optimiser, scalars
-            if session.step % every == 0 and not session.save_best(recall) and session.stale > patience:
+            if session.ends_round(every) and not session.save_best(recall) and session.stale > patience:
                 break
         session.finish()
 
     Attributes:
-        step: How many steps are done.
-        memory: Tensors that are saved and come back with the checkpoint (mined pairs, caches …).
-        best: The best score so far; -inf before the first.
-        stale: How many scores since the best.
+        step: Completed steps.
+        memory: Tensors saved with the checkpoint (mined pairs, caches …).
+        best: Best score; -inf before the first.
+        stale: Scores since the best.
     """
 
     def __init__(
@@ -90,15 +96,18 @@ class Session:
         settings: Mapping[str, Any],
         extra: nn.Module | None = None,
     ) -> None:
-        """Touch neither disk nor device.
+        """Set up without touching disk or device.
 
         Args:
-            model: On its device already.
-            optimizer: Over the trained ones of its parameters (and of ``extra``).
-            config: The part of the settings that the session itself needs.
-            output: Folder for checkpoints and scalars.
-            settings: Everything that was chosen, to be written beside the checkpoints.
-            extra: Trained along, but no part of the model (a projection, say).
+            model: Model, already on its device.
+            optimizer: Optimiser over the trained parameters of ``model`` and ``extra``.
+            config: Session parameters.
+            output: Folder for checkpoints and event files.
+            settings: All settings, written to ``training.json``.
+            extra: Modules saved with the checkpoint that are not part of the model.
+
+        Raises:
+            ConfigError: The device has no arithmetic of the configured precision.
         """
         self.model, self.optimizer, self.config, self.output = model, optimizer, config, output
         self.extra = extra or nn.Module()
@@ -106,10 +115,7 @@ class Session:
         self.device = next(model.parameters()).device
         self.step, self.best, self.stale = 0, -math.inf, 0
         self.memory: dict[str, Tensor] = {}
-        if config.precision == "float16" and self.device.type != "cuda":
-            raise TrainingError(
-                "precision float16 needs CUDA: its gradients vanish on CPUs; bfloat16 is for those"
-            )
+        check_precision(self.device, config.precision)
         self._scaler = torch.amp.GradScaler(enabled=config.precision == "float16")
         self._scalars: dict[str, list[float]] = {}
         self._images, self._since = 0, 0.0
@@ -117,11 +123,11 @@ class Session:
         self._board: Any = None
 
     def start(self, resume: bool = False) -> None:
-        """Create the folder and write the settings, or take up where ``last.pt`` left off.
+        """Create the output folder and write the settings; with ``resume``, load ``last.pt``.
 
         Raises:
-            TrainingError: The folder holds a training already and ``resume`` was not asked for; or it was and
-                there is none, or one of another network.
+            TrainingError: A training exists and ``resume`` is false, or none exists and it is true, or the
+                checkpoint is of another network.
         """
         last = self.output / LAST
         if resume and not last.exists():
@@ -139,81 +145,97 @@ class Session:
             self._board = self._open_board()
 
     def steps(self, total: int) -> Iterator[int]:
-        """Yield the number of each step from where the session stands up to ``total``, and save at intervals."""
+        """Yield step numbers up to ``total``; log and save at the configured intervals."""
         self._total, self._since, self._images = total, time.monotonic(), 0
         while self.step < total:
             torch.manual_seed(int(self.rng("torch").integers(2**63)))
             before = self.step
             yield before
             if self.step == before:
-                raise RuntimeError("a step ended without apply(): the session cannot go on")
+                raise RuntimeError("a step ended without apply()")
             if self.step % self.config.log_every == 0:
                 self._report()
             if self.step % self.config.save_every == 0 or self.step == total:
                 self.save()
 
-    def rng(self, purpose: str, step: int | None = None) -> np.random.Generator:
-        """Return the generator of (seed, step, purpose): the same whenever and wherever it is asked for.
+    def batches(
+        self, total: int, read: Callable[[int], T], every: int = 0, prepare: Callable[[int], None] | None = None
+    ) -> Iterator[T]:
+        """Yield the batch of each step up to ``total``, read ahead in background threads.
 
-        ``step`` is the current one unless given, as work done ahead must.
+        Args:
+            total: Number of steps.
+            read: Reads the batch of a step.
+            every: Steps of a round, beyond which nothing is read ahead; 0: all.
+            prepare: Called with the first step of each round before its batches are read.
         """
+        every = every or total
+        ready: Iterator[T] | None = None
+        for step in self.steps(total):
+            place = step % every
+            if place == 0 and prepare is not None:
+                prepare(step)
+            if place == 0 or ready is None:
+                ready = ahead(read, range(step, min(total, step - place + every)))
+            yield next(ready)
+
+    def ends_round(self, every: int) -> bool:
+        """Return whether a round of ``every`` steps, or the training, has just ended."""
+        return self.step % every == 0 or self.step == self._total
+
+    def rng(self, purpose: str, step: int | None = None) -> np.random.Generator:
+        """Return the NumPy generator of (seed, step, purpose); ``step`` defaults to the current step."""
         step = self.step if step is None else step
         return np.random.default_rng([self.config.seed, step, zlib.crc32(purpose.encode())])
 
-    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """:meth:`rng` for torch."""
-        return torch.Generator(device=device).manual_seed(int(self.rng(purpose).integers(2**63)))
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return the torch CPU generator of (seed, current step, purpose)."""
+        return torch.Generator().manual_seed(int(self.rng(purpose).integers(2**63)))
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context that runs networks in the chosen precision."""
-        return torch.autocast(self.device.type, self.kind, enabled=self.kind is not torch.float32)
+        """Return the autocast context of the configured precision."""
+        kind = PRECISIONS[self.config.precision]
+        return torch.autocast(self.device.type, kind, enabled=kind is not torch.float32)
 
-    @property
-    def kind(self) -> torch.dtype:
-        """The chosen precision."""
-        return PRECISIONS[self.config.precision]
-
-    def apply(self, loss: Tensor, names: Sequence[str], **terms: Tensor | float) -> None:
-        """Go one step down the gradient of ``loss``, averaged over the processes.
+    def apply(self, loss: Tensor, names: Sequence[str], **terms: Tensor) -> None:
+        """Backpropagate and take an optimiser step; gradients are averaged over the processes.
 
         Args:
-            loss: Scalar; the mean over this process's part of the batch, or over the gathered batch.
-            names: The images of the batch: for the message, should the loss not be finite, and for images/s.
-            terms: Parts of the loss, for the record.
+            loss: Scalar, the mean over this process's part of the batch or over the gathered batch.
+            names: Image names of the batch, for error messages and throughput.
+            terms: Loss terms to log.
 
         Raises:
-            TrainingError: The loss or its gradient is NaN or infinite; the model is left as it was.
+            TrainingError: The loss or gradient is not finite; the model is unchanged.
         """
         self._refuse_nan(loss, names, "loss")
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()
         average_gradients(parameters)
         self._scaler.unscale_(self.optimizer)
         length = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-        if not self._scaler.is_enabled():  # with float16 an overflow is met by a smaller scale, not an error
+        if not self._scaler.is_enabled():  # float16: the scaler handles overflow
             self._refuse_nan(length, names, "gradient")
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.step += 1
         self._images += len(names)
         for name, value in {"loss": loss, **terms}.items():
-            self._scalars.setdefault(name, []).append(
-                float(value.detach() if isinstance(value, Tensor) else value)
-            )
+            self._scalars.setdefault(name, []).append(float(value.detach()))
 
     def log(self, name: str, value: float) -> None:
-        """Record one scalar at this step."""
+        """Log a scalar at the current step."""
         if self._board is not None:
             self._board.add_scalar(name, value, self.step)
         if process_index() == 0:
             logger.info("step %d  %s %.4g", self.step, name, value)
 
     def save(self) -> None:
-        """Write ``last.pt``, whole or not at all.
+        """Write ``last.pt`` atomically.
 
         Raises:
-            TrainingError: It cannot be written (a full disk); the previous one is still there.
+            TrainingError: It cannot be written; the previous checkpoint is kept.
         """
         average_buffers(self.model)
         if process_index() == 0:
@@ -224,9 +246,9 @@ class Session:
     def save_best(
         self, score: float, notes: Mapping[str, str] | None = None, model: GeoWarp | None = None
     ) -> bool:
-        """Write ``best.safetensors`` if ``score`` is the best so far; returns whether it is.
+        """Write ``best.safetensors`` if ``score`` exceeds the best so far; return whether it does.
 
-        ``model`` is what reached the score, where that is not the trained one itself (a running average).
+        ``model`` is the evaluated model, if not the trained one (e.g. its moving average).
         """
         better = score > self.best
         self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
@@ -236,7 +258,7 @@ class Session:
         return better
 
     def save_model(self, name: str, model: GeoWarp, notes: Mapping[str, str] | None = None) -> None:
-        """Write a model to use into the folder, with step, seed and commit in its notes.
+        """Write a model file with step, seed and commit in its header.
 
         Raises:
             TrainingError: It cannot be written.
@@ -249,7 +271,7 @@ class Session:
                 raise TrainingError(f"{self.output / name}: cannot be written: {error}") from None
 
     def finish(self) -> None:
-        """Close the event file."""
+        """Close the TensorBoard event file."""
         if self._board is not None:
             self._board.close()
 
@@ -269,7 +291,7 @@ class Session:
 
     def _load(self, path: Path) -> None:
         try:
-            state = load_torch(path)  # onto the CPU, where AdamW keeps its counters of steps
+            state = load_torch(path)  # to the CPU, where AdamW keeps its step counters
             if state["format"] != "geowarp training 1":
                 raise KeyError(f"format {state['format']!r}")
             architecture = self.model.config.model_dump_json()
@@ -284,7 +306,7 @@ class Session:
             self.memory = {name: kept.to(self.device) for name, kept in state["memory"].items()}
         except (TrainingError, ModelError) as error:
             raise TrainingError(str(error)) from None
-        except Exception as error:  # torch.load raises whatever a truncated or foreign file provokes
+        except Exception as error:  # torch.load raises many types for damaged files
             raise TrainingError(f"{path}: is no checkpoint of this training: {error}") from None
 
     def _refuse_nan(self, value: Tensor, names: Sequence[str], what: str) -> None:
@@ -310,13 +332,11 @@ class Session:
         means = {name: float(np.mean(values)) for name, values in self._scalars.items()}
         self._scalars.clear()
         seconds = time.monotonic() - self._since
-        steps = self.config.log_every
-        left_s = int(seconds / steps * (self._total - self.step))
+        left = timedelta(seconds=int(seconds / self.config.log_every * (self._total - self.step)))
         rate = self._images / max(seconds, 1e-9)
         self._since, self._images = time.monotonic(), 0
         if process_index() == 0:
             terms = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-            left = f"{left_s // 3600}:{left_s // 60 % 60:02d}:{left_s % 60:02d}"
             logger.info("step %d/%d  %s  %.1f images/s  %s left", self.step, self._total, terms, rate, left)
         if self._board is not None:
             for name, value in {**means, "images_per_s": rate}.items():
@@ -324,29 +344,23 @@ class Session:
 
 
 def training_device(config: SessionConfig) -> torch.device:
-    """Return the device that the configuration asks for; under torchrun each process takes a GPU of its own."""
+    """Return the configured device; under torchrun, one GPU per process."""
     device = choose_device(config.device)
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if device.type == "cuda" else device
 
 
-def commit() -> str:
-    """Return the commit of the checkout that runs, with ``-dirty`` if it was changed; ``unknown`` outside one."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw start values from ``seed`` and leave the caller's random state as it was."""
+    """Seed torch within the context and restore the caller's random state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Split parameters into optimiser groups: weight decay on matrices and kernels, none on biases and norms."""
+    every = list(parameters)
+    return [
+        {"params": [p for p in every if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
+    ]

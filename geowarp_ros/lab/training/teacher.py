@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0 (Iandola et al. 2016) as a frozen teacher of features, with torchvision's key layout."""
+"""SqueezeNet 1.0 (Iandola et al., 2016) as a frozen teacher, with torchvision's state-dict keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geowarp_ros.model.torch_files import load_torch
 
 
 class Fire(nn.Module):
-    """Squeeze by 1×1, expand by 1×1 and 3×3 side by side."""
+    """Fire module: 1×1 squeeze, then parallel 1×1 and 3×3 expansion."""
 
     def __init__(self, in_channels: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -29,10 +29,10 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """The feature layers, up to the last Fire module.
+    """Feature layers up to the last Fire module.
 
     Attributes:
-        channels: Of the two maps that are taught: after fire8 (stride 8) and after fire9 (stride 16).
+        channels: Channels of the output maps after fire8 (stride 8) and fire9 (stride 16).
     """
 
     channels = (512, 512)
@@ -60,23 +60,23 @@ class SqueezeNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalised -> the maps after fire8 and fire9."""
+        """(B, 3, H, W) normalised -> maps after fire8 and fire9."""
         middle = self.features[:11](images)
         return middle, self.features[11:](middle)
 
 
 def load_teacher(path: Path) -> SqueezeNet:
-    """Read torchvision's SqueezeNet 1.0 state dict, frozen and in eval mode.
+    """Load torchvision's SqueezeNet 1.0 state dict, frozen and in eval mode.
 
     Raises:
-        ModelError: The file is absent or holds something else.
+        ModelError: The file is absent or not such a state dict.
     """
     if not path.is_file():
         raise ModelError(f"{path}: does not exist, expected torchvision's SqueezeNet 1.0 state dict")
     try:
         state = load_torch(path)
         features = {key: value for key, value in state.items() if key.startswith("features.")}
-    except Exception as error:  # torch.load raises whatever a truncated or foreign file provokes
+    except Exception as error:  # torch.load raises many types for damaged files
         raise ModelError(f"{path}: is no state dict: {error}") from None
     teacher = SqueezeNet()
     check_tensors(features, teacher.state_dict(), str(path))

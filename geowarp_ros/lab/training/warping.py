@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,66 +15,60 @@ from torch import Tensor
 
 from geowarp_ros.config import Section
 from geowarp_ros.errors import TrainingError
-from geowarp_ros.lab.training.data import Photographs, ahead, common_frame, describe, has_split, read_photographs
-from geowarp_ros.lab.training.objective import WarpLosses, coloured, generated_corner_error, regression_of
-from geowarp_ros.lab.training.pairs import IndexPairs, mine_pairs, mine_pairs_within
-from geowarp_ros.lab.training.processes import process_count
+from geowarp_ros.lab.training.data import (
+    Autocast,
+    Photographs,
+    common_frame,
+    describe,
+    matches_any,
+    read_photographs,
+)
+from geowarp_ros.lab.training.mining import Indices, mine_pairs
+from geowarp_ros.lab.training.objective import WarpLosses, coloured, regression_of
 from geowarp_ros.lab.training.session import Session, SessionConfig
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.regression import WarpRegression
+from geowarp_ros.readers import read_source
 
 
 class WarpConfig(Section):
-    """Parameters of ``geowarp train warp``. The defaults are the paper's (sec. 4.1)."""
+    """Parameters of ``geowarp train warp``; defaults as in the paper (sec. 4.1)."""
 
     iterations: int = Field(50_000, ge=1, description="Optimiser steps.")
     lambda_ss: float = Field(1.0, ge=0.0, description="Weight of the self-supervised loss (eq. 10).")
-    lambda_fw: float = Field(10.0, ge=0.0, description="Weight of the features-wise loss; needs pairs.")
-    lambda_cons: float = Field(0.1, ge=0.0, description="Weight of the consistency loss; needs pairs.")
+    lambda_fw: float = Field(10.0, ge=0.0, description="Weight of the features-wise loss (eq. 10); needs pairs.")
+    lambda_cons: float = Field(0.1, ge=0.0, description="Weight of the consistency loss (eq. 10); needs pairs.")
     k: float = Field(0.6, ge=0.0, le=1.0, description="Warping coefficient of generated pairs (eq. 11).")
-    views: int = Field(
-        2, ge=2, le=16, description="Crops of each photograph; all their pairs are used. The paper's are 2."
-    )
-    batch_generated: int = Field(16, ge=1, description="Photographs per step for generated pairs.")
+    views: int = Field(2, ge=2, le=16, description="Crops per image; all pairs of them are used. Paper: 2.")
+    batch_generated: int = Field(16, ge=1, description="Images per step for generated pairs.")
     batch_pairs: int = Field(16, ge=1, description="Query-positive pairs per step.")
-    t_geo_m: float = Field(25.0, gt=0.0, description="Pairs lie nearer than this, m (eq. 14).")
-    t_feat: float = Field(1.2, gt=0.0, description="Squared descriptor distance of pairs is below this (eq. 15).")
-    pairs_within: bool = Field(
-        False, description="Mine pairs among all images, not only between queries and gallery as the paper does."
-    )
+    t_geo_m: float = Field(25.0, gt=0.0, description="Maximum distance within a pair (m, eq. 14).")
+    t_feat: float = Field(1.2, gt=0.0, description="Maximum squared descriptor distance within a pair (eq. 15).")
+    pairs_within: bool = Field(False, description="Mine pairs among all images, not between queries and gallery.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")
     learning_rate: float = Field(1e-4, gt=0.0, description="Learning rate.")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate over the steps.")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="Learning-rate schedule.")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of sgd.")
     weight_decay: float = Field(1e-3, ge=0.0, description="Weight decay.")
-    height: int = Field(480, ge=64, le=4096, description="Height that photographs are cut to, px.")
-    width: int = Field(640, ge=64, le=4096, description="Width that photographs are cut to, px.")
-    colour: float = Field(
-        0.0,
-        ge=0.0,
-        lt=1.0,
-        description="How far the colours of the crops of one photograph differ; the paper's 0.",
-    )
-    mirror: bool = Field(False, description="Mirror half of the batches of generated pairs; the paper does not.")
+    height: int = Field(480, ge=64, le=4096, description="Height of the training images (px).")
+    width: int = Field(640, ge=64, le=4096, description="Width of the training images (px).")
+    colour: float = Field(0.0, ge=0.0, lt=1.0, description="Colour jitter between crops of an image. Paper: 0.")
+    mirror: bool = Field(False, description="Flip half of the batches of generated pairs. Paper: no.")
     split: tuple[str, ...] = Field(
-        (), description="Of each source, the first of these splits that it has (train gallery); none: every image."
+        (), description="Splits to train on (train gallery): the first that each source has; none: all images."
     )
-    hold_out: tuple[str, ...] = Field(
-        (), description="Patterns (*name*) of images for the corner error; none: every tenth run of ten images."
-    )
-    resolution: int = Field(
-        0, ge=0, le=4096, description="Shorter side of the images that pairs are mined with, px."
-    )
-    validate_every: int = Field(500, ge=1, description="Steps between corner errors on held-out photographs.")
+    hold_out: tuple[str, ...] = Field((), description="Validation images (*name*); none: every tenth run of ten.")
+    resolution: int = Field(0, ge=0, le=4096, description="Shorter side for pair mining (px); 0: original size.")
+    validate_every: int = Field(500, ge=1, description="Steps between validations (corner error).")
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether a weakly supervised loss has weight; without, single photographs are enough."""
+        """Whether a weakly supervised loss is used."""
         return self.lambda_fw > 0 or self.lambda_cons > 0
 
 
 MOST_HELD_OUT = 128
-"""Held-out photographs that the corner error is measured on."""
+"""Maximum number of validation images."""
 
 
 def train_warp(
@@ -87,57 +80,60 @@ def train_warp(
     output: Path,
     *,
     resume: bool = False,
-    sources: Sequence[str] = (),
+    sources: Sequence[Path | str] = (),
 ) -> float:
-    """Train R; writes ``last.pt`` and ``best.safetensors`` (the least corner error on held-out photographs).
+    """Train R; write ``last.pt`` and ``best.safetensors`` (lowest corner error on held-out images).
 
     Args:
-        model: On the training device; only its regression changes.
-        photographs: For generated pairs; where they are split into queries and gallery, pairs are mined between
-            the two, otherwise among all.
-        held_out: For the corner error.
-        config: Losses, pairs, optimiser.
-        session_config: Seed, precision, how often to save.
-        output: Folder.
-        resume: Go on from ``last.pt``.
-        sources: Named in the record.
+        model: Model on the training device; only its regression changes.
+        photographs: Training images; pairs are mined between their queries and gallery, or among all.
+        held_out: Validation images.
+        config: Losses, pairs and optimiser.
+        session_config: Seed, precision and checkpoint interval.
+        output: Output folder.
+        resume: Resume from ``last.pt``.
+        sources: Source names for the record.
 
     Returns:
-        The least corner error, in half image sides.
+        Lowest corner error (half image sides).
 
     Raises:
-        TrainingError: Too few images, no pairs, a loss that is not finite, a folder in use.
+        TrainingError: Too few images, no pairs, a non-finite loss, or the folder is in use.
         ModelError: The model has no regression.
     """
     regression = regression_of(model)
-    _check(config, len(photographs))
+    if len(photographs) < config.batch_generated:
+        raise TrainingError(f"{len(photographs)} photographs are fewer than a batch of {config.batch_generated}")
     model.eval().requires_grad_(False)
     model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     regression.requires_grad_(True)
-    session = Session(
-        model,
-        build_optimizer(regression, config),
-        session_config,
-        output,
-        {"warp": config.model_dump(), "session": session_config.model_dump(), "sources": list(sources)},
-    )
+    settings = {"warp": config.model_dump(), "session": session_config.model_dump(), "sources": list(sources)}
+    session = Session(model, build_optimizer(regression, config), session_config, output, settings)
     session.start(resume)
-    device = next(model.parameters()).device
     if config.needs_pairs and "pairs" not in session.memory:
-        session.memory["pairs"] = torch.from_numpy(mine(model, photographs, config, session.kind))
-    regression.train()  # after the mining, which leaves the whole model in eval mode
-    validation = _spread(held_out, config)
+        session.memory["pairs"] = torch.from_numpy(mine(model, photographs, config, session.autocast))
+    regression.train()  # mining leaves the model in eval mode
+    spread = np.linspace(0, len(held_out) - 1, min(len(held_out), MOST_HELD_OUT)).astype(np.int64)
+    validation, _ = held_out.batch(spread, config.height, config.width)
+
+    pairs = session.memory["pairs"].cpu().numpy() if config.needs_pairs else np.empty((1, 0), np.int64)
+
+    def read(step: int) -> tuple[Tensor, Indices]:
+        rng = np.random.default_rng([session_config.seed, step, 1])
+        single = rng.choice(len(photographs), config.batch_generated, replace=False)
+        paired = pairs[rng.integers(len(pairs), size=config.batch_pairs)].T  # queries, then positives
+        return photographs.batch(np.concatenate([single, *paired]), config.height, config.width)
+
     losses = WarpLosses(model, config.k, config.views, config.colour, session.autocast)
-    batches = ahead(_reader(photographs, session, config), range(session.step, config.iterations))
-    for step, batch in zip(session.steps(config.iterations), batches, strict=True):
+    weights = {"ss": config.lambda_ss, "fw": config.lambda_fw, "cons": config.lambda_cons}
+    for pixels, indices in session.batches(config.iterations, read):
         for group in session.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        terms = _terms(losses, batch, config, session)
-        weights = {"ss": config.lambda_ss, "fw": config.lambda_fw, "cons": config.lambda_cons}
+            group["lr"] = learning_rate(config, session.step)
+        terms = _terms(losses, pixels.to(session.device), config, session)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()  # eq. 10
-        session.apply(total, batch.names, **terms)
-        if session.step % config.validate_every == 0 or session.step == config.iterations:
-            error = generated_corner_error(model, validation.to(device), config.k, autocast=session.autocast)
+        session.apply(total, [photographs.names[index] for index in indices], **terms)
+        if session.ends_round(config.validate_every):
+            error = losses.generated_corner_error(validation.to(session.device))
             session.log("corner_error", error)
             session.save_best(-error, {"corner_error": f"{error:.4f}"})
     session.finish()
@@ -145,74 +141,53 @@ def train_warp(
 
 
 def mine(
-    model: GeoWarp, photographs: Photographs, config: WarpConfig, precision: torch.dtype = torch.float32
-) -> IndexPairs:
-    """Query-positive pairs of eq. 14-15 as indices of ``photographs``, (P, 2).
+    model: GeoWarp, photographs: Photographs, config: WarpConfig, autocast: Autocast = nullcontext
+) -> Indices:
+    """Mine query-positive pairs (eq. 14-15); return indices (P, 2) into ``photographs``.
 
     Raises:
         TrainingError: There are none.
     """
-    descriptors = describe(model, photographs, precision=precision)
-    readable = np.flatnonzero(np.isfinite(descriptors[:, 0]))
-    queries = readable[photographs.queries[readable]]
-    gallery = readable[~photographs.queries[readable]]
-    thresholds = {"t_geo_m": config.t_geo_m, "t_feat": config.t_feat}
-    positions = photographs.positions_m
-    if config.pairs_within or not len(queries) or not len(gallery):
-        within = mine_pairs_within(positions[readable], descriptors[readable], **thresholds)
-        return readable[within]
-    pairs = mine_pairs(
-        positions[queries], descriptors[queries], positions[gallery], descriptors[gallery], **thresholds
-    )
-    return np.stack([queries[pairs[:, 0]], gallery[pairs[:, 1]]], axis=1)
+    descriptors = describe(model, photographs, autocast=autocast)
+    queries = None if config.pairs_within else photographs.queries
+    return mine_pairs(photographs.positions_m, descriptors, queries, t_geo_m=config.t_geo_m, t_feat=config.t_feat)
 
 
 def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs, Photographs]:
-    """Read the photographs to train with, and those held out, in one frame.
+    """Read the training and validation images in a common frame.
 
     Raises:
-        SourceError: A source that cannot be read, or lacks the split.
+        SourceError: A source cannot be read or lacks the split.
         TrainingError: One of the two sets is empty.
     """
-    splits = [_split_of(source, config.split) for source in sources]
-
-    images = [
-        image for path, split in zip(sources, splits, strict=True) for image in read_photographs([path], split)
+    images = [each for path in sources for each in read_photographs([path], _split_of(path, config.split))]
+    run = max(1, min(10, len(images) // 10))  # neighbouring images of a drive overlap
+    held = [
+        matches_any(image.place.name, config.hold_out) if config.hold_out else index // run % 10 == 9
+        for index, image in enumerate(images)
     ]
-    held = [is_held_out(image.place.name, index, len(images), config) for index, image in enumerate(images)]
-    kept = tuple(image for image, out in zip(images, held, strict=True) if not out)
-    held_out = tuple(image for image, out in zip(images, held, strict=True) if out)
+    kept, held_out = (
+        [image for image, out in zip(images, held, strict=True) if out is it] for it in (False, True)
+    )
     if not kept or not held_out:
         raise TrainingError(
             f"{len(kept)} images are left to train on and {len(held_out)} are held out: expected some of both"
         )
     frame = common_frame(kept)
-    return (
-        Photographs(kept, frame, resolution=config.resolution),
-        Photographs(held_out, frame, resolution=config.resolution),
-    )
-
-
-def is_held_out(name: str, index: int, count: int, config: WarpConfig) -> bool:
-    """Say whether the corner error is measured on this one of ``count`` images.
-
-    Without patterns every tenth run of ten: runs, because neighbours in a drive show the same.
-    """
-    if config.hold_out:
-        return any(fnmatch(name, pattern) for pattern in config.hold_out)
-    run = max(1, min(10, count // 10))
-    return index // run % 10 == 9
+    training, validation = (Photographs(each, frame, resolution=config.resolution) for each in (kept, held_out))
+    return training, validation
 
 
 def _split_of(source: Path, wanted: Sequence[str]) -> str | None:
     if not wanted:
         return None
-    there = [split for split in wanted if has_split([source], split)]
-    return there[0] if there else wanted[0]  # which the reader then refuses by name
+    names = [f"{name}/" for name in read_source(source).splits if name]
+    there = [split for split in wanted if any(name.startswith(f"{split}/") for name in names)]
+    return there[0] if there else wanted[0]  # refused by the reader, by name
 
 
 def with_regression(model: GeoWarp, *, fresh: bool = False) -> GeoWarp:
-    """Return ``model`` with an untrained R where it has none, or where ``fresh`` asks for it."""
+    """Add an untrained regression to ``model`` if it has none or ``fresh`` is set; return the model."""
     if model.regression is None or fresh:
         model.regression = WarpRegression()
         model.config = model.config.model_copy(update={"regression": True})
@@ -220,7 +195,7 @@ def with_regression(model: GeoWarp, *, fresh: bool = False) -> GeoWarp:
 
 
 def build_optimizer(regression: WarpRegression, config: WarpConfig) -> torch.optim.Optimizer:
-    """Return the configured optimiser over R."""
+    """Return the optimiser of R."""
     parameters, rate, decay = regression.parameters(), config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
@@ -229,7 +204,7 @@ def build_optimizer(regression: WarpRegression, config: WarpConfig) -> torch.opt
 
 
 def learning_rate(config: WarpConfig, step: int) -> float:
-    """Return the rate at ``step``; cosine: up over the first 2 % of the steps, then down to 0 at the end."""
+    """Return the learning rate at ``step``; cosine: linear warm-up over 2 % of the steps, then decay to 0."""
     if config.schedule == "constant":
         return config.learning_rate
     rise = max(1, config.iterations // 50)
@@ -237,81 +212,15 @@ def learning_rate(config: WarpConfig, step: int) -> float:
     return config.learning_rate * min(1.0, (step + 1) / rise) * fall
 
 
-@dataclass(frozen=True)
-class _Batch:
-    photographs: Tensor
-    queries: Tensor | None
-    positives: Tensor | None
-    names: list[str]
-
-
-def _check(config: WarpConfig, photographs: int) -> None:
-    if photographs < config.batch_generated:
-        raise TrainingError(f"{photographs} photographs are fewer than a batch of {config.batch_generated}")
-    for name in ("batch_generated", "batch_pairs"):
-        if getattr(config, name) % process_count():
-            raise TrainingError(
-                f"{name} = {getattr(config, name)} cannot be shared by {process_count()} processes"
-            )
-
-
-def _reader(photographs: Photographs, session: Session, config: WarpConfig) -> Callable[[int], _Batch]:
-    """Return what reads the batch of a step; which images follows from seed and step alone."""
-    pairs = session.memory["pairs"].cpu().numpy() if config.needs_pairs else None
-
-    def read(step: int) -> _Batch:
-        rng = np.random.default_rng([session.config.seed, step, 1])
-        chosen = rng.choice(len(photographs), config.batch_generated, replace=False)
-        pixels = _whole_batch(photographs, chosen, config)
-        names = [photographs.names[index] for index in chosen]
-        if pairs is None:
-            return _Batch(pixels, None, None, names)
-        rows = pairs[rng.integers(len(pairs), size=config.batch_pairs)]
-        queries, positives = (_whole_batch(photographs, column, config) for column in rows.T)
-        return _Batch(pixels, queries, positives, names + [photographs.names[index] for index in rows.ravel()])
-
-    return read
-
-
-def _spread(held_out: Photographs, config: WarpConfig) -> Tensor:
-    """Return up to MOST_HELD_OUT photographs from all over the set, (B, 3, H, W) uint8."""
-    chosen = np.linspace(0, len(held_out) - 1, min(len(held_out), MOST_HELD_OUT)).astype(np.int64)
-    pixels, readable = held_out.batch(chosen, config.height, config.width)
-    if not readable.any():
-        raise TrainingError(f"not one held-out photograph can be read: {held_out.names[0]} and others")
-    return pixels[torch.from_numpy(readable)]
-
-
-def _whole_batch(photographs: Photographs, indices: Any, config: WarpConfig) -> Tensor:
-    """Read the images of a batch; the next that can be read stands in for one that cannot."""
-    pixels, readable = photographs.batch(indices, config.height, config.width)
-    if readable.all():
-        return pixels
-    pixels, _ = photographs.batch([_readable(photographs, int(i)) for i in indices], config.height, config.width)
-    return pixels
-
-
-def _readable(photographs: Photographs, index: int) -> int:
-    count = len(photographs)
-    for candidate in range(index, index + count):
-        if photographs[candidate % count] is not None:
-            return candidate % count
-    raise TrainingError(f"none of {count} photographs can be read: {photographs.names[index]} and all others")
-
-
-def _terms(losses: WarpLosses, batch: _Batch, config: WarpConfig, session: Session) -> dict[str, Tensor]:
-    """The unweighted losses that have weight."""
+def _terms(losses: WarpLosses, pixels: Tensor, config: WarpConfig, session: Session) -> dict[str, Tensor]:
+    """Return the unweighted terms of eq. 10 that have weight; ``pixels`` are single images, queries, positives."""
     terms: dict[str, Tensor] = {}
     if config.lambda_ss:
-        pixels = batch.photographs.to(session.device)
-        if config.mirror and session.rng("mirror").random() < 0.5:
-            pixels = pixels.flip(-1)
-        terms["ss"] = losses.generated(pixels, session.generator("colours"))
-    if batch.queries is not None and batch.positives is not None:
-        queries, positives = (
-            coloured(pixels.to(session.device).float(), 0.0, session.generator("pairs"))
-            for pixels in (batch.queries, batch.positives)
-        )
-        fw, cons = losses.pairs(queries, positives, features_wise=config.lambda_fw > 0)
+        single = pixels[: config.batch_generated]
+        mirrored = config.mirror and session.rng("mirror").random() < 0.5
+        terms["ss"] = losses.generated(single.flip(-1) if mirrored else single, session.generator("colours"))
+    if config.needs_pairs:
+        pairs = coloured(pixels[config.batch_generated :], 0.0, session.generator("pairs"))
+        fw, cons = losses.pairs(*pairs.chunk(2), features_wise=config.lambda_fw > 0)
         terms |= {"fw": fw, "cons": cons}
     return terms

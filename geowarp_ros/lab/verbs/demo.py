@@ -9,15 +9,15 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for all that is made")
-    parser.add_argument("--model", default="default", help="model file, or default for the one that ships")
-    parser.add_argument("--seed", type=int, default=1, help="of the town")
-    parser.add_argument("--streets", type=int, default=4, help="how many are photographed and driven along")
-    parser.add_argument("--rate", type=float, default=1.0, help="of the recorded speed")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--model", default="default", help="model file; default: the model that ships")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the town")
+    parser.add_argument("--streets", type=int, default=4, help="number of streets in gallery and drive")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the recorded speed")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make what is not there yet, replay, print the table; returns the exit status."""
+    """Make world and gallery unless they exist, replay, print the table; returns the exit status."""
     try:
         import rclpy  # noqa: F401
     except ImportError as error:
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
             f"the demo needs ROS 2 ({error}): source its setup.bash or pip install '.[ros]'"
         ) from None
     from geowarp_ros.config import LocalizerConfig, parse_config
-    from geowarp_ros.lab.demo import calibrate, make_gallery, make_world, replay
+    from geowarp_ros.lab.demo import make_gallery, make_world, replay
     from geowarp_ros.lab.demo_picture import write_picture
     from geowarp_ros.lab.world.config import WorldConfig
     from geowarp_ros.localizer import Localizer
@@ -40,7 +40,6 @@ def run(args: argparse.Namespace) -> int:
     town = f"{args.seed}-{args.streets}"
     world = make_world(config, output / f"world-{town}", progress=bar)
     gallery = make_gallery(world, args.model, output / f"gallery-{town}", progress=bar)
-    calibrate(world, gallery, args.model, progress=bar)
     result = replay(world / "drive", gallery, args.model, output, rate=args.rate, progress=bar)
     localizer = Localizer.open(gallery.path, LocalizerConfig(model=args.model))
     title = f"A drive localised against {len(gallery.places)} photographs of a street world, over ROS 2"

@@ -1,92 +1,85 @@
-"""Measure retrieval and re-rankers on a set of geotagged images: the paper's tables, for any model and data."""
+"""Measure retrieval and re-rankers on a set of geotagged images: the paper's tables, for any model and data.
+
+Options of the baselines are settings, too: --set baselines.weights=loftr.ckpt, --set baselines.expansion.alpha=0.
+"""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from geowarp_ros.cli.options import add_settings, localizer_config, settings
 from geowarp_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from geowarp_ros.evaluation.dataset import Contender, DatasetConfig, Outcome
     from geowarp_ros.evaluation.sets import Sets
-    from geowarp_ros.evaluation.tables import Table
-    from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.lab.baselines.densevlad import DenseVlad
+    from geowarp_ros.lab.studies.dataset import Contender, DatasetConfig, Outcome
+    from geowarp_ros.lab.studies.tables import Table
     from geowarp_ros.model.describer import Describer
 
 DENSEVLAD = "densevlad"
-WARPING = ("geowarp", "one-way")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; their defaults are those of DatasetConfig."""
+    absent: Any = argparse.SUPPRESS
     parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="images/{train,val,test}/…/@utm…@.jpg, or a CSV"
+        "directory", type=Path, metavar="DIR", help="images/{train,val,test}/…/@utm…@.jpg, a CSV, or any source"
     )
     parser.add_argument(
-        "--model",
-        nargs="+",
-        default=["default"],
-        metavar="M",
-        help="model files; default: the one that ships; densevlad: that baseline, trained on the gallery",
+        "--model", dest="models", nargs="+", default=absent, metavar="M",
+        help="model files to compare (default: the model that ships); densevlad: baseline trained on the gallery",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rerank", dest="methods", nargs="+", default=absent, metavar="METHOD", help="methods to compare, or: all"
     )
     parser.add_argument(
-        "--rerank", nargs="+", default=argparse.SUPPRESS, metavar="METHOD", help="methods compared, or: all"
+        "--thresholds", nargs="+", type=float, default=absent, metavar="M", help="thresholds of the recall (m)"
     )
-    parser.add_argument("--thresholds", nargs="+", type=float, default=argparse.SUPPRESS, metavar="M")
-    parser.add_argument("--recalls", nargs="+", type=int, default=argparse.SUPPRESS, metavar="N")
-    parser.add_argument("--gallery-split", default=None, help="test/gallery or gallery, whichever is there")
-    parser.add_argument("--query-split", default=None, help="test/queries or query, whichever is there")
+    parser.add_argument("--recalls", nargs="+", type=int, default=absent, metavar="N", help="N of Recall@N")
     parser.add_argument(
-        "--every",
-        type=int,
-        default=0,
-        metavar="N",
-        help="without splits: every N-th image is a query; 1: each, of all others",
-    )
-    parser.add_argument("--utm-zone", default="32N", help="of names that give none")
-    parser.add_argument(
-        "--candidates", type=int, default=argparse.SUPPRESS, help="how many candidates are re-ranked (5)"
+        "--gallery-split", default=absent, help="split to search (default: test/gallery or gallery)"
     )
     parser.add_argument(
-        "--exclude-neighbours",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="leave out gallery images within N numbers (in the file name) of the query, of the same pass",
+        "--query-split", default=absent, help="split to ask about (default: test/queries or query)"
     )
-    parser.add_argument("--limit-queries", type=int, default=argparse.SUPPRESS, metavar="N", help="evenly spread")
-    parser.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the bootstrap")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any parameter of the localizer, such as rerank.expansion.alpha=0 or rerank.weights=loftr.ckpt",
+        "--every", type=int, default=0, metavar="N",
+        help="instead of splits: every N-th image is a query; 1: every image is a query of all others",
+    )  # fmt: skip
+    parser.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
+    parser.add_argument(
+        "--exclude-neighbours", type=int, default=absent, metavar="N",
+        help="ignore gallery images of the query's own sequence within N numbers (in the file name)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit-queries", type=int, default=absent, metavar="N", help="maximum number of queries, evenly spread"
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder for tables, plot, galleries; reused")
+    parser.add_argument("--seed", type=int, default=absent, help="seed of the bootstrap")
+    parser.add_argument("--output", type=Path, required=True, help="folder of tables, plot and galleries; reused")
+    add_settings(parser, "candidates", "device")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, build or reuse galleries, ask every query, write and print the tables."""
-    from geowarp_ros.evaluation.dataset import evaluate_model
     from geowarp_ros.evaluation.sets import check_reachable, read_sets, spread
+    from geowarp_ros.lab.studies.dataset import evaluate_model
+    from geowarp_ros.lab.studies.galleries import kept_gallery
     from geowarp_ros.progress import bar
 
-    config = _config(args)
+    config, given = _config(args), vars(args)
     if args.every == 1 and not config.exclude_neighbours:
         raise ConfigError(
             "--every 1 makes each image find itself: leave it out with --exclude-neighbours, at least 1"
         )
     sets = read_sets(
         args.directory,
-        gallery_split=args.gallery_split,
-        query_split=args.query_split,
+        gallery_split=given.get("gallery_split"),
+        query_split=given.get("query_split"),
         every=args.every,
         utm_zone=args.utm_zone,
     )
@@ -105,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
             f"Gallery images within {config.exclude_neighbours} numbers of a query were left out of its search."
         )
     outcomes: list[Outcome] = []
-    for contender in _contenders(args.model, sets, config, args.output):
-        gallery = _gallery(contender, sets, args.output)
+    for contender in _contenders(given.get("models", [config.localizer.model]), sets, config, args.output):
+        gallery = kept_gallery(sets.gallery, contender.describer, args.output / "galleries", bar)
         if missing := len(sets.gallery.images) - len(gallery):
             notes.append(f"{contender.label}: {missing} gallery images cannot be read and are not searched.")
         possible, refused = _possible(contender, config)
@@ -118,60 +111,40 @@ def run(args: argparse.Namespace) -> int:
                 f"{contender.label}: {len(unreadable)} queries cannot be read: {', '.join(unreadable[:5])}."
             )
     tables = _tables(outcomes, config)
-    _write(args.output, tables, outcomes, config, notes, vars(args))
+    _write(args.output, tables, outcomes, config, notes, given)
     print("\n".join([*notes, "", *(table.markdown() for table in tables), f"Written to {args.output}"]))
     return 0
 
 
 def _config(args: argparse.Namespace) -> DatasetConfig:
-    from typing import get_args
-
-    import yaml
-
-    from geowarp_ros.config import RerankMethod, parse_config
-    from geowarp_ros.evaluation.dataset import DatasetConfig
+    from geowarp_ros.config import parse_config
+    from geowarp_ros.lab.baselines import WITH_WEIGHTS
+    from geowarp_ros.lab.studies.dataset import DatasetConfig
+    from geowarp_ros.lab.studies.tables import TITLES
 
     given = vars(args)
-    names = {
-        "thresholds": "thresholds_m",
-        "recalls": "recalls",
-        "exclude_neighbours": "exclude_neighbours",
-        "limit_queries": "limit_queries",
-        "seed": "seed",
-    }
+    names = {"thresholds": "thresholds_m", "recalls": "recalls", "seed": "seed"}
+    names |= {name: name for name in ("exclude_neighbours", "limit_queries")}
     values: dict[str, Any] = {names[name]: given[name] for name in names if name in given}
-    if "rerank" in given:
-        learned = ("loftr", "disk-lightglue")  # they need weights: only by name
-        everything = [method for method in get_args(RerankMethod) if method not in learned]
-        chosen = everything if given["rerank"] == ["all"] else given["rerank"]
-        values["rerank"] = list(dict.fromkeys(chosen))
-    localizer: dict[str, Any] = {"device": args.device, "rerank": {}}
-    if "candidates" in given:
-        localizer["rerank"]["candidates"] = given["candidates"]
-    for setting in args.set:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: expected NAME=VALUE, such as rerank.expansion.alpha=0")
-        *sections, leaf = name.split(".")
-        section = localizer
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[leaf] = yaml.safe_load(text)
-    return parse_config(DatasetConfig, {**values, "localizer": localizer})
+    if "methods" in given:
+        everything = [method for method in TITLES if method not in WITH_WEIGHTS]
+        values["rerank"] = list(dict.fromkeys(everything if given["methods"] == ["all"] else given["methods"]))
+    nested = settings(args)
+    values["baselines"] = nested.pop("baselines", {})
+    config = parse_config(DatasetConfig, values)
+    return config.model_copy(update={"localizer": localizer_config(nested, "evaluate dataset")})
 
 
-def _contenders(models: list[str], sets: Sets, config: DatasetConfig, output: Path) -> list[Contender]:
-    """Load every model before anything long begins, so that a wrong file is said at once."""
-    from geowarp_ros.evaluation.dataset import Contender
-    from geowarp_ros.model.checkpoints import load_model
-    from geowarp_ros.model.describer import Describer, choose_device
+def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output: Path) -> list[Contender]:
+    """Load every model before anything long begins, so that a wrong file is refused at once."""
+    from geowarp_ros.lab.studies.dataset import Contender
+    from geowarp_ros.model.describer import open_describer
 
     backbones = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}
     aggregations = {"gem": "GeM", "netvlad": "NV"}
-    device = choose_device(config.localizer.device)
     found: list[Contender] = []
     for name in (model for model in models if model != DENSEVLAD):
-        describer = Describer(load_model(name, device), device, config.localizer.precision)
+        describer = open_describer(config.localizer.model_copy(update={"model": name}))
         kind = describer.model.config
         label = Path(name).stem
         while any(label == other.label for other in found):
@@ -185,11 +158,12 @@ def _contenders(models: list[str], sets: Sets, config: DatasetConfig, output: Pa
 
 
 def _densevlad(sets: Sets, seed: int, output: Path) -> DenseVlad:
-    """Train the baseline on the gallery, as its authors do, or take over what an earlier run trained on it."""
+    """Train the baseline on the gallery, as its authors do, or load what an earlier run trained on it."""
+    from geowarp_ros.gallery.making.filling import identity_of
     from geowarp_ros.lab.baselines.densevlad import DenseVlad, train_densevlad
     from geowarp_ros.progress import bar
 
-    path = output / "models" / f"densevlad-{_identity(sets)}-{seed}.safetensors"
+    path = output / "models" / f"densevlad-{identity_of(sets.gallery)}-{seed}.safetensors"
     if path.exists():
         return DenseVlad.load(path)
     trained = train_densevlad(sets.gallery.images, seed=seed, progress=bar)
@@ -198,33 +172,10 @@ def _densevlad(sets: Sets, seed: int, output: Path) -> DenseVlad:
     return trained
 
 
-def _gallery(contender: Contender, sets: Sets, output: Path) -> Gallery:
-    """Build the gallery, or open the one that this model made of these images before."""
-    from geowarp_ros.gallery.making.build import build_gallery
-    from geowarp_ros.gallery.manifest import MANIFEST
-    from geowarp_ros.gallery.store import Gallery
-    from geowarp_ros.progress import bar
-
-    describer = contender.describer
-    folder = output / "galleries" / f"{describer.fingerprint}-{_identity(sets)}"
-    if not (folder / MANIFEST).exists():
-        build_gallery(sets.gallery, describer, folder, progress=bar)
-    gallery = Gallery.open(folder, describer.device)
-    gallery.check_model(describer.fingerprint)
-    return gallery
-
-
-def _identity(sets: Sets) -> str:
-    """Eight digits that other images, or other positions, would change."""
-    digest = hashlib.sha256()
-    for image in sets.gallery.images:
-        place = image.place
-        digest.update(f"{place.name} {place.latitude_deg!r} {place.longitude_deg!r}\n".encode())
-    return digest.hexdigest()[:8]
-
-
 def _possible(contender: Contender, config: DatasetConfig) -> tuple[DatasetConfig, list[str]]:
-    """Leave out the methods that warp where the model cannot; say which."""
+    """Leave out the methods that need a regression where the model has none, with a note that names them."""
+    from geowarp_ros.lab.baselines import WARPING
+
     if contender.describer.model.regression is not None:
         return config, []
     left_out = [method for method in config.rerank if method in WARPING]
@@ -237,7 +188,7 @@ def _possible(contender: Contender, config: DatasetConfig) -> tuple[DatasetConfi
 
 def _tables(outcomes: list[Outcome], config: DatasetConfig) -> list[Table]:
     """The paper's two tables, recall at every N, the gains and the costs."""
-    from geowarp_ros.evaluation.tables import cost_table, gain_table, paper_table, recall_table
+    from geowarp_ros.lab.studies.tables import cost_table, gain_table, paper_table, recall_table
 
     metres, seed = config.thresholds_m, config.seed
     of_paper = [outcome for outcome in outcomes if outcome.method in ("none", "geowarp")]
@@ -261,9 +212,9 @@ def _write(
 ) -> None:
     """Write every table in three forms, the queries, the plot, and what it takes to do it again."""
     from geowarp_ros import __version__
-    from geowarp_ros.evaluation.recall_plot import write_recall_plot
-    from geowarp_ros.evaluation.tables import query_table
-    from geowarp_ros.lab.training.session import commit
+    from geowarp_ros.lab.studies.recall_plot import write_recall_plot
+    from geowarp_ros.lab.studies.tables import query_table
+    from geowarp_ros.provenance import commit
 
     output.mkdir(parents=True, exist_ok=True)
     text = "\n".join([*(f"{note}\n" for note in notes), *(table.markdown() for table in tables)])

@@ -12,13 +12,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geowarp_ros.cli.options import add_settings, localizer_config, settings
+
 if TYPE_CHECKING:
-    from geowarp_ros.evaluation.tables import Table
-    from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.integrity.calibration import Calibration
-    from geowarp_ros.lab.studies.integrity import Asked, IntegrityRecipe
-    from geowarp_ros.model.describer import Describer
-    from geowarp_ros.readers import Source
+    from geowarp_ros.lab.studies.integrity import Asked, Images, IntegrityRecipe
+    from geowarp_ros.lab.studies.tables import Table
+    from geowarp_ros.readers import SourceImage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML: towns, drives, foreign images")
     parser.add_argument("--data", type=Path, default=Path(), help="folder of the recipe's sources")
     parser.add_argument("--output", type=Path, required=True, help="folder for towns, galleries, tables, plot")
-    parser.add_argument("--model", default="default", help="model file; default: the one that ships")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--store", action="store_true", help="put the calibration beside the model's file")
+    parser.add_argument("--store", action="store_true", help="store the calibration beside the model file")
+    add_settings(parser, "model", "device")
 
 
 def run(args: argparse.Namespace) -> int:
     """Render, build, ask, fit, judge, write and print."""
-    from geowarp_ros.config import LocalizerConfig, parse_config
+    config = localizer_config(settings(args), "evaluate integrity")
     from geowarp_ros.integrity.calibration import beside_model, save_calibration, settings_of
+    from geowarp_ros.lab.studies.galleries import kept_gallery
     from geowarp_ros.lab.studies.integrity import (
         ask_drive,
         elsewhere_table,
@@ -45,34 +45,31 @@ def run(args: argparse.Namespace) -> int:
         select,
     )
     from geowarp_ros.localizer import Localizer
-    from geowarp_ros.model.checkpoints import DEFAULT_MODEL, load_model
-    from geowarp_ros.model.describer import Describer, choose_device
+    from geowarp_ros.model.checkpoints import model_path
+    from geowarp_ros.model.describer import open_describer
     from geowarp_ros.progress import bar
     from geowarp_ros.readers import Source
-    from geowarp_ros.rerank import build_reranker
 
     recipe = read_recipe(args.recipe)
-    config = parse_config(LocalizerConfig, {"model": args.model, "device": args.device})
-    device = choose_device(config.device)
-    describer = Describer(load_model(config.model, device), device)
+    describer = open_describer(config)
     roots = _render(recipe, args.output / "towns")
+
+    def find(images: Images) -> tuple[SourceImage, ...]:
+        return select(images, roots.get(images.path, args.data))
+
     asked: list[Asked] = []
     for drive in recipe.drives:
-        places = select(drive.gallery, roots.get(drive.gallery.path, args.data))
-        gallery = _gallery(Source(places, (), drive.name), describer, args.output / "galleries")
-        localizer = Localizer(describer, gallery, build_reranker(config, gallery, describer), config)
-        asked.append(
-            ask_drive(
-                localizer, drive, lambda images: select(images, roots.get(images.path, args.data)),
-                recipe.plain_seeds, bar,
-            )
-        )  # fmt: skip
+        places = find(drive.gallery)
+        source = Source(places, description=drive.name)
+        gallery = kept_gallery(source, describer, args.output / "galleries", bar)
+        localizer = Localizer.of(describer, gallery, config, calibrated=False)
+        asked.append(ask_drive(localizer, drive, find, recipe.plain_seeds, bar))
     calibration, summary = fit_asked(asked, recipe.false_fix_rate, settings_of(config, describer.fingerprint))
     tables = [table(asked, calibration) for table in (fix_table, prior_table, elsewhere_table)]
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
     if args.store:
-        stored = beside_model(DEFAULT_MODEL if args.model == "default" else Path(args.model))
+        stored = beside_model(model_path(config.model))
         save_calibration(stored, calibration)
         print(f"Stored as {stored}")
     print(f"Written to {args.output}")
@@ -95,26 +92,6 @@ def _render(recipe: IntegrityRecipe, folder: Path) -> dict[str, Path]:
     return dict.fromkeys(recipe.towns, folder)
 
 
-def _gallery(source: Source, describer: Describer, folder: Path) -> Gallery:
-    """Build the gallery, or open the one that this model made of these images before."""
-    import hashlib
-
-    from geowarp_ros.gallery.making.build import build_gallery
-    from geowarp_ros.gallery.manifest import MANIFEST
-    from geowarp_ros.gallery.store import Gallery
-    from geowarp_ros.progress import bar
-
-    names = "\n".join(f"{image.path} {image.place}" for image in source.images)
-    digest = hashlib.sha256(f"{describer.fingerprint}\n{names}".encode()).hexdigest()[:12]
-    path = folder / digest
-    if not (path / MANIFEST).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        build_gallery(source, describer, path, progress=bar)
-    gallery = Gallery.open(path, describer.device)
-    gallery.check_model(describer.fingerprint)
-    return gallery
-
-
 def _write(
     output: Path,
     tables: list[Table],
@@ -128,7 +105,7 @@ def _write(
     from geowarp_ros.integrity.calibration import save_calibration
     from geowarp_ros.lab.studies.integrity import judge
     from geowarp_ros.lab.studies.integrity_plot import write_tradeoff_plot
-    from geowarp_ros.lab.training.session import commit
+    from geowarp_ros.provenance import commit
 
     (output / "integrity.md").write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
     curves = [

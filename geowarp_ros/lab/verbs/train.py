@@ -1,42 +1,61 @@
-"""Train from geotagged images: the retrieval network, then the warping regression.
+"""Train the retrieval network or the warping regression from geotagged images.
 
-Under ``torchrun --nproc-per-node N --no-python geowarp train …`` several processes share each batch.
+``torchrun --nproc-per-node N --no-python geowarp train …`` distributes each batch over N processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from geowarp_ros.cli import main
 from geowarp_ros.cli.verbs import add_choice, run_verb
 
 TRAININGS: dict[str, str] = {
-    "distill": "start an encoder from a teacher's features",
-    "retrieval": "train encoder and aggregation on geotagged images",
-    "warp": "train the warping regression, encoder frozen",
-    "finish": "choose how much retrieval counts in re-ranking, and write the model as it ships",
-    "preview": "show the pairs that the warp's training generates",
+    "distill": "train encoder, score and warp jointly by a recipe",
+    "retrieval": "train encoder and aggregation",
+    "warp": "train the warping regression with frozen encoder",
+    "finish": "choose the retrieval weight of re-ranking and write the final model",
+    "preview": "plot generated training pairs of the warp",
     "ablation": "compare losses and warping coefficients (paper Table 3, Figure 6)",
 }
-"""What can be trained -> its line in the help. Each lives in ``cli/train_<name>.py``."""
+"""Training -> help line; implemented in ``train_<name>.py``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Only the chosen training's module is imported; the others are known by name."""
+    """Declare the choice of training."""
     add_choice(parser, "training", TRAININGS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Parse the rest with the chosen training's parser and run it."""
+    """Run the chosen training with the remaining arguments."""
     return run_verb(f"geowarp train {args.chosen}", f"lab.verbs.train_{args.chosen}", args.words)
 
 
 def retrieval() -> int:
-    """The executable ``train_retrieval`` of ``ros2 run``."""
+    """Entry point of the executable ``train_retrieval``."""
     return main(["train", "retrieval", *sys.argv[1:]])
 
 
 def warp() -> int:
-    """The executable ``train_warp`` of ``ros2 run``."""
+    """Entry point of the executable ``train_warp``."""
     return main(["train", "warp", *sys.argv[1:]])
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare output folder and resumption."""
+    parser.add_argument("--output", type=Path, required=True, help="output folder for checkpoints and event files")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the last checkpoint in the output folder"
+    )
+
+
+def add_start_arguments(parser: argparse.ArgumentParser, encoders: Sequence[str]) -> None:
+    """Declare the initial model."""
+    init = "scratch; a model (default, file.safetensors); or ImageNet or published weights (.pth)"
+    text = "architecture, unless --init is a model"
+    parser.add_argument("--init", default="scratch", help=init)
+    parser.add_argument("--encoder", choices=encoders, default="resnet18", help=text)
+    parser.add_argument("--aggregation", choices=("gem", "netvlad"), default="gem", help=text)

@@ -1,9 +1,9 @@
-"""Train encoder, score and warp together by a recipe, also where no ImageNet weights are at hand.
+"""Train encoder, score and warp jointly by a recipe, optionally from scratch with a teacher.
 
-A recipe (YAML) names sets of photographs, what one place is in each, and how to train; those of the model that
-ships are in docs/recipes. The teacher, if the recipe wants one, is torchvision's SqueezeNet 1.0. Leaves
-best.safetensors (by retrieval among held-out places) and last.safetensors in the output folder, to go on from with
-another recipe, 'geowarp train retrieval --init' or 'geowarp train warp', or to end with 'geowarp train finish'.
+A recipe (YAML) names image sets and training parameters; those of the shipped model are in docs/recipes. The
+teacher is torchvision's SqueezeNet 1.0. Writes best.safetensors (best retrieval of held-out places) and
+last.safetensors, to continue with another recipe, 'geowarp train retrieval --init', 'geowarp train warp' or
+'geowarp train finish'.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The recipe holds the parameters; here are the files."""
+    """Declare the options."""
     parser.add_argument("recipe", type=Path, help="YAML file of parameters")
     parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
-    parser.add_argument("--output", type=Path, required=True, help="new folder for checkpoints and scalars")
-    parser.add_argument("--teacher", type=Path, help="SqueezeNet 1.0 state dict (.pt), where the recipe wants one")
-    parser.add_argument("--init", default="scratch", help="scratch, or a model: default, file.safetensors")
-    parser.add_argument("--encoder", choices=("resnet18", "resnet50"), default="resnet18", help="unless --init")
-    parser.add_argument("--aggregation", choices=("gem", "netvlad"), default="gem", help="unless --init")
-    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last checkpoint")
+    parser.add_argument(
+        "--teacher", type=Path, help="SqueezeNet 1.0 state dict (.pt), if the recipe has a teacher"
+    )
+    add_output_arguments(parser)
+    add_start_arguments(parser, ("resnet18", "resnet50"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,8 +1,7 @@
-"""Finish a model: choose how much retrieval counts in its re-ranking, and write it in half precision.
+"""Choose the retrieval weight of re-ranking and write the final model in half precision.
 
-The weight is one of a few: the one with which re-ranking gains most on the set where it gains least. The sets are
-the held-out images of a recipe (hold_out, val_split), which nothing was trained on. 0, the paper's order, is among
-the weights.
+Chooses the weight with the largest worst-case gain of re-ranking over the held-out image sets of a recipe
+(hold_out, val_split); candidates include 0, the paper's order.
 """
 
 from __future__ import annotations
@@ -12,48 +11,48 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The recipe says which places are held out."""
-    parser.add_argument("recipe", type=Path, help="YAML file of 'geowarp train distill'")
+    """Declare the options."""
+    parser.add_argument("recipe", type=Path, help="YAML file as for 'geowarp train distill'")
     parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
     parser.add_argument(
-        "--model", nargs="+", required=True, help="with a trained regression: a model file; several: their mean"
+        "--model", nargs="+", required=True, help="model file with trained regression; several are averaged"
     )
-    parser.add_argument("--output", type=Path, required=True, help="model file to write")
-    parser.add_argument("--resolution", type=int, default=240, help="shorter side of images at work, px")
-    parser.add_argument("--candidates", type=int, default=5, help="how many places are re-ranked")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is")
-    parser.add_argument("--most-queries", type=int, default=0, help="of each set, evenly spread; 0: all")
+    parser.add_argument("--output", type=Path, required=True, help="output model file")
+    parser.add_argument("--resolution", type=int, default=240, help="working resolution, shorter side (px)")
+    parser.add_argument("--candidates", type=int, default=5, help="re-ranked candidates")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device; auto: CUDA if available"
+    )
+    parser.add_argument(
+        "--most-queries", type=int, default=0, help="maximum queries per set, evenly spread; 0: all"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, choose, write."""
+    """Measure, choose the weight and write the model."""
     from geowarp_ros import progress
     from geowarp_ros.config import parse_config
     from geowarp_ros.lab.training.distillation import Distillation
     from geowarp_ros.lab.training.finishing import WEIGHTS, best_weight, mean_model, read_held_out, weigh_retrieval
     from geowarp_ros.lab.training.grounds import read_recipe
-    from geowarp_ros.lab.training.session import commit
     from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
     from geowarp_ros.model.describer import choose_device
+    from geowarp_ros.provenance import commit
 
     recipe = parse_config(Distillation, read_recipe(args.recipe))
     model = mean_model([load_model(name) for name in args.model])
     model.config = parse_config(type(model.config), {**model.config.model_dump(), "resolution": args.resolution})
     held_out = read_held_out(recipe.grounds, args.data)
-    validation = list(held_out.values())
     found = weigh_retrieval(
         model,
-        validation,
+        list(held_out.values()),
         candidates=args.candidates,
         most_queries=args.most_queries,
         device=choose_device(args.device),
         progress=progress.bar,
     )
-    print(
-        "| places | retrieval | "
-        + " | ".join(f"weight {w:g}" for w in WEIGHTS)
-        + f" | best of {args.candidates} |"
-    )
+    weights = " | ".join(f"weight {w:g}" for w in WEIGHTS)
+    print(f"| places | retrieval | {weights} | best of {args.candidates} |")
     print("|---|" + "---:|" * (len(WEIGHTS) + 2))
     for name, each in zip(held_out, found, strict=True):
         cells = " | ".join(f"{value:.1f}" for value in each.reranked)

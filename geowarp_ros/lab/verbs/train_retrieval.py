@@ -1,7 +1,7 @@
 """Train encoder and aggregation on geotagged images.
 
-The triplet loss by the NetVLAD protocol, or the multi-similarity loss over batches of places; Recall@5 of the
-validation split chooses the checkpoint. Leaves best.safetensors and last.pt in the output folder.
+Triplet loss with mining (NetVLAD protocol) or multi-similarity loss over batches of places; the checkpoint is
+chosen by Recall@5 on the validation split. Writes best.safetensors and last.pt.
 """
 
 from __future__ import annotations
@@ -9,26 +9,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geowarp_ros.cli.options import add_config_arguments, config_from_arguments
-from geowarp_ros.model.encoders import CHANNELS
+from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
+from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the training, from its configuration."""
+    """Declare the options."""
     from geowarp_ros.lab.training.retrieval import RetrievalTraining
+    from geowarp_ros.model.encoders import CHANNELS
 
     parser.add_argument("source", nargs="+", type=Path, help="folders, CSV files or bags of geotagged images")
-    parser.add_argument("--output", type=Path, required=True, help="new folder for checkpoints and scalars")
-    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last checkpoint")
-    parser.add_argument(
-        "--init",
-        default="scratch",
-        help="scratch; a model (default, file.safetensors); or ImageNet or published weights (.pth)",
-    )
-    parser.add_argument("--encoder", choices=sorted(CHANNELS), default="resnet18", help="unless --init is a model")
-    parser.add_argument(
-        "--aggregation", choices=("gem", "netvlad"), default="gem", help="unless --init is a model"
-    )
+    add_output_arguments(parser)
+    add_start_arguments(parser, sorted(CHANNELS))
     add_config_arguments(parser, RetrievalTraining)
 
 

@@ -1,8 +1,8 @@
-"""Train the warping regression, encoder frozen (paper sec. 3.4). The defaults are the paper's.
+"""Train the warping regression with frozen encoder (paper sec. 3.4); defaults as in the paper.
 
-Pairs for the features-wise and the consistency loss are mined between the sources' queries and galleries, or among
-all images where they have no such splits; with --lambda-fw 0 --lambda-cons 0 single photographs are enough. Leaves
-best.safetensors (the least corner error on held-out photographs) and last.pt in the output folder.
+Pairs for the features-wise and consistency loss are mined between queries and gallery, or among all images without
+such splits; --lambda-fw 0 --lambda-cons 0 needs no pairs. Writes best.safetensors (lowest corner error on held-out
+images) and last.pt.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geowarp_ros.cli.options import add_config_arguments, config_from_arguments
+from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
+from geowarp_ros.lab.verbs.train import add_output_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the training, from its configuration."""
+    """Declare the options."""
     from geowarp_ros.lab.training.session import SessionConfig
     from geowarp_ros.lab.training.warping import WarpConfig
 
     parser.add_argument("source", nargs="+", type=Path, help="folders, CSV files or bags of geotagged images")
-    parser.add_argument("--model", required=True, help="whose encoder it is trained for: default, or a model file")
-    parser.add_argument("--output", type=Path, required=True, help="new folder for checkpoints and scalars")
-    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last checkpoint")
-    parser.add_argument(
-        "--from-scratch", action="store_true", help="start R anew even if the model has a trained one"
-    )
+    add_output_arguments(parser)
+    parser.add_argument("--model", required=True, help="model whose encoder is used: default or a model file")
+    parser.add_argument("--from-scratch", action="store_true", help="reinitialise a trained regression")
     add_config_arguments(parser, WarpConfig)
     add_config_arguments(parser, SessionConfig)
 
@@ -37,20 +35,13 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.model.checkpoints import load_model
 
     config = config_from_arguments(args, WarpConfig)
-    session_config = config_from_arguments(args, SessionConfig)
-    device = training_device(session_config)
-    with processes(device), seeded(session_config.seed):
+    session = config_from_arguments(args, SessionConfig)
+    device = training_device(session)
+    with processes(device), seeded(session.seed):
         model = with_regression(load_model(args.model), fresh=args.from_scratch).to(device)
         photographs, held_out = read_sets(args.source, config)
         error = train_warp(
-            model,
-            photographs,
-            held_out,
-            config,
-            session_config,
-            args.output,
-            resume=args.resume,
-            sources=[str(source) for source in args.source],
+            model, photographs, held_out, config, session, args.output, resume=args.resume, sources=args.source
         )
     if process_index() == 0:
         print(

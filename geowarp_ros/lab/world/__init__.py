@@ -1,6 +1,4 @@
-"""The procedural street world: demo, tests, training data.
+"""Procedural street world for demo, tests and training data; written to disk by ``geowarp world``.
 
-``World(WorldConfig(seed=7))`` is a town, ``world.render(world.camera_at(street, along_m), conditions)`` a
-photograph of it; ``geowarp world`` writes photographs, positions and drives to disk, by
-:mod:`geowarp_ros.lab.world.dataset`.
+``World(WorldConfig(seed=7))`` is a town, ``world.render(world.camera_at(street, along_m), conditions)`` an image.
 """

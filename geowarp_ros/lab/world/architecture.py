@@ -1,19 +1,18 @@
-"""What distinguishes one house from the next: the quarter's taste and each building's design.
+"""Building designs and the neighbourhood styles they are drawn from.
 
-A quarter has a taste (a few wall colours, materials, window forms, roofs), so that its houses belong together;
-every house draws its own design from it. Some are twins of an earlier one, told apart by details alone, as in real
-streets.
+Houses of a quarter share a style (wall colours, materials, window forms, roofs). Some are near-copies of another
+house that differ only in details: perceptual aliasing, as in real streets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from geowarp_ros.lab.world.materials import WALLS, Colour, shift
+from geowarp_ros.lab.world.randomness import draw_seed, pick
 
 T = TypeVar("T")
 WindowForm: TypeAlias = Literal["sash", "casement", "arched", "wide", "french", "round_top", "tall", "square"]
@@ -31,13 +30,8 @@ ACCENTS: tuple[Colour, ...] = (
     (196, 88, 40), (96, 54, 104), (232, 226, 214), (88, 120, 64), (182, 52, 92),
 )  # fmt: skip
 ROOF_COLOURS: tuple[Colour, ...] = (
-    (160, 78, 54),
-    (134, 62, 48),
-    (84, 84, 92),
-    (110, 72, 56),
-    (66, 70, 78),
-    (98, 112, 108),
-)
+    (160, 78, 54), (134, 62, 48), (84, 84, 92), (110, 72, 56), (66, 70, 78), (98, 112, 108),
+)  # fmt: skip
 SHOP_NAMES = (
     "BAKERY", "BOOKS", "FLORA", "CAFE ROMA", "OPTIK", "HOTEL", "PHARMACY", "Bistro", "Tailor", "CYCLES",
     "MUSIC", "Antiques", "TEA & CO", "CINEMA", "Fish Bar", "GALLERY", "HAIR", "Toys", "WINES", "RADIO",
@@ -54,12 +48,12 @@ WINDOW_SIZES: dict[WindowForm, tuple[float, float]] = {
     "tall": (0.8, 2.1),
     "square": (1.2, 1.2),
 }
-"""Width and height in m."""
+"""Width and height (m)."""
 
 
 @dataclass(frozen=True)
 class Taste:
-    """What the houses of a quarter have in common."""
+    """Style shared by the houses of a quarter; ``storeys`` is (min, max)."""
 
     colours: tuple[Colour, ...]
     materials: tuple[str, ...]
@@ -72,7 +66,7 @@ class Taste:
 
 @dataclass(frozen=True)
 class Design:
-    """One house, in metres and colours. All randomness of its looks is here; ``seed`` is for grain and stains."""
+    """Complete description of a house's appearance (lengths in m); ``seed`` drives texture noise only."""
 
     seed: int
     width_m: float
@@ -118,35 +112,33 @@ class Design:
 
     @property
     def eaves_m(self) -> float:
-        """Height of the wall's top."""
+        """Height of the eaves (m)."""
         return self.ground_m + self.storeys * self.storey_m
 
     @property
     def gable_m(self) -> float:
-        """How far a gable rises above the eaves; 0 for other roofs."""
+        """Height of the gable above the eaves (m); 0 for other roofs."""
         return min(0.5 * self.width_m, 4.2) if self.roof in ("gable", "stepped") else 0.0
 
     def bay_centre_m(self, bay: int) -> float:
-        """Distance of a bay's axis from the left edge."""
+        """Return the distance of a bay's axis from the left edge (m)."""
         margin = 0.6 if self.width_m > 6 else 0.35
         return margin + (bay + 0.5) * (self.width_m - 2 * margin) / self.bays
 
     def floor_m(self, storey: int) -> float:
-        """Height of an upper storey's floor; 0 is the first above the ground floor."""
+        """Return the floor height of an upper storey (m); storey 0 is directly above the ground floor."""
         return self.ground_m + storey * self.storey_m
 
 
 def random_taste(rng: np.random.Generator) -> Taste:
-    """Draw a quarter's taste."""
+    """Draw the style of a quarter."""
 
     def some(options: tuple[T, ...], count: int) -> tuple[T, ...]:
         return tuple(options[i] for i in rng.permutation(len(options))[:count])
 
     low = int(rng.integers(1, 3))
     return Taste(
-        colours=tuple(
-            shift(c, float(rng.normal(0, 0.01)), float(rng.uniform(0.8, 1.15))) for c in some(WALL_COLOURS, 9)
-        ),
+        colours=tuple(shift(c, rng.normal(0, 0.01), rng.uniform(0.8, 1.15)) for c in some(WALL_COLOURS, 9)),
         materials=("plaster", *some(tuple(WALLS), 4)),
         windows=some(tuple(WINDOW_SIZES), 5),
         roofs=some(("flat", "eaves", "gable", "stepped", "mansard"), 4),
@@ -159,63 +151,56 @@ def random_taste(rng: np.random.Generator) -> Taste:
 def random_design(rng: np.random.Generator, taste: Taste, width_m: float) -> Design:
     """Draw a house of the given width."""
 
-    def one(options: Sequence[T]) -> T:
-        return options[int(rng.integers(len(options)))]
-
     def chance(probability: float) -> bool:
-        return bool(rng.random() < probability)
+        return rng.random() < probability
 
     storeys = int(rng.integers(taste.storeys[0], taste.storeys[1] + 1))
-    window: WindowForm = one(taste.windows)
-    scale = float(rng.uniform(0.85, 1.1))
-    spacing = WINDOW_SIZES[window][0] * scale + float(rng.uniform(0.7, 1.5))
+    window: WindowForm = pick(rng, taste.windows)
+    scale = rng.uniform(0.85, 1.1)
+    spacing = WINDOW_SIZES[window][0] * scale + rng.uniform(0.7, 1.5)
     bays = int(np.clip((width_m - 0.7) / spacing, 1, 7))
-    material = one(taste.materials)
-    colour = shift(
-        one(taste.colours),
-        float(rng.normal(0, 0.012)),
-        float(rng.uniform(0.8, 1.2)),
-        float(rng.uniform(0.85, 1.08)),
-    )
+    material = pick(rng, taste.materials)
+    colour = shift(pick(rng, taste.colours), rng.normal(0, 0.012), rng.uniform(0.8, 1.2), rng.uniform(0.85, 1.08))
     if material == "brick" and chance(0.7):
-        colour = one(((158, 78, 60), (128, 64, 58), (176, 104, 76), (196, 150, 104), (112, 70, 58)))
-    light_trim = one(((240, 236, 226), (222, 214, 196), (250, 248, 242)))
-    ground: GroundFloor = one(("home", "home", "shop", "shop", "cafe", "arcade", "garage"))
+        colour = pick(rng, ((158, 78, 60), (128, 64, 58), (176, 104, 76), (196, 150, 104), (112, 70, 58)))
+    light_trim = pick(rng, ((240, 236, 226), (222, 214, 196), (250, 248, 242)))
+    ground: GroundFloor = pick(rng, ("home", "home", "shop", "shop", "cafe", "arcade", "garage"))
     cells = [(s, b) for s in range(storeys) for b in range(bays)]
-    balconies = (
-        _balconies(rng, storeys, bays)
-        if window in ("french", "sash", "tall", "wide", "casement") and chance(0.4)
-        else ()
-    )
-    roof: RoofForm = one(taste.roofs)
+    without = window in ("arched", "round_top", "square") or not chance(0.4)
+    balconies = () if without else _balconies(rng, storeys, bays)
+    roof: RoofForm = pick(rng, taste.roofs)
     if roof in ("gable", "stepped") and width_m > 11:
         roof = "eaves"
     return Design(
-        seed=int(rng.integers(2**31)),
+        seed=draw_seed(rng),
         width_m=width_m,
-        depth_m=float(rng.uniform(8.5, 11.0)),
+        depth_m=rng.uniform(8.5, 11.0),
         storeys=storeys,
-        storey_m=float(rng.uniform(2.8, 3.5)),
-        ground_m=float(rng.uniform(3.1, 4.2)),
+        storey_m=rng.uniform(2.8, 3.5),
+        ground_m=rng.uniform(3.1, 4.2),
         bays=bays,
         material=material,
         colour=colour,
-        ground_colour=one((colour, colour, shift(colour, value=0.75), (190, 184, 172), one(taste.colours))),
-        trim=one((light_trim, light_trim, shift(colour, value=0.72), shift(colour, saturation=0.6, value=1.2))),
-        frame=one(((244, 242, 236), (244, 242, 236), (60, 46, 36), (40, 46, 50), one(ACCENTS))),
-        accent=one(ACCENTS),
-        second_accent=one(((240, 236, 226), one(ACCENTS))),
+        ground_colour=pick(
+            rng, (colour, colour, shift(colour, value=0.75), (190, 184, 172), pick(rng, taste.colours))
+        ),
+        trim=pick(
+            rng, (light_trim, light_trim, shift(colour, value=0.72), shift(colour, saturation=0.6, value=1.2))
+        ),
+        frame=pick(rng, ((244, 242, 236), (244, 242, 236), (60, 46, 36), (40, 46, 50), pick(rng, ACCENTS))),
+        accent=pick(rng, ACCENTS),
+        second_accent=pick(rng, ((240, 236, 226), pick(rng, ACCENTS))),
         window=window,
-        top_window=window if chance(0.65) else one(taste.windows),
+        top_window=window if chance(0.65) else pick(rng, taste.windows),
         window_scale=scale,
         panes=(int(rng.integers(1, 4)), int(rng.integers(1, 5))),
         shutters=chance(0.28) and window not in ("wide", "tall"),
-        surround=one(("none", "frame", "frame", "lintel", "pediment", "brick_arch")),
+        surround=pick(rng, ("none", "frame", "frame", "lintel", "pediment", "brick_arch")),
         ground=ground,
         door_bay=int(rng.integers(bays)),
-        sign=one(SHOP_NAMES),
+        sign=pick(rng, SHOP_NAMES),
         typeface=int(rng.integers(8)),
-        awning=one(("none", "plain", "striped", "striped")) if ground in ("shop", "cafe") else "none",
+        awning=pick(rng, ("none", "plain", "striped", "striped")) if ground in ("shop", "cafe") else "none",
         balconies=balconies,
         balcony_solid=chance(0.3),
         string_courses=chance(0.5),
@@ -224,11 +209,11 @@ def random_design(rng: np.random.Generator, taste: Taste, width_m: float) -> Des
         timber=taste.timber and material == "plaster" and chance(0.5),
         cornice_m=float(rng.choice([0.0, 0.25, 0.4, 0.6])),
         roof=roof,
-        roof_colour=shift(one(taste.roof_colours), value=float(rng.uniform(0.85, 1.15))),
+        roof_colour=shift(pick(rng, taste.roof_colours), value=rng.uniform(0.85, 1.15)),
         dormers=int(rng.integers(1, 4)) if roof == "mansard" or (roof == "eaves" and chance(0.4)) else 0,
-        chimney=float(rng.uniform(0.1, 0.9)) if chance(0.6) else 0.0,
-        stains=float(rng.uniform(0, 1) ** 2),
-        ivy=float(rng.uniform(0.3, 1.0)) if chance(0.09) else 0.0,
+        chimney=rng.uniform(0.1, 0.9) if chance(0.6) else 0.0,
+        stains=rng.uniform(0, 1) ** 2,
+        ivy=rng.uniform(0.3, 1.0) if chance(0.09) else 0.0,
         mural=int(rng.integers(1, 1000)) if chance(0.05) else 0,
         blind=tuple(cell for cell in cells if rng.random() < 0.05),
         setback_m=float(rng.choice([0.0, 0.0, 0.12, 0.25, 0.4])),
@@ -236,20 +221,20 @@ def random_design(rng: np.random.Generator, taste: Taste, width_m: float) -> Des
 
 
 def twin(rng: np.random.Generator, design: Design) -> Design:
-    """Return a look-alike: the same house with another door, sign and accent, and its own stains."""
+    """Return a near-copy with a different door, sign, accent colour and stains."""
     return replace(
         design,
-        seed=int(rng.integers(2**31)),
-        accent=ACCENTS[int(rng.integers(len(ACCENTS)))],
-        sign=SHOP_NAMES[int(rng.integers(len(SHOP_NAMES)))],
+        seed=draw_seed(rng),
+        accent=pick(rng, ACCENTS),
+        sign=pick(rng, SHOP_NAMES),
         door_bay=int(rng.integers(design.bays)),
-        colour=shift(design.colour, float(rng.normal(0, 0.01)), value=float(rng.uniform(0.93, 1.06))),
-        stains=float(rng.uniform(0, 1) ** 2),
+        colour=shift(design.colour, rng.normal(0, 0.01), value=rng.uniform(0.93, 1.06)),
+        stains=rng.uniform(0, 1) ** 2,
     )
 
 
 def _balconies(rng: np.random.Generator, storeys: int, bays: int) -> tuple[tuple[int, int], ...]:
-    """Choose (storey, bay) pairs in a regular pattern."""
+    """Choose (storey, bay) positions in a regular pattern."""
     pattern = int(rng.integers(4))
     middle = bays // 2
     if pattern == 0:

@@ -1,4 +1,4 @@
-"""Stands a designed house on its plot: walls, roof, and what juts out over the pavement."""
+"""Geometry of a house: walls, roof, balconies, awning and signs as textured parallelograms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from geowarp_ros.lab.world.surfaces import Scene, Texture
 
 UP = np.array([0.0, 0.0, 1.0])
 DETAIL_REACH_M = 55.0
+"""Maximum drawing distance of small details."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Building:
     """A house on its plot.
 
     Attributes:
-        design: What it looks like.
-        corner: (3,) ENU of the plot's front left corner on the ground, as seen from the street.
+        design: Appearance and dimensions.
+        corner: (3,) ENU of the plot's front left ground corner, seen from the street (m).
         right: (3,) unit vector along the front, to the viewer's right.
         out: (3,) unit vector from the front towards the street.
-        end_left: No side wall at the left: another row's house stands there, round the corner.
-        end_right: Likewise at the right.
+        end_left: Omit the left side wall (hidden by the house around the corner).
+        end_right: Omit the right side wall.
     """
 
     design: Design
@@ -40,18 +41,18 @@ class Building:
     end_right: bool = False
 
     def at(self, x: float, depth: float, z: float) -> Vector:
-        """Return the ENU point ``x`` along the front, ``depth`` behind it (the setback added), ``z`` up."""
+        """Return the ENU point ``x`` along the façade, ``depth`` behind it, ``z`` above the ground (m)."""
         return np.asarray(self.corner + x * self.right - (depth + self.design.setback_m) * self.out + z * UP)
 
     @property
     def front(self) -> tuple[Vector, Vector, Vector]:
-        """The front wall up to the eaves: top left corner, the vector to the right, the vector down."""
+        """Front wall up to the eaves: top left corner, horizontal and downward edge vectors."""
         eaves = self.design.eaves_m
         return self.at(0, 0, eaves), self.right * self.design.width_m, -UP * eaves
 
 
 def plain(colour: Colour) -> Texture:
-    """Return a texture of one colour."""
+    """Return a single-colour texture."""
     return Texture(lambda: np.full((4, 4, 3), colour, np.uint8))
 
 
@@ -65,18 +66,22 @@ def add_building(scene: Scene, building: Building, texels: float) -> None:
         -UP * height,
         Texture(lambda: paint_front(design, texels)),
     )
-    side = Texture(lambda: paint_side(design, texels / 2))
-    down, back = -UP * design.eaves_m, building.out * design.depth_m
-    if not building.end_left:
-        scene.add(building.at(0, design.depth_m, design.eaves_m), back, down, side)
-    if not building.end_right:
-        scene.add(building.at(design.width_m, 0, design.eaves_m), -back, down, side)
+    _add_ends(scene, building, design.eaves_m, design.eaves_m, Texture(lambda: paint_side(design, texels / 2)))
     _add_roof(scene, building, texels / 2)
     _add_balconies(scene, building, texels)
     if design.awning != "none":
         _add_awning(scene, building, texels)
     if design.ground in ("shop", "cafe") and design.seed % 3 == 0:
         _add_blade_sign(scene, building, texels)
+
+
+def _add_ends(scene: Scene, building: Building, top: float, height: float, texture: Texture) -> None:
+    """Add the left and right side walls, from ``top`` down by ``height`` (m), unless hidden by a neighbour."""
+    back, down = building.out * building.design.depth_m, -UP * height
+    if not building.end_left:
+        scene.add(building.at(0, building.design.depth_m, top), back, down, texture)
+    if not building.end_right:
+        scene.add(building.at(building.design.width_m, 0, top), -back, down, texture)
 
 
 def _add_roof(scene: Scene, building: Building, texels: float) -> None:
@@ -89,7 +94,7 @@ def _add_roof(scene: Scene, building: Building, texels: float) -> None:
         return Texture(lambda: roof_tiles(generator(design.seed, "tiles"), *size, texels, design.roof_colour))
 
     if design.roof == "eaves":
-        run, rise = depth / 2, depth / 2 * float(rng.uniform(0.7, 1.0))
+        run, rise = depth / 2, depth / 2 * rng.uniform(0.7, 1.0)
         over = 0.45 / run
         ridge = building.at(0, run, eaves + rise)
         slope = building.at(0, 0, eaves) - ridge
@@ -128,7 +133,7 @@ def _add_profile(
     colour: Colour,
     texels: float,
 ) -> None:
-    """Close a roof at both ends with its cross-section: (metres behind the front, above the eaves) corners."""
+    """Close a roof's ends with its cross-section; ``outline`` is (behind the front, above the eaves) in m."""
     design = building.design
 
     def paint() -> Pixels:
@@ -136,12 +141,7 @@ def _add_profile(
         canvas.polygon([(design.depth_m - x, z) for x, z in outline], shift(colour, value=0.9))
         return canvas.rgba
 
-    texture, down, top = Texture(paint), -UP * rise, design.eaves_m + rise
-    back = building.out * design.depth_m
-    if not building.end_left:
-        scene.add(building.at(0, design.depth_m, top), back, down, texture)
-    if not building.end_right:
-        scene.add(building.at(design.width_m, 0, top), -back, down, texture)
+    _add_ends(scene, building, design.eaves_m + rise, rise, Texture(paint))
 
 
 def _add_box(
@@ -156,7 +156,7 @@ def _add_box(
     front: Texture | None = None,
     soffit: bool = False,
 ) -> None:
-    """Add a box's front and sides, and its underside on request; its back is never seen from a street."""
+    """Add the front and sides of a box, and its underside with ``soffit``; the back is never visible."""
     down, across = UP * (z[0] - z[1]), building.right * (x[1] - x[0])
     inwards = building.out * (depth[0] - depth[1])
     scene.add(building.at(x[0], depth[0], z[1]), across, down, front or texture, reach_m=reach_m)
@@ -175,7 +175,6 @@ def _add_chimney(scene: Scene, building: Building, depth: float, z: float, heigh
 
 
 def _add_dormers(scene: Scene, building: Building, texels: float, back: float, z: float) -> None:
-    """Add little windowed houses on the roof."""
     design = building.design
 
     def paint() -> Pixels:
@@ -204,7 +203,7 @@ def _add_balconies(scene: Scene, building: Building, texels: float) -> None:
         canvas = Canvas(width, 1.0, texels, design.accent if design.balcony_solid else None, behind=(40, 42, 44))
         if not design.balcony_solid:
             for x in np.linspace(0.03, width - 0.03, max(3, round(width / 0.16))):
-                canvas.rectangle(float(x) - 0.025, 0, float(x) + 0.025, 1.0, (40, 42, 44))
+                canvas.rectangle(x - 0.025, 0, x + 0.025, 1.0, (40, 42, 44))
             canvas.rectangle(0, 0.92, width, 1.0, (40, 42, 44))
             canvas.rectangle(0, 0.05, width, 0.11, (40, 42, 44))
         return canvas.rgba
@@ -214,19 +213,10 @@ def _add_balconies(scene: Scene, building: Building, texels: float) -> None:
         x, z = design.bay_centre_m(bay), design.floor_m(storey)
         span = (x - width / 2, x + width / 2)
         _add_box(scene, building, span, (-0.9, 0), (z - 0.14, z + 0.02), slab, reach_m=DETAIL_REACH_M, soffit=True)
-        down = -UP
-        scene.add(
-            building.at(span[0], -0.9, z + 1),
-            building.right * width,
-            down,
-            rail,
-            two_sided=True,
-            reach_m=DETAIL_REACH_M,
-        )
-        for edge in span:
-            scene.add(
-                building.at(edge, 0, z + 1), building.out * 0.9, down, rail, two_sided=True, reach_m=DETAIL_REACH_M
-            )
+        sheets = [(building.at(span[0], -0.9, z + 1), building.right * width)]
+        sheets += [(building.at(edge, 0, z + 1), building.out * 0.9) for edge in span]
+        for corner, along in sheets:
+            scene.add(corner, along, -UP, rail, two_sided=True, reach_m=DETAIL_REACH_M)
 
 
 def _add_awning(scene: Scene, building: Building, texels: float) -> None:
@@ -238,9 +228,9 @@ def _add_awning(scene: Scene, building: Building, texels: float) -> None:
         if design.awning == "striped":
             for index, x in enumerate(np.arange(0, width, 0.35)):
                 if index % 2:
-                    canvas.rectangle(float(x), 0, float(x) + 0.35, 1.6, design.second_accent)
+                    canvas.rectangle(x, 0, x + 0.35, 1.6, design.second_accent)
         canvas.shade(0, 0, width, 0.28, 0.82)
-        return np.ascontiguousarray(canvas.rgba[..., :3])
+        return canvas.rgb
 
     cloth = Texture(paint)
     across = building.right * width
@@ -251,13 +241,12 @@ def _add_awning(scene: Scene, building: Building, texels: float) -> None:
 
 
 def _add_blade_sign(scene: Scene, building: Building, texels: float) -> None:
-    """Add a sign that stands out from the wall and is read along the street."""
     design = building.design
 
     def paint() -> Pixels:
         canvas = Canvas(1.0, 0.7, texels, design.accent)
         canvas.text(design.sign, 0.5, 0.35, 0.85, 0.35, (244, 238, 224), TYPEFACES[design.typeface])
-        return np.ascontiguousarray(canvas.rgba[..., :3])
+        return canvas.rgb
 
     sign, x, z = Texture(paint), 0.5, design.ground_m + 0.9
     scene.add(building.at(x, -0.15, z), building.out * 1.0, -UP * 0.7, sign, reach_m=90)

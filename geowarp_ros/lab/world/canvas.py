@@ -1,4 +1,4 @@
-"""A drawing surface measured in metres: x to the right, z up from the bottom edge, as on an elevation drawing."""
+"""2-D drawing surface in metres: x to the right, z up from the bottom edge, as on an elevation drawing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.lab.world.materials import Colour
+from geowarp_ros.lab.world.materials import Colour, Material
 
 Pixels = NDArray[np.uint8]
 
 
 class Canvas:
-    """RGBA texels with metric drawing calls. It starts solid in ``colour`` or, without one, transparent."""
+    """RGBA image with metric drawing calls, initially filled with ``colour``, or transparent if None.
+
+    Transparent texels hold the colour ``behind``: texture reductions average it in along edges.
+    """
 
     def __init__(
         self,
@@ -27,34 +30,46 @@ class Canvas:
     ) -> None:
         self.width_m, self.height_m, self.texels = width_m, height_m, texels
         size = (max(2, round(height_m * texels)), max(2, round(width_m * texels)), 4)
-        # transparent texels carry a colour, too: reductions average it in along the edges
         self.rgba = np.empty(size, np.uint8)
         self.rgba[:] = (*colour, 255) if colour else (*behind, 0)
 
     @property
+    def rgb(self) -> Pixels:
+        """(h, w, 3) view without alpha."""
+        return self.rgba[..., :3]
+
+    @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in texels."""
+        """Height and width (texels)."""
         return self.rgba.shape[0], self.rgba.shape[1]
 
+    def cover(
+        self, material: Material, rng: np.random.Generator, colour: Colour, window: Pixels | None = None
+    ) -> None:
+        """Fill the canvas, or a :meth:`window` of it, with a material."""
+        view = self.rgba if window is None else window
+        view[..., :3] = material(rng, view.shape[0], view.shape[1], self.texels, colour)
+
     def window(self, x0: float, z0: float, x1: float, z1: float) -> Pixels:
-        """Return the view (h, w, 4) of the texels of a rectangle, cut to the canvas; it may be empty."""
+        """Return a view (h, w, 4) of a rectangle, clipped to the canvas; may be empty."""
         height, width = self.size
         left, right = (int(np.clip(round(x * self.texels), 0, width)) for x in (x0, x1))
         top, bottom = (int(np.clip(height - round(z * self.texels), 0, height)) for z in (z1, z0))
         return self.rgba[top:bottom, left : max(left, right)]
 
     def rectangle(self, x0: float, z0: float, x1: float, z1: float, colour: Colour) -> None:
-        """Fill a rectangle; whatever its size, it covers at least one texel of every row and column it touches."""
+        """Fill a rectangle, at least one texel wide and high."""
         thin = 1.0 / self.texels
         self.window(x0, z0, max(x1, x0 + thin), max(z1, z0 + thin))[:] = (*colour, 255)
 
     def paste(self, x0: float, z0: float, pixels: Pixels) -> None:
-        """Lay RGB or RGBA texels, lower left corner at (x0, z0); transparent ones leave what is there."""
+        """Paste RGB or RGBA texels with the lower left corner at (x0, z0); transparent texels are skipped."""
         height, width = pixels.shape[:2]
         view = self.window(x0, z0, x0 + width / self.texels, z0 + height / self.texels)
         if view.size == 0:
             return
-        pixels = cv2.resize(pixels, (view.shape[1], view.shape[0]), interpolation=cv2.INTER_NEAREST)
+        size = (view.shape[1], view.shape[0])
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         if pixels.shape[2] == 3:
             view[..., :3], view[..., 3] = pixels, 255
         else:
@@ -62,7 +77,7 @@ class Canvas:
             view[solid] = pixels[solid]
 
     def polygon(self, points: Sequence[tuple[float, float]], colour: Colour, alpha: int = 255) -> None:
-        """Fill a polygon given by (x, z) corners; alpha 0 cuts a hole."""
+        """Fill a polygon of (x, z) corners; alpha 0 cuts a hole."""
         cv2.fillPoly(self.rgba, [self._texels(points)], (*colour, alpha))
 
     def line(self, points: Sequence[tuple[float, float]], colour: Colour, thickness_m: float) -> None:
@@ -85,7 +100,7 @@ class Canvas:
     def text(
         self, words: str, x: float, z: float, width_m: float, height_m: float, colour: Colour, face: int
     ) -> None:
-        """Write words centred in a box whose centre is (x, z)."""
+        """Write text scaled to fit a box centred at (x, z)."""
         (w, h), _ = cv2.getTextSize(words, face, 1.0, 1)
         scale = min(width_m * self.texels / max(w, 1), height_m * self.texels / max(h, 1))
         thickness = max(1, round(h * scale / 7))

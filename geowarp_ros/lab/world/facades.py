@@ -1,4 +1,4 @@
-"""Paints the elevation of a house from its design."""
+"""Façade textures: front and side elevations of a house."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from geowarp_ros.lab.world.street_level import behind_glass, paint_ground_floor,
 
 
 def paint_front(design: Design, texels: float) -> Pixels:
-    """Return the front wall, (h, w, 4) RGBA; its lower edge is the ground, a gable's outside is transparent."""
+    """Return the front wall (h, w, 4) RGBA, ground at the lower edge, transparent outside the gable."""
     rng = generator(design.seed, "front")
     canvas = Canvas(design.width_m, design.eaves_m + design.gable_m, texels, design.colour)
-    canvas.rgba[..., :3] = WALLS[design.material](rng, *canvas.size, texels, design.colour)
+    canvas.cover(WALLS[design.material], rng, design.colour)
     _relief(canvas, design)
     if design.timber:
         _timber(canvas, design, rng)
@@ -36,18 +36,18 @@ def paint_front(design: Design, texels: float) -> Pixels:
 
 
 def paint_side(design: Design, texels: float) -> Pixels:
-    """Return a side wall (h, w, 3): the same material, nearly bare."""
+    """Return a side wall (h, w, 3): same material, few openings."""
     rng = generator(design.seed, "side")
     canvas = Canvas(design.depth_m, design.eaves_m, texels, design.colour)
     colour = shift(design.colour, value=0.92)
-    canvas.rgba[..., :3] = WALLS[design.material](rng, *canvas.size, texels, colour)
+    canvas.cover(WALLS[design.material], rng, colour)
     for storey in range(design.storeys):
         if rng.random() < 0.5:
-            x, z = float(rng.uniform(1.5, design.depth_m - 2.5)), design.floor_m(storey) + 0.9
+            x, z = rng.uniform(1.5, design.depth_m - 2.5), design.floor_m(storey) + 0.9
             canvas.rectangle(x - 0.08, z - 0.08, x + 0.98, z + 1.38, design.frame)
             canvas.rectangle(x, z, x + 0.9, z + 1.3, (70, 84, 96))
     canvas.rectangle(0, 0, design.depth_m, 0.5, shift(colour, value=0.7))
-    return np.ascontiguousarray(canvas.rgba[..., :3])
+    return canvas.rgb
 
 
 def _hang_window(
@@ -59,7 +59,7 @@ def _hang_window(
     bay: int,
     rng: np.random.Generator,
 ) -> None:
-    """Set a window into its bay with curtains, sill, surround, shutters."""
+    """Draw a window in its bay with surround, sill, interior and shutters."""
     width, height = (design.window_scale * side for side in WINDOW_SIZES[form])
     height = min(height, design.storey_m - 0.5)
     x0 = design.bay_centre_m(bay) - width / 2
@@ -93,12 +93,11 @@ def _hang_window(
 
 
 def _relief(canvas: Canvas, design: Design) -> None:
-    """Base, string courses, corner stones, pilasters, the ground floor's own colour."""
+    """Draw ground-floor colour, plinth, string courses, quoins and pilasters."""
     width, ground = design.width_m, design.ground_m
     if design.ground_colour != design.colour:
         rng = generator(design.seed, "ground")
-        view = canvas.window(0, 0, width, ground)
-        view[..., :3] = plaster(rng, view.shape[0], view.shape[1], canvas.texels, design.ground_colour)
+        canvas.cover(plaster, rng, design.ground_colour, canvas.window(0, 0, width, ground))
     canvas.rectangle(0, 0, width, 0.45, shift(design.ground_colour, saturation=0.7, value=0.6))
     if design.string_courses:
         for storey in range(design.storeys):
@@ -117,31 +116,27 @@ def _relief(canvas: Canvas, design: Design) -> None:
 
 
 def _timber(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
-    """Half-timbering: posts, rails and braces."""
     beam: Colour = (72, 50, 38)
     top = design.eaves_m + design.gable_m
-    for z in [design.floor_m(s) for s in range(design.storeys + 1)] + [
-        design.floor_m(s) + 1.0 for s in range(design.storeys)
-    ]:
+    floors = [design.floor_m(storey) for storey in range(design.storeys + 1)]
+    for z in [*floors, *(floor + 1.0 for floor in floors[:-1])]:
         canvas.rectangle(0, z - 0.09, design.width_m, z + 0.09, beam)
     edges = np.linspace(0.1, design.width_m - 0.1, design.bays + 1)
     for x in edges:
         canvas.rectangle(x - 0.1, design.ground_m, x + 0.1, top, beam)
-    for storey in range(design.storeys):
-        z = design.floor_m(storey)
+    for z in floors[:-1]:
         for left, right in pairwise(edges):
             if rng.random() < 0.5:
                 low, high = (z, z + 1.0) if rng.random() < 0.5 else (z + 1.0, z)
-                canvas.line([(float(left), low), (float(right), high)], beam, 0.14)
+                canvas.line([(left, low), (right, high)], beam, 0.14)
 
 
 def _mural(canvas: Canvas, design: Design) -> None:
-    """A large painting of circles and bands on the upper wall."""
     rng = generator(design.mural, "mural")
     for _ in range(9):
-        x, z = float(rng.uniform(0, design.width_m)), float(rng.uniform(design.ground_m, design.eaves_m))
-        colour = shift((200, 90, 70), float(rng.random()), value=float(rng.uniform(0.7, 1.2)))
-        radius = float(rng.uniform(0.5, 2.0))
+        x, z = rng.uniform(0, design.width_m), rng.uniform(design.ground_m, design.eaves_m)
+        colour = shift((200, 90, 70), rng.random(), value=rng.uniform(0.7, 1.2))
+        radius = rng.uniform(0.5, 2.0)
         if rng.random() < 0.6:
             canvas.ellipse(x, z, radius, radius, colour)
         else:
@@ -149,7 +144,7 @@ def _mural(canvas: Canvas, design: Design) -> None:
 
 
 def _weather(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
-    """Stains from the top and the base, and ivy."""
+    """Apply stains from top and base, and ivy."""
     height, width = canvas.size
     field = noise(rng, height, width, 3 * canvas.texels)
     fall = np.linspace(1, 0, height, dtype=np.float32)[:, None] ** 3
@@ -164,13 +159,13 @@ def _weather(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
 
 
 def _crown(canvas: Canvas, design: Design) -> None:
-    """The cornice and, for gables, the outline against the sky."""
+    """Draw the cornice, or cut out the gable."""
     width, eaves, rise = design.width_m, design.eaves_m, design.gable_m
     if design.cornice_m and not rise:
         canvas.rectangle(0, eaves - design.cornice_m, width, eaves, design.trim)
         canvas.shade(0, eaves - design.cornice_m, width, eaves - 0.65 * design.cornice_m, 0.78)
         for x in np.arange(0.15, width, 0.5):
-            canvas.shade(float(x), eaves - design.cornice_m, float(x) + 0.2, eaves - 0.5 * design.cornice_m, 0.7)
+            canvas.shade(x, eaves - design.cornice_m, x + 0.2, eaves - 0.5 * design.cornice_m, 0.7)
         canvas.shade(0, eaves - design.cornice_m - 0.12, width, eaves - design.cornice_m, 0.7)
     if not rise:
         return
@@ -186,7 +181,7 @@ def _crown(canvas: Canvas, design: Design) -> None:
 
 
 def gable_outline(design: Design) -> list[tuple[float, float]]:
-    """Return the (x, z) corners of a gable's left half, from the eaves to the ridge."""
+    """Return the (x, z) outline of a gable's left half, from eaves to ridge."""
     half, eaves, rise = design.width_m / 2, design.eaves_m, design.gable_m
     if design.roof == "gable":
         return [(0.0, eaves), (half, eaves + rise)]

@@ -1,8 +1,9 @@
-"""Trees, lamps, benches, cars and people: painted flat or folded from a few sheets."""
+"""Street furniture, trees, people (billboards) and cars (folded from textured quads)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from geowarp_ros.lab.world.buildings import UP, plain
 from geowarp_ros.lab.world.camera import Vector
 from geowarp_ros.lab.world.canvas import Canvas, Pixels
 from geowarp_ros.lab.world.materials import Colour, shift
-from geowarp_ros.lab.world.randomness import generator
+from geowarp_ros.lab.world.randomness import generator, pick
 from geowarp_ros.lab.world.surfaces import Scene, Texture
 
 CAR_COLOURS: tuple[Colour, ...] = (
@@ -19,7 +20,7 @@ CAR_COLOURS: tuple[Colour, ...] = (
     (140, 182, 204),
 )  # fmt: skip
 GLASS: Colour = (62, 76, 88)
-# side elevations, front to the right: (x, z) from the rear bumper round over the roof to the front bumper
+# side elevations, front to the right: (x, z) from rear bumper over the roof to front bumper
 CAR_PROFILES: tuple[tuple[tuple[float, float], ...], ...] = (
     ((0.0, 0.35), (0.0, 0.95), (0.25, 1.0), (0.75, 1.45), (2.2, 1.45), (2.95, 0.98), (3.9, 0.85), (4.0, 0.35)),
     ((0.0, 0.35), (0.0, 0.9), (0.75, 0.95), (1.3, 1.42), (2.6, 1.42), (3.25, 0.95), (4.35, 0.82), (4.45, 0.35)),
@@ -29,28 +30,26 @@ CAR_WIDTH_M = 1.75
 
 
 def paint_tree(seed: int, texels: float) -> Pixels:
-    """Return a tree (h, w, 4), 5 m wide and 7 m high: round, slender or conical."""
+    """Return a tree (h, w, 4) of 5 m × 7 m: round, slender or conical."""
     rng = generator(seed, "tree")
     canvas = Canvas(5.0, 7.0, texels, None, behind=(58, 84, 44))
     canvas.polygon([(2.35, 0), (2.65, 0), (2.58, 3.2), (2.42, 3.2)], (84, 64, 48))
-    hue = shift(
-        (86, 126, 56), float(rng.normal(0, 0.035)), float(rng.uniform(0.7, 1.1)), float(rng.uniform(0.85, 1.15))
-    )
+    hue = shift((86, 126, 56), rng.normal(0, 0.035), rng.uniform(0.7, 1.1), rng.uniform(0.85, 1.15))
     form = int(rng.integers(3))
     count = 520
-    # leaves in the shade first, those that catch the light over them
+    # shaded leaves first, lit leaves over them
     order = np.sort(rng.uniform(0, 1, count))
     for depth, height, across in zip(order, rng.uniform(0, 1, count), rng.uniform(-1, 1, count), strict=True):
         reach = (2.1 * np.sqrt(max(0.0, 1 - (2 * height - 1) ** 2)), 1.0, 1.9 * (1 - height))[form]
-        x = 2.5 + float(across) * max(0.15, float(reach) * (0.8 + 0.2 * float(depth)))
-        light = 0.5 + 0.45 * float(depth) + 0.25 * float(height) - 0.1 * (x - 2.5) + float(rng.normal(0, 0.07))
-        size = float(rng.uniform(0.1, 0.26)) * (1.6 - 0.7 * float(depth))
-        canvas.ellipse(x, 2.6 + 3.9 * float(height), size, size * 0.8, shift(hue, value=light))
+        x = 2.5 + across * max(0.15, reach * (0.8 + 0.2 * depth))
+        light = 0.5 + 0.45 * depth + 0.25 * height - 0.1 * (x - 2.5) + rng.normal(0, 0.07)
+        size = rng.uniform(0.1, 0.26) * (1.6 - 0.7 * depth)
+        canvas.ellipse(x, 2.6 + 3.9 * height, size, size * 0.8, shift(hue, value=light))
     return canvas.rgba
 
 
 def paint_lamp(seed: int, texels: float) -> Pixels:
-    """Return a street lamp (h, w, 4), 1.2 m wide and 5 m high."""
+    """Return a street lamp (h, w, 4) of 1.2 m × 5 m."""
     canvas = Canvas(1.2, 5.0, texels, None, behind=(50, 56, 54))
     iron: Colour = ((46, 56, 50), (70, 74, 78), (40, 40, 60))[seed % 3]
     canvas.rectangle(0.55, 0, 0.65, 4.2, iron)
@@ -65,7 +64,7 @@ def paint_lamp(seed: int, texels: float) -> Pixels:
 
 
 def paint_bench(seed: int, texels: float) -> Pixels:
-    """Return a bench, a litter bin, a letter box or a flower tub (h, w, 4), 1.6 m wide and 1.2 m high."""
+    """Return a bench, litter bin, letter box or planter (h, w, 4) of 1.6 m × 1.2 m."""
     canvas = Canvas(1.6, 1.2, texels, None, behind=(90, 66, 48))
     kind = seed % 4
     if kind == 0:
@@ -84,20 +83,20 @@ def paint_bench(seed: int, texels: float) -> Pixels:
         canvas.polygon([(0.4, 0.5), (1.2, 0.5), (1.1, 0), (0.5, 0)], (164, 96, 66))
         rng = generator(seed, "flowers")
         for _ in range(26):
-            colour = ((210, 62, 78), (240, 196, 70), (226, 120, 170), (74, 120, 60))[int(rng.integers(4))]
-            canvas.ellipse(float(rng.uniform(0.4, 1.2)), float(rng.uniform(0.5, 0.85)), 0.08, 0.08, colour)
+            colour = pick(rng, ((210, 62, 78), (240, 196, 70), (226, 120, 170), (74, 120, 60)))
+            canvas.ellipse(rng.uniform(0.4, 1.2), rng.uniform(0.5, 0.85), 0.08, 0.08, colour)
     return canvas.rgba
 
 
 def paint_person(seed: int, texels: float) -> Pixels:
-    """Return someone standing or walking (h, w, 4), 0.9 m wide and 1.8 m high."""
+    """Return a standing or walking person (h, w, 4) of 0.9 m × 1.8 m."""
     rng = generator(seed, "person")
     canvas = Canvas(0.9, 1.8, texels, None, behind=(80, 70, 66))
-    skin = ((236, 196, 164), (206, 156, 118), (146, 100, 72), (98, 66, 50))[int(rng.integers(4))]
-    hair = ((48, 36, 30), (112, 76, 44), (204, 168, 104), (150, 150, 150), (24, 22, 24))[int(rng.integers(5))]
-    coat = shift((180, 60, 60), float(rng.random()), float(rng.uniform(0.2, 1.2)), float(rng.uniform(0.4, 1.2)))
-    legs = ((46, 58, 92), (52, 48, 46), (120, 108, 88), (30, 30, 34))[int(rng.integers(4))]
-    step = float(rng.uniform(0.02, 0.2))
+    skin = pick(rng, ((236, 196, 164), (206, 156, 118), (146, 100, 72), (98, 66, 50)))
+    hair = pick(rng, ((48, 36, 30), (112, 76, 44), (204, 168, 104), (150, 150, 150), (24, 22, 24)))
+    coat = shift((180, 60, 60), rng.random(), rng.uniform(0.2, 1.2), rng.uniform(0.4, 1.2))
+    legs = pick(rng, ((46, 58, 92), (52, 48, 46), (120, 108, 88), (30, 30, 34)))
+    step = rng.uniform(0.02, 0.2)
     for side in (-1, 1):
         x = 0.45 + side * step
         canvas.polygon(
@@ -120,7 +119,7 @@ def paint_person(seed: int, texels: float) -> Pixels:
 
 
 def paint_car_side(profile: Sequence[tuple[float, float]], colour: Colour, texels: float) -> Pixels:
-    """Return a car's side (h, w, 4), its front to the right."""
+    """Return a car's side view (h, w, 4), front to the right."""
     length, height = profile[-1][0], max(z for _, z in profile)
     canvas = Canvas(length, height, texels, None, behind=shift(colour, value=0.7))
     canvas.polygon([*profile, (length, 0.25), (0, 0.25)], colour)
@@ -130,12 +129,8 @@ def paint_car_side(profile: Sequence[tuple[float, float]], colour: Colour, texel
     if height > 1.8:
         glazing = [(front - 1.0, 1.25), (front - 1.0, 1.9), (front + 0.0, 1.9), (front + 0.5, 1.25)]
     else:
-        glazing = [
-            (rear - 0.35, belt),
-            (rear + 0.05, height - 0.1),
-            (front - 0.05, height - 0.1),
-            (front + 0.5, belt),
-        ]
+        top = height - 0.1
+        glazing = [(rear - 0.35, belt), (rear + 0.05, top), (front - 0.05, top), (front + 0.5, belt)]
     canvas.polygon(glazing, GLASS)
     middle = (rear + front) / 2
     canvas.rectangle(middle - 0.04, 0.4, middle + 0.04, height - 0.1, shift(colour, value=0.8))
@@ -149,28 +144,25 @@ def paint_car_side(profile: Sequence[tuple[float, float]], colour: Colour, texel
     return canvas.rgba
 
 
-def _paint_end(colour: Colour, texels: float, light: Colour) -> Callable[[], Pixels]:
-    def paint() -> Pixels:
-        canvas = Canvas(CAR_WIDTH_M, 0.6, texels, colour)
-        canvas.rectangle(0, 0, CAR_WIDTH_M, 0.16, (52, 54, 58))
-        canvas.rectangle(0.62, 0.2, 1.13, 0.32, (236, 234, 220))
-        for x in (0.08, CAR_WIDTH_M - 0.42):
-            canvas.rectangle(x, 0.34, x + 0.34, 0.5, light)
-        return np.ascontiguousarray(canvas.rgba[..., :3])
-
-    return paint
+def _paint_end(colour: Colour, texels: float, light: Colour) -> Pixels:
+    canvas = Canvas(CAR_WIDTH_M, 0.6, texels, colour)
+    canvas.rectangle(0, 0, CAR_WIDTH_M, 0.16, (52, 54, 58))
+    canvas.rectangle(0.62, 0.2, 1.13, 0.32, (236, 234, 220))
+    for x in (0.08, CAR_WIDTH_M - 0.42):
+        canvas.rectangle(x, 0.34, x + 0.34, 0.5, light)
+    return canvas.rgb
 
 
 class CarModel:
-    """A car folded along its profile; :meth:`add` stands it in a scene."""
+    """Car body folded along its side profile."""
 
     def __init__(self, profile: Sequence[tuple[float, float]], colour: Colour, texels: float) -> None:
         self.profile = profile
         self.length_m, self.height_m = profile[-1][0], max(z for _, z in profile)
         self._side = Texture(lambda: paint_car_side(profile, colour, texels))
         body, glass = plain(colour), plain(GLASS)
-        rear = Texture(_paint_end(colour, texels, (190, 30, 34)))
-        front = Texture(_paint_end(colour, texels, (250, 244, 214)))
+        rear = Texture(partial(_paint_end, colour, texels, (190, 30, 34)))
+        front = Texture(partial(_paint_end, colour, texels, (250, 244, 214)))
         self._sheets = []
         for (x0, z0), (x1, z1) in pairwise(profile):
             steep = abs(z1 - z0) > 0.25 * abs(x1 - x0)
@@ -178,17 +170,17 @@ class CarModel:
             self._sheets.append(rear if x1 == 0 else front if x0 > self.length_m - 0.2 else sheet)
 
     def add(self, scene: Scene, shadows: Scene, shadow: Texture, middle: Vector, forward: Vector) -> None:
-        """Add the car with its middle on the ground at ``middle`` (3,), pointing ``forward`` (3,)."""
+        """Add the car to ``scene``, centred on the ground at ``middle`` (3,), facing ``forward`` (3,)."""
         left = np.cross(UP, forward) * CAR_WIDTH_M
         rear = middle - forward * self.length_m / 2
         top = UP * self.height_m
         scene.add(rear - left / 2 + top, forward * self.length_m, -top, self._side)
-        # from the left the front points left, so the texture runs backwards in space: the same sheet, turned
+        # the front points left when seen from the left: same texture, two-sided
         scene.add(rear + left / 2 + top, forward * self.length_m, -top, self._side, two_sided=True)
-        for (x0, z0), (x1, z1), sheet in zip(self.profile[:-1], self.profile[1:], self._sheets, strict=True):
+        for ((x0, z0), (x1, z1)), sheet in zip(pairwise(self.profile), self._sheets, strict=True):
             start = rear + forward * x1 + UP * z1
             end = rear + forward * x0 + UP * z0
-            if z1 > z0:  # rising towards the front: seen from the rear
+            if z1 > z0:  # rising towards the front: visible from the rear
                 scene.add(start + left / 2, -left, end - start, sheet, two_sided=True)
             else:
                 scene.add(end - left / 2, left, start - end, sheet, two_sided=True)
@@ -197,13 +189,13 @@ class CarModel:
 
 
 def paint_shadow() -> Pixels:
-    """Return a soft dark blot (64, 64, 4) whose alpha is how much light it takes away."""
+    """Return a soft shadow (64, 64, 4); alpha is the share of light removed."""
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     alpha = np.clip(1.15 - (np.abs(x) ** 4 + np.abs(y) ** 4), 0, 1) * 165
     return np.dstack([np.zeros((64, 64, 3)), alpha]).astype(np.uint8)
 
 
 def billboard(scene: Scene, foot: Vector, right: Vector, size_m: tuple[float, float], texture: Texture) -> None:
-    """Stand a flat picture upright, its lower middle at ``foot``, ``right`` being the camera's."""
+    """Add an upright picture with its lower centre at ``foot``; ``right`` is the camera's right vector."""
     width, height = size_m
     scene.add(foot - right * width / 2 + UP * height, right * width, -UP * height, texture, two_sided=True)

@@ -1,7 +1,7 @@
-"""A small software renderer: textured parallelograms with a depth buffer.
+"""Software rasteriser: textured parallelograms with a depth buffer.
 
-Every surface is a plane, so its texture reaches the screen by one homography and its inverse depth is an affine
-function of the pixel: both are exact. Surfaces are drawn near to far; nothing is sampled that the buffer hides.
+Surfaces are planar, so the texture mapping is a homography and inverse depth is affine in the pixel: both exact.
+Surfaces are drawn near to far and sampled only where visible.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.lab.world.camera import Camera, Vector
-from geowarp_ros.lab.world.surfaces import Pixels, Scene, Texture
+from geowarp_ros.lab.world.materials import Pixels
+from geowarp_ros.lab.world.surfaces import Scene, Texture
 
 NEAR_M = 0.15
+"""Near plane."""
 Box: TypeAlias = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels, the latter two outside."""
+"""x0, y0, x1, y1 (px), half-open."""
 Span: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """One surface in camera coordinates.
+    """A surface in camera coordinates.
 
     Attributes:
-        o: (3,) corner.
-        u: (3,) along its columns.
-        v: (3,) along its rows.
+        o: (3,) origin.
+        u: (3,) edge along the columns.
+        v: (3,) edge along the rows.
         depth_plane: (3,) p with ``p · (x, y, 1)`` = inverse depth at pixel (x, y).
         sheet_from_pixels: (3, 3) homography from pixels to (a, b).
-        texture: What is on it.
-        light: 255 × cosine of the sun's incidence.
+        texture: Its texture.
+        light: 255 × cosine of the sun's angle of incidence.
     """
 
     o: Vector
@@ -49,12 +51,12 @@ class _Sheet:
 
 
 class Raster:
-    """Colour, inverse depth and sunlight of one view, ``factor`` times finer than the camera's image.
+    """Colour, inverse depth and sunlight of one view at ``factor`` times the camera's resolution.
 
     Attributes:
-        colour: (h, w, 3) uint8 albedo; 0 where nothing was drawn.
-        inverse_depth: (h, w) float32 in 1/m; 0 where nothing was drawn.
-        sunlight: (h, w) uint8, 255 × cosine of the sun's incidence on the surface.
+        colour: (h, w, 3) uint8 albedo; 0 where empty.
+        inverse_depth: (h, w) float32 (1/m); 0 where empty.
+        sunlight: (h, w) uint8, 255 × cosine of the sun's angle of incidence.
     """
 
     def __init__(self, camera: Camera, factor: int, sun: Vector) -> None:
@@ -68,13 +70,13 @@ class Raster:
         self._rows = np.arange(self.height, dtype=np.float32)
 
     def draw(self, scene: Scene) -> None:
-        """Draw all surfaces of a scene, hidden parts removed."""
+        """Draw a scene with hidden-surface removal."""
         for sheet in self._sheets(scene):
             for piece in _pieces(sheet):
                 self._draw_piece(sheet, *piece)
 
     def darken(self, shadows: Scene) -> None:
-        """Lay soft shadows, whose alpha is how much light they take away, on the ground that is already drawn."""
+        """Apply ground shadows to what is drawn; their alpha is the share of light removed."""
         for sheet in self._sheets(shadows):
             box, _ = self._outline(_corners(sheet, (0.0, 1.0), (0.0, 1.0)))
             if box is None:
@@ -82,13 +84,13 @@ class Raster:
             x0, y0, x1, y1 = box
             taken = self._sample(sheet, sheet.texture.pixels, box)[..., 3]
             window = (slice(y0, y1), slice(x0, x1))
-            # only what lies on the shadow's own plane, to a few per cent of its depth
+            # only surfaces on the shadow's plane, within 4 % of its depth
             near = np.abs(self.inverse_depth[window] / self._inverse_depth_of(sheet, box) - 1) < 0.04
             light = (255 - np.where(near, taken, 0).astype(np.uint16))[..., None]
             self.colour[window] = (self.colour[window] * light // 255).astype(np.uint8)
 
     def _sheets(self, scene: Scene) -> Iterator[_Sheet]:
-        """Yield the surfaces that may be seen, near to far."""
+        """Yield the potentially visible surfaces, near to far."""
         origins, us, vs, two_sided, reach = scene.arrays()
         rotation = self.camera.camera_from_world
         o = (origins - self.camera.position) @ rotation.T
@@ -108,10 +110,11 @@ class Raster:
         homographies = np.linalg.inv(self.matrix @ np.stack([u[chosen], v[chosen], o[chosen]], axis=2))
         for i, index in enumerate(chosen):
             light = int(255 * cosines[i])
-            yield _Sheet(o[index], u[index], v[index], planes[i], homographies[i], scene.textures[index], light)
+            texture = scene.surfaces[index].texture
+            yield _Sheet(o[index], u[index], v[index], planes[i], homographies[i], texture, light)
 
     def _in_view(self, corners: Vector) -> NDArray[np.bool_]:
-        """Tell which quads (N, 4, 3) are not wholly outside one side of the view, nor smaller than a pixel."""
+        """Return which quads (N, 4, 3) intersect the view frustum and cover at least a pixel."""
         x, y, z = corners[..., 0], corners[..., 1], corners[..., 2]
         slope_x = self.width / 2 / self.matrix[0, 0]
         slope_y = self.height / 2 / self.matrix[1, 1]
@@ -122,7 +125,7 @@ class Raster:
         return np.asarray(~(hidden | (small & (z.min(1) > NEAR_M))))
 
     def _outline(self, quad: Vector) -> tuple[Box | None, Vector]:
-        """Project a quad (4, 3); returns its box, None outside the view, and its corners in pixels."""
+        """Project a quad (4, 3); return its bounding box, None outside the image, and its outline (px)."""
         polygon = quad if min(quad[0, 2], quad[1, 2], quad[2, 2], quad[3, 2]) > NEAR_M else _clip_near(quad)
         if len(polygon) < 3:
             return None, polygon
@@ -146,7 +149,7 @@ class Raster:
             return
         x0, y0, x1, y1 = box
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        # 4 fractional bits; the limit keeps what lies far outside the picture within 32 bits
+        # 4 fractional bits; clipped so that points far outside the image fit 32 bits
         fixed = np.clip((pixels - (x0, y0)) * 16, -200000000, 200000000).round().astype(np.int32)
         cv2.fillConvexPoly(mask, fixed, 255, lineType=cv2.LINE_8, shift=4)
         inverse = self._inverse_depth_of(sheet, box)
@@ -157,14 +160,14 @@ class Raster:
         share = (span_u[1] - span_u[0], span_v[1] - span_v[0])
         sampled = self._sample(sheet, self._reduced(sheet.texture, quad, share), box)
         if sampled.shape[2] == 4:
-            cv2.bitwise_and(mask, cv2.compare(sampled[..., 3], 127, cv2.CMP_GT), dst=mask)
+            cv2.bitwise_and(mask, cv2.threshold(sampled[..., 3], 127, 255, cv2.THRESH_BINARY)[1], dst=mask)
             sampled = cv2.cvtColor(sampled, cv2.COLOR_RGBA2RGB)
         cv2.copyTo(sampled, mask, self.colour[y0:y1, x0:x1])
         cv2.copyTo(inverse, mask, depths)
         self.sunlight[y0:y1, x0:x1][mask > 0] = sheet.light
 
     def _reduced(self, texture: Texture, quad: Vector, share: Span) -> Pixels:
-        """Return the reduction of a texture that has about one texel per pixel on a piece of its surface."""
+        """Return the texture level with about one texel per pixel on a piece of a surface."""
         height, width = texture.pixels.shape[:2]
         screen = quad[:, :2] * (self.matrix[0, 0] / np.maximum(quad[:, 2:], NEAR_M * 2))
         (x0, y0), (x1, y1), (x2, y2), (x3, y3) = screen.tolist()
@@ -173,7 +176,7 @@ class Raster:
         return texture.level(_halvings(width * share[0] / length_u), _halvings(height * share[1] / length_v))
 
     def _sample(self, sheet: _Sheet, pixels: Pixels, box: Box) -> Any:
-        """Return what the texture shows at every pixel of a box."""
+        """Sample a texture at every pixel of a box."""
         h, w = pixels.shape[:2]
         x0, y0, x1, y1 = box
         texels_from_sheet = np.array([[w, 0.0, -0.5], [0.0, h, -0.5], [0.0, 0.0, 1.0]])
@@ -189,7 +192,7 @@ class Raster:
 
 
 def _pieces(sheet: _Sheet) -> Iterator[tuple[Span, Span]]:
-    """Cut a surface into spans (of u, of v) of little depth: each has its own reduction of the texture."""
+    """Split a surface into (u, v) spans of similar depth; each uses its own texture level."""
     o, u, v = float(sheet.o[2]), float(sheet.u[2]), float(sheet.v[2])
     corners = (o, o + u, o + v, o + u + v)
     near, far = max(min(corners), NEAR_M), max(max(corners), NEAR_M)
@@ -208,7 +211,7 @@ def _pieces(sheet: _Sheet) -> Iterator[tuple[Span, Span]]:
 
 
 def _corners(sheet: _Sheet, span_u: Span, span_v: Span) -> Vector:
-    """Return the corners (4, 3) of a part of a surface."""
+    """Return the corners (4, 3) of part of a surface."""
     weights = np.array([(1.0, a, b) for a, b in zip((*span_u, *span_u[::-1]), np.repeat(span_v, 2), strict=True)])
     return np.asarray(weights @ np.stack([sheet.o, sheet.u, sheet.v]))
 
@@ -218,7 +221,7 @@ def _halvings(texels_per_pixel: float) -> int:
 
 
 def _clip_near(quad: Vector) -> Vector:
-    """Cut away what lies before the near plane (Sutherland and Hodgman, one plane)."""
+    """Clip a polygon at the near plane (Sutherland-Hodgman)."""
     kept = []
     for here, there in zip(quad, np.roll(quad, -1, axis=0), strict=True):
         if here[2] >= NEAR_M:

@@ -1,8 +1,9 @@
-"""Which points of a picture the houses across the street leave in the sun."""
+"""Cast shadows of rows of houses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -17,14 +18,14 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Row:
-    """The houses on one building line.
+    """Height profile of the houses on one building line.
 
     Attributes:
         out: (3,) unit vector towards the street.
         right: (3,) unit vector along the line.
-        level: ``out · p`` for p on the line's plane.
-        start: ``right · p`` of its left end.
-        profile: (N,) height in m, every quarter of a metre.
+        level: ``out · p`` of points p on the façade plane (m).
+        start: ``right · p`` of the left end (m).
+        profile: (N,) height (m), sampled every 1 / CELLS_PER_M.
     """
 
     out: Vector
@@ -35,38 +36,30 @@ class Row:
 
 
 def rows_of(quarter: Quarter) -> tuple[Row, ...]:
-    """Return the quarter's building lines with their heights."""
-    lines: dict[tuple[float, ...], list[int]] = {}
-    for index, building in enumerate(quarter.buildings):
-        key = (*np.round(building.out, 6), round(float(building.out @ building.corner), 3))
-        lines.setdefault(key, []).append(index)
+    """Return the height profiles of a quarter's building lines."""
     rows = []
-    for members in lines.values():
-        houses = [quarter.buildings[i] for i in members]
+    for _, line in groupby(quarter.buildings, key=lambda house: tuple(house.out)):
+        houses = list(line)
         out, right = houses[0].out, houses[0].right
-        lefts = [float(h.right @ h.corner) for h in houses]
-        rights = [left + h.design.width_m for left, h in zip(lefts, houses, strict=True)]
-        start = min(lefts)
-        profile = np.zeros(int((max(rights) - start) * CELLS_PER_M) + 1, np.float32)
-        for left, end, house in zip(lefts, rights, houses, strict=True):
-            height = (
-                house.design.eaves_m + 0.6 * house.design.gable_m + (1.5 if house.design.roof == "mansard" else 0)
-            )
+        spans = [(left := float(right @ house.corner), left + house.design.width_m) for house in houses]
+        start = spans[0][0]
+        profile = np.zeros(int((spans[-1][1] - start) * CELLS_PER_M) + 1, np.float32)
+        for (left, end), design in zip(spans, (house.design for house in houses), strict=True):
+            height = design.eaves_m + 0.6 * design.gable_m + (1.5 if design.roof == "mansard" else 0)
             profile[int((left - start) * CELLS_PER_M) : int((end - start) * CELLS_PER_M) + 1] = height
         rows.append(Row(out, right, float(out @ houses[0].corner), start, profile))
     return tuple(rows)
 
 
 def sunlit(rows: tuple[Row, ...], camera: Camera, depth: Floats, sun: Vector) -> Floats:
-    """Tell per pixel (H, W), 0..1, whether the rows leave it the sun.
+    """Return the sun visibility (H, W), 0..1.
 
-    The ray from the surface towards the sun crosses a row's plane at one point; it is free where that point is
-    higher than the row is there.
+    A surface point is lit if its ray towards the sun passes above each row where it crosses the row's plane.
 
     Args:
-        rows: Of the quarter.
-        camera: That sees the surfaces.
-        depth: (H, W) along the optical axis, in m.
+        rows: Rows of the quarter.
+        camera: Camera of the view.
+        depth: (H, W) along the optical axis (m).
         sun: (3,) unit vector towards the sun.
     """
     rays = camera.camera_from_world.T @ np.linalg.inv(camera.matrix)
@@ -74,7 +67,7 @@ def sunlit(rows: tuple[Row, ...], camera: Camera, depth: Floats, sun: Vector) ->
     lines = np.arange(camera.height_px, dtype=np.float32)[:, None]
 
     def along(axis: Vector) -> Floats:
-        """Return ``axis · p`` (H, W) of the surface points p."""
+        """Return ``axis · p`` (H, W) for the surface points p."""
         a, b, c = (np.float32(value) for value in axis @ rays)
         result: Floats = (a * columns + (b * lines + c)) * depth + np.float32(axis @ camera.position)
         return result
@@ -84,7 +77,7 @@ def sunlit(rows: tuple[Row, ...], camera: Camera, depth: Floats, sun: Vector) ->
     for row in rows:
         approach = float(sun @ row.out)
         if approach > -0.02:
-            continue  # the row faces the sun's way: its own houses are behind the surface
+            continue  # sun in front of the façades: the row casts no shadow on the street
         distance = (np.float32(row.level) - along(row.out)) / np.float32(approach)
         cell = (along(row.right) + distance * np.float32(sun @ row.right) - np.float32(row.start)) * CELLS_PER_M
         behind = (distance > 0.3) & (cell >= 0) & (cell < len(row.profile))

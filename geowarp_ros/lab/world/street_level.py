@@ -1,4 +1,4 @@
-"""Paints what is at street level: doors, shop fronts, arcades, gates; and windows, which all storeys share."""
+"""Ground-floor textures (doors, shop fronts, arcades, garages) and the windows of all storeys."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from geowarp_ros.lab.world.architecture import WINDOW_SIZES, Design, WindowForm
 from geowarp_ros.lab.world.canvas import Canvas, Pixels
 from geowarp_ros.lab.world.materials import shift
+from geowarp_ros.lab.world.randomness import pick
 
 TYPEFACES = (
     cv2.FONT_HERSHEY_SIMPLEX,
@@ -24,13 +25,12 @@ TYPEFACES = (
 
 
 def paint_ground_floor(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
-    """Door and whatever the ground floor is."""
+    """Draw the ground floor of the design's type."""
     painter = {"home": _home, "shop": _shop, "cafe": _shop, "arcade": _arcade, "garage": _garage}[design.ground]
     painter(canvas, design, rng)
 
 
 def _door(canvas: Canvas, design: Design, x: float, width: float = 1.1, height: float = 2.25) -> None:
-    """A panelled door with a fanlight, its axis at ``x``."""
     x0, x1 = x - width / 2, x + width / 2
     canvas.rectangle(x0 - 0.16, 0, x1 + 0.16, height + 0.5, design.trim)
     canvas.rectangle(x0, height, x1, height + 0.35, (96, 112, 122))
@@ -59,7 +59,6 @@ def _home(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
 
 
 def _shop(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
-    """A shop front: panes, stall riser, fascia with the name."""
     width, top = design.width_m, design.ground_m - 0.2
     canvas.rectangle(0.25, 0, width - 0.25, top, design.accent)
     canvas.shade(0.25, top - 0.75, width - 0.25, top - 0.68, 0.6)
@@ -79,17 +78,15 @@ def _shop(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
 
 
 def _shop_window(canvas: Canvas, x0: float, z0: float, x1: float, z1: float, rng: np.random.Generator) -> None:
-    """Goods behind glass: rows of coloured things under a reflection of the sky."""
-    base = shift((150, 140, 120), float(rng.random()), float(rng.uniform(0.4, 1.4)), float(rng.uniform(0.5, 1.0)))
+    """Draw shelves of goods under a reflection of the sky."""
+    base = shift((150, 140, 120), rng.random(), rng.uniform(0.4, 1.4), rng.uniform(0.5, 1.0))
     canvas.rectangle(x0, z0, x1, z1, base)
-    for shelf in np.arange(z0 + 0.05, z1 - 0.3, float(rng.uniform(0.45, 0.8))):
+    for shelf in np.arange(z0 + 0.05, z1 - 0.3, rng.uniform(0.45, 0.8)):
         x = x0 + 0.05
         while x < x1 - 0.15:
-            size = float(rng.uniform(0.1, 0.35))
-            tone = shift(
-                (190, 110, 80), float(rng.random()), float(rng.uniform(0.3, 1.2)), float(rng.uniform(0.5, 1.3))
-            )
-            canvas.rectangle(x, shelf, min(x + size, x1 - 0.04), shelf + float(rng.uniform(0.12, 0.38)), tone)
+            size = rng.uniform(0.1, 0.35)
+            tone = shift((190, 110, 80), rng.random(), rng.uniform(0.3, 1.2), rng.uniform(0.5, 1.3))
+            canvas.rectangle(x, shelf, min(x + size, x1 - 0.04), shelf + rng.uniform(0.12, 0.38), tone)
             x += size + 0.06
     view = canvas.window(x0, z0, x1, z1)[..., :3]
     ramp = np.linspace(0.55, 0.1, max(1, view.shape[0]))[:, None, None]
@@ -97,7 +94,6 @@ def _shop_window(canvas: Canvas, x0: float, z0: float, x1: float, z1: float, rng
 
 
 def _arcade(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
-    """Round arches on piers, dark behind."""
     count = max(1, round(design.width_m / 2.6))
     step = design.width_m / count
     half = step / 2 - 0.35
@@ -115,14 +111,13 @@ def _arcade(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
 
 
 def _garage(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
-    """A wide gate with slats, a door beside it."""
     gate = min(3.0, design.width_m - 2.4)
     left = design.door_bay % 2 == 0
     x0 = 0.5 if left else design.width_m - 0.5 - gate
     canvas.rectangle(x0 - 0.15, 0, x0 + gate + 0.15, 2.75, design.trim)
     canvas.rectangle(x0, 0, x0 + gate, 2.6, design.second_accent)
     for z in np.arange(0.25, 2.5, 0.28):
-        canvas.shade(x0, float(z), x0 + gate, float(z) + 0.05, 0.68)
+        canvas.shade(x0, z, x0 + gate, z + 0.05, 0.68)
     _door(canvas, design, design.width_m - 1.2 if left else 1.2)
     if design.width_m - gate > 4.5:
         middle = x0 + gate + 1.3 if left else x0 - 1.3
@@ -131,7 +126,7 @@ def _garage(canvas: Canvas, design: Design, rng: np.random.Generator) -> None:
 
 
 def paint_window(design: Design, form: WindowForm, texels: float) -> Pixels:
-    """Return one window with its frame (h, w, 4); arched forms are transparent outside the arch."""
+    """Return a window with frame (h, w, 4), transparent outside an arch."""
     width, height = (design.window_scale * side for side in WINDOW_SIZES[form])
     canvas = Canvas(width, height, texels, None, behind=design.frame)
     arch = {"arched": width / 2, "round_top": width / 4}.get(form, 0.0)
@@ -152,12 +147,12 @@ def paint_window(design: Design, form: WindowForm, texels: float) -> Pixels:
     for i in range(1, bars):
         z = (height - arch / 2) * i / bars
         canvas.rectangle(border, z - 0.025, width - border, z + 0.025, design.frame)
-    canvas.shade(border, height - border - 0.12, width - border, height - border, 0.6)  # the reveal's shadow
+    canvas.shade(border, height - border - 0.12, width - border, height - border, 0.6)  # shadow of the reveal
     return canvas.rgba
 
 
 def behind_glass(canvas: Canvas, x0: float, z0: float, x1: float, z1: float, rng: np.random.Generator) -> None:
-    """Curtains, blinds, flowers, a lamp: what tells one window from the next."""
+    """Draw curtains, a blind, flowers, a lamp or nothing."""
     kind = rng.random()
     middle = (x0 + x1) / 2
     if kind < 0.3:
@@ -165,13 +160,13 @@ def behind_glass(canvas: Canvas, x0: float, z0: float, x1: float, z1: float, rng
             view = canvas.window(left, z0, right, z1)[..., :3]
             view[:] = (0.45 * view + 0.55 * np.array([226, 220, 206])).astype(np.uint8)
     elif kind < 0.45:
-        low = z1 - float(rng.uniform(0.3, 0.8)) * (z1 - z0)
+        low = z1 - rng.uniform(0.3, 0.8) * (z1 - z0)
         view = canvas.window(x0, low, x1, z1)[..., :3]
         view[:] = (0.3 * view + 0.7 * np.array([214, 206, 188])).astype(np.uint8)
     elif kind < 0.55:
         canvas.rectangle(x0, z0 - 0.12, x1, z0 + 0.08, (104, 66, 44))
         for x in np.arange(x0 + 0.06, x1, 0.16):
-            colour = ((64, 110, 52), (206, 62, 70), (238, 190, 60), (84, 130, 66))[int(rng.integers(4))]
-            canvas.ellipse(float(x), z0 + 0.14, 0.09, 0.12, colour)
+            colour = pick(rng, ((64, 110, 52), (206, 62, 70), (238, 190, 60), (84, 130, 66)))
+            canvas.ellipse(x, z0 + 0.14, 0.09, 0.12, colour)
     elif kind < 0.62:
         canvas.ellipse(middle, z0 + 0.7 * (z1 - z0), 0.14, 0.12, (252, 222, 150))

@@ -1,7 +1,7 @@
-"""Light, weather and the camera's own faults.
+"""Lighting, weather and sensor model.
 
-Surfaces carry their albedo; here they are lit (ambient + sun × cosine × not in shadow), dimmed by fog with
-distance, put before a sky, and spoilt as a camera spoils them: exposure, white balance, vignette, noise, blur.
+Albedo is lit (ambient + sun × cosine × visibility), attenuated by fog, composited over the sky, then degraded by
+exposure, white balance, vignetting, blur and noise.
 """
 
 from __future__ import annotations
@@ -9,40 +9,39 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.lab.world.camera import Camera, Vector
-from geowarp_ros.lab.world.materials import noise
-from geowarp_ros.lab.world.randomness import generator
+from geowarp_ros.lab.world.materials import Colour, Pixels, noise
+from geowarp_ros.lab.world.randomness import draw_seed, generator
 from geowarp_ros.types import Image
 
 Weather: TypeAlias = Literal["clear", "overcast", "dusk", "fog", "rain"]
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """When and how a photograph is taken.
+    """Imaging conditions of one photograph.
 
     Attributes:
-        weather: Decides sky and light.
-        sun_azimuth_deg: Compass direction of the sun.
-        sun_elevation_deg: Height of the sun above the horizon.
-        gain: Exposure; 1 is right.
+        weather: Sky and lighting preset.
+        sun_azimuth_deg: Compass azimuth of the sun.
+        sun_elevation_deg: Elevation of the sun above the horizon.
+        gain: Exposure factor; 1 is correct exposure.
         warmth: White balance, -1 (blue) to 1 (yellow).
-        contrast: 1 is none added.
-        noise: Standard deviation of the sensor's noise, in grey levels.
-        blur_px: Standard deviation of the blur; 0 is sharp.
-        vignette: How much darker the corners are; 0 is even.
-        fog_per_m: Extinction coefficient.
-        occluders: Density of cars and people; 0 empties the street.
-        traffic: Seed of who is in the street: equal values, equal cars.
-        frame: Seed of this photograph's noise.
+        contrast: Contrast factor.
+        noise: Standard deviation of the sensor noise (grey levels).
+        blur_px: Standard deviation of the blur; 0: none.
+        vignette: Relative darkening of the corners; 0: none.
+        fog_per_m: Extinction coefficient (1/m).
+        occluders: Density of cars and people; 0: none.
+        traffic: Seed of cars, people and clouds.
+        frame: Seed of the sensor noise and rain streaks.
     """
 
     weather: Weather = "overcast"
@@ -61,98 +60,88 @@ class Conditions:
 
     @property
     def sun(self) -> Vector:
-        """(3,) unit vector towards the sun, ENU."""
+        """(3,) unit vector towards the sun (ENU)."""
         azimuth, elevation = math.radians(self.sun_azimuth_deg), math.radians(self.sun_elevation_deg)
         level = math.cos(elevation)
         return np.array([level * math.sin(azimuth), level * math.cos(azimuth), math.sin(elevation)])
 
 
-PLAIN = Conditions(noise=0.0, vignette=0.0, occluders=0.0, fog_per_m=0.0)
-"""An even light, a perfect camera, an empty street."""
+class Light(NamedTuple):
+    """Appearance of a kind of weather; colours are RGB, 0..1 for light and 0..255 for the sky."""
 
-AMBIENT: dict[Weather, tuple[float, float, float]] = {
-    "clear": (0.60, 0.65, 0.74),
-    "overcast": (0.94, 0.95, 0.97),
-    "dusk": (0.58, 0.57, 0.70),
-    "fog": (0.84, 0.86, 0.88),
-    "rain": (0.74, 0.77, 0.81),
-}
-SUNSHINE: dict[Weather, tuple[float, float, float]] = {
-    "clear": (0.62, 0.56, 0.44),
-    "overcast": (0.08, 0.08, 0.08),
-    "dusk": (0.62, 0.36, 0.18),
-    "fog": (0.0, 0.0, 0.0),
-    "rain": (0.0, 0.0, 0.0),
-}
-HAZE: dict[Weather, tuple[int, int, int]] = {
-    "clear": (204, 220, 234),
-    "overcast": (206, 210, 214),
-    "dusk": (226, 178, 148),
-    "fog": (208, 212, 214),
-    "rain": (168, 176, 184),
-}
-ZENITH: dict[Weather, tuple[int, int, int]] = {
-    "clear": (74, 130, 200),
-    "overcast": (176, 184, 194),
-    "dusk": (72, 82, 134),
-    "fog": (200, 205, 210),
-    "rain": (120, 130, 142),
-}
-CLOUDS: dict[Weather, tuple[int, int, int]] = {
-    "clear": (252, 252, 252),
-    "overcast": (226, 228, 232),
-    "dusk": (238, 152, 122),
-    "fog": (208, 212, 214),
-    "rain": (142, 150, 160),
+    probability: float  # share of random conditions
+    fog_per_m: float  # mean extinction coefficient
+    cover: float  # noise above this threshold is cloud
+    ambient: tuple[float, float, float]
+    sun: tuple[float, float, float]
+    haze: Colour  # horizon and fog
+    zenith: Colour
+    clouds: Colour
+
+
+LIGHTS: dict[Weather, Light] = {
+    "clear": Light(
+        0.42, 0.001, 0.35, (0.60, 0.65, 0.74), (0.62, 0.56, 0.44), (204, 220, 234), (74, 130, 200), (252, 252, 252)
+    ),
+    "overcast": Light(
+        0.3, 0.002, -0.5, (0.94, 0.95, 0.97), (0.08, 0.08, 0.08), (206, 210, 214), (176, 184, 194), (226, 228, 232)
+    ),
+    "dusk": Light(
+        0.12, 0.002, 0.1, (0.58, 0.57, 0.70), (0.62, 0.36, 0.18), (226, 178, 148), (72, 82, 134), (238, 152, 122)
+    ),
+    "fog": Light(
+        0.06, 0.018, 2.0, (0.84, 0.86, 0.88), (0.0, 0.0, 0.0), (208, 212, 214), (200, 205, 210), (208, 212, 214)
+    ),
+    "rain": Light(
+        0.1, 0.006, -0.4, (0.74, 0.77, 0.81), (0.0, 0.0, 0.0), (168, 176, 184), (120, 130, 142), (142, 150, 160)
+    ),
 }
 
 
 def random_conditions(
     rng: np.random.Generator, weather: Weather | None = None, occluders: float = 1.0
 ) -> Conditions:
-    """Draw a time and a camera; ``weather`` fixes the weather, else it is drawn, too."""
-    kinds: tuple[Weather, ...] = ("clear", "overcast", "dusk", "fog", "rain")
-    drawn = kinds[int(rng.choice(5, p=(0.42, 0.3, 0.12, 0.06, 0.1)))]
+    """Draw random conditions, optionally for a given weather."""
+    kinds = tuple(LIGHTS)
+    drawn = kinds[int(rng.choice(len(kinds), p=[light.probability for light in LIGHTS.values()]))]
     kind = weather or drawn
-    fog = {"clear": 0.001, "overcast": 0.002, "dusk": 0.002, "fog": 0.018, "rain": 0.006}[kind]
     low, high = (6.0, 16.0) if kind == "dusk" else (22.0, 60.0)
     return Conditions(
         weather=kind,
-        sun_azimuth_deg=float(rng.uniform(90, 270)),
-        sun_elevation_deg=float(rng.uniform(low, high)),
+        sun_azimuth_deg=rng.uniform(90, 270),
+        sun_elevation_deg=rng.uniform(low, high),
         gain=float(np.exp(rng.normal(0.0, 0.14))),
         warmth=float(np.clip(rng.normal(0, 0.35), -1, 1)),
-        contrast=float(rng.uniform(0.88, 1.18)),
-        noise=float(rng.uniform(1.0, 4.0)) * (1.8 if kind == "dusk" else 1.0),
+        contrast=rng.uniform(0.88, 1.18),
+        noise=rng.uniform(1.0, 4.0) * (1.8 if kind == "dusk" else 1.0),
         blur_px=float(rng.choice([0.0, 0.0, 0.0, 0.5, 0.8])),
-        fog_per_m=fog * float(rng.uniform(0.7, 1.6)),
+        fog_per_m=LIGHTS[kind].fog_per_m * rng.uniform(0.7, 1.6),
         occluders=occluders,
-        traffic=int(rng.integers(2**31)),
-        frame=int(rng.integers(2**31)),
+        traffic=draw_seed(rng),
+        frame=draw_seed(rng),
     )
 
 
 @lru_cache(maxsize=24)
 def _sky_dome(weather: Weather, variant: int) -> Pixels:
-    """Return the sky (128, 1024, 3): columns are azimuth 0..360, rows elevation 90..0 degrees."""
-    rng = generator(variant, "sky", weather)
+    """Return the sky (128, 1024, 3): columns are azimuth 0..360°, rows elevation 90..0°."""
+    light, rng = LIGHTS[weather], generator(variant, "sky", weather)
     height, width = 128, 1024
     climb = np.linspace(1, 0, height, dtype=np.float32)[:, None, None] ** 0.6
-    sky = np.array(HAZE[weather]) * (1 - climb) + np.array(ZENITH[weather]) * climb
+    sky = np.array(light.haze) * (1 - climb) + np.array(light.zenith) * climb
     sky = np.broadcast_to(sky, (height, width, 3)).copy()
     field = noise(rng, height, width // 2, 46, 5)
-    field = np.concatenate([field, field[:, ::-1]], axis=1)  # joins at 0/360
-    cover = {"clear": 0.35, "overcast": -0.5, "dusk": 0.1, "fog": 2.0, "rain": -0.4}[weather]
-    amount = np.clip((field - cover) * 1.8, 0, 1)[..., None] * 0.92
-    light = 1 - 0.16 * np.clip(field, 0, 1)[..., None]
-    sky = sky * (1 - amount) + np.array(CLOUDS[weather]) * light * amount
+    field = np.concatenate([field, field[:, ::-1]], axis=1)  # seamless at 0/360°
+    amount = np.clip((field - light.cover) * 1.8, 0, 1)[..., None] * 0.92
+    shading = 1 - 0.16 * np.clip(field, 0, 1)[..., None]
+    sky = sky * (1 - amount) + np.array(light.clouds) * shading * amount
     return np.asarray(np.clip(sky, 0, 255), dtype=np.uint8)
 
 
 def paint_sky(camera: Camera, conditions: Conditions) -> Image:
-    """Return the sky behind everything, (H, W, 3); below the horizon its lowest row goes on."""
+    """Render the sky (H, W, 3); the horizon colour continues below it."""
     dome = _sky_dome(conditions.weather, conditions.traffic % 7)
-    # clouds are soft: every second pixel is enough
+    # half resolution: clouds have no fine detail
     x, y = np.arange(0, camera.width_px, 2, dtype=np.float32), np.arange(0, camera.height_px, 2, dtype=np.float32)
     rays = (camera.camera_from_world.T @ np.linalg.inv(camera.matrix)).astype(np.float32)
     east, north, up = (np.add.outer(b * y + c, a * x) for a, b, c in rays)
@@ -167,12 +156,12 @@ def paint_sky(camera: Camera, conditions: Conditions) -> Image:
 def light_up(
     albedo: Floats, coverage: Floats, sunlight: Floats, depth: Floats, sky: Pixels, conditions: Conditions
 ) -> Floats:
-    """Light the surfaces and set them before the sky.
+    """Shade the surfaces, apply fog and composite over the sky.
 
     Args:
-        albedo: (H, W, 3) 0..255, already multiplied by the coverage.
-        coverage: (H, W) 0..1, how much of the pixel is not sky.
-        sunlight: (H, W) 0..1, cosine of incidence times what the shadows leave, times the coverage.
+        albedo: (H, W, 3) 0..255, premultiplied by the coverage.
+        coverage: (H, W) 0..1, share of the pixel that is not sky.
+        sunlight: (H, W) 0..1, cosine of incidence × sun visibility × coverage.
         depth: (H, W) in m.
         sky: (H, W, 3).
         conditions: Light and weather.
@@ -180,11 +169,10 @@ def light_up(
     Returns:
         (H, W, 3) 0..255, not clipped.
     """
-    ambient = np.array(AMBIENT[conditions.weather], np.float32)
-    sun = np.array(SUNSHINE[conditions.weather], np.float32)
+    light = LIGHTS[conditions.weather]
+    ambient, sun, haze = (np.array(colour, np.float32) for colour in (light.ambient, light.sun, light.haze))
     lit = albedo * (ambient + sunlight[..., None] * sun)
     through = np.exp(-conditions.fog_per_m * depth)[..., None]
-    haze = np.array(HAZE[conditions.weather], np.float32)
     surface = lit * through + (haze * coverage[..., None]) * (1 - through)
     result: Floats = surface + sky * (1 - coverage[..., None])
     return result
@@ -192,11 +180,12 @@ def light_up(
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> Floats:
+    """Return unit noise (1024, 1024, 3), cropped at random for each frame."""
     return generator(0, "sensor").normal(0, 1, (1024, 1024, 3)).astype(np.float32)
 
 
 def photograph(light: Floats, conditions: Conditions) -> Image:
-    """Return what the camera makes of the light (H, W, 3): uint8."""
+    """Apply the sensor model to radiance (H, W, 3); return uint8."""
     height, width = light.shape[:2]
     balance = np.array([1 + 0.1 * conditions.warmth, 1.0, 1 - 0.1 * conditions.warmth], np.float32)
     picture: Floats = light * (conditions.gain * balance)
@@ -205,7 +194,7 @@ def photograph(light: Floats, conditions: Conditions) -> Image:
     if conditions.weather == "rain":
         picture = _rain(picture, rng)
     if conditions.blur_px:
-        picture = cv2.GaussianBlur(picture, (0, 0), conditions.blur_px)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), conditions.blur_px), np.float32)
     if conditions.vignette:
         picture = picture * (1 - conditions.vignette * _corners(height, width))
     if conditions.noise:
@@ -219,25 +208,18 @@ def photograph(light: Floats, conditions: Conditions) -> Image:
 
 @lru_cache(maxsize=4)
 def _corners(height: int, width: int) -> Floats:
-    """Return (H, W, 1): 0 in the middle of the picture, 1 in its corners."""
+    """Return (H, W, 1): 0 in the centre, 1 in the corners."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     result: Floats = ((x**2 + y**2) / 2).astype(np.float32)[..., None]
     return result
 
 
 def _rain(picture: Floats, rng: np.random.Generator) -> Floats:
-    """Add slanting streaks."""
     height, width = picture.shape[:2]
     veil: Pixels = np.zeros((height, width), np.uint8)
-    length, slant = max(3, height // 16), float(rng.uniform(-0.3, 0.3))
+    length, slant = max(3, height // 16), rng.uniform(-0.3, 0.3)
     for x, y in rng.uniform((0, 0), (width, height), (width // 3, 2)):
-        cv2.line(
-            veil,
-            (int(x), int(y)),
-            (int(x + slant * length), int(y + length)),
-            int(rng.integers(60, 150)),
-            1,
-            cv2.LINE_AA,
-        )
+        end = (int(x + slant * length), int(y + length))
+        cv2.line(veil, (int(x), int(y)), end, int(rng.integers(60, 150)), 1, cv2.LINE_AA)
     amount = (veil.astype(np.float32) * np.float32(0.22 / 255))[..., None]
     return np.asarray(picture * (1 - amount) + 225 * amount, np.float32)

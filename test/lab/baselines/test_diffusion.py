@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from geowarp_ros.config import DiffusionConfig
+from geowarp_ros.lab.baselines import DiffusionConfig
 from geowarp_ros.lab.baselines.diffusion import Diffusion, normalised_affinity
 from geowarp_ros.lab.baselines.neighbours import unit_rows
-from test.rerank.conftest import MemoryGallery, candidates_of, query_of
+from test.rerank.conftest import MemoryGallery, candidates_of, query_of, scores_of
 
 
-def _dense_affinity(unit: np.ndarray, config: DiffusionConfig) -> np.ndarray:
+def _dense_affinity(unit: NDArray[np.float32], config: DiffusionConfig) -> NDArray[np.float64]:
     """The definition, edge by edge."""
     count = len(unit)
     cosines = unit @ unit.T
@@ -22,10 +23,11 @@ def _dense_affinity(unit: np.ndarray, config: DiffusionConfig) -> np.ndarray:
                 affinity[i, j] = max(cosines[i, j], 0.0) ** config.gamma
     degrees = affinity.sum(axis=1)
     scale = np.array([d**-0.5 if d > 0 else 0.0 for d in degrees])
-    return scale[:, None] * affinity * scale[None]
+    affinity *= scale[:, None] * scale[None]
+    return affinity
 
 
-def test_scores_equal_the_closed_form():
+def test_scores_equal_the_closed_form() -> None:
     """f = (I - alpha·S)⁻¹ y, solved densely."""
     rng = np.random.default_rng(0)
     places, query = rng.random((20, 6)), rng.random(6)
@@ -40,10 +42,10 @@ def test_scores_equal_the_closed_form():
     expected = np.linalg.solve(np.eye(20) - 0.95 * affinity, y)
     ranked = Diffusion(MemoryGallery(places), config)(query_of(query), candidates_of(range(20)))
     assert np.array([c.score for c in sorted(ranked, key=lambda c: c.index)]) == pytest.approx(expected, abs=1e-4)
-    assert [c.score for c in ranked] == sorted((c.score for c in ranked), reverse=True)
+    assert scores_of(ranked) == sorted(scores_of(ranked), reverse=True)
 
 
-def test_it_follows_a_chain_that_cosines_do_not_see():
+def test_it_follows_a_chain_that_cosines_do_not_see() -> None:
     """Two arcs leave the query's neighbourhood; only one of them holds together."""
     chain, far = np.radians([0, 12, 24, 36, 48, 60]), np.radians([-55])
     angles = np.concatenate([chain, far])
@@ -54,17 +56,17 @@ def test_it_follows_a_chain_that_cosines_do_not_see():
     assert order.index(5) < order.index(6), "60° on the chain before 55° off it"
 
 
-def test_without_spread_only_the_start_has_a_score_and_the_rest_keeps_its_order():
+def test_without_spread_only_the_start_has_a_score_and_the_rest_keeps_its_order() -> None:
     rng = np.random.default_rng(2)
     places = rng.random((8, 4))
     config = DiffusionConfig(query_neighbours=2, alpha=0.0)
     candidates = candidates_of([5, 1, 7, 0, 2, 3, 6, 4])
     ranked = Diffusion(MemoryGallery(places), config)(query_of(rng.random(4)), candidates)
-    assert [c.score > 0 for c in ranked] == [True, True] + [False] * 6
+    assert [score > 0 for score in scores_of(ranked)] == [True, True] + [False] * 6
     started = {c.index for c in ranked[:2]}
     assert [c.index for c in ranked[2:]] == [c.index for c in candidates if c.index not in started]
 
 
-def test_a_lone_place_has_no_edges_and_does_no_harm():
+def test_a_lone_place_has_no_edges_and_does_no_harm() -> None:
     ranked = Diffusion(MemoryGallery(np.ones((1, 3))), DiffusionConfig())(query_of(np.ones(3)), candidates_of([0]))
     assert ranked[0].score == pytest.approx(1.0)

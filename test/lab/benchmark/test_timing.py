@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,25 +16,26 @@ from geowarp_ros.lab.benchmark.timing import Times, take_turns
 class Clock:
     """Moves only when work is done."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.now_s = 0.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now_s
 
-    def work(self, ms):
-        def work():
+    def work(self, ms: float) -> Callable[[], None]:
+        def work() -> None:
             self.now_s += ms / 1e3
 
         return work
 
 
-def test_every_contestant_runs_once_a_round_and_the_first_round_does_not_count():
-    clock, ran = Clock(), []
+def test_every_contestant_runs_once_a_round_and_the_first_round_does_not_count() -> None:
+    clock = Clock()
+    ran: list[str] = []
     slow_start = {"a": iter([500, 10, 10, 10]), "b": iter([700, 20, 30, 40])}
 
-    def contestant(name):
-        def work():
+    def contestant(name: str) -> Callable[[], None]:
+        def work() -> None:
             ran.append(name)
             clock.work(next(slow_start[name]))()
 
@@ -41,26 +44,27 @@ def test_every_contestant_runs_once_a_round_and_the_first_round_does_not_count()
     times = take_turns("x", {name: contestant(name) for name in "ab"}, "a", 3, clock)
     assert [sorted(ran[i : i + 2]) for i in range(0, 8, 2)] == [["a", "b"]] * 4
     np.testing.assert_allclose(times.ms["b"], [20, 30, 40])
-    row = times.row("b")
-    assert (row.p50_ms, row.ratio, row.ratio_low, row.ratio_high) == pytest.approx((30, 3, 2.5, 3.5))
-    assert times.row("a").ratio == 1.0
+    first, second = times.rows()
+    assert (first["name"], first["ratio"], second["name"]) == ("a", 1.0, "b")
+    summary = [second[key] for key in ("p50_ms", "ratio", "ratio_low", "ratio_high")]
+    assert summary == pytest.approx([30, 3, 2.5, 3.5])
 
 
-def test_ratios_are_of_the_same_round():
+def test_ratios_are_of_the_same_round() -> None:
     """A machine that becomes ten times slower in the middle leaves them as they are."""
     busy = np.array([1.0, 1.0, 10.0, 10.0])
     times = Times("x", "a", {"a": 2 * busy, "b": 3 * busy})
     np.testing.assert_allclose(times.ratios("b"), 1.5)
 
 
-def test_a_baseline_that_does_not_run_is_refused():
+def test_a_baseline_that_does_not_run_is_refused() -> None:
     with pytest.raises(KeyError, match="none of"):
         take_turns("x", {"a": lambda: None}, "b", 1)
 
 
-def test_the_report_holds_every_round_the_table_and_a_plot(tmp_path):
+def test_the_report_holds_every_round_the_table_and_a_plot(tmp_path: Path) -> None:
     times = Times("a title", "floor", {"floor": np.array([1.0, 2.0, 4.0]), "exact": np.array([1.5, 2.5, 6.0])})
-    text = write_report(tmp_path, {"processor": "abacus"}, {"rounds": "3"}, {"rerank": [times]})
+    text = write_report(tmp_path, {"processor": "abacus"}, {"rounds": "3"}, {"rerank": [times]}, {})
     assert "abacus" in text and "| exact | 2.5 | 5.65 | 1.5 | 1.38–1.5 |" in text
     assert (tmp_path / "benchmark.md").read_text() == text
     values = json.loads((tmp_path / "benchmark.json").read_text())

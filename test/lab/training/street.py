@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,17 @@ def wall(place: int) -> Image:
     return canvas
 
 
-def shot(place: int, number: int) -> Image:
+def stripes(place: int) -> Image:
+    """A wall of stripes in two colours, told by their direction and width: a network learns them in few steps."""
+    rng = np.random.default_rng([17, place])
+    ys, xs = np.mgrid[: HEIGHT + 32, : WIDTH + 48]
+    angle, period_px = rng.uniform(0, np.pi), rng.uniform(6, 24)
+    across = (xs * np.cos(angle) + ys * np.sin(angle)) % period_px < period_px / 2
+    light, dark = rng.integers(30, 220, (2, 3))
+    return np.asarray(np.where(across[:, :, None], light, dark), np.uint8)
+
+
+def shot(place: int, number: int, wall: Callable[[int], Image] = wall) -> Image:
     """A crop of the wall under a light of its own."""
     rng = np.random.default_rng([place, number])
     top, left = rng.integers(0, 32), rng.integers(0, 48)
@@ -40,7 +50,13 @@ def shot(place: int, number: int) -> Image:
 
 
 def write_street(
-    folder: Path, places: int = 12, shots: int = 4, first: int = 0, split: str = "train", first_shot: int = 0
+    folder: Path,
+    places: int = 12,
+    shots: int = 4,
+    first: int = 0,
+    split: str = "train",
+    first_shot: int = 0,
+    wall: Callable[[int], Image] = wall,
 ) -> Path:
     """Write the shots and their positions.csv; the last shot of each place is a query."""
     frame = LocalFrame(50.0, 8.0)
@@ -53,7 +69,7 @@ def write_street(
         for place in range(first, first + places):
             for number in range(first_shot, first_shot + shots):
                 name = f"images/{place:03d}_{number}.png"
-                cv2.imwrite(str(folder / name), shot(place, number)[:, :, ::-1])
+                cv2.imwrite(str(folder / name), shot(place, number, wall)[:, :, ::-1])
                 east = place * SPACING_M + (number - first_shot) * SHOTS_APART_M
                 latitude, longitude, _ = frame.to_geodetic([east, 0.0, 0.0])
                 kind = "queries" if number == first_shot + shots - 1 else "gallery"

@@ -59,10 +59,11 @@ def test_images_are_decoded_once_within_the_memory(few: Path) -> None:
 def test_an_unreadable_image_is_counted_once_and_passed_over(few: Path, caplog: pytest.LogCaptureFixture) -> None:
     (few / "images" / "000_1.png").write_bytes(b"no picture")
     found = photographs(few)
-    pixels, readable = found.batch([0, 1, 2], 64, 96)
-    assert readable.tolist() == [True, False, True]
-    assert not pixels[1].any()
-    found.batch([1], 64, 96)
+    pixels, shown = found.batch([2, 0, 1, 4, 1], 64, 96)
+    assert shown.tolist() == [2, 0, 4, 4, 2], "the other of its pair, or else of the nearest one"
+    assert torch.equal(pixels[2], pixels[3])
+    with pytest.raises(TrainingError, match="none of 1 images can be read: images/000_1"):
+        found.batch([1], 64, 96)
     assert found.unreadable == {1}
     assert caplog.text.count("000_1.png") == 1
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from geowarp_ros.cli import main
 from geowarp_ros.config import parse_config
@@ -23,12 +24,14 @@ from geowarp_ros.lab.training.distillation import (
     student_maps,
 )
 from geowarp_ros.lab.training.grounds import Ground, Lesson, read_recipe
+from geowarp_ros.lab.training.matches import Points
 from geowarp_ros.lab.training.session import seeded
 from geowarp_ros.lab.training.teacher import SqueezeNet, load_teacher
 from geowarp_ros.lab.training.warping import with_regression
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from test.lab.training.street import HEIGHT, WIDTH, killed_at, write_lane
+from test.model.weights import regression_of
 
 TEACHER = Path(__file__).parents[4] / "shared" / "weights" / "squeezenet1_0_imagenet.pt"
 
@@ -65,7 +68,7 @@ def test_the_teacher_is_frozen_and_has_the_students_strides(teacher_file: Path) 
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     middle, last = teacher(torch.rand(1, 3, 96, 128))
     assert (middle.shape[1], last.shape[1]) == SqueezeNet.channels
-    student = student_maps(scratch(), torch.rand(1, 3, 96, 128), (5, 6))
+    student = student_maps(scratch(), torch.rand(1, 3, 96, 128))
     for mine, its in zip(student, (middle, last), strict=True):
         assert abs(mine.shape[2] - its.shape[2]) <= 1
         assert abs(mine.shape[3] - its.shape[3]) <= 1
@@ -85,7 +88,8 @@ def test_a_foreign_teacher_is_refused(tmp_path: Path) -> None:
 @pytest.mark.real_images
 @pytest.mark.skipif(not TEACHER.exists(), reason=f"the teacher's weights are not at {TEACHER}")
 def test_the_teacher_at_hand_is_read() -> None:
-    assert load_teacher(TEACHER).features[0].weight.abs().max() > 0.1  # type: ignore[union-attr,operator]
+    first = load_teacher(TEACHER).features[0]
+    assert isinstance(first, torch.nn.Conv2d) and first.weight.abs().max() > 0.1
 
 
 def test_direction_by_hand() -> None:
@@ -102,8 +106,9 @@ def test_a_perfect_student_has_learned_it_all() -> None:
     """With identity projections and nothing to centre, the teacher's own maps cost nothing."""
     teaching = Teaching((4, 4), (4, 4))
     for projection in teaching.projections:
-        torch.nn.init.dirac_(projection.weight)  # type: ignore[arg-type]
-        torch.nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
+        assert isinstance(projection, torch.nn.Conv2d) and projection.bias is not None
+        torch.nn.init.dirac_(projection.weight)
+        torch.nn.init.zeros_(projection.bias)
     maps = [torch.rand(2, 4, 6, 8), torch.rand(2, 4, 6, 8)]
     nothing = [torch.zeros(4), torch.zeros(4)]
     assert float(teaching(maps, maps, nothing).detach()) == pytest.approx(0.0, abs=1e-5)
@@ -114,7 +119,7 @@ def lesson(data: Path, **changes: object) -> Lesson:
     return Lesson([GROUND.model_copy(update=changes)], data, resolution=0, memory_mb=100)
 
 
-def places_of(found: Lesson) -> np.ndarray:
+def places_of(found: Lesson) -> NDArray[Any]:
     return np.array([int(name.split("/")[1][:3]) for name in found.photographs.names])
 
 
@@ -244,7 +249,7 @@ def test_the_warp_is_trained_along_and_its_pairs_are_ranked(lane: Path, tmp_path
     own, averaged = (whole[part][name] for part, name in (
         ("model", "regression.linear.bias"), ("extra", "averaged.regression.linear.bias")
     ))  # fmt: skip
-    frame = with_regression(scratch()).regression.linear.bias  # type: ignore[union-attr]
+    frame = regression_of(with_regression(scratch())).linear.bias
     assert not torch.equal(own, frame)
     assert not torch.equal(own, averaged)
     assert load_model(tmp_path / "whole" / "best.safetensors").regression is not None
@@ -346,11 +351,12 @@ def test_links_of_a_batch() -> None:
     links = links_of(np.array([3, 3, 4, 5, 5, 5, 7, 8]), None)
     assert [(link.first, link.second) for link in links] == [(0, 1), (4, 5)]
 
-    def matches(first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
+    def points_of(first: int, second: int) -> tuple[Points, Points]:
         points = np.full((int(first == 4), 2), second / 10, np.float32)  # 4 and 5 match, 7 and 8 do not
         return points, points
 
-    links = links_of(np.array([3, 3, 4, 5, 5, 5, 7, 8]), matches)  # type: ignore[arg-type]
+    matches: Any = points_of
+    links = links_of(np.array([3, 3, 4, 5, 5, 5, 7, 8]), matches)
     assert [(link.first, link.second) for link in links] == [(0, 1), (2, 3), (4, 5)]
     assert links[1].points_second is not None
 
@@ -358,7 +364,7 @@ def test_links_of_a_batch() -> None:
 def test_a_sparse_start_spreads_the_descriptors(lane: Path) -> None:
     photographs = lesson(lane).photographs
     model = scratch().eval()
-    pixels = torch.stack([torch.from_numpy(photographs[i]).permute(2, 0, 1) / 255 for i in range(18)])  # type: ignore[arg-type]
+    pixels = torch.stack([torch.from_numpy(photographs[i]).permute(2, 0, 1) / 255 for i in range(18)])
     before = model.encoder(pixels) > 0
     start_sparse(model, photographs, np.random.default_rng(0))
     active = (model.encoder((pixels - 0.45) / 0.225) > 0).float().mean(dim=(0, 2, 3))

@@ -10,12 +10,9 @@ from geowarp_ros.cli import main
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.lab.training.finishing import Weighed, best_weight, mean_model, read_held_out, weigh_retrieval
 from geowarp_ros.lab.training.grounds import Ground
-from geowarp_ros.lab.training.recall import retrieve
 from geowarp_ros.lab.training.session import seeded
 from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, save_model
-from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.readers import read_source
 from test.lab.training.street import write_street
 
 
@@ -75,16 +72,6 @@ def test_held_out_images_are_looked_for_among_all(lane: Path) -> None:
     assert len(held_out.gallery) == 12
     with pytest.raises(TrainingError, match="nothing to choose the weight by"):
         read_held_out([Ground(path="street")], lane)
-
-
-def test_a_query_is_no_candidate_of_its_own(lane: Path, model: GeoWarp) -> None:
-    images = read_source(lane / "street").images
-    found = retrieve(Describer(model, "cpu"), images, images, candidates=11)
-    for row, candidates in enumerate(found.indices):
-        assert sorted(candidates) == [other for other in range(12) if other != row]
-    descriptors = np.stack([query.descriptor for query in found.queries]).astype(float)
-    expected = ((descriptors[:, None] - descriptors[found.indices]) ** 2).sum(axis=2)
-    np.testing.assert_allclose(found.distance, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_command_writes_a_model_that_ships(

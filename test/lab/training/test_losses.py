@@ -37,7 +37,8 @@ def test_self_supervised_is_four_mean_squared_errors() -> None:
     ab, ba, truth = prediction(0), prediction(1), prediction(2)
     a, b = truth[:, :4], truth[:, 4:]
     terms = [(ab[:, :4] - a), (ab[:, 4:] - b), (ba[:, :4] - b), (ba[:, 4:] - a)]
-    assert torch.allclose(self_supervised_loss(ab, ba, a, b), sum(t.square().mean() for t in terms))
+    expected = torch.stack([t.square().mean() for t in terms]).sum()
+    assert torch.allclose(self_supervised_loss(ab, ba, a, b), expected)
 
 
 def test_features_wise_by_hand() -> None:
@@ -71,12 +72,12 @@ def test_pseudo_label_passes_no_gradient() -> None:
     parts = [prediction(i).requires_grad_() for i in range(4)]
     label = pseudo_label(parts)
     assert not label.requires_grad
-    assert torch.allclose(label, sum(parts).detach() / 4)
+    assert torch.allclose(label, torch.stack(parts).mean(dim=0).detach())
     # with the label held, the derivative of the sum of mean squares is 2·(prediction - label)/size
     consistency_loss(parts[0], swap_images(parts[1]), flip_prediction(parts[2]), prediction(9)).backward()
     all_four = torch.stack([*parts[:3], swap_images(flip_prediction(prediction(9)))]).detach()
     expected = 2 * (all_four[0] - all_four.mean(dim=0)) / all_four[0].numel()
-    assert torch.allclose(parts[0].grad, expected)
+    assert parts[0].grad is not None and torch.allclose(parts[0].grad, expected)
 
 
 def test_gradients() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geowarp_ros.lab.training.data import Photographs, common_frame
 from geowarp_ros.lab.training.matches import LEAST_MATCHES, Matches
@@ -20,7 +23,7 @@ def matches(tmp_path_factory: pytest.TempPathFactory) -> Matches:
     """Two photographs of one wall, one of another, one that cannot be read, one without texture."""
     folder = tmp_path_factory.mktemp("walls")
 
-    def wall(seed: int) -> np.ndarray:
+    def wall(seed: int) -> NDArray[Any]:
         noise = np.random.default_rng(seed).uniform(0, 255, (HEIGHT // 8, WIDTH // 8, 3)).astype(np.uint8)
         return cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 

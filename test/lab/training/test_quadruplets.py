@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from geowarp_ros.errors import TrainingError
@@ -52,11 +55,12 @@ def test_overlap_by_hand() -> None:
     assert torch.allclose(overlap_trapezoid(x, y), expected)
 
 
-def inside(points: np.ndarray, quad: np.ndarray) -> np.ndarray:
+def inside(points: NDArray[Any], quad: NDArray[Any]) -> NDArray[np.bool_]:
     """Brute force: within all four sides of a clockwise (y down) convex quad."""
     sides = np.roll(quad, -1, axis=0) - quad
     to = points[:, None] - quad[None]
-    return (sides[None, :, 0] * to[..., 1] - sides[None, :, 1] * to[..., 0] >= -1e-9).all(axis=1)
+    across = sides[None, :, 0] * to[..., 1] - sides[None, :, 1] * to[..., 0]
+    return np.asarray(np.all(across >= -1e-9, axis=1))
 
 
 @pytest.mark.parametrize("k", [0.3, 0.6, 1.0])

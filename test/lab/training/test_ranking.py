@@ -13,6 +13,7 @@ from geowarp_ros.lab.training.ranking import ROUNDS, Contests, draw_contests, ra
 from geowarp_ros.lab.training.session import seeded
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.matching import CELLS, GRID, pool_local_features, similarity
+from test.model.weights import regression_of
 
 
 def places(*, groups: int) -> torch.Tensor:
@@ -75,7 +76,7 @@ def test_pairs_are_warped_as_re_ranking_does() -> None:
     """The score of what is handed to the loss is the model's own of these pairs (eq. 1-4, 9)."""
     with seeded(3):
         model = GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")).eval()
-        torch.nn.init.normal_(model.regression.linear.weight, std=100.0)  # type: ignore[union-attr]
+        torch.nn.init.normal_(regression_of(model).linear.weight, std=100.0)
         images = torch.rand(6, 3, 96, 128)
     drawn = draw_contests(places(groups=1), np.random.default_rng(0))
     warped = warped_pairs(model, images, drawn)

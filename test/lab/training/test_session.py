@@ -4,23 +4,34 @@ import errno
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from geowarp_ros.errors import TrainingError
+from geowarp_ros.errors import ConfigError, TrainingError
 from geowarp_ros.lab.training.session import BEST, LAST, SETTINGS, Session, SessionConfig
+from geowarp_ros.model import inference
+from geowarp_ros.model.aggregation import AggregationName
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 
 CONFIG = SessionConfig(save_every=3, log_every=2, tensorboard=False, seed=7)
 
 
-def small_model(aggregation: str = "gem") -> GeoWarp:
+def small_model(aggregation: AggregationName = "gem") -> GeoWarp:
     torch.manual_seed(0)
-    return GeoWarp(ModelConfig(encoder="resnet18", aggregation=aggregation, regression=True))  # type: ignore[arg-type]
+    return GeoWarp(ModelConfig(encoder="resnet18", aggregation=aggregation, regression=True))
+
+
+def exponent(model: GeoWarp) -> torch.nn.Parameter:
+    """GeM's p."""
+    pool: Any = model.pool
+    assert isinstance(pool[1].p, torch.nn.Parameter)
+    return pool[1].p
 
 
 def train_regression(output: Path, total: int, *, resume: bool = False, die_at: int | None = None) -> Session:
@@ -80,10 +91,10 @@ def test_a_finished_training_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_nan_is_refused_with_the_batch_named(tmp_path: Path) -> None:
     model = small_model()
     session = Session(model, torch.optim.SGD(model.parameters(), lr=1.0), CONFIG, tmp_path, {})
-    before = model.pool[1].p.clone()  # type: ignore[index]
+    before = exponent(model).clone()
     with pytest.raises(TrainingError, match=r"step 0: the loss is nan; the batch was: a\.jpg, b\.jpg"):
         session.apply(before.sum() * math.nan, ["a.jpg", "b.jpg"])
-    p = model.pool[1].p  # type: ignore[index]
+    p = exponent(model)
     with pytest.raises(
         TrainingError, match="gradient is nan"
     ):  # finite loss, root of zero: infinite slope times 0
@@ -93,7 +104,7 @@ def test_a_nan_is_refused_with_the_batch_named(tmp_path: Path) -> None:
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     model = small_model()
-    parameter = model.pool[1].p  # type: ignore[index]
+    parameter = exponent(model)
     config = CONFIG.model_copy(update={"clip_norm": 0.25})
     session = Session(model, torch.optim.SGD([parameter], lr=1.0), config, tmp_path, {})
     session.apply(100 * parameter.sum(), [])
@@ -123,10 +134,10 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text"])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: object) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     train_regression(tmp_path, 1)
     last = tmp_path / LAST
-    last.write_bytes(damage(last.read_bytes()))  # type: ignore[operator]
+    last.write_bytes(damage(last.read_bytes()))
     with pytest.raises(TrainingError, match=r"last\.pt: is no checkpoint"):
         train_regression(tmp_path, 2, resume=True)
 
@@ -137,17 +148,23 @@ def test_the_best_score_is_kept_as_a_model(tmp_path: Path) -> None:
     session.start()
     assert session.save_best(40.0, {"note": "hand-made"})
     with torch.no_grad():
-        model.pool[1].p.fill_(1.0)  # type: ignore[index]
+        exponent(model).fill_(1.0)
     assert not session.save_best(30.0)
     assert not session.save_best(40.0)
     assert (session.best, session.stale) == (40.0, 2)
-    assert float(load_model(tmp_path / BEST).pool[1].p.detach()) == 3.0  # type: ignore[index]
+    assert float(exponent(load_model(tmp_path / BEST)).detach()) == 3.0
 
 
-def test_float16_is_refused_on_a_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("precision", "said"), [("float16", "needs CUDA"), ("bfloat16", "this CPU has no such instructions")]
+)
+def test_a_precision_that_the_cpu_lacks_is_refused(
+    precision: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "cpu_has_bfloat16", lambda: False)
     model = small_model()
-    config = CONFIG.model_copy(update={"precision": "float16"})
-    with pytest.raises(TrainingError, match="bfloat16"):
+    config = CONFIG.model_copy(update={"precision": precision})
+    with pytest.raises(ConfigError, match=f"^precision = '{precision}': {said}.*; expected float32$"):
         Session(model, torch.optim.SGD(model.parameters(), lr=1.0), config, tmp_path, {})
 
 
@@ -160,7 +177,7 @@ def test_event_files_are_written(tmp_path: Path) -> None:
     session = Session(model, torch.optim.SGD(model.pool.parameters(), lr=0.0), config, tmp_path, {})
     session.start()
     for _ in session.steps(2):
-        session.apply(model.pool[1].p.sum(), ["a", "b"])  # type: ignore[index]
+        session.apply(exponent(model).sum(), ["a", "b"])
     session.log("recall", 12.5)
     session.finish()
     events = EventAccumulator(str(tmp_path)).Reload()

@@ -1,23 +1,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from geowarp_ros.cli import main
-from geowarp_ros.errors import ModelError, TrainingError
+from geowarp_ros.errors import ConfigError, ModelError, TrainingError
 from geowarp_ros.geometry import full_frame
 from geowarp_ros.lab.training.data import Photographs, common_frame
 from geowarp_ros.lab.training.losses import features_wise_loss
-from geowarp_ros.lab.training.objective import WarpLosses, generated_corner_error
+from geowarp_ros.lab.training.objective import WarpLosses
 from geowarp_ros.lab.training.session import BEST, LAST, SETTINGS, SessionConfig
 from geowarp_ros.lab.training.warping import (
     WarpConfig,
@@ -27,8 +27,12 @@ from geowarp_ros.lab.training.warping import (
     train_warp,
     with_regression,
 )
+from geowarp_ros.model import inference
 from geowarp_ros.model.checkpoints import load_model, read_header, save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.regression import WarpRegression
+from test.model.conftest import needs_bfloat16
+from test.model.weights import regression_of
 
 SIZE = 120
 SMALL = WarpConfig(
@@ -45,10 +49,11 @@ class Colours(nn.Module):
         return torch.cat([x, -x, x - x.roll(1, -1), x - x.roll(1, -2)], dim=1)
 
 
-def clouds(count: int, seed: int = 0) -> np.ndarray:
+def clouds(count: int, seed: int = 0) -> NDArray[np.uint8]:
     """Smooth photographs of nothing: (count, SIZE, SIZE, 3) uint8."""
     coarse = np.random.default_rng(seed).normal(128, 60, (count, 12, 12, 3)).clip(0, 255).astype(np.uint8)
-    return np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for image in coarse])
+    larger = [cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for image in coarse]
+    return np.asarray(np.stack(larger), np.uint8)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +77,7 @@ def small_model(seed: int = 0) -> GeoWarp:
     return model.eval()
 
 
-def as_tensor(images: np.ndarray) -> torch.Tensor:
+def as_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
@@ -104,29 +109,72 @@ def test_untrained_regression_gives_full_frames_and_their_losses() -> None:
 
 def test_features_wise_gradient_reaches_the_regression_and_nothing_else() -> None:
     model = small_model()
-    torch.nn.init.normal_(model.regression.linear.weight, std=0.01)
-    model.requires_grad_(False).regression.requires_grad_(True)
+    regression = regression_of(model.requires_grad_(False)).requires_grad_(True)
+    torch.nn.init.normal_(regression.linear.weight, std=0.01)
     images = as_tensor(clouds(4)).float() / 128 - 1
     fw, _ = WarpLosses(model).pairs(images[:2], images[2:])
     fw.backward()
-    assert model.regression.linear.weight.grad.abs().max() > 0
+    gradient = regression.linear.weight.grad
+    assert gradient is not None and gradient.abs().max() > 0
     assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("regression."))
 
 
-def test_training_from_scratch_improves_the_corner_error() -> None:
+class NarrowRegression(WarpRegression):
+    """R with 32 channels in every layer: input, output and depth stay, and a fifth of the arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 225
+        for layer in [layer for layer in self.conv if isinstance(layer, nn.Conv2d)]:
+            layers += [nn.Conv2d(channels, 32, layer.kernel_size[0], padding=1), nn.BatchNorm2d(32), nn.ReLU()]
+            channels = 32
+        self.conv = nn.Sequential(*layers)
+        full_frame_bias = self.linear.bias
+        self.linear = nn.Linear(channels, 16)
+        self.linear.bias = full_frame_bias
+        nn.init.zeros_(self.linear.weight)
+
+
+def narrow_model() -> GeoWarp:
     model = small_model()
-    model.requires_grad_(False).regression.train().requires_grad_(True)
+    model.regression = NarrowRegression()
+    model.requires_grad_(False)
+    model.regression.requires_grad_(True)
+    return model
+
+
+def test_training_from_scratch_improves_the_corner_error() -> None:
+    model = narrow_model()
+    regression = regression_of(model).train()
     photographs, held_out = as_tensor(clouds(32)), as_tensor(clouds(12, seed=1))
-    losses = WarpLosses(model, k=0.6, views=4, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
-    optimizer = torch.optim.AdamW(model.regression.parameters(), 1e-3)
-    before = generated_corner_error(model, held_out, k=0.6)
+    losses = WarpLosses(model, k=0.6, views=4)
+    optimizer = torch.optim.AdamW(regression.parameters(), 2e-3)
+    before = losses.generated_corner_error(held_out)
     for step in range(60):
-        loss = losses.generated(photographs[torch.randperm(32)[:4]], torch.Generator().manual_seed(step))
+        loss = losses.generated(photographs[torch.randperm(32)[:2]], torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    after = generated_corner_error(model, held_out, k=0.6)
+    after = losses.generated_corner_error(held_out)
     assert after < 0.85 * before
+
+
+@needs_bfloat16
+def test_losses_in_bfloat16_are_those_in_float32_to_two_digits() -> None:
+    model = narrow_model().eval()
+    nn.init.normal_(regression_of(model).linear.weight, std=10)  # quads that differ by more than a rounding
+    pixels = as_tensor(clouds(2))
+    images = pixels.float() / 128 - 1
+    found = []
+    for autocast in (nullcontext, lambda: torch.autocast("cpu", torch.bfloat16)):
+        losses = WarpLosses(model, k=0.6, autocast=autocast)
+        torch.manual_seed(1)
+        fw, cons = losses.pairs(images[:1], images[1:])
+        found.append(torch.stack([losses.generated(pixels, torch.Generator()), fw, cons]).detach())
+    assert found[1].dtype == torch.float32
+    assert not torch.equal(found[0], found[1]), "the networks did run in bfloat16"
+    torch.testing.assert_close(found[1], found[0], rtol=0.03, atol=0)
 
 
 def test_resume_continues_bit_by_bit(source: Path, tmp_path: Path) -> None:
@@ -161,45 +209,6 @@ def test_command_trains_with_all_losses_and_keeps_the_encoder(source: Path, tmp_
     record = json.loads((tmp_path / "out" / SETTINGS).read_text())
     assert record["settings"]["warp"]["lambda_fw"] == 10
     assert main([*arguments, "--device", "cpu"]) == 1, "the folder is in use"
-
-
-def test_two_processes_agree_with_one(source: Path, tmp_path: Path) -> None:
-    save_model(small_resnet(), tmp_path / "model.safetensors")
-    common = [str(source), "--model", str(tmp_path / "model.safetensors"), "--iterations", "2", "--seed", "3"]
-    common += [
-        "--batch-generated",
-        "2",
-        "--batch-pairs",
-        "2",
-        "--height",
-        "96",
-        "--width",
-        "96",
-        "--device",
-        "cpu",
-    ]
-    common += ["--no-tensorboard", "--learning-rate", "0.01", "--output"]
-    assert main(["train", "warp", *common, str(tmp_path / "one")]) == 0
-    command = "import sys; from geowarp_ros.cli import main; sys.exit(main(sys.argv[1:]))"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", command, "train", "warp", *common, str(tmp_path / "two")],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(29_000 + os.getpid() % 900),
-                "OMP_NUM_THREADS": "1",
-            },
-        )
-        for rank in range(2)
-    ]
-    assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
-    one, two = (torch.load(tmp_path / name / LAST, weights_only=True)["model"] for name in ("one", "two"))
-    for key in one:
-        assert torch.allclose(one[key].float(), two[key].float(), rtol=1e-3, atol=1e-5), key
 
 
 def small_resnet() -> GeoWarp:
@@ -239,7 +248,7 @@ def test_unreadable_photographs_are_counted_and_replaced(source: Path, tmp_path:
     broken.mkdir()
     for index in range(24):
         data = (source / f"{index:02d}.png").read_bytes()
-        (broken / f"{index:02d}.png").write_bytes(data[:500] if index % 3 == 0 else data)
+        (broken / f"{index:02d}.png").write_bytes(data[:500] if index % 6 == 0 else data)
     (broken / "positions.csv").write_text((source / "positions.csv").read_text())
     photographs, held_out = read_sets([broken], SMALL)
     error = train_warp(small_model(), photographs, held_out, SMALL, QUIET, tmp_path / "out")
@@ -247,21 +256,27 @@ def test_unreadable_photographs_are_counted_and_replaced(source: Path, tmp_path:
     assert photographs.unreadable
 
 
-def test_mistakes_are_refused_before_training(source: Path, tmp_path: Path) -> None:
+def test_mistakes_are_refused_before_training(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photographs, held_out = read_sets([source], SMALL)
     few = Photographs(photographs.images[:1], common_frame(photographs.images))
     with pytest.raises(TrainingError, match="1 photographs are fewer than a batch of 2"):
         train_warp(small_model(), few, held_out, SMALL, QUIET, tmp_path / "out")
     with pytest.raises(ModelError, match="no warping regression"):
         train_warp(GeoWarp(ModelConfig(regression=False)), photographs, held_out, SMALL, QUIET, tmp_path / "out")
+    monkeypatch.setattr(inference, "cpu_has_bfloat16", lambda: False)
+    emulated = QUIET.model_copy(update={"precision": "bfloat16"})
+    with pytest.raises(ConfigError, match=r"^precision = 'bfloat16': this CPU has no such instructions"):
+        train_warp(small_model(), photographs, held_out, SMALL, emulated, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_fresh_regression_replaces_a_trained_one() -> None:
     model = small_resnet()
-    torch.nn.init.ones_(model.regression.linear.weight)
-    assert with_regression(model).regression.linear.weight.min() == 1
-    assert with_regression(model, fresh=True).regression.linear.weight.abs().max() == 0
+    torch.nn.init.ones_(regression_of(model).linear.weight)
+    assert regression_of(with_regression(model)).linear.weight.min() == 1
+    assert regression_of(with_regression(model, fresh=True)).linear.weight.abs().max() == 0
     assert with_regression(GeoWarp(ModelConfig(regression=False))).config.regression
 
 
@@ -278,7 +293,8 @@ def test_cosine_rises_then_falls_to_nothing() -> None:
 def test_mining_leaves_the_regression_in_train_mode(source: Path, tmp_path: Path) -> None:
     photographs, held_out = read_sets([source], SMALL)
     model = small_model_with_descriptors()
-    before = model.regression.conv[1].running_mean.clone()
+    norm: Any = regression_of(model).conv[1]
+    before = norm.running_mean.clone()
     config = SMALL.model_copy(update={"lambda_cons": 0.1, "t_feat": 1e9, "batch_pairs": 2, "iterations": 1})
     train_warp(model, photographs, held_out, config, QUIET, tmp_path / "out")
-    assert not torch.equal(model.regression.conv[1].running_mean, before), "batch norms follow the data"
+    assert not torch.equal(norm.running_mean, before), "batch norms follow the data"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from geowarp_ros.cli import main
 from geowarp_ros.model.checkpoints import save_model
@@ -18,13 +20,13 @@ from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 STEP_DEG = 20 / 111_132
 
 
-def _textured(seed: int) -> np.ndarray:
+def _textured(seed: int) -> NDArray[Any]:
     coarse = np.random.default_rng(seed).integers(0, 256, (16, 20, 3), dtype=np.uint8)
     return cv2.resize(coarse, (96, 80), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
     rows = [["filename", "latitude", "longitude", "split"]]
     for i in range(10):
@@ -39,7 +41,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory) -> tuple[str, str]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """One with a regression, one without."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
@@ -49,7 +51,9 @@ def models(tmp_path_factory) -> tuple[str, str]:
     return str(paths[0]), str(paths[1])
 
 
-def test_tables_plot_and_configuration_are_written_and_galleries_are_used_again(folder, models, tmp_path, capsys):
+def test_tables_plot_and_configuration_are_written_and_galleries_are_used_again(
+    folder: Path, models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["evaluate", "dataset", str(folder), "--model", *models, "--output", str(tmp_path / "out")]
     command += ["--rerank", "none", "geowarp", "sift", "--recalls", "1", "5", "--thresholds", "5", "25"]
     assert main(command) == 0
@@ -81,7 +85,9 @@ def test_tables_plot_and_configuration_are_written_and_galleries_are_used_again(
     assert {path: path.stat().st_mtime_ns for path in (out / "galleries").rglob("descriptors.npy")} == made
 
 
-def test_densevlad_is_trained_on_the_gallery_once(folder, tmp_path, capsys):
+def test_densevlad_is_trained_on_the_gallery_once(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["evaluate", "dataset", str(folder), "--model", "densevlad", "--rerank", "none", "dense-ransac"]
     command += ["--thresholds", "25", "--output", str(tmp_path), "--limit-queries", "2"]
     assert main(command) == 0
@@ -97,18 +103,29 @@ def test_densevlad_is_trained_on_the_gallery_once(folder, tmp_path, capsys):
     [
         (["--rerank", "sfit"], "rerank.0 = 'sfit'"),
         (["--thresholds", "-1"], "thresholds_m.0 = -1.0"),
-        (["--set", "rerank.expansion.alfa=1"], "did you mean 'localizer.rerank.expansion.alpha'"),
+        (["--set", "baselines.expansion.alfa=1"], "did you mean 'baselines.expansion.alpha'"),
         (["--set", "rerank"], "expected NAME=VALUE"),
         (["--gallery-split", "train"], "no image of split 'train'"),
         (["--every", "99"], "expected 1 to 13"),
         (["--every", "1"], "leave it out with --exclude-neighbours"),
         (["--thresholds", "0.5"], "none of 3 queries has a gallery image within 0.5 m"),
         (["--model", "absent.safetensors"], "does not exist"),
-        (["--rerank", "loftr"], "rerank.weights = ''"),
+        (["--rerank", "loftr"], "baselines.weights = ''"),
+        (
+            ["--set", "tracking.method=hmm"],
+            "tracking.method = 'hmm': evaluate dataset answers each image on its own",
+        ),
         (["--model", "PLAIN", "--rerank", "geowarp"], "has no warping regression, which geowarp needs"),
     ],
 )
-def test_mistakes_are_said_in_one_line(options, said, folder, models, tmp_path, capsys):
+def test_mistakes_are_said_in_one_line(
+    options: list[str],
+    said: str,
+    folder: Path,
+    models: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     options = [models[1] if option == "PLAIN" else option for option in options]
     if "--model" not in options:
         options += ["--model", models[0]]
@@ -118,20 +135,29 @@ def test_mistakes_are_said_in_one_line(options, said, folder, models, tmp_path, 
     assert said in line
 
 
-def test_parameters_reach_the_re_rankers(folder, models, tmp_path):
-    command = [
-        "evaluate",
-        "dataset",
-        str(folder),
-        "--model",
-        models[1],
-        "--rerank",
-        "sift",
-        "--output",
-        str(tmp_path),
-    ]
-    command += ["--thresholds", "25", "--set", "rerank.verification.ratio=0.6", "rerank.candidates=3"]
+def test_a_nodes_parameters_reach_model_and_re_rankers(
+    folder: Path, models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = tmp_path / "node.yaml"
+    node.write_text(f"node: {{ros__parameters: {{model: {models[1]}, rerank: {{candidates: 3}}}}}}\n")
+    command = ["evaluate", "dataset", str(folder), "--rerank", "sift", "qe-dba", "--thresholds", "25"]
+    command += ["--params-file", str(node), "--output", str(tmp_path / "out")]
+    command += ["--set", "position.verification.ratio=0.6", "baselines.expansion.alpha=0"]
     assert main(command) == 0
-    rerank = json.loads((tmp_path / "config.json").read_text())["config"]["localizer"]["rerank"]
-    assert rerank["verification"]["ratio"] == 0.6
-    assert rerank["candidates"] == 3
+    assert "| plain | GeM + SIFT + RANSAC |" in capsys.readouterr().out
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
+    assert config["localizer"]["position"]["verification"]["ratio"] == 0.6
+    assert config["localizer"]["rerank"]["candidates"] == 3
+    assert config["baselines"]["expansion"]["alpha"] == 0.0
+
+
+def test_all_are_the_methods_that_need_no_weights_in_the_order_of_the_papers_table(
+    folder: Path, models: tuple[str, str], tmp_path: Path
+) -> None:
+    command = ["evaluate", "dataset", str(folder), "--model", models[0], "--rerank", "all", "--limit-queries", "1"]
+    assert main([*command, "--thresholds", "25", "--output", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [row["Method"].removeprefix("GeM").removeprefix(" + ") for row in results["table2"]] == [
+        "", "GeoWarp", "GeoWarp without warp", "one-way homography", "QE + DBA", "diffusion",
+        "dense features + RANSAC", "SIFT + RANSAC", "ORB + RANSAC",
+    ]  # fmt: skip

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ SIZE = ["--size", "64x48", "--supersampling", "1"]
 FEW = [*SIZE, "--streets", "1", "--spacing-m", "40", "--query-passes", "0", "--no-drive"]
 
 
-def test_the_verb_writes_a_world(tmp_path, capsys):
+def test_the_verb_writes_a_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "town"
     assert main(["world", "--output", str(output), "--seed", "11", *FEW]) == 0
     assert str(output) in capsys.readouterr().out
@@ -35,7 +36,9 @@ def test_the_verb_writes_a_world(tmp_path, capsys):
         (["--size", "9x9"], "width_px = '9'"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_writes_nothing(tmp_path, capsys, options, said):
+def test_a_wrong_option_is_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
     assert main(["world", "--output", str(tmp_path / "town"), *options]) == 1
     error = capsys.readouterr().err
     assert said in error

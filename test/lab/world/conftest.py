@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+from geowarp_ros.lab.world.camera import Camera, Vector
 from geowarp_ros.lab.world.config import WorldConfig
 from geowarp_ros.lab.world.dataset import write_world
 from geowarp_ros.lab.world.world import World
@@ -30,6 +35,12 @@ def world() -> World:
 
 
 @pytest.fixture(scope="session")
-def world_folder(tmp_path_factory):
+def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The town on disk."""
     return write_world(SMALL, tmp_path_factory.mktemp("world") / "town")
+
+
+def project(camera: Camera, points: ArrayLike) -> Vector:
+    """Pixels (N, 2) of ENU points (N, 3) in front of the camera."""
+    pixels: Vector = (np.asarray(points) - camera.position) @ camera.camera_from_world.T @ camera.matrix.T
+    return pixels[:, :2] / pixels[:, 2:]

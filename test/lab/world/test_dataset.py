@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.lab.world import dataset
-from geowarp_ros.lab.world.dataset import encode_jpeg, street_map, town_frame, write_world
+from geowarp_ros.lab.world.dataset import street_map, town_frame, write_world
 from geowarp_ros.lab.world.passes import shots
+from geowarp_ros.lab.world.world import World
+from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.readers import read_source
+from geowarp_ros.types import Image
 from test.lab.world.conftest import SMALL
 
 TINY = SMALL.model_copy(
@@ -21,36 +25,36 @@ TINY = SMALL.model_copy(
 TINY = TINY.model_copy(update={"drive": False, "width_px": 64, "height_px": 48})
 
 
-def rows(folder):
+def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "positions.csv").open() as file:
         return list(csv.DictReader(file))
 
 
-def test_every_photograph_is_listed_with_its_true_position(world, world_folder):
+def test_every_photograph_is_listed_with_its_true_position(world: World, world_folder: Path) -> None:
     listed = rows(world_folder)
     planned = list(shots(world))
     assert [row["filename"] for row in listed] == [shot.name for shot in planned]
     on_disk = {str(path.relative_to(world_folder)) for path in world_folder.rglob("*.jpg")}
     assert on_disk == {row["filename"] for row in listed}
-    position = [[float(row[key]) for row in listed] for key in ("latitude", "longitude", "altitude")]
+    position = [np.array([float(row[key]) for row in listed]) for key in ("latitude", "longitude", "altitude")]
     enu = town_frame(world.config).to_enu(*position)
     assert enu == pytest.approx(np.array([shot.camera.position for shot in planned]), abs=2e-3)
     assert float(listed[0]["heading"]) == pytest.approx(planned[0].camera.heading_deg, abs=0.01)
 
 
-def test_splits_lie_on_streets_of_their_own(world_folder):
+def test_splits_lie_on_streets_of_their_own(world_folder: Path) -> None:
     listed = rows(world_folder)
     assert set(Counter(row["split"] for row in listed)) == {
         "gallery", "query", "train/gallery", "train/queries", "val/gallery", "val/queries",
     }  # fmt: skip
-    streets = {}
+    streets: dict[str, set[str]] = {}
     for row in listed:
         streets.setdefault(row["split"].rpartition("/")[0] or "test", set()).add(row["street"])
     assert not streets["test"] & streets["train"] and not streets["test"] & streets["val"]
     assert not streets["train"] & streets["val"]
 
 
-def test_the_readers_read_it(world_folder):
+def test_the_readers_read_it(world_folder: Path) -> None:
     gallery = read_source(world_folder, split="gallery")
     assert len(gallery.images) == sum(row["split"] == "gallery" for row in rows(world_folder))
     assert not gallery.skipped
@@ -58,7 +62,7 @@ def test_the_readers_read_it(world_folder):
     assert len(read_source(world_folder, split="train/queries").images) > 0
 
 
-def test_every_query_has_a_gallery_photograph_near(world_folder):
+def test_every_query_has_a_gallery_photograph_near(world_folder: Path) -> None:
     listed = rows(world_folder)
     frame = town_frame(SMALL)
     position = {
@@ -71,7 +75,7 @@ def test_every_query_has_a_gallery_photograph_near(world_folder):
     assert nearest.max() < 25
 
 
-def test_the_description_and_the_map(world, world_folder):
+def test_the_description_and_the_map(world: World, world_folder: Path) -> None:
     description = json.loads((world_folder / "world.json").read_text())
     assert description["format"] == "geowarp-world"
     assert description["config"]["seed"] == 5
@@ -81,10 +85,10 @@ def test_the_description_and_the_map(world, world_folder):
     assert len(drawn["buildings"]) == sum(len(quarter.buildings) for quarter in world.quarters)
 
 
-def test_an_interrupted_world_is_taken_up_again(tmp_path, monkeypatch):
-    taken = []
+def test_an_interrupted_world_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bytes] = []
 
-    def until_the_third(image, quality):
+    def until_the_third(image: Image, quality: int) -> bytes:
         if len(taken) == 2:
             raise KeyboardInterrupt
         taken.append(encode_jpeg(image, quality))
@@ -96,8 +100,13 @@ def test_an_interrupted_world_is_taken_up_again(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             write_world(TINY, output)
     assert not output.exists()
-    again = []
-    monkeypatch.setattr(dataset, "encode_jpeg", lambda i, q: again.append(1) or encode_jpeg(i, q))
+    again: list[bytes] = []
+
+    def counted(image: Image, quality: int) -> bytes:
+        again.append(encode_jpeg(image, quality))
+        return again[-1]
+
+    monkeypatch.setattr(dataset, "encode_jpeg", counted)
     write_world(TINY, output)
     listed = rows(output)
     assert len(again) == len(listed) - 2
@@ -105,7 +114,7 @@ def test_an_interrupted_world_is_taken_up_again(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["town"]
 
 
-def test_the_same_configuration_writes_the_same_bytes(tmp_path):
+def test_the_same_configuration_writes_the_same_bytes(tmp_path: Path) -> None:
     first, second = (write_world(TINY, tmp_path / name) for name in ("a", "b"))
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
@@ -113,19 +122,19 @@ def test_the_same_configuration_writes_the_same_bytes(tmp_path):
         assert (first / file).read_bytes() == (second / file).read_bytes()
 
 
-def test_nothing_that_is_not_a_world_is_replaced(tmp_path):
+def test_nothing_that_is_not_a_world_is_replaced(tmp_path: Path) -> None:
     precious = tmp_path / "papers"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years")
     for overwrite in (False, True):
-        with pytest.raises(SourceError, match="papers is not empty and no world"):
+        with pytest.raises(SourceError, match="papers is not empty and not a world"):
             write_world(TINY, precious, overwrite=overwrite)
     assert (precious / "thesis.txt").read_text() == "years"
     with pytest.raises(SourceError, match=r"thesis\.txt is a file"):
         write_world(TINY, precious / "thesis.txt")
 
 
-def test_a_world_is_replaced_only_on_request(tmp_path):
+def test_a_world_is_replaced_only_on_request(tmp_path: Path) -> None:
     output = write_world(TINY, tmp_path / "town")
     with pytest.raises(SourceError, match="--overwrite"):
         write_world(TINY, output)
@@ -134,8 +143,9 @@ def test_a_world_is_replaced_only_on_request(tmp_path):
     assert json.loads((output / "world.json").read_text())["config"]["seed"] == 99
 
 
-def test_jpeg_keeps_the_order_of_the_colours():
+def test_jpeg_keeps_the_order_of_the_colours() -> None:
     red = np.zeros((64, 64, 3), np.uint8)
     red[..., 0] = 220
     decoded = cv2.imdecode(np.frombuffer(encode_jpeg(red, 95), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
     assert decoded[32, 32, 2] > 200 and decoded[32, 32, 0] < 30

@@ -1,30 +1,36 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, TypeAlias
+
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
 from geowarp_ros.lab.world.dataset import town_frame
 from geowarp_ros.lab.world.drive import FIX_TOPIC, IMAGE_TOPIC, INFO_TOPIC, START_NS, plan_route
+from geowarp_ros.lab.world.world import World
 from geowarp_ros.readers import read_source
 from test.lab.world.conftest import SMALL
 
+Recording: TypeAlias = dict[str, list[tuple[int, Any]]]
+
 
 @pytest.fixture(scope="module")
-def recording(world_folder):
+def recording(world_folder: Path) -> Recording:
     """The drive's messages: topic -> [(time of recording, message)]."""
-    found = {IMAGE_TOPIC: [], INFO_TOPIC: [], FIX_TOPIC: []}
+    found: Recording = {IMAGE_TOPIC: [], INFO_TOPIC: [], FIX_TOPIC: []}
     with AnyReader([world_folder / "drive"]) as reader:
         for connection, stamp, data in reader.messages():
             found[connection.topic].append((stamp, reader.deserialize(data, connection.msgtype)))
     return found
 
 
-def stamp_ns(message):
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+def stamp_ns(message: Any) -> int:
+    return int(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
 
 
-def test_messages_are_stamped_at_their_rates(recording):
+def test_messages_are_stamped_at_their_rates(recording: Recording) -> None:
     for topic, period_ns in ((IMAGE_TOPIC, 200_000_000), (FIX_TOPIC, 100_000_000)):
         stamps = [stamp_ns(message) for _, message in recording[topic]]
         assert stamps == [recorded for recorded, _ in recording[topic]]
@@ -33,7 +39,7 @@ def test_messages_are_stamped_at_their_rates(recording):
     assert len(recording[INFO_TOPIC]) == len(recording[IMAGE_TOPIC]) > 10
 
 
-def test_images_are_what_the_consumers_expect(recording):
+def test_images_are_what_the_consumers_expect(recording: Recording) -> None:
     _, image = recording[IMAGE_TOPIC][3]
     assert (image.height, image.width, image.step, image.encoding) == (72, 96, 288, "rgb8")
     assert image.header.frame_id == "camera_optical_frame"
@@ -44,7 +50,7 @@ def test_images_are_what_the_consumers_expect(recording):
     assert info.k == pytest.approx([62.555, 0, 47.5, 0, 62.555, 35.5, 0, 0, 1], abs=0.01)
 
 
-def test_fixes_are_the_true_positions(recording, world):
+def test_fixes_are_the_true_positions(recording: Recording, world: World) -> None:
     route = plan_route(world.streets[:2], 1.8)
     position = np.array([(m.latitude, m.longitude, m.altitude) for _, m in recording[FIX_TOPIC]])
     enu = town_frame(SMALL).to_enu(*position.T)
@@ -57,13 +63,13 @@ def test_fixes_are_the_true_positions(recording, world):
     assert (np.diag(fix.position_covariance.reshape(3, 3)) > 0).all()
 
 
-def test_a_gallery_can_be_read_from_it(world_folder, recording):
+def test_a_gallery_can_be_read_from_it(world_folder: Path, recording: Recording) -> None:
     source = read_source(world_folder / "drive", min_spacing_m=8)
     assert 5 < len(source.images) < len(recording[IMAGE_TOPIC])
     assert source.images[0].read().shape == (72, 96, 3)
 
 
-def test_the_route_keeps_its_lane_and_rounds_the_corner(world):
+def test_the_route_keeps_its_lane_and_rounds_the_corner(world: World) -> None:
     first, second = world.streets[:2]
     route = plan_route((first, second), -1.8)
     assert route.points[0] == pytest.approx(first.point(first.margin_m, -1.8), abs=0.1)

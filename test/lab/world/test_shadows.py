@@ -8,7 +8,7 @@ from geowarp_ros.lab.world.shadows import CELLS_PER_M, Row, sunlit
 
 
 @pytest.mark.parametrize(("elevation", "shadow_m"), [(45, 10.0), (63.43494882, 5.0)])
-def test_a_wall_of_ten_metres_throws_the_shadow_trigonometry_says(elevation, shadow_m):
+def test_a_wall_of_ten_metres_throws_the_shadow_trigonometry_says(elevation: float, shadow_m: float) -> None:
     # a row along the east-west axis, its front facing north; the sun stands in the south behind it
     row = Row(
         out=np.array([0.0, 1.0, 0.0]),
@@ -32,7 +32,7 @@ def test_a_wall_of_ten_metres_throws_the_shadow_trigonometry_says(elevation, sha
     assert lit[north_of_wall > shadow_m + 1].all()
 
 
-def test_a_row_does_not_shade_while_the_sun_stands_before_it():
+def test_a_row_does_not_shade_while_the_sun_stands_before_it() -> None:
     row = Row(np.array([0.0, 1, 0]), np.array([-1.0, 0, 0]), 0.0, -50.0, np.full(400, 10.0, np.float32))
     camera = Camera(0, 10, 1.7, 180, width_px=64, height_px=48)
     free = sunlit((row,), camera, np.full((48, 64), 8, np.float32), np.array([0.0, 0.6, 0.8]))

@@ -1,0 +1,223 @@
+"""The engine of every evaluation: ask a localizer about images of known position, some places left out.
+
+:func:`ask` asks about each image on its own, in several ways at once; :func:`replay` shows a session the images
+of a drive in their order, as the node would see them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TypeAlias
+
+import numpy as np
+
+from geowarp_ros.config import PositionConfig
+from geowarp_ros.errors import ImageError
+from geowarp_ros.evaluation.drive import Drive, DriveImage
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.integrity.calibration import Sample
+from geowarp_ros.integrity.texture import refuse_textureless
+from geowarp_ros.localizer import Localizer, Ranked
+from geowarp_ros.model.describer import Describer, Query
+from geowarp_ros.motion.session import Session
+from geowarp_ros.position import locate
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import SourceImage
+from geowarp_ros.types import Answer, Frame, Image, Near, Place
+
+LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]
+"""From an image's true place to the gallery rows that its search ignores."""
+
+Circle: TypeAlias = Callable[[Place], Near]
+"""From an image's true place to the circle that a prior limits its search to."""
+
+Way: TypeAlias = Callable[[Query, "Place | None"], Ranked]
+"""A way of asking: from a described image and its true place (None: nowhere in the gallery) to its ranking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An image to ask about.
+
+    Attributes:
+        name: Name of the image, for people.
+        read: Decodes the image; raises ImageError.
+        truth: True place; None for an image taken outside the gallery.
+    """
+
+    name: str
+    read: Callable[[], Image]
+    truth: Place | None = None
+
+    @classmethod
+    def of(cls, image: SourceImage) -> Question:
+        """Return the question about a geotagged image."""
+        return cls(image.place.name, image.read, image.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The rankings for one question.
+
+    Attributes:
+        question: The question.
+        ranked: One ranking for each way; empty if the image was refused.
+        refusal: ``unreadable``, ``no_texture``, or empty.
+        describe_ms: Duration of describing the image.
+    """
+
+    question: Question
+    ranked: tuple[Ranked, ...] = ()
+    refusal: str = ""
+    describe_ms: float = 0.0
+
+
+def ask(
+    describer: Describer,
+    questions: Sequence[Question],
+    ways: Sequence[Way],
+    *,
+    refuse: PositionConfig | None = None,
+    progress: Progress = silent,
+    label: str = "ask",
+) -> Iterator[Asked]:
+    """Ask about each image in each way; the network describes it once.
+
+    Args:
+        describer: Describes the images.
+        questions: The images.
+        ways: Ways of asking, see :func:`way`.
+        refuse: Refuse images with less texture than this demands; None: ask about all.
+        progress: Shows the questions.
+        label: Label of the progress.
+    """
+    for question in progress(questions, len(questions), label):
+        try:
+            image = question.read()
+        except ImageError:
+            yield Asked(question, refusal="unreadable")
+            continue
+        if refuse is not None and refuse_textureless(image, refuse):
+            yield Asked(question, refusal="no_texture")
+            continue
+        began = time.perf_counter()
+        query = describer(image)
+        describe_ms = (time.perf_counter() - began) * 1e3
+        yield Asked(question, tuple(each(query, question.truth) for each in ways), "", describe_ms)
+
+
+def way(localizer: Localizer, leave_out: LeaveOut | None = None, circle: Circle | None = None) -> Way:
+    """Return a way of asking a localizer.
+
+    Args:
+        localizer: The localizer that ranks.
+        leave_out: Places to ignore; None: none.
+        circle: Circle to search; None: the whole gallery.
+    """
+
+    def rank(query: Query, truth: Place | None) -> Ranked:
+        if truth is None:
+            return localizer.rank(query)
+        return localizer.rank(query, circle(truth) if circle else None, leave_out(truth) if leave_out else ())
+
+    return rank
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One image of a drive and what a session answered.
+
+    Attributes:
+        item: The image of the drive.
+        image: Its pixels; None if it cannot be decoded.
+        answer: The answer; None likewise.
+        problem: The reason why it cannot be decoded, or empty.
+    """
+
+    item: DriveImage
+    image: Image | None = None
+    answer: Answer | None = None
+    problem: str = ""
+
+
+def replay(
+    session: Session, localizer: Localizer, drive: Drive, progress: Progress = silent
+) -> Iterator[Replayed]:
+    """Localise every image of a drive in order, as the node would, without dropping any.
+
+    Recorded odometry and prior fixes reach the session before the first image that is not older.
+    """
+    localizer.warm_up()
+    events = iter(drive.events)
+    event = next(events, None)
+    for item in progress(drive.images, len(drive.images), "localize"):
+        while event is not None and event.stamp_ns <= item.stamp_ns:
+            event.tell(session)
+            event = next(events, None)
+        try:
+            image = item.read()
+            answer = session.localize(localizer, Frame(image, item.stamp_ns, item.frame_id))
+        except ImageError as error:
+            yield Replayed(item, problem=str(error))
+        else:
+            yield Replayed(item, image, answer)
+
+
+def sample_of(localizer: Localizer, ranked: Ranked, truth: Place | None, correct_within_m: float) -> Sample | None:
+    """Return an answer as a sample for a calibration; None without candidates.
+
+    Args:
+        localizer: The localizer that answered.
+        ranked: Its ranking.
+        truth: True place; None: the place is not in the gallery, so that any answer is wrong.
+        correct_within_m: Error up to which an answer counts as right, m.
+    """
+    if ranked.evidence is None:
+        return None
+    gallery = localizer.gallery
+    centre, scatter, _ = locate(ranked.evidence, localizer.config.position.estimate)
+    error = np.full(2, np.nan)
+    if truth is not None:
+        best = ranked.candidates[0].place
+        enu = gallery.frame.to_enu(
+            np.array([best.latitude_deg, truth.latitude_deg]),
+            np.array([best.longitude_deg, truth.longitude_deg]),
+            np.zeros(2),
+        )
+        error = enu[0, :2] + centre - enu[1, :2]
+    error_m = np.inf if truth is None else float(np.hypot(*error))
+    return Sample(ranked.evidence, error_m, error, scatter, correct_within_m, gallery.spacing_m)
+
+
+# ---- leave-outs
+
+
+def both(first: LeaveOut, second: LeaveOut) -> LeaveOut:
+    """Leave out what either leaves out."""
+    return lambda truth: first(truth) | second(truth)
+
+
+def without_places_within(gallery: Gallery, radius_m: float) -> LeaveOut:
+    """Leave out the places within ``radius_m`` of the truth."""
+
+    def near(truth: Place) -> frozenset[int]:
+        return frozenset(gallery.rows_within(Near(truth.latitude_deg, truth.longitude_deg, radius_m)).tolist())
+
+    return near
+
+
+def without_folder(gallery: Gallery) -> LeaveOut:
+    """Leave out the places whose files lie in the image's folder: a floor, a building, a day."""
+    rows: dict[PurePosixPath, set[int]] = {}
+    for row, place in enumerate(gallery.places):
+        rows.setdefault(PurePosixPath(place.name).parent, set()).add(row)
+    return lambda truth: frozenset(rows.get(PurePosixPath(truth.name).parent, ()))
+
+
+def without_itself(gallery: Gallery) -> LeaveOut:
+    """Leave out the place that is the image itself."""
+    rows = {place.name: row for row, place in enumerate(gallery.places)}
+    return lambda truth: frozenset(rows[name] for name in (truth.name,) if name in rows)

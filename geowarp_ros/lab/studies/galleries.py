@@ -1,0 +1,35 @@
+"""Galleries of a study: built in its output folder, opened again by the next run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.gallery.making.filling import identity_of
+from geowarp_ros.gallery.manifest import MANIFEST
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.model.describer import Describer
+from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import Source
+
+
+def kept_gallery(source: Source, describer: Describer, folder: Path, progress: Progress = silent) -> Gallery:
+    """Open the gallery that the model made of these images, or build it.
+
+    Args:
+        source: Images, by whose names and positions the gallery is found again.
+        describer: The model.
+        folder: Folder of all galleries of the study.
+        progress: Shows the images described.
+
+    Raises:
+        SourceError: No image can be read.
+        GalleryError: The gallery is truncated or cannot be written.
+    """
+    path = folder / f"{describer.fingerprint}-{identity_of(source)}"
+    if not (path / MANIFEST).exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build_gallery(source, describer, path, progress=progress)
+    gallery = Gallery.open(path, describer.device)
+    gallery.check_model(describer.fingerprint)
+    return gallery
