@@ -79,7 +79,9 @@ class PositionConfig(Section):
         description="Radius around the best candidate (m) within which other candidates support it.",
     )
     verify: Literal["none", "orb", "sift"] = Field(
-        "sift", description="Keypoints used to verify candidates geometrically; none: no verification."
+        "sift",
+        description="Keypoints used to verify candidates geometrically; those with more inliers than chance move "
+        "to the front. none: no verification.",
     )
     verify_candidates: int = Field(10, ge=1, le=1000, description="Number of candidates to verify.")
     verification: VerificationConfig = VerificationConfig()
@@ -100,8 +102,8 @@ class PositionConfig(Section):
         5.0,
         gt=0.0,
         le=1000.0,
-        description="Horizontal standard deviation (m) added to the scatter of the candidates; ignored with a "
-        "calibration.",
+        description="Standard deviation (m) added to the scatter of the candidates; horizontally a calibration "
+        "replaces it.",
     )
     vertical_std_m: float = Field(
         1000.0,

@@ -41,7 +41,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error)
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: str | Path) -> Image:
     """Read an image file as RGB, upright by its EXIF orientation.
 
     16 bits become 8, grey and CMYK become RGB, alpha is dropped.
@@ -50,7 +50,7 @@ def read_image(path: Path) -> Image:
         ImageError: The file is absent, empty, truncated, no image, or of a size outside the limits above.
     """
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
     return decode_image(data, str(path))

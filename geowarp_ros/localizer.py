@@ -213,8 +213,7 @@ class Localizer:
     def reconfigured(self, config: LocalizerConfig) -> Localizer:
         """Return a localizer with other settings over the same model and gallery; unaffected parts are kept."""
         position, before = config.position, self.config.position
-        parts = self.reranker, self.verifier, self.calibration
-        reranker, verifier, calibration = parts
+        reranker, verifier, calibration = self.reranker, self.verifier, self.calibration
         if (config.rerank, position.verification) != (self.config.rerank, before.verification):
             reranker = build_reranker(config.rerank, position.verification, self.gallery, self.describer)
         if _verification(position) != _verification(before):

@@ -33,7 +33,7 @@ def estimate_position(
     The candidates within ``cluster_radius_m`` of the best one agree with it; they make the position and its
     scatter. Confidence is the calibration's probability of being right. Without a calibration it is the best
     candidate's share of the inliers, with CONVINCING_INLIERS added to the total; without verification either, the
-    share of the candidates' weight that agrees: an image of elsewhere finds its candidates equally unlike, and
+    share of the candidates' weight that agrees: an image taken elsewhere finds its candidates equally unlike, and
     scattered.
 
     Args:

@@ -16,7 +16,7 @@ from geowarp_ros.cli.options import add_settings, localizer_config, settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("source", type=Path, help="geotagged images of a held-out drive: folder, CSV or bag")
-    parser.add_argument("--gallery", type=Path, required=True)
+    parser.add_argument("--gallery", type=Path, required=True, help="folder; the calibration is stored in it")
     parser.add_argument("--split", help="one split of the source")
     parser.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
     parser.add_argument(

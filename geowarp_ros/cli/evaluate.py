@@ -9,7 +9,7 @@ from geowarp_ros.cli.verbs import add_choice, run_verb
 EVALUATIONS: dict[str, str] = {
     "dataset": "recall of models and re-rankers on galleries and queries of known position",
     "bag": "replay a drive and judge every fix: error, availability, calibration, latency; with a report",
-    "integrity": "calibrate, and count false fixes, refusals of images of elsewhere, truths inside ellipses",
+    "integrity": "calibrate, and count false fixes, refusals of images taken elsewhere, truths inside ellipses",
     "compare": "lay two runs of 'evaluate bag' side by side",
 }
 """What can be evaluated -> its line in the help. Each lives in ``cli/evaluate_<name>.py`` …"""

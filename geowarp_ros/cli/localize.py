@@ -12,7 +12,7 @@ from geowarp_ros.cli.options import add_settings, localizer_config, settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument("--gallery", type=Path, required=True, help="folder made by 'geowarp gallery build'")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_settings(parser, "model", "rerank", "candidates", "device", "min_confidence")

@@ -15,7 +15,10 @@ SHORTCUTS: dict[str, tuple[str, str]] = {
     "device": ("device", "auto, cpu or cuda"),
     "rerank": ("rerank.method", "re-ranking method: none, geowarp, geowarp-unwarped, sift, orb"),
     "candidates": ("rerank.candidates", "number of candidates to re-rank"),
-    "min_confidence": ("position.min_confidence", "minimum confidence of a fix"),
+    "min_confidence": (
+        "position.min_confidence",
+        "minimum confidence of a fix; -1: as calibrated, or 0.5",
+    ),
 }
 """Option -> the parameter that it sets, and its line in the help."""
 

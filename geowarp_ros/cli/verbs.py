@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 
 def add_choice(parser: argparse.ArgumentParser, noun: str, choices: Mapping[str, str]) -> None:
     """Let ``parser`` take one of ``choices`` (name -> its line in the help) and, unparsed, what follows it."""
-    parser.epilog = f"{noun}s:\n" + "\n".join(f"  {name:<12}{line}" for name, line in choices.items())
+    lines = [f"  {name:<12}{line}" for name, line in choices.items()]
+    parser.epilog = "\n".join([f"{noun}s:", *lines, "", f"'{parser.prog} {noun.upper()} --help' says more"])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("chosen", choices=choices, metavar=noun.upper(), help="see below")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help=f"'{parser.prog} {noun.upper()} --help' says more")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def run_verb(prog: str, module: str, words: Sequence[str]) -> int:

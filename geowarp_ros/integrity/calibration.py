@@ -219,9 +219,9 @@ def fit_calibration(
 ) -> tuple[Calibration, dict[str, float]]:
     """Fit a calibration on answers from a held-out drive.
 
-    The confidence that each sample would have had is found by 5-fold cross-validation; the least confidence
-    follows from it (:func:`_least_confidence`). Standard deviation and scatter gain maximise the likelihood of the
-    errors of the right ones among those kept, and of those more likely right than wrong.
+    The confidence that each sample would have had is found by 5-fold cross-validation; the minimum confidence
+    follows from it (:func:`_minimum_confidence`). Standard deviation and scatter gain maximise the likelihood of
+    the errors of the right ones among those kept, and of those more likely right than wrong.
 
     Args:
         samples: Answers, right and wrong; the wrong ones may come from leaving the true place out of the gallery.
@@ -250,7 +250,7 @@ def fit_calibration(
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     held_out = cross_val_predict(model, rows, right, cv=folds, method="predict_proba")[:, 1]
-    threshold = _least_confidence(held_out, right, false_fix_rate)
+    threshold = _minimum_confidence(held_out, right, false_fix_rate)
     kept = np.asarray(held_out >= threshold)
     # where few are kept, the right ones that are more likely right than wrong tell the covariance, too
     telling = right & (held_out >= min(threshold, 0.5))
@@ -284,7 +284,7 @@ def fit_calibration(
     return calibration, summary
 
 
-def _least_confidence(confidence: FloatArray, right: BoolArray, false_fix_rate: float) -> float:
+def _minimum_confidence(confidence: FloatArray, right: BoolArray, false_fix_rate: float) -> float:
     """Smallest threshold that holds the wanted rate of wrong ones among those kept; 1 if none does.
 
     Where so few are kept that a single wrong one breaks the rate, counting says little: one is then forgiven if

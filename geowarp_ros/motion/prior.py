@@ -133,9 +133,13 @@ class Prior:
         return Near(hint.latitude_deg, hint.longitude_deg, radius_m), f"within {radius_m:.0f} m"
 
     def learn(self, answer: Answer) -> None:
-        """Take the session's own answer: it continues the track that messages must agree with."""
+        """Take the session's own answer: it continues the track that messages must agree with.
+
+        The same image again continues nothing: it agrees with itself.
+        """
         fix, header = answer.fix, answer.header
-        if fix is None or header.near is not None:
+        again = self._own is not None and header.stamp_ns == self._own.stamp_ns != 0
+        if fix is None or header.near is not None or again:
             return
         std_m = horizontal_std_m(fix.covariance)
         new = Hint(fix.latitude_deg, fix.longitude_deg, std_m, header.stamp_ns)

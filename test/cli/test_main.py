@@ -1,4 +1,4 @@
-"""The command itself: its verbs are there, mistakes are one line and status 1, surprises keep their traceback."""
+"""The command itself: its verbs are there, mistakes are one line and status 1, other errors keep a traceback."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def test_a_mistake_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.Captu
     assert line.startswith("geowarp gallery: ") and str(tmp_path) in line
 
 
-def test_a_surprise_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def surprise(*_: object) -> int:
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(geowarp_ros.cli, "run_verb", surprise)
+    monkeypatch.setattr(geowarp_ros.cli, "run_verb", fail)
     with pytest.raises(ZeroDivisionError):
         main(["match"])
 

@@ -342,7 +342,7 @@ def test_an_image_that_cannot_be_used_is_named_and_the_rest_goes_on(where: str) 
     assert replayed[1].image is None
 
 
-def test_a_surprise_ends_the_replay() -> None:
+def test_an_unexpected_error_ends_the_replay() -> None:
     class Gone(Hearing):
         def localize(self, *_: Any, **__: Any) -> Answer:
             raise GalleryError("gallery: an image is gone")

@@ -153,6 +153,15 @@ def test_a_track_needs_two_fixes_that_agree() -> None:
     assert p.near(103 * SECOND)[0] is not None
 
 
+def test_the_same_image_again_does_not_confirm_itself() -> None:
+    p = prior("track")
+    p.learn(fix(0, 100))
+    p.learn(fix(0, 100))  # sent twice, or asked about twice
+    assert p.near(100 * SECOND)[0] is None
+    p.learn(fix(3, 101))
+    assert p.near(101 * SECOND)[0] is not None
+
+
 def test_a_circle_does_not_confirm_itself() -> None:
     p = prior("track")
     p.learn(fix(0, 100))

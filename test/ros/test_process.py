@@ -222,7 +222,7 @@ def test_a_burst_is_answered_by_its_newest_image(
     assert dropped > 0
 
 
-def test_below_the_least_confidence_it_says_no(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:
+def test_below_the_minimum_it_says_no(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:
     assert robot.set(position__min_confidence=1) == ""  # a whole number for a double
     while not robot.poses.empty():
         robot.poses.get()

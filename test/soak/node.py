@@ -68,7 +68,7 @@ def load(minutes: float, rate_hz: float) -> Table:
         ("minutes", f"{seconds / 60:.1f}"),
         ("published, 1920×1080 rgb8", f"{published:,}, {published / seconds:.1f} Hz"),
         ("received", f"{int(counts['received']):,}, {int(counts['received']) / seconds:.1f} Hz"),
-        ("let go", f"{int(counts['dropped']):,}"),
+        ("dropped", f"{int(counts['dropped']):,}"),
         ("answered", f"{len(ages_s):,}, {len(ages_s) / seconds:.1f} Hz"),
         ("fixes, by the node's own count", values(parts["localization"])["fixes"]),
         ("memory at the start, and highest in each fifth (MiB)",

@@ -1,7 +1,7 @@
-"""Does the localizer know when it is lost? A recipe of galleries, drives through them, and images of elsewhere.
+"""Does the localizer know when it is lost? A recipe of galleries, drives through them, and images taken elsewhere.
 
 Some drives calibrate; the others judge what the calibration promises: false fixes, availability, ellipses, and how
-often images of elsewhere are refused.
+often images taken elsewhere are refused.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Drive(Section):
     )
     prior_every: int = Field(1, ge=1, description="Ask about every N-th query with a prior; 1: about all.")
     calibrates: bool = Field(False, description="Fit the calibration on this drive; false: judge by it.")
-    foreign: tuple[Images, ...] = Field((), description="Images of elsewhere to ask about in this gallery.")
+    foreign: tuple[Images, ...] = Field((), description="Images taken elsewhere to ask about in this gallery.")
 
 
 class IntegrityRecipe(Section):
@@ -162,7 +162,7 @@ def ask_drive(
     plain_seeds: int,
     progress: Progress = silent,
 ) -> Asked:
-    """Ask about the queries in both ways, with priors where the drive has them, and about images of elsewhere.
+    """Ask about the queries in both ways, with priors where the drive has them, and about images taken elsewhere.
 
     Args:
         localizer: Localizer over the drive's gallery.

@@ -1,4 +1,4 @@
-"""Calibrate on some drives and judge on others: false fixes, availability, ellipses, and images of elsewhere.
+"""Calibrate on some drives and judge on others: false fixes, availability, ellipses, and images taken elsewhere.
 
 RECIPE is a YAML file such as docs/recipes/integrity.yaml. The towns that it names are rendered, and its galleries
 built, in the output folder where they are absent. The calibration holds for any gallery of the model; --store puts

@@ -13,7 +13,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("--model", default="default", help="model file, or default for the one that ships")
-    parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the graphs")
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="file format")
     parser.add_argument(
         "--size", type=_size, metavar="WxH",
         help="input size (px); left out: 4:3 at the model's working resolution",
