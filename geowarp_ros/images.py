@@ -51,8 +51,8 @@ def read_image(path: str | Path) -> Image:
     """
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise ImageError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     return decode_image(data, str(path))
 
 
@@ -71,11 +71,18 @@ def decode_image(data: bytes, name: str) -> Image:
     """
     if not data:
         raise ImageError(f"{name}: is empty (0 bytes), expected an image")
+    return _decoded(data, name)
+
+
+def _decoded(source: bytes | Pillow.Image, name: str) -> Image:
     try:
-        with _open(data) as encoded:
-            check_size(encoded.width, encoded.height, name)
-            ImageOps.exif_transpose(encoded, in_place=True)  # a copy only where there is something to turn
-            return _to_rgb(encoded, name)
+        image = source if isinstance(source, Pillow.Image) else _open(source)
+        check_size(image.width, image.height, name)
+        if image is source:
+            image = ImageOps.exif_transpose(image)
+        else:  # ours: a copy only where there is something to turn
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image, name)
     except UnidentifiedImageError:
         raise ImageError(
             f"{name}: is no image that can be decoded, expected one of {', '.join(FORMATS)}"
@@ -102,7 +109,7 @@ def image_of(source: Image | Path | str | Pillow.Image) -> Image:
     if isinstance(source, str | Path):
         return read_image(Path(source))
     if isinstance(source, Pillow.Image):
-        return check_image(_to_rgb(ImageOps.exif_transpose(source), "PIL image"), "PIL image")
+        return _decoded(source, "PIL image")
     if isinstance(source, np.ndarray):
         return check_image(source, "array")
     raise ImageError(f"{type(source).__name__}: is no image, expected a path, a PIL image or an RGB array")

@@ -23,8 +23,9 @@ from geowarp_ros.evaluation.asking import Question, way
 from geowarp_ros.evaluation.calibration import collect, collect_samples
 from geowarp_ros.evaluation.plain import plain_pictures
 from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.integrity.calibration import CALIBRATION_FILE, fit_calibration, save_calibration, settings_of
+from geowarp_ros.integrity.calibration import fit_calibration, save_calibration, settings_of
 from geowarp_ros.integrity.texture import texture
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
@@ -164,9 +165,7 @@ def test_calibration_is_used_where_it_applies_and_said_where_not(
     calibration, summary = fit_calibration(collected.samples)
     assert summary["auc"] > 0.9
     measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
-    save_calibration(
-        gallery_path / CALIBRATION_FILE, calibration.model_copy(update={"measured_with": measured_with})
-    )
+    save_calibration(gallery_path / CALIBRATION, calibration.model_copy(update={"measured_with": measured_with}))
     try:
         calibrated = Localizer.open(gallery_path, localizer.config)
         assert calibrated.calibration is not None
@@ -179,7 +178,7 @@ def test_calibration_is_used_where_it_applies_and_said_where_not(
         assert other.calibration is None
         assert "rerank.method = 'geowarp' (now 'none')" in caplog.text
     finally:
-        (gallery_path / CALIBRATION_FILE).unlink()
+        (gallery_path / CALIBRATION).unlink()
 
 
 def test_an_unreadable_image_is_counted_by_the_calibration(localizer: Localizer) -> None:
@@ -261,6 +260,10 @@ def test_an_image_may_be_a_path_a_pil_image_or_an_array(localizer: Localizer, tm
     for image in (path, str(path), Pillow.open(path), picture(4)):
         assert {**localizer.localize(image).to_dict(), "timing_ms": 0} == {**expected, "timing_ms": 0}
     neither: Any = b"bytes"
+    path.write_bytes(path.read_bytes()[:-400])
+    for broken in (Pillow.open(path), Pillow.new("I", (0, 0)), "a\0b"):
+        with pytest.raises(ImageError):
+            localizer.localize(broken)
     with pytest.raises(ImageError, match="expected a path, a PIL image or an RGB array"):
         localizer.localize(neither)
 

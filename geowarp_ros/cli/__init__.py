@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         room = "lab.verbs" if args.verb in LABORATORY else "cli"
         return run_verb(f"geowarp {args.verb}", f"{room}.{args.verb.replace('-', '_')}", words[1:])
-    except GeowarpError as error:
+    except BrokenPipeError:
+        return 0
+    except (GeowarpError, OSError) as error:  # OSError: a folder that cannot be made, a full disk
         print(f"geowarp {args.verb}: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
@@ -79,5 +81,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"geowarp {args.verb}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from geowarp_ros.cli.options import add_settings, localizer_config, settings
+from geowarp_ros.cli.verbs import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.progress import bar
     from geowarp_ros.readers import read_source
 
+    require("sklearn")
     localizer = Localizer.open(args.gallery, config, calibrated=False)
     source = read_source(args.source, split=args.split, utm_zone=args.utm_zone)
     calibration, summary, collected = calibrate_gallery(

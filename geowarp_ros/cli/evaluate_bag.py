@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.cli.options import add_settings, session_config, settings
+from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
     from geowarp_ros.config import SessionConfig
@@ -96,14 +97,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Localise or read the fixes, judge, print the table and write everything."""
-    from geowarp_ros.errors import SourceError
+    from geowarp_ros.errors import ConfigError, SourceError
     from geowarp_ros.evaluation.judging import figures
     from geowarp_ros.evaluation.words import summary_rows
 
     _check(args)
-    config = session_config(settings(args))
+    given = settings(args)
+    config = session_config(given)
     if not args.fixes:
         _check_motion(args, config)
+    elif given:
+        raise ConfigError(f"{', '.join(given)}: --fixes judges what was localised already, without settings")
+    require("plotly")
     from geowarp_ros.localizer import Localizer
 
     drive = read_drive(args).thinned(args.every, args.limit)
@@ -225,26 +230,22 @@ def _settings(args: argparse.Namespace, localizer: dict[str, Any]) -> dict[str, 
 
 
 def _write(output: Path, result: Run, found: dict[str, Any], localizer: Localizer | None) -> None:
-    from geowarp_ros.errors import SourceError
     from geowarp_ros.evaluation import exports
     from geowarp_ros.evaluation.report import write_report
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "results.json").write_text(json.dumps({"title": result.title, **found}, indent=1) + "\n")
-        (output / "run.json").write_text(json.dumps(result.settings, indent=1) + "\n")
-        exports.write_csv(result, output / "images.csv")
-        exports.write_bag(result, output / "fixes")
-        exports.write_geojson(result, output / "fixes.geojson")
-        exports.write_gpx(result, output / "fixes.gpx")
-        exports.write_tum(result, output / "truth.tum", output / "estimate.tum")
-        gallery = localizer.gallery if localizer else None
-        write_report(
-            result,
-            found,
-            output / "report.html",
-            gallery.positions_enu[:, :2] if gallery else None,
-            gallery.image if gallery else None,
-        )
-    except OSError as error:
-        raise SourceError(f"{output}: the results cannot be written: {error}") from None
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "results.json").write_text(json.dumps({"title": result.title, **found}, indent=1) + "\n")
+    (output / "run.json").write_text(json.dumps(result.settings, indent=1) + "\n")
+    exports.write_csv(result, output / "images.csv")
+    exports.write_bag(result, output / "fixes")
+    exports.write_geojson(result, output / "fixes.geojson")
+    exports.write_gpx(result, output / "fixes.gpx")
+    exports.write_tum(result, output / "truth.tum", output / "estimate.tum")
+    gallery = localizer.gallery if localizer else None
+    write_report(
+        result,
+        found,
+        output / "report.html",
+        gallery.positions_enu[:, :2] if gallery else None,
+        gallery.image if gallery else None,
+    )

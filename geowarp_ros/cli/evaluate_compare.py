@@ -18,7 +18,6 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from geowarp_ros.errors import SourceError
     from geowarp_ros.evaluation.compare import Finished, change_rows, compare, table_rows, write_comparison
 
     a, b = Finished.open(args.a), Finished.open(args.b)
@@ -31,14 +30,11 @@ def run(args: argparse.Namespace) -> int:
     print()
     for name, value in change_rows(comparison):
         print(f"  {name:<40}{value}")
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        found = asdict(comparison) | {"a": str(args.a), "b": str(args.b)}
-        if found["median_change_m"] != found["median_change_m"]:
-            found["median_change_m"] = None
-        (args.output / "compare.json").write_text(json.dumps(found, indent=1) + "\n")
-        write_comparison(a, b, comparison, args.output / "compare.html")
-    except OSError as error:
-        raise SourceError(f"{args.output}: the comparison cannot be written: {error}") from None
+    args.output.mkdir(parents=True, exist_ok=True)
+    found = asdict(comparison) | {"a": str(args.a), "b": str(args.b)}
+    if found["median_change_m"] != found["median_change_m"]:
+        found["median_change_m"] = None
+    (args.output / "compare.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_comparison(a, b, comparison, args.output / "compare.html")
     print(f"comparison: {args.output / 'compare.html'}")
     return 0

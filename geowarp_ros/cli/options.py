@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ SHORTCUTS: dict[str, tuple[str, str]] = {
     "device": ("device", "auto, cpu or cuda"),
     "rerank": ("rerank.method", "re-ranking method: none, geowarp, geowarp-unwarped, sift, orb"),
     "candidates": ("rerank.candidates", "number of candidates to re-rank"),
-    "min_confidence": (
-        "position.min_confidence",
-        "minimum confidence of a fix; -1: as calibrated, or 0.5",
-    ),
+    "min_confidence": ("position.min_confidence", "minimum confidence of a fix; -1: as calibrated, or 0.5"),
 }
 """Option -> the parameter that it sets, and its line in the help."""
 
 ROS_OWN = ("use_sim_time", "qos_overrides", "start_type_description_service")
 """Names in a parameter file that belong to ROS itself."""
+
+NODE_ONLY = {*ROS_OWN, *NodeConfig.model_fields} - {*SessionConfig.model_fields}
+"""Names that a parameter file may have and no verb uses."""
 
 
 def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
@@ -64,6 +65,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: expected NAME=VALUE, such as rerank.mode=fast")
+        if name.strip().split(".")[0] in NODE_ONLY:
+            raise ConfigError(f"--set {setting}: only the node uses {name.strip()}, it changes nothing here")
         flat |= _dotted({name.strip(): _read_yaml(text, f"--set {setting}")})
     _refuse_sections(flat)
     return nest(flat)
@@ -96,7 +99,9 @@ def session_config(values: Mapping[str, Any]) -> SessionConfig:
     Raises:
         ConfigError: Unknown names or bad values.
     """
-    node = parse_config(NodeConfig, {name: value for name, value in values.items() if name not in ROS_OWN})
+    node = parse_config(
+        NodeConfig, {name: value for name, value in values.items() if name not in ROS_OWN}, strict=True
+    )
     return SessionConfig(**{name: getattr(node, name) for name in SessionConfig.model_fields})
 
 
@@ -123,13 +128,15 @@ def _read_yaml(text: str, where: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a day such as 2026-02-30
         raise ConfigError(f"{where}: is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
+        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+            value = float(value)  # 1e3: a number for ROS, a text for PyYAML
         flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 

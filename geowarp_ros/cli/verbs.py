@@ -16,6 +16,12 @@ def add_choice(parser: argparse.ArgumentParser, noun: str, choices: Mapping[str,
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
+def require(*libraries: str) -> None:
+    """Import what an extra installs before the work, not after it."""
+    for library in libraries:
+        importlib.import_module(library)
+
+
 def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
     """Parse ``words`` with the parser of a verb's module (dotted, within the package) and run it.
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from geowarp_ros.errors import GalleryError, SourceError
 from geowarp_ros.evaluation.asking import Question, Way, ask, sample_of, way, without_places_within
 from geowarp_ros.evaluation.plain import plain_pictures
+from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import (
-    CALIBRATION_FILE,
     Calibration,
     Sample,
     fit_calibration,
@@ -69,7 +69,7 @@ def calibrate_gallery(
         raise SourceError(f"these images cannot calibrate {localizer.gallery.path}: {error}") from None
     measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
     calibration = calibration.model_copy(update={"measured_with": measured_with})
-    save_calibration(localizer.gallery.path / CALIBRATION_FILE, calibration)
+    save_calibration(localizer.gallery.path / CALIBRATION, calibration)
     return calibration, summary, collected
 
 

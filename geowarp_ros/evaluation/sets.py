@@ -111,7 +111,8 @@ def check_reachable(sets: Sets, thresholds_m: Sequence[float], apart: int = 0) -
     if nearest_m.min() > largest:
         raise SourceError(
             f"{sets.description}: none of {len(nearest_m)} queries has a gallery image within {largest:g} m; the "
-            f"nearest pair is {nearest_m.min():.1f} m apart; do the positions agree, are the thresholds too small?"
+            f"nearest pair is {nearest_m.min():.1f} m apart; do the positions agree, are the thresholds too "
+            f"small, is too much left out (--exclude-neighbours {apart})?"
         )
     return {threshold: int((nearest_m > threshold).sum()) for threshold in thresholds_m}
 

@@ -37,6 +37,7 @@ from geowarp_ros.gallery.local import Form
 FORMAT = "geowarp-gallery"
 FORMAT_VERSION = 2
 MANIFEST = "gallery.json"
+CALIBRATION = "calibration.json"
 SEGMENTS = "segments"
 INDEX = "index"
 DESCRIPTORS = "descriptors.npy"

@@ -19,13 +19,11 @@ from pydantic import Field, ValidationError, model_validator
 from geowarp_ros.config import LocalizerConfig, Section, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
+from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.evidence import FEATURES, feature_row
 from geowarp_ros.types import Evidence, FloatArray
 
 BoolArray = NDArray[np.bool_]
-
-CALIBRATION_FILE = "calibration.json"
-"""File name in a gallery's folder."""
 
 NEES_95 = 5.991
 """NEES at the edge of the 95 % ellipse: chi-squared with 2 degrees of freedom."""
@@ -168,7 +166,7 @@ def find_calibration(
     """
     here = settings_of(config, model_fingerprint)
     refused: list[str] = []
-    for path in (gallery / CALIBRATION_FILE, beside_model(model)):
+    for path in (gallery / CALIBRATION, beside_model(model)):
         calibration = load_calibration(path)
         if calibration is None:
             continue

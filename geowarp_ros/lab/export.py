@@ -66,7 +66,7 @@ def export_onnx(model: GeoWarp, folder: Path, height: int, width: int) -> list[P
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401 - with which torch writes
     except ImportError as error:
-        raise ModelError(f"writing ONNX needs {error.name}: pip install '.[export]'") from None
+        raise ModelError(f"writing ONNX needs {error.name}: pip install 'geowarp_ros[export]'") from None
     model = model.to("cpu").eval()
     about = {
         "geowarp_fingerprint": fingerprint(model),

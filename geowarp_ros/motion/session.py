@@ -108,6 +108,7 @@ class Session:
         self._arrived_ns = None
         self.odometer.reset()
         self.prior.reset()
+        self.prior_said = self.prior.near(0)[1]
 
     def arrive(self, stamp_ns: int) -> tuple[Arrival, int]:
         """Take note of an image before it is localised; resets the session if time jumped back.

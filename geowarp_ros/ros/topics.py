@@ -44,7 +44,7 @@ SUBSCRIBED: dict[str, tuple[type, str]] = {
 SERVICES: dict[str, tuple[type, str]] = {
     "~/localize": (
         Trigger,
-        "Localise the latest image now. `message`: the answer as JSON; `success`: it is a fix.",
+        "Localise the latest image now. `message`: the answer as JSON, or an error; `success`: it is a fix.",
     ),
     "~/pause": (SetBool, "`true`: drop all images; `false`: resume."),
     "~/reset": (Trigger, "Forget track, prior, odometry and latest image, as after a jump back in time."),

@@ -10,7 +10,8 @@ import torch
 
 from geowarp_ros.cli import main
 from geowarp_ros.config import LocalizerConfig, parse_config
-from geowarp_ros.integrity.calibration import CALIBRATION_FILE, load_calibration
+from geowarp_ros.gallery.manifest import CALIBRATION
+from geowarp_ros.integrity.calibration import load_calibration
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
@@ -60,7 +61,7 @@ def test_a_mode_is_calibrated_and_its_calibration_is_used_for_that_mode_alone(
     where = ["--gallery", str(gallery), "--model", str(model), "--device", "cpu"]
     assert main(["calibrate", str(street), "--split", "query", *where, *chosen]) == 0
     assert "answers, 5-fold cross-validated" in capsys.readouterr().out
-    stored = load_calibration(gallery / CALIBRATION_FILE)
+    stored = load_calibration(gallery / CALIBRATION)
     assert stored is not None and stored.measured_with["rerank.mode"] == mode
     assert "score" in stored.features, "of the re-ranking"
 
@@ -83,7 +84,7 @@ def test_a_mode_is_calibrated_and_its_calibration_is_used_for_that_mode_alone(
 
 
 def test_a_broken_calibration_is_replaced(street: Path, gallery: Path, model: Path) -> None:
-    (gallery / CALIBRATION_FILE).write_text("{")
+    (gallery / CALIBRATION).write_text("{")
     words = ["calibrate", str(street), "--split", "query", "--gallery", str(gallery), "--model", str(model)]
     assert main([*words, "--correct-within", "5"]) == 0
-    assert load_calibration(gallery / CALIBRATION_FILE) is not None
+    assert load_calibration(gallery / CALIBRATION) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,33 @@ def test_an_interruption_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(geowarp_ros.cli, "run_verb", interrupt)
     assert main(["match"]) == 130
     assert capsys.readouterr().err == "geowarp match: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "library"),
+    [
+        (["evaluate", "bag", "DRIVE", "--gallery", "nowhere", "--output", "OUT"], "plotly"),
+        (["evaluate", "dataset", "DRIVE", "--output", "OUT"], "matplotlib"),
+        (["evaluate", "integrity", "DRIVE", "--output", "OUT"], "matplotlib"),
+        (["calibrate", "DRIVE", "--gallery", "nowhere"], "sklearn"),
+    ],
+)
+def test_a_missing_extra_is_said_before_the_work(
+    words: list[str],
+    library: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where nothing is: the work would end at its first step
+    monkeypatch.setitem(sys.modules, library, None)
+    assert main(words) == 1
+    assert f"needs {library}, which is not installed: pip install" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(geowarp_ros.cli, "run_verb", lambda *_: Path("/dev/null/x").mkdir())
+    assert main(["match"]) == 1
+    assert capsys.readouterr().err == "geowarp match: [Errno 20] Not a directory: '/dev/null/x'\n"

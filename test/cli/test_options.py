@@ -217,3 +217,36 @@ def test_an_abbreviated_option_is_an_error_of_usage(words: list[str], capsys: py
             main([*words, option, "fast"])
         assert ended.value.code == 2
         assert f"unrecognized arguments: {option} fast" in capsys.readouterr().err
+
+
+# ---- nothing is taken that the node would refuse, or that changes nothing
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["rerank.candidates=true", "rerank.candidates=5.0", "rerank.candidates='7'", "position.min_confidence=yes"],
+)
+def test_a_type_that_the_node_refuses_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        session_config(given("--set", setting))
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-1", 0.1), ("5E-1", 0.5), ("1", 1.0), ("0.25", 0.25)])
+def test_numbers_are_read_as_ros_reads_them(text: str, value: float) -> None:
+    assert session_config(given("--set", f"position.min_confidence={text}")).position.min_confidence == value
+
+
+@pytest.mark.parametrize(
+    "name", ["gallery", "max_rate_hz", "map_to_odom", "use_sim_time", "qos_overrides./fix.depth"]
+)
+def test_what_only_the_node_uses_is_refused_as_an_option_and_passes_in_a_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--set {name}=1: only the node uses {name}"):
+        given("--set", f"{name}=1")
+    session_config(given("--params-file", str(CONFIG)))
+
+
+def test_a_day_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, "node: {ros__parameters: {frame_id: 2026-99-99}}")
+    for words in (["--set", "model=2026-13-45"], ["--params-file", str(path)]):
+        with pytest.raises(ConfigError, match="is not YAML: month must be in"):
+            given(*words)

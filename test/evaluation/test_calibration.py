@@ -11,7 +11,8 @@ import pytest
 from geowarp_ros.errors import GalleryError, ImageError, SourceError
 from geowarp_ros.evaluation.calibration import calibrate_gallery, collect_samples, plain_questions
 from geowarp_ros.gallery.making.build import remove_from_gallery
-from geowarp_ros.integrity.calibration import CALIBRATION_FILE, load_calibration, settings_of
+from geowarp_ros.gallery.manifest import CALIBRATION
+from geowarp_ros.integrity.calibration import load_calibration, settings_of
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.readers import SourceImage
 from geowarp_ros.types import Image
@@ -46,7 +47,7 @@ def test_each_image_is_asked_about_twice_and_what_is_left_out_is_counted(localiz
 
 def test_the_calibration_is_stored_with_what_it_was_measured_with(localizer: Localizer) -> None:
     calibration, summary, collected = calibrate_gallery(localizer, street(), correct_within_m=5.0)
-    assert load_calibration(localizer.gallery.path / CALIBRATION_FILE) == calibration
+    assert load_calibration(localizer.gallery.path / CALIBRATION) == calibration
     assert calibration.measured_with == settings_of(localizer.config, localizer.describer.fingerprint)
     assert calibration.samples == len(collected.samples) and summary["auc"] > 0.9
     assert "score" not in calibration.features, "nothing was re-ranked"
@@ -61,4 +62,4 @@ def test_too_few_images_an_empty_source_and_an_empty_gallery_are_refused(localiz
     remove_from_gallery(folder, [image.place.name for image in street()])
     with pytest.raises(GalleryError, match="an empty gallery cannot be calibrated"):
         calibrate_gallery(Localizer.open(folder, localizer.config), street())
-    assert not (folder / CALIBRATION_FILE).exists()
+    assert not (folder / CALIBRATION).exists()

@@ -298,13 +298,16 @@ def test_build_over_a_gallery(
 ) -> None:
     with pytest.raises(GalleryError, match="has a gallery of 7 images already; add to it, replace it"):
         build_gallery(source, describer, gallery)
+    (gallery / "calibration.json").write_text("{}")
     killed = ColourDescriber("beef")
     kill_after(killed, 1)
     other = read_source(make_source(5, "other", first=30))
     with pytest.raises(Killed):
         build_gallery(other, killed, gallery, batch_size=2, replace_existing=True)
     assert len(Gallery.open(gallery)) == 7
+    assert (gallery / "calibration.json").exists()  # the old gallery is whole
     report = build_gallery(other, ColourDescriber("beef"), gallery, batch_size=2, replace_existing=True)
+    assert not (gallery / "calibration.json").exists()  # it says nothing about the new one
     assert (report.images, report.resumed) == (5, 2)
     opened = Gallery.open(gallery)
     opened.check_model("beef")

@@ -11,8 +11,8 @@ import pytest
 
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import (
-    CALIBRATION_FILE,
     Calibration,
     Sample,
     _minimum_confidence,
@@ -111,13 +111,13 @@ def test_too_few_samples_are_refused(samples: list[Sample]) -> None:
 
 
 def test_round_trip_in_a_gallery_folder(tmp_path: Path, samples: list[Sample]) -> None:
-    assert load_calibration(tmp_path / CALIBRATION_FILE) is None
+    assert load_calibration(tmp_path / CALIBRATION) is None
     calibration, _ = fit_calibration(samples[:200])
     calibration = calibration.model_copy(update={"measured_with": settings_of(LocalizerConfig(), "abc")})
-    save_calibration(tmp_path / CALIBRATION_FILE, calibration)
-    assert load_calibration(tmp_path / CALIBRATION_FILE) == calibration
+    save_calibration(tmp_path / CALIBRATION, calibration)
+    assert load_calibration(tmp_path / CALIBRATION) == calibration
     assert calibration.measured_with["rerank.method"] == "geowarp"
-    assert [path.name for path in tmp_path.iterdir()] == [CALIBRATION_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [CALIBRATION]
 
 
 def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
     assert found() == ("none", [])
     stored(beside_model(model), "the model's")
     assert found() == ("the model's", [])
-    stored(tmp_path / CALIBRATION_FILE, "the gallery's")
+    stored(tmp_path / CALIBRATION, "the gallery's")
     assert found() == ("the gallery's", [])
-    stored(tmp_path / CALIBRATION_FILE, "the gallery's", **{"rerank.method": "sift", "retrieval.candidates": "7"})
+    stored(tmp_path / CALIBRATION, "the gallery's", **{"rerank.method": "sift", "retrieval.candidates": "7"})
     why = (
         "the gallery's is not used: it was measured with retrieval.candidates = '7' (now '20'),"
         " rerank.method = 'sift' (now 'geowarp')"
@@ -149,7 +149,7 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
     stored(beside_model(model), "the model's", model="xyz")
     assert found() == ("none", [why, "the model's is not used: it was measured with model = 'xyz' (now 'abc')"])
     # where the places lie 12 m apart: 3 m and 6 m in quadrature
-    stored(tmp_path / CALIBRATION_FILE, "the gallery's")
+    stored(tmp_path / CALIBRATION, "the gallery's")
     applies, _ = find_calibration(LocalizerConfig(), "abc", model, tmp_path, 12.0)
     assert applies is not None and applies.position_std_m == pytest.approx(math.hypot(3.0, 6.0))
 
@@ -164,23 +164,23 @@ def test_the_verification_counts_only_where_it_is_read() -> None:
 def test_settings_of_version_0_1_have_their_new_names(tmp_path: Path, samples: list[Sample]) -> None:
     calibration, _ = fit_calibration(samples[:200])
     measured_with = settings_of(LocalizerConfig(), "abc")
-    save_calibration(tmp_path / CALIBRATION_FILE, calibration.model_copy(update={"measured_with": measured_with}))
-    text = (tmp_path / CALIBRATION_FILE).read_text()
-    (tmp_path / CALIBRATION_FILE).write_text(text.replace("position.verification.", "rerank.verification."))
-    read = load_calibration(tmp_path / CALIBRATION_FILE)
+    save_calibration(tmp_path / CALIBRATION, calibration.model_copy(update={"measured_with": measured_with}))
+    text = (tmp_path / CALIBRATION).read_text()
+    (tmp_path / CALIBRATION).write_text(text.replace("position.verification.", "rerank.verification."))
+    read = load_calibration(tmp_path / CALIBRATION)
     assert read is not None and read.measured_with == measured_with
 
 
 def test_a_foreign_calibration_file_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / CALIBRATION_FILE).write_text('{"features": []', encoding="utf-8")
-    with pytest.raises(GalleryError, match=CALIBRATION_FILE):
-        load_calibration(tmp_path / CALIBRATION_FILE)
+    (tmp_path / CALIBRATION).write_text('{"features": []', encoding="utf-8")
+    with pytest.raises(GalleryError, match=CALIBRATION):
+        load_calibration(tmp_path / CALIBRATION)
 
 
 def test_an_unwritable_folder_is_said(tmp_path: Path, samples: list[Sample]) -> None:
     calibration: Calibration = fit_calibration(samples[:200])[0]
     with pytest.raises(GalleryError, match=r"calibration\.json: cannot be written"):
-        save_calibration(tmp_path / "absent" / CALIBRATION_FILE, calibration)
+        save_calibration(tmp_path / "absent" / CALIBRATION, calibration)
 
 
 def test_the_covariance_grows_with_the_spacing_of_the_gallery() -> None:

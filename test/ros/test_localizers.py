@@ -24,7 +24,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.gallery.making.build import build_gallery
-from geowarp_ros.integrity.calibration import CALIBRATION_FILE, Calibration, save_calibration
+from geowarp_ros.gallery.manifest import CALIBRATION
+from geowarp_ros.integrity.calibration import Calibration, save_calibration
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
@@ -67,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) 
             rows.append(f"{number}.png,{latitude + number * 1e-3},8.0")
         (folder / f"{camera}.csv").write_text("\n".join(rows) + "\n")
         build_gallery(read_source(folder / f"{camera}.csv"), Describer(model, "cpu"), folder / camera)
-        save_calibration(folder / camera / CALIBRATION_FILE, foreign_calibration(camera))
+        save_calibration(folder / camera / CALIBRATION, foreign_calibration(camera))
         text += f"/{camera}/geowarp_localizer:\n  ros__parameters:\n    gallery: {folder / camera}\n"
     (folder / "cameras.yaml").write_text(text)
     return folder

@@ -19,6 +19,7 @@ from geowarp_ros.gallery.making.filling import by_place, fill_segment, identity_
 from geowarp_ros.gallery.making.segment import forget_journal
 from geowarp_ros.gallery.making.shards import ALONE, Shard, finished_shards, note_finished
 from geowarp_ros.gallery.manifest import (
+    CALIBRATION,
     INDEX,
     MANIFEST,
     SEGMENTS,
@@ -137,6 +138,7 @@ def build_gallery(
                 segments = tuple(finished[number] for number in sorted(finished))
                 manifest = Manifest(created=now(), modified=now(), model=model, segments=segments)
                 if not missing:
+                    (output / CALIBRATION).unlink(missing_ok=True)  # that of the gallery to replace
                     _commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
     skipped = (*part.skipped, *unreadable)
     seconds = time.monotonic() - started

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from geowarp_ros.cli.options import add_settings, localizer_config, settings
+from geowarp_ros.cli.verbs import require
 from geowarp_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.progress import bar
 
     config, given = _config(args), vars(args)
+    require("matplotlib")
     if args.every == 1 and not config.exclude_neighbours:
         raise ConfigError(
             "--every 1 makes each image find itself: leave it out with --exclude-neighbours, at least 1"
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> DatasetConfig:
-    from geowarp_ros.config import parse_config
+    from geowarp_ros.config import LocalizerConfig, parse_config
     from geowarp_ros.lab.baselines import WITH_WEIGHTS
     from geowarp_ros.lab.studies.dataset import DatasetConfig
     from geowarp_ros.lab.studies.tables import TITLES
@@ -132,7 +134,16 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
     nested = settings(args)
     values["baselines"] = nested.pop("baselines", {})
     config = parse_config(DatasetConfig, values)
-    return config.model_copy(update={"localizer": localizer_config(nested, "evaluate dataset")})
+    localizer = localizer_config(nested, "evaluate dataset")
+    method = localizer.rerank.method
+    if method != LocalizerConfig().rerank.method and "methods" not in given:
+        raise ConfigError(f"rerank.method = {method!r}: say by --rerank which methods to compare")
+    for name in (setting.partition("=")[0].strip() for setting in given.get("set", ())):
+        if name == "model" and "models" in given:
+            raise ConfigError("--set model: --model names the models to compare; give one of the two")
+        if name.startswith("position.") and not name.startswith("position.verification."):
+            raise ConfigError(f"--set {name}: evaluate dataset ranks places; it estimates no position")
+    return config.model_copy(update={"localizer": localizer})
 
 
 def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output: Path) -> list[Contender]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geowarp_ros.cli.options import add_settings, localizer_config, settings
+from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
     from geowarp_ros.integrity.calibration import Calibration
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Render, build, ask, fit, judge, write and print."""
     config = localizer_config(settings(args), "evaluate integrity")
+    require("matplotlib", "sklearn")
     from geowarp_ros.integrity.calibration import beside_model, save_calibration, settings_of
     from geowarp_ros.lab.studies.galleries import kept_gallery
     from geowarp_ros.lab.studies.integrity import (
