@@ -126,8 +126,13 @@ def read_parameters(path: Path) -> dict[str, Any]:
 def _read_yaml(text: str, where: str) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Reads 1e3 as a number, as ROS does (YAML 1.2); PyYAML reads a text."""
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a day such as 2026-02-30
         raise ConfigError(f"{where}: is not YAML: {' '.join(str(error).split())}") from None
 
@@ -135,8 +140,6 @@ def _read_yaml(text: str, where: str) -> Any:
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-            value = float(value)  # 1e3: a number for ROS, a text for PyYAML
         flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 

@@ -61,7 +61,7 @@ class FastReranker:
             return []
         stored = self._gallery.local_features([candidate.index for candidate in head])
         f_q = query.local_features[0].flatten(1).float()
-        f_p = torch.from_numpy(np.ascontiguousarray(stored)).to(f_q.device).float().flatten(2)
+        f_p = torch.from_numpy(stored).to(f_q.device).float().flatten(2)
         scored = [
             replace(
                 candidate,

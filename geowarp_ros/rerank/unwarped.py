@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from geowarp_ros.gallery.store import Gallery
@@ -29,8 +28,8 @@ class UnwarpedReranker:
         """Return the candidates with scores, best first; ties keep retrieval's order."""
         if not head:
             return []
-        stored = self._gallery.local_features([candidate.index for candidate in head])
-        f_p = torch.from_numpy(np.ascontiguousarray(stored, np.float32)).to(query.local_features.device)
-        scores = [score / CELLS for score in similarity(query.local_features.float(), f_p).tolist()]
+        f_p = torch.from_numpy(self._gallery.local_features([candidate.index for candidate in head]))
+        f_q = query.local_features.float()
+        scores = [score / CELLS for score in similarity(f_q, f_p.to(f_q.device).float()).tolist()]
         scored = [replace(c, score=s, score_unwarped=s) for c, s in zip(head, scores, strict=True)]
         return best_with_retrieval(scored, self._retrieval_weight)

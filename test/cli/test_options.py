@@ -224,7 +224,13 @@ def test_an_abbreviated_option_is_an_error_of_usage(words: list[str], capsys: py
 
 @pytest.mark.parametrize(
     "setting",
-    ["rerank.candidates=true", "rerank.candidates=5.0", "rerank.candidates='7'", "position.min_confidence=yes"],
+    [
+        "rerank.candidates=true",
+        "rerank.candidates=5.0",
+        "rerank.candidates='7'",
+        "position.min_confidence=yes",
+        "position.min_confidence='1e-1'",
+    ],
 )
 def test_a_type_that_the_node_refuses_is_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting.partition("=")[0]):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,8 +63,8 @@ class OneWayReranker:
         """Return the candidates with scores and the one quad, best first; ties keep retrieval's order."""
         if not head:
             return []
-        stored = self._gallery.local_features([candidate.index for candidate in head])
-        f_p = torch.from_numpy(np.ascontiguousarray(stored, np.float32)).to(query.image.device)
+        f_p = torch.from_numpy(self._gallery.local_features([candidate.index for candidate in head]))
+        f_p = f_p.to(query.image.device).float()
         f_q = query.local_features.float().expand_as(f_p)
         quads = one_way_quad(*self._model.regress(f_q, f_p))
         unwarped = similarity(f_q, f_p).tolist()
