@@ -22,6 +22,9 @@ import pytest
 from geowarp_ros.cli import LABORATORY, VERBS
 from geowarp_ros.cli.evaluate import EVALUATIONS
 from geowarp_ros.cli.evaluate import LABORATORY as STUDIES
+from geowarp_ros.cli.options import session_config, settings
+from geowarp_ros.config import NodeConfig, leaves
+from geowarp_ros.errors import ConfigError
 from geowarp_ros.lab.verbs.train import TRAININGS
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +56,20 @@ def test_every_document_is_in_the_index() -> None:
         assert path.name == "index.md" or f"({relative.as_posix()})" in index, relative
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_parameters_that_are_named_exist(path: Path) -> None:
+    parameters = [name for name, _ in leaves(NodeConfig)]
+    absent = []
+    for word in re.findall(r"`([^`\n]+)`", path.read_text()):
+        if re.fullmatch(r"(geowarp_ros|test|docs|config|launch)/[\w./]+", word) and not (ROOT / word).exists():
+            absent.append(word)
+        named = re.fullmatch(r"((?:rerank|position|tracking|prior)\.[a-z_.]+)(?:[=:].*)?", word)
+        name = named[1] if named and not named[1].endswith(".py") else ""
+        if name and not any(known == name or known.startswith(f"{name}.") for known in parameters):
+            absent.append(word)
+    assert [word for word in absent if word != "rerank.build_reranker"] == []
+
+
 def anchors(path: Path) -> set[str]:
     """Anchors of a Markdown file's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
@@ -69,6 +86,7 @@ def commands(path: Path) -> Iterator[list[str]]:
     for block in re.findall(r"```(?:sh|bash)\n(.*?)```", path.read_text(), re.S):
         lines = block.replace("\\\n", " ").splitlines()
         variables = dict(re.findall(r"^(\w+)=[\"']?([^\"'\n]*)", "\n".join(lines), re.M))
+        variables |= dict(re.findall(r"\bfor (\w+) in (\S+)", block))
         for line in lines:
             line = re.sub(r"\$\([^)]*\)", "X", line)
             line = expanded(line, variables)
@@ -85,9 +103,13 @@ def test_every_command_is_one_that_the_tool_takes(path: Path) -> None:
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
             try:
-                parser_of(words).parse_args(rest_of(words))
+                given = vars(parser_of(words).parse_args(rest_of(words)))
+                values = settings(argparse.Namespace(set=given.get("set", ())))
+                session_config({name: value for name, value in values.items() if name != "baselines"})
             except SystemExit:
                 refused.append((" ".join(words), said.getvalue().strip().splitlines()[-1]))
+            except ConfigError as error:
+                refused.append((" ".join(words), str(error)))
     assert not refused
 
 
