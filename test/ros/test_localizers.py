@@ -156,8 +156,8 @@ def test_warnings_of_the_core_reach_rosout_under_the_name_of_their_node(
         set_parameter("front", "input_timeout_s", 7.0)  # has nothing to do with a calibration: says nothing
         set_parameter("rear", "rerank.candidates", 3)
         assert warned() == ("rear.geowarp_localizer", "the calibration of rear")
+        assert process.end(signal.SIGINT) == 0  # only then has its log been read to the end
         assert sum("is not used" in line for line in process.lines) == 3
-        assert process.end(signal.SIGINT) == 0
     finally:
         robots["front"].node.destroy_subscription(subscription)
         process.close()
