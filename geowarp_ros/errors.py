@@ -38,6 +38,10 @@ class SourceError(GeowarpError):
     """A source of geotagged images that cannot be used: missing columns, no positions, absent files or topics."""
 
 
+class CameraError(GeowarpError):
+    """A camera calibration that cannot be used: of another camera, not finite, an unknown lens model."""
+
+
 class TrainingError(GeowarpError):
     """A training that cannot start or go on: no positives, too few images, NaN loss, foreign checkpoint."""
 

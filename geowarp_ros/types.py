@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from geowarp_ros.cameras import Camera
 
 Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8, RGB."""
@@ -56,11 +59,13 @@ class Frame:
         image: (H, W, 3) uint8, RGB.
         stamp_ns: When it was taken.
         frame_id: The camera's optical frame (REP 105), or empty.
+        camera: Its intrinsics for an image of that size; None where unknown.
     """
 
     image: Image
     stamp_ns: int = 0
     frame_id: str = ""
+    camera: Camera | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +164,48 @@ class Evidence:
         return not bool(self.agrees.all())
 
 
+PoseMethod: TypeAlias = Literal["points", "anchors", "cluster", "best"]
+"""Where a position is from. ``points``: the camera's pose from the gallery's triangulated points; ``anchors``:
+from relative poses to photographs; ``cluster``, ``best``: the place of photographs, without an orientation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where a camera is and where it looks, as an estimator found it from matches.
+
+    Convention:
+        ENU of the gallery's alignment; ``rotation`` is ``enu_from_camera`` of the optical frame (REP 103: x right,
+        y down, z forward). The covariance is of (east, north, up, rotation about east, north, up), in m² and rad²;
+        the rotation error is a small rotation vector in ENU applied from the left.
+
+    Attributes:
+        method: Estimator.
+        position_m: (3,) position of the camera.
+        rotation: (3, 3) ``enu_from_camera``.
+        covariance: (6, 6) of the estimate, symmetric positive definite, as the estimator has it, not calibrated.
+        inliers: Number of matches that obey it.
+        near_m: 10th percentile of the inliers' distances from the camera, m.
+        photographs: Number of photographs that support it.
+        spread: Share of the image that the inliers cover: area of their bounding box over the image's, 0..1.
+        residual_px: Median reprojection error of the inliers.
+        apart_m: Distance from the nearest of the candidates it was measured against, m.
+    """
+
+    method: PoseMethod
+    position_m: FloatArray
+    rotation: FloatArray
+    covariance: FloatArray
+    inliers: int
+    near_m: float
+    photographs: int
+    spread: float
+    residual_px: float
+    apart_m: float
+
+
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A position with its uncertainty.
+    """A position with its uncertainty, and where the camera looks if it is known.
 
     Attributes:
         latitude_deg: WGS84 latitude.
@@ -169,6 +213,14 @@ class Fix:
         altitude_m: Altitude where the gallery knows it, else 0 with a vertical variance that says so.
         covariance: (3, 3) east, north, up in m², symmetric positive definite.
         confidence: Probability that the position is right, 0..1.
+        method: Where the position is from.
+        orientation: Quaternion (x, y, z, w) of the camera's body frame (x forward, y left, z up) in ENU
+            (REP 103); None where unknown.
+        heading_deg: Compass heading, clockwise from true north, 0 to 360: of the optical axis; of a camera that
+            looks down, of the image's top. NaN where unknown.
+        heading_std_deg: Standard deviation of the heading; NaN where unknown.
+        pose_covariance: (6, 6) of east, north, up, and rotation about east, north, up, in m² and rad² (REP 103);
+            its first block is ``covariance``. None where the orientation is unknown.
     """
 
     latitude_deg: float
@@ -176,6 +228,11 @@ class Fix:
     altitude_m: float
     covariance: FloatArray
     confidence: float
+    method: PoseMethod = "cluster"
+    orientation: tuple[float, float, float, float] | None = None
+    heading_deg: float = math.nan
+    heading_std_deg: float = math.nan
+    pose_covariance: FloatArray | None = None
 
     @property
     def std_m(self) -> float:

@@ -82,13 +82,15 @@ def test_only_ros_says_ros() -> None:
 
 FLOORS = (
     {"errors", "progress", "memory", "provenance"},
-    {"files", "config", "types", "geodesy"},
+    {"files", "config", "cameras", "geodesy"},
+    {"types"},
     {"geometry", "images", "pictures"},
     {"messages"},
-    {"model", "readers"},
+    {"model", "readers", "keypoints"},
     {"gallery"},
     {"rerank"},
     {"integrity"},
+    {"pose"},
     {"position"},
     {"localizer"},
     {"motion"},

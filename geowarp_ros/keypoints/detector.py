@@ -1,0 +1,88 @@
+"""Detection of keypoints, described in bytes.
+
+SIFT (Lowe, IJCV 2004) as RootSIFT (Arandjelović and Zisserman, "Three things everyone should know to improve
+object retrieval", CVPR 2012).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from geowarp_ros.config import Section
+from geowarp_ros.types import Image
+
+DESCRIPTOR_DIM = 128
+_BYTES_PER_UNIT = 512.0
+"""A RootSIFT descriptor has unit length; its largest components lie about 0.3 to 0.5."""
+
+
+class KeypointConfig(Section):
+    """Keypoints of a gallery's photographs, and of every query compared with them."""
+
+    kind: Literal["sift"] = Field("sift", description="Kind of keypoint. sift: RootSIFT in bytes.")
+    count: int = Field(2000, ge=4, le=100_000, description="Maximum number of keypoints per image.")
+    scale: float = Field(
+        2.0,
+        ge=0.25,
+        le=8.0,
+        description="Size at which they are detected, as a multiple of the working resolution.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """Keypoints of one image.
+
+    Attributes:
+        points: (N, 2) float32, (x, y) in px of the image at working resolution, whose first pixel is at (0, 0).
+        descriptors: (N, 128) uint8.
+    """
+
+    points: NDArray[np.float32]
+    descriptors: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+class KeypointDetector:
+    """Detects and describes keypoints. Not thread-safe: OpenCV's detector is one object."""
+
+    def __init__(self, config: KeypointConfig) -> None:
+        self.config = config
+        self._sift: Any = cv2.SIFT.create(nfeatures=config.count)
+
+    def __call__(self, image: Image, width_px: int, height_px: int) -> Keypoints:
+        """Detect keypoints.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, the original: larger than working resolution where there is more to see.
+            width_px: Width of the image at working resolution, in whose pixels the points are given.
+            height_px: Height at working resolution.
+        """
+        height, width = image.shape[:2]
+        wanted = (round(width_px * self.config.scale), round(height_px * self.config.scale))
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if wanted != (width, height):
+            shrinks = wanted[0] < width
+            grey = cv2.resize(grey, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        found, raw = self._sift.detectAndCompute(grey, None)
+        if raw is None:
+            return Keypoints(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_DIM), np.uint8))
+        strongest = np.argsort([-keypoint.response for keypoint in found], kind="stable")[: self.config.count]
+        points = np.array([found[row].pt for row in strongest])
+        factor = np.array([width_px / wanted[0], height_px / wanted[1]])
+        points = (points + 0.5) * factor - 0.5
+        return Keypoints(points.astype(np.float32), root_sift(raw[strongest]))
+
+
+def root_sift(raw: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Turn SIFT descriptors (N, 128) into RootSIFT in bytes: L1-normalised, square root, times 512."""
+    share = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(np.clip(np.rint(np.sqrt(share) * _BYTES_PER_UNIT), 0, 255), np.uint8)

@@ -1,0 +1,1 @@
+"""From matches with aligned photographs to the camera's pose."""
