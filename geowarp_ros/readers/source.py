@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.images import read_image
 from geowarp_ros.types import Image, Place
 
@@ -23,12 +24,22 @@ class SourceImage:
         read: Decodes the image, from any thread, or raises ImageError; a bag's images are quickest in order.
         path: Image file; None in a bag.
         split: Split, such as ``gallery`` or ``test/queries``; empty where the source has none.
+        camera: The camera it was taken with, at whatever size it was calibrated; None where nothing tells.
     """
 
     place: Place
     read: Callable[[], Image]
     path: Path | None = None
     split: str = ""
+    camera: Camera | None = None
+
+    def camera_at(self, width_px: int, height_px: int) -> Camera | None:
+        """Return its camera for the image at this size; None where nothing tells.
+
+        Raises:
+            CameraError: The aspect ratio differs: the calibration is of another camera.
+        """
+        return self.camera and self.camera.scaled_to(width_px, height_px)
 
 
 @dataclass(frozen=True, slots=True)
