@@ -15,7 +15,7 @@ import numpy as np
 from geowarp_ros.config import LocalizerConfig, PositionConfig
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import check_image, image_of
-from geowarp_ros.integrity.calibration import Calibration, find_calibration, settings_of
+from geowarp_ros.integrity.calibration import Calibration, find_calibration, keypoints_used, settings_of
 from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
@@ -80,6 +80,7 @@ class Localizer:
         self.verifier = verifier
         self.config = config
         self.calibration = calibration
+        self._keypoints = keypoints_used(config, gallery.keypoint_config)
 
     @classmethod
     def open(
@@ -106,6 +107,13 @@ class Localizer:
         describer = describer or open_describer(config)
         opened = Gallery.open(gallery, describer.device)
         opened.check_model(describer.fingerprint)
+        if opened.keypoint_config is None:
+            _log.warning(
+                "%s: stores no keypoints, as those of earlier versions: answers by cluster, and slower;"
+                " run 'geowarp gallery upgrade %s'",
+                opened.path,
+                opened.path,
+            )
         return cls.of(describer, opened, config, calibrated=calibrated)
 
     @classmethod
@@ -183,6 +191,9 @@ class Localizer:
         config, clock = self.config, StageClock()
         with clock("search"):
             found = self.gallery.search(query.descriptor, config.retrieval.candidates, near, without)
+        if self._keypoints is not None:
+            with clock("keypoints"):
+                query.keypoints(self._keypoints)  # kept there for all that match them
         with clock("rerank"):
             affordable = deadline()
             count = config.rerank.candidates if affordable is None else min(affordable, config.rerank.candidates)
@@ -219,7 +230,8 @@ class Localizer:
         if _verification(position) != _verification(before):
             verifier = build_verifier(position, self.gallery)
         fingerprint = self.describer.fingerprint
-        if settings_of(config, fingerprint) != settings_of(self.config, fingerprint):
+        stored = self.gallery.keypoint_config
+        if settings_of(config, fingerprint, stored) != settings_of(self.config, fingerprint, stored):
             calibration = _calibration(config, self.describer, self.gallery)
         return Localizer(self.describer, self.gallery, reranker, verifier, config, calibration)
 
@@ -270,8 +282,9 @@ def _verification(position: PositionConfig) -> tuple[object, ...]:
 def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery) -> Calibration | None:
     """Return the gallery's calibration, or the model's; say of each one that does not apply why."""
     found, refused = find_calibration(
-        config, describer.fingerprint, model_path(config.model), gallery.path, gallery.spacing_m
-    )
+        config, describer.fingerprint, gallery.keypoint_config, model_path(config.model), gallery.path,
+        gallery.spacing_m,
+    )  # fmt: skip
     for line in refused:
         _log.warning(line)
     return found

@@ -87,7 +87,9 @@ def test_a_gallery_picture_is_found_where_it_was_taken(localizer: Localizer) -> 
     assert (east, north) == pytest.approx((7 * SPACING_M, 0.0), abs=0.01)
     assert (answer.header.stamp_ns, answer.header.frame_id) == (42, "camera")
     assert answer.candidates[0].place.name == "07.png"
-    assert set(answer.header.timing_ms) == {"texture", "describe", "search", "rerank", "verify", "position"}
+    assert set(answer.header.timing_ms) == {
+        "texture", "describe", "search", "keypoints", "rerank", "verify", "position",
+    }  # fmt: skip
 
 
 def test_reranking_orders_by_score_and_keeps_the_rest(localizer: Localizer) -> None:
@@ -164,7 +166,9 @@ def test_calibration_is_used_where_it_applies_and_said_where_not(
 
     calibration, summary = fit_calibration(collected.samples)
     assert summary["auc"] > 0.9
-    measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
+    measured_with = settings_of(
+        localizer.config, localizer.describer.fingerprint, localizer.gallery.keypoint_config
+    )
     save_calibration(gallery_path / CALIBRATION, calibration.model_copy(update={"measured_with": measured_with}))
     try:
         calibrated = Localizer.open(gallery_path, localizer.config)

@@ -67,7 +67,9 @@ def calibrate_gallery(
         calibration, summary = fit_calibration(collected.samples, false_fix_rate)
     except ValueError as error:
         raise SourceError(f"these images cannot calibrate {localizer.gallery.path}: {error}") from None
-    measured_with = settings_of(localizer.config, localizer.describer.fingerprint)
+    measured_with = settings_of(
+        localizer.config, localizer.describer.fingerprint, localizer.gallery.keypoint_config
+    )
     calibration = calibration.model_copy(update={"measured_with": measured_with})
     save_calibration(localizer.gallery.path / CALIBRATION, calibration)
     return calibration, summary, collected

@@ -8,6 +8,7 @@ A gallery is a folder::
         local_features.npy     (N, C, 15, 15) float16, or compressed: see :mod:`geowarp_ros.gallery.local`
         places.csv             one row per image: position, and the image's file, size and checksum
         places.npy             the same positions and the byte offset of each row; absent before format 2
+        keypoints.npy …        ragged, and the cameras: :mod:`geowarp_ros.gallery.photographs`; since format 3
         images/000000.jpg …    at working resolution, unless referenced
     index/0001/            compressed index, if there is one: see :mod:`geowarp_ros.gallery.index.indexing`
     segments/0002.partial/ being written: see :mod:`geowarp_ros.gallery.making.segment`
@@ -33,9 +34,10 @@ from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
 from geowarp_ros.gallery.index.compressed import Kind
 from geowarp_ros.gallery.local import Form
+from geowarp_ros.keypoints.detector import KeypointConfig
 
 FORMAT = "geowarp-gallery"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "gallery.json"
 CALIBRATION = "calibration.json"
 SEGMENTS = "segments"
@@ -135,6 +137,7 @@ class Manifest(Section):
     modified: str
     model: StoredModel
     segments: tuple[Segment, ...] = ()
+    keypoints: KeypointConfig | None = Field(None, description="Keypoints of its photographs; null: none stored.")
     index: StoredIndex | None = None
 
     @property

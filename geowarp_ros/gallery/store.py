@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.errors import GalleryError, ImageError
+from geowarp_ros.gallery.alignment.aligned import Alignment, Photograph
 from geowarp_ros.gallery.files import check_size, map_array
 from geowarp_ros.gallery.index.indexing import open_index
 from geowarp_ros.gallery.index.search import Index, check_queries, search_rows
@@ -29,10 +31,12 @@ from geowarp_ros.gallery.manifest import (
     checksum,
     read_manifest,
 )
+from geowarp_ros.gallery.photographs import KEYPOINT_FILES, StoredCameras, StoredKeypoints, photograph_of
 from geowarp_ros.gallery.places import POSITIONS, PlaceTable, Row
 from geowarp_ros.gallery.rows import RowNumbers, Stacked, among
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image, resize_shorter
+from geowarp_ros.keypoints.detector import KeypointConfig, Keypoints
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Candidate, Image, Near, Place
@@ -42,6 +46,9 @@ SPOT_M = 0.5
 
 UNKNOWN_SPACING_M = 10.0
 """Spacing of a gallery with one spot only."""
+
+PHOTOGRAPHS_KEPT = 64
+"""Number of photographs that stay in memory (about 0.4 MB each): successive queries see the same places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,8 @@ class OpenSegment:
         removed: (R,) numbers of the removed rows, ascending.
         descriptors: (N, D).
         local_features: Arrays of the local features by file name.
+        keypoints: Keypoints of its photographs; None where the gallery stores none.
+        cameras: Cameras of its photographs; None where none is known.
     """
 
     folder: Path
@@ -63,6 +72,8 @@ class OpenSegment:
     removed: NDArray[np.int64]
     descriptors: NDArray[np.float32]
     local_features: dict[str, NDArray[Any]]
+    keypoints: StoredKeypoints | None
+    cameras: StoredCameras | None
 
     def rows(self) -> Iterator[Row]:
         """Parse all rows that are not removed."""
@@ -132,6 +143,7 @@ class Gallery:
         removed = [segment.removed + first for segment, first in zip(segments, starts, strict=True)]
         self.numbers = RowNumbers(len(self.stored), np.concatenate([np.empty(0, np.int64), *removed]))
         self.places = Places(segments, self.numbers, starts)
+        self.photograph = lru_cache(PHOTOGRAPHS_KEPT)(self._photograph)
 
     @classmethod
     def open(cls, path: Path | str, device: torch.device | str = "cpu") -> Gallery:
@@ -193,6 +205,36 @@ class Gallery:
             segment, number = self.places.locate(index)
             features[position] = read_local_features(segment.info.local_features, segment.local_features, number)
         return features
+
+    @property
+    def keypoint_config(self) -> KeypointConfig | None:
+        """Kind and settings of the stored keypoints; None where the gallery stores none."""
+        return self.manifest.keypoints
+
+    def keypoints(self, index: int) -> Keypoints | None:
+        """Return the keypoints of row ``index``, mapped and not read yet; None where the gallery stores none."""
+        segment, number = self.places.locate(index)
+        return None if segment.keypoints is None else segment.keypoints[number]
+
+    def camera(self, index: int) -> Camera | None:
+        """Return the camera of row ``index`` for its image at working resolution; None where unknown."""
+        segment, number = self.places.locate(index)
+        return None if segment.cameras is None else segment.cameras[number]
+
+    @cached_property
+    def alignment(self) -> Alignment | None:
+        """The photographs' own poses, by stored row; None where the gallery is not aligned."""
+        return None
+
+    def _photograph(self, index: int) -> Photograph | None:
+        """Return what a camera's pose is measured against; None without keypoints, a camera or an alignment.
+
+        :attr:`photograph` keeps those asked for last.
+        """
+        keypoints, camera = self.keypoints(index), self.camera(index)
+        if keypoints is None or camera is None or self.alignment is None:
+            return None
+        return photograph_of(index, int(self.numbers.stored(np.int64(index))), keypoints, camera, self.alignment)
 
     def image(self, index: int) -> Image:
         """Return the image (H, W, 3) of row ``index`` at working resolution.
@@ -339,7 +381,8 @@ class Gallery:
 def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> OpenSegment:
     where = folder / SEGMENTS / info.name
     local = layout(info.local_features, info.images, manifest.model.channels)
-    for name in (DESCRIPTORS, *local, PLACES):
+    keypoint_files = KEYPOINT_FILES if manifest.keypoints else ()
+    for name in (DESCRIPTORS, *local, PLACES, *keypoint_files):
         if name not in info.files:
             raise GalleryError(f"{folder}: segment {info.name} names no {name}; the manifest was edited")
     for name, stored in info.files.items():
@@ -354,4 +397,7 @@ def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> OpenSegmen
         raise GalleryError(f"{where / PLACES}: has {len(table)} rows, expected {info.images}")
     names = set(info.removed)
     removed = [number for number, row in enumerate(table) if row.place.name in names] if names else []
-    return OpenSegment(where, info, table, np.array(removed, np.int64), descriptors, local_features)
+    keypoints = StoredKeypoints.open(where, info.images) if manifest.keypoints else None
+    cameras = StoredCameras.open(where, info.files, info.images)
+    rows = np.array(removed, np.int64)
+    return OpenSegment(where, info, table, rows, descriptors, local_features, keypoints, cameras)

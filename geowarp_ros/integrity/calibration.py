@@ -22,6 +22,7 @@ from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.evidence import FEATURES, feature_row
 from geowarp_ros.integrity.logistic import Logistic, fit_logistic
 from geowarp_ros.integrity.trust import NEES_95, PoseSample, PoseTrust, fit_trust
+from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.types import Evidence, FloatArray
 
 _RENAMED = ('"rerank.verification.', '"position.verification.')
@@ -70,8 +71,20 @@ class Calibration(Logistic):
         return self.model_copy(update={"position_std_m": self.std_m(spacing_m), "std_per_spacing": 0.0})
 
 
-def settings_of(config: LocalizerConfig, model_fingerprint: str) -> dict[str, str]:
-    """Return the settings that a calibration depends on."""
+def keypoints_used(config: LocalizerConfig, stored: KeypointConfig | None) -> KeypointConfig | None:
+    """Return a gallery's stored keypoints if the settings use them, else None."""
+    return stored if "sift" in (config.rerank.method, config.position.verify) else None
+
+
+def settings_of(config: LocalizerConfig, model_fingerprint: str, stored: KeypointConfig | None) -> dict[str, str]:
+    """Return the settings that a calibration depends on.
+
+    Args:
+        config: The settings.
+        model_fingerprint: The model.
+        stored: Keypoints that the gallery stores; None: none, so that they are detected in its images.
+    """
+    keypoints = keypoints_used(config, stored)
     return {
         "model": model_fingerprint,
         "retrieval.candidates": str(config.retrieval.candidates),
@@ -83,6 +96,7 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str) -> dict[str, st
         "position.estimate": config.position.estimate,
         "position.cluster_radius_m": f"{config.position.cluster_radius_m:g}",
         **_verification(config),
+        **({"keypoints": str(keypoints)} if keypoints else {}),
     }
 
 
@@ -128,13 +142,19 @@ def load_calibration(path: Path) -> Calibration | None:
 
 
 def find_calibration(
-    config: LocalizerConfig, model_fingerprint: str, model: Path, gallery: Path, spacing_m: float
+    config: LocalizerConfig,
+    model_fingerprint: str,
+    stored: KeypointConfig | None,
+    model: Path,
+    gallery: Path,
+    spacing_m: float,
 ) -> tuple[Calibration | None, list[str]]:
     """Return the calibration that applies: the gallery's, else the one beside the model file.
 
     Args:
         config: The settings now.
         model_fingerprint: The model now.
+        stored: Keypoints that the gallery stores; None: none.
         model: Its file.
         gallery: Folder of the gallery.
         spacing_m: Distance between its places, m.
@@ -146,7 +166,7 @@ def find_calibration(
     Raises:
         GalleryError: A file is there and is no calibration.
     """
-    here = settings_of(config, model_fingerprint)
+    here = settings_of(config, model_fingerprint, stored)
     refused: list[str] = []
     for path in (gallery / CALIBRATION, beside_model(model)):
         calibration = load_calibration(path)

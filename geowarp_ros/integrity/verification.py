@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from geowarp_ros.config import PositionConfig
-from geowarp_ros.rerank.verification import KeypointMatcher, Matcher, inliers_of
+from geowarp_ros.rerank.verification import Matcher, build_matcher, inliers_of
 from geowarp_ros.types import Candidate
 
 if TYPE_CHECKING:
@@ -64,5 +64,5 @@ def build_verifier(config: PositionConfig, gallery: Gallery) -> Verifier:
     """Return the verifier that ``position.verify`` names."""
     if config.verify == "none":
         return NoVerification()
-    matcher = KeypointMatcher(gallery, config.verify, config.verification)
+    matcher = build_matcher(gallery, config.verify, config.verification)
     return GeometricVerifier(matcher, config.verification.threshold_px, config.verify_candidates)

@@ -20,6 +20,9 @@ from geowarp_ros.types import Image
 DESCRIPTOR_DIM = 128
 _BYTES_PER_UNIT = 512.0
 """A RootSIFT descriptor has unit length; its largest components lie about 0.3 to 0.5."""
+_SHIFT_PX = 0.25
+"""OpenCV doubles the image first, by which all points move so far right and down (its ``enable_precise_upscale``,
+which older versions lack, would not)."""
 
 
 class KeypointConfig(Section):
@@ -33,6 +36,10 @@ class KeypointConfig(Section):
         le=8.0,
         description="Size at which they are detected, as a multiple of the working resolution.",
     )
+
+    def __str__(self) -> str:
+        """Return one line for people, and for calibrations: ``sift, 2000 at 2x``."""
+        return f"{self.kind}, {self.count} at {self.scale:g}x"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class KeypointDetector:
         strongest = np.argsort([-keypoint.response for keypoint in found], kind="stable")[: self.config.count]
         points = np.array([found[row].pt for row in strongest])
         factor = np.array([width_px / wanted[0], height_px / wanted[1]])
-        points = (points + 0.5) * factor - 0.5
+        points = (points - _SHIFT_PX + 0.5) * factor - 0.5
         return Keypoints(points.astype(np.float32), root_sift(raw[strongest]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -16,6 +16,7 @@ from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
 from geowarp_ros.images import resize_shorter, to_tensor
+from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.model.checkpoints import fingerprint, load_model
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import Precision, for_inference
@@ -54,12 +55,23 @@ class Query:
         descriptor: (D,) float32.
         local_features: (1, C, 15, 15), unit length over C.
         pixels: (H, W, 3) uint8 RGB, the same image for methods without a network.
+        original: (H, W, 3) uint8 RGB, before it was shrunk, where keypoints are detected; None: ``pixels`` is all.
     """
 
     image: Tensor
     descriptor: NDArray[np.float32]
     local_features: Tensor
     pixels: Image
+    original: Image | None = None
+    _detected: dict[KeypointConfig, Keypoints] = field(default_factory=dict, repr=False, compare=False)
+
+    def keypoints(self, config: KeypointConfig) -> Keypoints:
+        """Return its keypoints, detected when first asked for: all that need them share them."""
+        if config not in self._detected:
+            height, width = self.pixels.shape[:2]
+            original = self.pixels if self.original is None else self.original
+            self._detected[config] = KeypointDetector(config)(original, width, height)
+        return self._detected[config]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +130,7 @@ class Describer:
         def describe(_: list[int]) -> None:
             tensor = to_tensor(pixels, self.device)
             descriptor, local_features = self.network.describe(tensor)
-            described.append(Query(tensor, _numpy(descriptor[0]), local_features, pixels))
+            described.append(Query(tensor, _numpy(descriptor[0]), local_features, pixels, image))
 
         self.passes.run([pixels.shape], describe)
         return described[0]

@@ -58,9 +58,9 @@ def build_reranker(
         from geowarp_ros.rerank.unwarped import UnwarpedReranker
 
         return UnwarpedReranker(gallery, weight)
-    from geowarp_ros.rerank.verification import KeypointMatcher, VerifiedReranker
+    from geowarp_ros.rerank.verification import VerifiedReranker, build_matcher
 
-    return VerifiedReranker(KeypointMatcher(gallery, config.method, verification), verification.threshold_px)
+    return VerifiedReranker(build_matcher(gallery, config.method, verification), verification.threshold_px)
 
 
 def _geowarp(config: RerankConfig, gallery: Gallery, describer: Describer, weight: float) -> Reranker:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from geowarp_ros.config import VerificationConfig
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.keypoints.detector import KeypointConfig
+from geowarp_ros.keypoints.matching import match
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
 from geowarp_ros.types import Candidate, Image, ScoreUnit
@@ -72,12 +74,45 @@ def count_inliers(points_q: Points, points_p: Points, threshold: float) -> int:
     return 0 if mask is None else int(mask.sum())
 
 
+def build_matcher(gallery: Gallery, kind: Literal["sift", "orb"], config: VerificationConfig) -> Matcher:
+    """Return the matcher of stored keypoints where the gallery has that kind, else the one that detects them."""
+    stored = gallery.keypoint_config
+    if stored is not None and stored.kind == kind:
+        return StoredKeypointMatcher(gallery, stored, config)
+    return KeypointMatcher(gallery, kind, config)
+
+
+class StoredKeypointMatcher:
+    """Matches the query's keypoints with those that the gallery stores; points in px at working resolution.
+
+    Args:
+        gallery: Has the keypoints.
+        stored: Their kind and settings.
+        config: Ratio, and how many of an image's keypoints are matched: the strongest.
+    """
+
+    def __init__(self, gallery: Gallery, stored: KeypointConfig, config: VerificationConfig) -> None:
+        self._gallery = gallery
+        self._stored = stored
+        self._ratio = config.ratio
+        self._count = config.keypoints
+
+    def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
+        """Yield the matched keypoints."""
+        own = query.keypoints(self._stored)
+        for index in indices:
+            place = self._gallery.keypoints(index)
+            assert place is not None, "the gallery has a keypoint configuration"
+            pairs = match(own.descriptors[: self._count], place.descriptors[: self._count], self._ratio)
+            yield own.points[pairs[:, 0]], place.points[pairs[:, 1]]
+
+
 PLACES_KEPT = 64
 """Number of places whose keypoints stay in memory (up to half a MiB each): successive images see the same ones."""
 
 
 class KeypointMatcher:
-    """SIFT or ORB keypoints at working resolution, nearest neighbours with the ratio test; points in px."""
+    """Keypoints that are detected in the gallery's images, at working resolution; ratio test, points in px."""
 
     def __init__(self, gallery: Gallery, kind: Literal["sift", "orb"], config: VerificationConfig) -> None:
         self._gallery = gallery

@@ -48,7 +48,9 @@ def test_each_image_is_asked_about_twice_and_what_is_left_out_is_counted(localiz
 def test_the_calibration_is_stored_with_what_it_was_measured_with(localizer: Localizer) -> None:
     calibration, summary, collected = calibrate_gallery(localizer, street(), correct_within_m=5.0)
     assert load_calibration(localizer.gallery.path / CALIBRATION) == calibration
-    assert calibration.measured_with == settings_of(localizer.config, localizer.describer.fingerprint)
+    assert calibration.measured_with == settings_of(
+        localizer.config, localizer.describer.fingerprint, localizer.gallery.keypoint_config
+    )
     assert calibration.samples == len(collected.samples) and summary["auc"] > 0.9
     assert "score" not in calibration.features, "nothing was re-ranked"
 

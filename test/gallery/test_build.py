@@ -56,6 +56,7 @@ def test_report(source: Source, describer: ColourDescriber, tmp_path: Path) -> N
     assert seen == [(7, "describing images")] * 7 + [(7, "storing images")] * 7
     assert {p.name for p in (tmp_path / "g/segments/0001").iterdir()} == {
         "descriptors.npy", "local_features.npy", "places.csv", "places.npy", "images",
+        "keypoints.npy", "keypoint_descriptors.npy", "keypoint_starts.npy",
     }  # fmt: skip
 
 

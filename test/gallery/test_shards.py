@@ -35,6 +35,11 @@ def same(gallery: Path, other: Path) -> bool:
     np.testing.assert_array_equal(first.local_features(rows), second.local_features(rows))
     for row in rows:
         np.testing.assert_array_equal(first.image(row), second.image(row))
+        ours, theirs = first.keypoints(row), second.keypoints(row)
+        assert ours is not None and theirs is not None
+        np.testing.assert_array_equal(ours.points, theirs.points)
+        np.testing.assert_array_equal(ours.descriptors, theirs.descriptors)
+        assert first.camera(row) == second.camera(row)
     assert first.verify() == second.verify() == []
     return True
 

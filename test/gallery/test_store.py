@@ -167,8 +167,9 @@ def test_foreign_content_of_the_right_size_is_refused(gallery: Path) -> None:
 def test_a_gallery_of_format_1_is_read(gallery: Path, source: Source) -> None:
     path = gallery / "gallery.json"
     manifest = json.loads(path.read_text())
-    del manifest["index"], manifest["segments"][0]["local_features"]
-    del manifest["segments"][0]["files"]["places.npy"]
+    del manifest["index"], manifest["keypoints"], manifest["segments"][0]["local_features"]
+    for name in ("places.npy", "keypoints.npy", "keypoint_descriptors.npy", "keypoint_starts.npy"):
+        del manifest["segments"][0]["files"][name]
     path.write_text(json.dumps(manifest | {"format_version": 1}))
     (gallery / "segments/0001/places.npy").unlink()
     opened = Gallery.open(gallery)
@@ -177,7 +178,7 @@ def test_a_gallery_of_format_1_is_read(gallery: Path, source: Source) -> None:
     with pytest.raises(IndexError):
         _ = opened.places[7]
     remove_from_gallery(gallery, ["003.png"])
-    assert json.loads(path.read_text())["format_version"] == 2
+    assert json.loads(path.read_text())["format_version"] == 3
     table = gallery / "segments/0001/places.csv"
     table.write_bytes(table.read_bytes().replace(b"45.0001", b"45.000x"))
     with pytest.raises(GalleryError, match=r"places\.csv: cannot be read as places"):
@@ -193,7 +194,7 @@ def edit(gallery: Path, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"format_version": 3}, r"format_version is 3, this geowarp_ros reads up to 2; update it"),
+        ({"format_version": 4}, r"format_version is 4, this geowarp_ros reads up to 3; update it"),
         ({"format_version": None}, "format_version is None"),
         ({"format": "other"}, "is not a gallery's manifest, expected format 'geowarp-gallery'"),
         ({"model": None}, "model: field required"),

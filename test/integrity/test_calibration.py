@@ -113,7 +113,7 @@ def test_too_few_samples_are_refused(samples: list[Sample]) -> None:
 def test_round_trip_in_a_gallery_folder(tmp_path: Path, samples: list[Sample]) -> None:
     assert load_calibration(tmp_path / CALIBRATION) is None
     calibration, _ = fit_calibration(samples[:200])
-    calibration = calibration.model_copy(update={"measured_with": settings_of(LocalizerConfig(), "abc")})
+    calibration = calibration.model_copy(update={"measured_with": settings_of(LocalizerConfig(), "abc", None)})
     save_calibration(tmp_path / CALIBRATION, calibration)
     assert load_calibration(tmp_path / CALIBRATION) == calibration
     assert calibration.measured_with["rerank.method"] == "geowarp"
@@ -122,11 +122,11 @@ def test_round_trip_in_a_gallery_folder(tmp_path: Path, samples: list[Sample]) -
 
 def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp_path: Path) -> None:
     def stored(path: Path, title: str, **changed: str) -> None:
-        measured_with = settings_of(LocalizerConfig(), "abc") | changed
+        measured_with = settings_of(LocalizerConfig(), "abc", None) | changed
         save_calibration(path, calibration.model_copy(update={"title": title, "measured_with": measured_with}))
 
     def found() -> tuple[str, list[str]]:
-        applies, refused = find_calibration(LocalizerConfig(), "abc", model, tmp_path, 12.0)
+        applies, refused = find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)
         return applies.title if applies else "none", refused
 
     calibration = Calibration(
@@ -150,20 +150,20 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
     assert found() == ("none", [why, "the model's is not used: it was measured with model = 'xyz' (now 'abc')"])
     # where the places lie 12 m apart: 3 m and 6 m in quadrature
     stored(tmp_path / CALIBRATION, "the gallery's")
-    applies, _ = find_calibration(LocalizerConfig(), "abc", model, tmp_path, 12.0)
+    applies, _ = find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)
     assert applies is not None and applies.position_std_m == pytest.approx(math.hypot(3.0, 6.0))
 
 
 def test_the_verification_counts_only_where_it_is_read() -> None:
-    verified = settings_of(LocalizerConfig(), "abc")
+    verified = settings_of(LocalizerConfig(), "abc", None)
     assert verified["position.verification.keypoints"] == "1000" and verified["position.verify_candidates"] == "10"
-    without = settings_of(LocalizerConfig.model_validate({"position": {"verify": "none"}}), "abc")
+    without = settings_of(LocalizerConfig.model_validate({"position": {"verify": "none"}}), "abc", None)
     assert {name for name in without if "verif" in name} == {"position.verify"}
 
 
 def test_settings_of_version_0_1_have_their_new_names(tmp_path: Path, samples: list[Sample]) -> None:
     calibration, _ = fit_calibration(samples[:200])
-    measured_with = settings_of(LocalizerConfig(), "abc")
+    measured_with = settings_of(LocalizerConfig(), "abc", None)
     save_calibration(tmp_path / CALIBRATION, calibration.model_copy(update={"measured_with": measured_with}))
     text = (tmp_path / CALIBRATION).read_text()
     (tmp_path / CALIBRATION).write_text(text.replace("position.verification.", "rerank.verification."))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.model.describer import Describer, Query
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.types import Candidate, Image, Place
@@ -29,16 +30,28 @@ class MemoryGallery(Gallery):
         descriptors: NDArray[Any],
         images: Sequence[Image] = (),
         local_features: NDArray[np.float16] | None = None,
+        keypoints: KeypointConfig | None = None,
     ) -> None:
         self.descriptors = np.asarray(descriptors, np.float32)
         self.images = images
         self._local_features = local_features
+        self._keypoint_config = keypoints
 
     def __len__(self) -> int:
         return len(self.descriptors)
 
     def image(self, index: int) -> Image:
         return self.images[index]
+
+    @property
+    def keypoint_config(self) -> KeypointConfig | None:
+        return self._keypoint_config
+
+    def keypoints(self, index: int) -> Keypoints | None:
+        if self._keypoint_config is None:
+            return None
+        height, width = self.images[index].shape[:2]
+        return KeypointDetector(self._keypoint_config)(self.images[index], width, height)
 
     def local_features(self, indices: Sequence[int]) -> NDArray[np.float16]:
         assert self._local_features is not None

@@ -33,11 +33,14 @@ from geowarp_ros.gallery.manifest import (
     writing,
 )
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped, Source
 
 if TYPE_CHECKING:
     from geowarp_ros.model.describer import Describer
+
+DEFAULT_KEYPOINTS = KeypointConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def build_gallery(
     copy_images: bool = True,
     batch_size: int = 16,
     local_features: Form = "half",
+    keypoints: KeypointConfig | None = DEFAULT_KEYPOINTS,
     index: IndexOptions | None = None,
     replace_existing: bool = False,
     shard: Shard = ALONE,
@@ -88,6 +92,7 @@ def build_gallery(
         copy_images: Store the images at working resolution; False references the source's files.
         batch_size: Images described at once.
         local_features: Storage form of the local features; later additions keep it.
+        keypoints: Keypoints to detect and store, in later additions too; None: none.
         index: Kind of index; None chooses it by size.
         replace_existing: Replace the gallery in ``output`` once the new one is complete.
         shard: Part of this process, in a build by several (:mod:`geowarp_ros.gallery.making.shards`).
@@ -98,6 +103,7 @@ def build_gallery(
         SourceError: There is no image, or none that can be read.
         GalleryError: There is a gallery already, another process writes to it, or the disk refuses.
         ModelError: A descriptor is not finite.
+        CameraError: An image's camera is not of that image.
     """
     started = time.monotonic()
     _check_output(output)
@@ -110,7 +116,8 @@ def build_gallery(
                 " add to it, replace it (--replace), or choose another folder"
             )
         part = shard.part(source, batch_size)
-        build = f"{identity_of(source)} by {describer.fingerprint}, {batch_size} at once, {shard.count} parts"
+        how = f"by {describer.fingerprint}, {batch_size} at once, {shard.count} parts, keypoints {keypoints}"
+        build = f"{identity_of(source)} {how}"
         segment, resumed, unreadable = fill_segment(
             part,
             describer,
@@ -119,6 +126,7 @@ def build_gallery(
             copy_images=copy_images,
             batch_size=batch_size,
             form=local_features,
+            keypoints=keypoints,
             part_of="" if shard == ALONE else f"{build}, {shard}",
             options=options or {},
             progress=progress,
@@ -136,7 +144,9 @@ def build_gallery(
                 finished = finished_shards(output, build)
                 missing = shard.count - len(finished)
                 segments = tuple(finished[number] for number in sorted(finished))
-                manifest = Manifest(created=now(), modified=now(), model=model, segments=segments)
+                manifest = Manifest(
+                    created=now(), modified=now(), model=model, segments=segments, keypoints=keypoints
+                )
                 if not missing:
                     (output / CALIBRATION).unlink(missing_ok=True)  # that of the gallery to replace
                     _commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
@@ -179,6 +189,7 @@ def add_to_gallery(
             to it, or the disk refuses.
         SourceError: There is no new image, or none that can be read.
         ModelError: A descriptor is not finite.
+        CameraError: An image's camera is not of that image.
     """
     started = time.monotonic()
     read_manifest(gallery)  # before the lock's file is made in what may be no gallery
@@ -199,6 +210,7 @@ def add_to_gallery(
             batch_size=batch_size,
             form=form,
             codebook=np.load(codebook, allow_pickle=False) if codebook else None,
+            keypoints=manifest.keypoints,
             options=options or {},
             progress=progress,
         )

@@ -19,12 +19,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.errors import GalleryError, ImageError, ModelError, SourceError
+from geowarp_ros.cameras import Camera
+from geowarp_ros.errors import CameraError, GalleryError, ImageError, ModelError, SourceError
 from geowarp_ros.gallery.files import next_folder
 from geowarp_ros.gallery.local import Form
-from geowarp_ros.gallery.making.segment import SegmentWriter, read_plan
+from geowarp_ros.gallery.making.segment import Batch, SegmentWriter, read_plan
 from geowarp_ros.gallery.manifest import IMAGES, SEGMENTS, Segment, checksum, in_turn, now, sync
 from geowarp_ros.gallery.places import Row
+from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress
 from geowarp_ros.readers import Skipped, Source, SourceImage
@@ -50,6 +52,7 @@ def fill_segment(
     batch_size: int,
     form: Form,
     codebook: NDArray[np.float32] | None = None,
+    keypoints: KeypointConfig | None,
     part_of: str = "",
     options: Mapping[str, str],
     progress: Progress,
@@ -65,6 +68,7 @@ def fill_segment(
         batch_size: Images described at once.
         form: Storage form of the local features.
         codebook: Codebook of the gallery's earlier segments, for ``pq``; None learns one.
+        keypoints: Keypoints of the gallery; None stores none.
         part_of: Identity of the part in a build by several processes, otherwise empty.
         options: Options of the reader and the model, stored for people.
         progress: Shows the images described.
@@ -77,6 +81,7 @@ def fill_segment(
         SourceError: There is no image, or none that can be read.
         GalleryError: The source's images are no files that could be referenced.
         ModelError: A descriptor is not finite.
+        CameraError: An image's camera is not of that image.
     """
     if not source.images:
         raise SourceError(f"{source.description}: no usable image")
@@ -89,16 +94,19 @@ def fill_segment(
         "source": identity_of(source),
         "images": len(source.images),
         "copied": copy_images,
+        "keypoints": keypoints and keypoints.model_dump(),
         "part_of": part_of,
     }
     folder = _unfinished(gallery, plan, named) or _new_folder(gallery)
-    writer = SegmentWriter(folder, describer.model.descriptor_dim, describer.model.channels, GRID)
+    model = describer.model
+    writer = SegmentWriter(folder, model.descriptor_dim, model.channels, GRID, keypoints is not None)
     writer.start(plan)
     resumed = len(writer.rows)
     if writer.done:
         _log.info("%s: going on after %d of %d images", gallery, writer.done, len(source.images))
     todo = source.images[writer.done :]
-    with closing(_load(todo, describer, copy_images, 2 * batch_size)) as ahead, ThreadPoolExecutor(1) as behind:
+    loading = _load(todo, describer, keypoints, copy_images, 2 * batch_size)
+    with closing(loading) as ahead, ThreadPoolExecutor(1) as behind:
         loaded = iter(progress(ahead, len(todo), "describing images"))
         written: Future[None] | None = None
         while batch := list(islice(loaded, batch_size)):
@@ -157,25 +165,33 @@ class _Loaded:
 
     source: SourceImage
     image: Image | None
-    jpeg: bytes
+    jpeg: bytes = b""
+    keypoints: Keypoints | None = None
+    camera: Camera | None = None
 
 
 def _load(
-    images: Iterable[SourceImage], describer: Describer, encode: bool, ahead: int
+    images: Iterable[SourceImage], describer: Describer, config: KeypointConfig | None, encode: bool, ahead: int
 ) -> Generator[_Loaded, None, None]:
-    """Read images in threads, at most ``ahead`` of them in advance."""
+    """Read images and detect their keypoints in threads, at most ``ahead`` of them in advance."""
 
     def load(source: SourceImage) -> _Loaded:
         try:
-            image = describer.prepare(source.read())
+            original = source.read()
         except ImageError as error:
             _log.warning("skipped: %s", error)
-            return _Loaded(source, None, b"")
-        if not encode:
-            return _Loaded(source, image, b"")
-        bgr = np.ascontiguousarray(image[:, :, ::-1])
-        jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        return _Loaded(source, image, jpeg.tobytes())
+            return _Loaded(source, None)
+        image = describer.prepare(original)
+        height, width = image.shape[:2]
+        try:
+            camera = source.camera_at(width, height)
+        except (
+            CameraError
+        ) as error:  # a photograph without its camera would answer by cluster, for no visible reason
+            raise CameraError(f"{source.place.name}: {error}") from None
+        # a detector of its own: making one costs nothing, and none serves two threads
+        keypoints = KeypointDetector(config)(original, width, height) if config else None
+        return _Loaded(source, image, _encoded(image) if encode else b"", keypoints, camera)
 
     with ThreadPoolExecutor(_LOADERS) as pool:
         waiting: deque[Future[_Loaded]] = deque()
@@ -189,6 +205,11 @@ def _load(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _encoded(image: Image) -> bytes:
+    bgr = np.ascontiguousarray(image[:, :, ::-1])
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
 def _append(
@@ -207,7 +228,9 @@ def _append(
     for number, loaded in enumerate(readable, start=len(writer.rows)):
         path = None if copy_images else loaded.source.path
         rows.append(_refer_to_image(loaded, path.resolve()) if path else _store_image(writer, number, loaded))
-    writer.append(rows, skipped, descriptors, local_features)
+    keypoints = [loaded.keypoints for loaded in readable if loaded.keypoints is not None]
+    cameras = [loaded.camera for loaded in readable]
+    writer.append(Batch(rows, skipped, descriptors, local_features, keypoints, cameras))
 
 
 def _store_image(writer: SegmentWriter, number: int, loaded: _Loaded) -> Row:
@@ -222,10 +245,11 @@ def _refer_to_image(loaded: _Loaded, path: Path) -> Row:
 
 
 def identity_of(source: Source) -> str:
-    """Return a digest of names and positions, equal for the same source in another run."""
+    """Return a digest of names, positions and cameras, equal for the same source in another run."""
     digest = hashlib.blake2b(digest_size=16)
     for image in source.images:
         digest.update(json.dumps(Row(image.place, image.split, "", 0, "").to_text()).encode())
+        digest.update(repr(image.camera).encode())
     return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
 ``NNNN.partial/`` holds the segment's files as far as they are written and two more: ``plan.json``, which
 identifies source and model, and ``journal.jsonl``, to which a line is appended once a batch is on the disk. The
 next run cuts off what lies beyond the journal. A finished segment is renamed to ``NNNN`` before the manifest names
-it.
+it. Keypoints and cameras can be written into a finished segment in the same way while no manifest names them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import io
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geowarp_ros.cameras import Camera
+from geowarp_ros.errors import CameraError
+from geowarp_ros.gallery import photographs
 from geowarp_ros.gallery.local import LOCAL_FEATURES, Form, compress_local_features, layout
 from geowarp_ros.gallery.manifest import (
     DESCRIPTORS,
@@ -30,13 +34,137 @@ from geowarp_ros.gallery.manifest import (
     checksum,
     sync,
 )
+from geowarp_ros.gallery.photographs import CAMERA_FILES, KEYPOINT_FILES, NO_CAMERA, camera_list
 from geowarp_ros.gallery.places import Row, table_of
+from geowarp_ros.keypoints.detector import DESCRIPTOR_DIM, Keypoints
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped
 
 PLAN = "plan.json"
 JOURNAL = "journal.jsonl"
 _SYNCS = 16  # file systems write out what waits together in one go
+
+
+class Journal:
+    """Lines of JSON about batches that are on the disk, appended one by one.
+
+    Args:
+        folder: Folder of the segment.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / JOURNAL
+
+    def start(self, plan: dict[str, Any], take: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Begin, or go on where a run with the same plan stopped.
+
+        Args:
+            plan: Identifies what is being made.
+            take: Takes over one batch of that run; returns False, or fails, where the disk does not hold it whole.
+                It and all that follow are forgotten.
+        """
+        if read_plan(self._folder) != plan:
+            self._path.unlink(missing_ok=True)
+            (self._folder / PLAN).write_text(json.dumps(plan), encoding="utf-8")
+            sync(self._folder / PLAN)
+        elif self._path.is_file():
+            whole = b""
+            for line in self._path.read_bytes().splitlines(keepends=True):
+                try:
+                    if not line.endswith(b"\n") or not take(json.loads(line)):
+                        break  # half a line, or a batch of which a power cut took a part
+                except (ValueError, TypeError, KeyError, CameraError):
+                    break  # rubbish
+                whole += line
+            self._path.write_bytes(whole)
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Append a batch, after its content is on the disk."""
+        with self._path.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+
+
+class KeypointWriter:
+    """Appends the keypoints of photographs to the files of a segment.
+
+    Attributes:
+        counts: Number of keypoints of each photograph.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.counts: list[int] = []
+        self._total = 0
+        self._arrays = (
+            _GrowingArray(folder / photographs.POINTS, np.dtype("<f4"), (2,)),
+            _GrowingArray(folder / photographs.DESCRIPTORS, np.dtype("u1"), (DESCRIPTOR_DIM,)),
+        )
+
+    def take(self, counts: Sequence[int]) -> bool:
+        """Take over photographs with so many keypoints; False if the files do not hold them."""
+        total = self._total + sum(counts)
+        if not all(array.holds(total) for array in self._arrays):
+            return False
+        self.counts += counts
+        self._total = total
+        return True
+
+    def cut(self) -> None:
+        """Cut off what lies beyond the keypoints counted; makes the files."""
+        for array in self._arrays:
+            array.cut(self._total)
+
+    def append(self, keypoints: Sequence[Keypoints]) -> list[int]:
+        """Append the keypoints of a batch of photographs; returns their numbers, for the journal."""
+        if keypoints:
+            self._arrays[0].append(np.concatenate([one.points for one in keypoints]))
+            self._arrays[1].append(np.concatenate([one.descriptors for one in keypoints]))
+        counts = [len(one) for one in keypoints]
+        self.counts += counts
+        self._total += sum(counts)
+        return counts
+
+    def finish(self) -> tuple[str, ...]:
+        """Complete the files; returns their names."""
+        for array in self._arrays:
+            array.close(self._total)
+        np.save(self._folder / photographs.STARTS, np.cumsum([0, *self.counts], dtype="<i8"), allow_pickle=False)
+        return KEYPOINT_FILES
+
+
+def write_cameras(folder: Path, cameras: Sequence[Camera | None]) -> tuple[str, ...]:
+    """Write the camera of each photograph of a segment; returns the files' names, none if no camera is known."""
+    different = {camera: number for number, camera in enumerate(dict.fromkeys(filter(None, cameras)))}
+    if not different:
+        return ()
+    numbers = [NO_CAMERA if camera is None else different[camera] for camera in cameras]
+    (folder / photographs.CAMERAS).write_bytes(camera_list.dump_json(list(different), indent=1))
+    np.save(folder / photographs.CAMERA_NUMBERS, np.array(numbers, "<i4"), allow_pickle=False)
+    return CAMERA_FILES
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is known of B photographs whose images are written already.
+
+    Attributes:
+        rows: B rows.
+        skipped: Images of the batch that could not be read.
+        descriptors: (B, D).
+        local_features: (B, C, 15, 15).
+        keypoints: Keypoints of each; empty where none are stored.
+        cameras: Camera of each at working resolution; None where unknown.
+    """
+
+    rows: Sequence[Row]
+    skipped: Sequence[Skipped]
+    descriptors: NDArray[np.float32]
+    local_features: NDArray[np.float16]
+    keypoints: Sequence[Keypoints]
+    cameras: Sequence[Camera | None]
 
 
 class SegmentWriter:
@@ -49,12 +177,15 @@ class SegmentWriter:
         skipped: Images that could not be read.
     """
 
-    def __init__(self, folder: Path, descriptor_dim: int, channels: int, grid: int) -> None:
+    def __init__(self, folder: Path, descriptor_dim: int, channels: int, grid: int, keypoints: bool) -> None:
         self.folder = folder
         self._channels = channels
         self.done = 0
         self.rows: list[Row] = []
         self.skipped: list[Skipped] = []
+        self._cameras: list[Camera | None] = []
+        self._journal = Journal(folder)
+        self._keypoints = KeypointWriter(folder) if keypoints else None
         self._arrays = (
             _GrowingArray(folder / DESCRIPTORS, np.dtype("<f4"), (descriptor_dim,)),
             _GrowingArray(folder / LOCAL_FEATURES, np.dtype("<f2"), (channels, grid, grid)),
@@ -63,41 +194,26 @@ class SegmentWriter:
     def start(self, plan: dict[str, Any]) -> None:
         """Make the folder, or take over what a run with the same plan left in it."""
         (self.folder / IMAGES).mkdir(parents=True, exist_ok=True)
-        if read_plan(self.folder) == plan:
-            self._read_journal()
-        else:
-            (self.folder / JOURNAL).unlink(missing_ok=True)
-            (self.folder / PLAN).write_text(json.dumps(plan), encoding="utf-8")
-            sync(self.folder / PLAN)
+        self._journal.start(plan, self._take_over)
         for array in self._arrays:
             array.cut(len(self.rows))
+        if self._keypoints:
+            self._keypoints.cut()
 
-    def append(
-        self,
-        rows: Sequence[Row],
-        skipped: Sequence[Skipped],
-        descriptors: NDArray[np.float32],
-        local_features: NDArray[np.float16],
-    ) -> None:
-        """Append a batch whose images are written already.
-
-        Args:
-            rows: B rows.
-            skipped: Images of the batch that could not be read.
-            descriptors: (B, D).
-            local_features: (B, C, 15, 15).
-        """
-        self._arrays[0].append(descriptors)
-        self._arrays[1].append(local_features)
-        self._take(rows, skipped)
-        entry = {
-            "rows": [row.to_text() for row in rows],
-            "skipped": [[skip.name, skip.reason] for skip in skipped],
-        }
-        with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(entry) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+    def append(self, batch: Batch) -> None:
+        """Append a batch whose images are written already."""
+        self._arrays[0].append(batch.descriptors)
+        self._arrays[1].append(batch.local_features)
+        counts = self._keypoints.append(batch.keypoints) if self._keypoints else []
+        self._take(batch.rows, batch.skipped, batch.cameras)
+        self._journal.append(
+            {
+                "rows": [row.to_text() for row in batch.rows],
+                "skipped": [[skip.name, skip.reason] for skip in batch.skipped],
+                "keypoints": counts,
+                "cameras": camera_list.dump_python(list(batch.cameras), mode="json"),
+            }
+        )
 
     def finish(
         self, form: Form = "half", codebook: NDArray[np.float32] | None = None, progress: Progress = silent
@@ -114,6 +230,8 @@ class SegmentWriter:
         """
         for array in self._arrays:
             array.close(len(self.rows))
+        keypoints = self._keypoints.finish() if self._keypoints else ()
+        cameras = write_cameras(self.folder, self._cameras)
         if form != "half":
             compress_local_features(self.folder, form, codebook, progress)
         table, positions = table_of(self.rows)
@@ -123,35 +241,30 @@ class SegmentWriter:
         with ThreadPoolExecutor(_SYNCS) as pool:
             for _ in progress(pool.map(sync, images), len(images), "storing images"):
                 pass
-        names = (DESCRIPTORS, *layout(form, len(self.rows), self._channels), PLACES, POSITIONS_FILE)
+        local = layout(form, len(self.rows), self._channels)
+        names = (DESCRIPTORS, *local, PLACES, POSITIONS_FILE, *keypoints, *cameras)
         files = {name: StoredFile.of(self.folder / name) for name in names}
         sync(self.folder / IMAGES)
         sync(self.folder)
         return files
 
-    def _take(self, rows: Sequence[Row], skipped: Sequence[Skipped]) -> None:
+    def _take(self, rows: Sequence[Row], skipped: Sequence[Skipped], cameras: Sequence[Camera | None]) -> None:
         self.done += len(rows) + len(skipped)
         self.rows += rows
         self.skipped += skipped
+        self._cameras += cameras
 
-    def _read_journal(self) -> None:
-        journal = self.folder / JOURNAL
-        if not journal.is_file():
-            return
-        whole = b""
-        for line in journal.read_bytes().splitlines(keepends=True):
-            try:
-                entry = json.loads(line)
-                rows = [Row.from_text(values) for values in entry["rows"]]
-                skipped = [Skipped(name, reason) for name, reason in entry["skipped"]]
-            except (ValueError, TypeError, KeyError):
-                break  # rubbish
-            arrays_hold_it = all(array.holds(len(self.rows) + len(rows)) for array in self._arrays)
-            if not line.endswith(b"\n") or not arrays_hold_it or not all(map(self._is_there, rows)):
-                break  # half a line, or a batch of which a power cut took a part
-            whole += line
-            self._take(rows, skipped)
-        journal.write_bytes(whole)
+    def _take_over(self, entry: Mapping[str, Any]) -> bool:
+        rows = [Row.from_text(values) for values in entry["rows"]]
+        skipped = [Skipped(name, reason) for name, reason in entry["skipped"]]
+        cameras = camera_list.validate_python(entry["cameras"])
+        arrays_hold_it = all(array.holds(len(self.rows) + len(rows)) for array in self._arrays)
+        if not arrays_hold_it or not all(map(self._is_there, rows)):
+            return False
+        if self._keypoints and not self._keypoints.take(entry["keypoints"]):
+            return False
+        self._take(rows, skipped, cameras)
+        return True
 
     def _is_there(self, row: Row) -> bool:
         path = self.folder / row.image  # an absolute one stays itself

@@ -112,7 +112,7 @@ class DenseVlad:
         """Describe one image of any size, (H, W, 3)."""
         pixels = self.prepare(image)
         local_features = torch.from_numpy(cell_features(self._sift, pixels))[None]
-        return Query(to_tensor(pixels), self._describe(pixels), local_features, pixels)
+        return Query(to_tensor(pixels), self._describe(pixels), local_features, pixels, image)
 
     def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Describe B images: descriptors (B, D), local features (B, 128, 15, 15)."""

@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         gallery = kept_gallery(source, describer, args.output / "galleries", bar)
         localizer = Localizer.of(describer, gallery, config, calibrated=False)
         asked.append(ask_drive(localizer, drive, find, recipe.plain_seeds, bar))
-    calibration, summary = fit_asked(asked, recipe.false_fix_rate, settings_of(config, describer.fingerprint))
+    measured_with = settings_of(config, describer.fingerprint, gallery.keypoint_config)
+    calibration, summary = fit_asked(asked, recipe.false_fix_rate, measured_with)
     tables = [table(asked, calibration) for table in (fix_table, prior_table, elsewhere_table)]
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
