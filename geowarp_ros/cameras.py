@@ -209,6 +209,17 @@ def camera_from_matrix(
     return found
 
 
+def camera_info_topic(image_topic: str) -> str:
+    """Return the topic that image_transport pairs with a topic of images: ``camera_info`` beside it."""
+    folder, slash, _ = image_topic.removesuffix("/compressed").rpartition("/")
+    return f"{folder}{slash}camera_info"
+
+
+def is_rectified(image_topic: str) -> bool:
+    """Whether a topic carries undistorted images by image_proc's names: image_rect, image_rect_color."""
+    return image_topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
+
+
 def _distorted(plain: FloatArray, model: DistortionModel, d: tuple[float, ...]) -> FloatArray:
     """Return normalised coordinates (N, 2) as the lens puts them (OpenCV, calib3d, "detailed description")."""
     if model != "equidistant" and not any(d):
