@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geowarp_ros.cli.options import add_camera
+
 if TYPE_CHECKING:
     from geowarp_ros.gallery.index.indexing import IndexOptions
     from geowarp_ros.gallery.making.build import BuildReport
@@ -93,6 +95,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="minimum distance between images of a bag (m, default: %(default)g)",
     )
+    add_camera(parser)
     parser.add_argument("--model", default="default", help="model file (default: the model that ships)")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if available (default: auto)"
@@ -229,6 +232,7 @@ def _read_source(args: argparse.Namespace) -> Source:
         fix_topic=args.fix_topic,
         max_gap_s=args.max_gap,
         min_spacing_m=args.min_spacing,
+        camera=args.camera,
     )
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:
@@ -251,7 +255,17 @@ def _load_describer(args: argparse.Namespace) -> Describer:
 
 def _options(args: argparse.Namespace) -> Mapping[str, str]:
     """Return the options that the gallery stores for people."""
-    names = ("split", "utm_zone", "image_topic", "fix_topic", "max_gap", "min_spacing", "model", "device")
+    names = (
+        "split",
+        "utm_zone",
+        "image_topic",
+        "fix_topic",
+        "max_gap",
+        "min_spacing",
+        "camera",
+        "model",
+        "device",
+    )
     return {name: str(value) for name in names if (value := getattr(args, name)) not in (None, "")}
 
 
