@@ -84,7 +84,7 @@ FLOORS = (
     {"errors", "progress", "memory", "provenance"},
     {"files", "config", "cameras", "geodesy"},
     {"types"},
-    {"geometry", "images", "pictures"},
+    {"geometry", "images", "pictures", "attitude"},
     {"messages"},
     {"model", "readers", "keypoints"},
     {"gallery"},
