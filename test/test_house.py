@@ -22,6 +22,7 @@ NUMPY_ONLY = (
     "motion/prior.py",
     "motion/map_from_odom.py",
     "motion/session.py",
+    "motion/consistency.py",
     "evaluation/fixes.py",
     "types.py",
 )
