@@ -27,8 +27,8 @@ STEEP_DEG = 60.0
 """Elevation of the optical axis, up or down, beyond which the image's vertical gives the heading.
 
 The axis's horizontal part is cos(elevation): at 60° half of it is left, and an error of the tilt enters the
-heading at most tan 60° = 1.7 times. Cameras of robots and in hands stay well below it; survey drones, which tilt by
-up to 15° from straight down (95 % of the photographs), well beyond: none changes sides from image to image."""
+heading at most tan 60° = 1.7 times. Cameras of robots and in hands stay well below it; survey drones, which tilt
+by up to 15° from straight down (95 % of the photographs), well beyond: none changes sides from image to image."""
 
 
 def orientation_of(enu_from_camera: FloatArray) -> Quaternion:
