@@ -193,6 +193,30 @@ def _not_a_world_frame(frame_id: str) -> str:
     return frame_id
 
 
+class CameraOffsetConfig(Section):
+    """Where the camera sits on the robot: pose of its body frame (x forward, y left, z up) in ``base_frame``."""
+
+    x_m: float = Field(0.0, ge=-1000.0, le=1000.0, description="Position of the camera forward of base_frame (m).")
+    y_m: float = Field(0.0, ge=-1000.0, le=1000.0, description="Position of the camera left of base_frame (m).")
+    z_m: float = Field(0.0, ge=-1000.0, le=1000.0, description="Position of the camera above base_frame (m).")
+    roll_deg: float = Field(
+        0.0,
+        ge=-360.0,
+        le=360.0,
+        description="Rotation about the x axis of base_frame (deg), the first.",
+    )
+    pitch_deg: float = Field(
+        0.0, ge=-360.0, le=360.0, description="Rotation about its y axis (deg): positive looks down (REP 103)."
+    )
+    yaw_deg: float = Field(
+        0.0, ge=-360.0, le=360.0, description="Rotation about its z axis (deg): 90 looks left, -90 right."
+    )
+    from_tf: bool = Field(
+        False,
+        description="Look the offset up on /tf, from base_frame to the image's optical frame. Requires tf2_ros.",
+    )
+
+
 class NodeConfig(SessionConfig):
     """Every parameter of the node: the session's and those of its ROS edge."""
 
@@ -211,6 +235,12 @@ class NodeConfig(SessionConfig):
     frame_id: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
         "", description="frame_id of published fixes (camera or base link); empty: the frame_id of the image."
     )
+    base_frame: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
+        "",
+        description="Frame of the robot whose position and orientation are published, camera_offset away from the "
+        "camera; empty: the camera's own.",
+    )
+    camera_offset: CameraOffsetConfig = CameraOffsetConfig()
     map_frame: str = Field("map", description="frame_id of ~/pose: the local ENU frame at the datum.")
     map_to_odom: bool = Field(
         False, description="Publish the transform map_frame -> odometry frame on /tf. Requires tf2_msgs."
@@ -245,6 +275,20 @@ class NodeConfig(SessionConfig):
         "is outside the gallery.",
     )
 
+    @model_validator(mode="after")
+    def _one_frame(self) -> NodeConfig:
+        if self.base_frame and self.frame_id:
+            raise ValueError(
+                f"frame_id = {self.frame_id!r}: expected none beside base_frame = {self.base_frame!r}, whose fixes"
+                " are published"
+            )
+        given = self.camera_offset.model_dump(exclude_defaults=True)
+        if given and not self.base_frame:
+            raise ValueError(f"camera_offset.{next(iter(given))}: expected a base_frame that it is an offset from")
+        if self.camera_offset.from_tf and len(given) > 1:
+            raise ValueError("camera_offset.from_tf = true: expected no other camera_offset beside it")
+        return self
+
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -270,6 +314,8 @@ def parse_config(kind: type[ConfigT], values: dict[str, Any], *, strict: bool = 
             name = ".".join(str(part) for part in item["loc"])
             if item["type"] == "extra_forbidden":
                 problems.append(f"unknown parameter {name!r}{did_you_mean(name, known)}")
+            elif not name:  # parameters that do not fit one another; the message names them
+                problems.append(item["msg"].removeprefix("Value error, "))
             else:
                 problems.append(f"{name} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
         raise ConfigError("; ".join(problems)) from None

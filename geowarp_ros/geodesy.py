@@ -53,6 +53,14 @@ class LocalFrame:
             ]
         )
 
+    def rotation_from(self, other: LocalFrame) -> FloatArray:
+        """Return the rotation (3, 3) from the axes of another frame to these.
+
+        Up differs by distance / Earth radius, north by the convergence of the meridians besides: 0.016° for each
+        km east at 60° of latitude.
+        """
+        return np.asarray(self._enu_from_ecef @ other._enu_from_ecef.T)
+
     def to_enu(
         self, latitude_deg: ArrayLike, longitude_deg: ArrayLike, altitude_m: ArrayLike | None = None
     ) -> FloatArray:

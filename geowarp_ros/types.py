@@ -26,8 +26,8 @@ NoFixReason: TypeAlias = Literal[
 ]
 """Why there is no position. ``no_texture``: the image shows nothing that could be recognised.
 ``low_confidence``: the best candidate is too unlike the query. ``disagreement``: the candidates that are alike lie
-too far from one another. ``jump``: the track's motion does not explain the place. ``unknown``: a recorded NO_FIX
-does not say."""
+too far from one another. ``jump``: the motion, by the track or by odometry, does not explain the place.
+``unknown``: a recorded NO_FIX does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +266,7 @@ class Header:
         reranked: How many candidates were handed to the re-ranker, over all searches.
         score_unit: Unit of the candidates' scores; None where nothing was re-ranked.
         timing_ms: Duration of each stage, ms.
+        camera: Source of the camera model that was used; empty without one.
     """
 
     stamp_ns: int = 0
@@ -274,6 +275,7 @@ class Header:
     reranked: int = 0
     score_unit: ScoreUnit | None = None
     timing_ms: dict[str, float] = field(default_factory=dict)
+    camera: str = ""
 
     @property
     def total_ms(self) -> float:
@@ -315,7 +317,10 @@ class Answer:
         words = [f"confidence {result.confidence:.2f}", *(c.place.name for c in self.candidates[:1])]
         if isinstance(result, Fix):
             place = f"{result.latitude_deg:.5f}, {result.longitude_deg:.5f}"
-            return ", ".join([f"Fix {place} ± {result.std_m:.{0 if result.std_m >= 1 else 1}f} m", *words])
+            parts = [f"Fix {place} ± {result.std_m:.{0 if result.std_m >= 1 else 1}f} m"]
+            if result.orientation is not None:
+                parts += [f"heading {result.heading_deg:.1f} ± {result.heading_std_deg:.1f}°", result.method]
+            return ", ".join([*parts, *words])
         said = f"NoFix {result.reason}" + (f": {result.detail}" if result.detail else "")
         return said if result.detail else ", ".join([said, *words])
 
@@ -329,9 +334,12 @@ class Answer:
         """Return JSON-ready values: the form of ``geowarp localize --json`` and of ``~/localize``.
 
         Keys: image, status (fix | no_fix), reason, detail, latitude, longitude, altitude, covariance (9 values
-        row-major, m²), confidence, candidates (:meth:`Candidate.to_dict`), score_unit (mean cosine | inliers |
-        null), near (latitude, longitude, radius_m of the circle searched, else null), timing_ms. What a
-        NoFix lacks is null.
+        row-major, m²), confidence, method (points | anchors | cluster | best), heading_deg (clockwise from true
+        north: of the optical axis; of a camera that looks down, of the image's top), heading_std_deg, orientation
+        (x, y, z, w of the body frame, x forward, in ENU), pose_covariance (36 values row-major: east, north, up,
+        rotation about each, m² and rad²), camera (source of the camera model), candidates
+        (:meth:`Candidate.to_dict`), score_unit (mean cosine | inliers), near (latitude, longitude, radius_m of the
+        circle searched), timing_ms. What is not known, or what a NoFix lacks, is null.
         """
         result, near = self.result, self.header.near
         fix = self.fix
@@ -345,6 +353,14 @@ class Answer:
             "altitude": fix.altitude_m if fix else None,
             "covariance": [float(value) for value in fix.covariance.flat] if fix else None,
             "confidence": result.confidence,
+            "method": fix.method if fix else None,
+            "heading_deg": _known(fix.heading_deg) if fix else None,
+            "heading_std_deg": _known(fix.heading_std_deg) if fix else None,
+            "orientation": [float(value) for value in fix.orientation] if fix and fix.orientation else None,
+            "pose_covariance": None
+            if fix is None or fix.pose_covariance is None
+            else [float(value) for value in fix.pose_covariance.flat],
+            "camera": self.header.camera or None,
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "score_unit": self.header.score_unit,
             "near": near and {
@@ -352,3 +368,7 @@ class Answer:
             },
             "timing_ms": {stage: round(value, 3) for stage, value in self.header.timing_ms.items()},
         }  # fmt: skip
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -22,6 +22,7 @@ NUMPY_ONLY = (
     "motion/prior.py",
     "motion/map_from_odom.py",
     "motion/session.py",
+    "motion/consistency.py",
     "evaluation/fixes.py",
     "types.py",
 )
@@ -84,7 +85,7 @@ FLOORS = (
     {"errors", "progress", "memory", "provenance"},
     {"files", "config", "cameras", "geodesy"},
     {"types"},
-    {"geometry", "images", "pictures", "keypoints"},
+    {"geometry", "images", "pictures", "keypoints", "attitude"},
     {"messages"},
     {"model", "readers"},
     {"gallery"},

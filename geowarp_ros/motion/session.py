@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from geowarp_ros.attitude import Mounting
 from geowarp_ros.config import SessionConfig
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.motion.consistency import Consistency
 from geowarp_ros.motion.odometry import Odometer
 from geowarp_ros.motion.pace import Pace
 from geowarp_ros.motion.prior import Prior
@@ -74,13 +76,16 @@ class Session:
         odometer: Takes odometry.
         prior: Takes positions from elsewhere.
         prior_said: Use of the prior for the last image, for people.
+        mounting: Where the camera sits on the odometry's child frame; None if unknown.
     """
 
     def __init__(self, config: SessionConfig, turn: threading.Lock | None = None) -> None:
         self.odometer = Odometer(config.tracking.max_speed_mps)
         self.prior = Prior(config.prior, lambda from_ns, to_ns: self.odometer.reach_m(from_ns, to_ns))
         self.prior_said = self.prior.near(0)[1]
+        self.mounting: Mounting | None = None
         self._config = config
+        self._consistency = Consistency()
         self._turn = turn or threading.Lock()
         self._pace = Pace()
         self._tracked_with: object = None
@@ -146,6 +151,7 @@ class Session:
             answer = localizer.localize(frame, near, self._pace.deadline(self._deadline_s(arrival)))
             self._pace.learn(answer)
             answer = self._tracker(answer, travelled_m)
+            answer = self._consistency(answer, localizer.gallery.frame, self.odometer, self.mounting)
             if answer.candidates:  # what the tracker has seen
                 self._tracked_ns = max(frame.stamp_ns, self._tracked_ns or 0)
             if arrival.epoch == self._epoch:
@@ -171,4 +177,5 @@ class Session:
             self._tracker.reset()
         else:
             return
+        self._consistency.reset()
         self._tracked_epoch, self._tracked_ns = epoch, None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
 from sensor_msgs.msg import CompressedImage, NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
+from geowarp_ros.attitude import Mounting, enu_from_body, quaternion_of, turned
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import EncodingError
 from geowarp_ros.geodesy import LocalFrame
@@ -26,7 +28,7 @@ NOWHERE_STD_M = 1e7
 """Standard deviation of the position in a NO_FIX, m: from the equator to the pole."""
 
 UNKNOWN_ORIENTATION_VARIANCE = 1e6
-"""rad². A fix has no orientation; this is so large that no filter uses the identity quaternion as one."""
+"""rad², of a fix without an orientation: so large that no filter uses the identity quaternion as one."""
 
 
 def frame_from_message(message: Any) -> Frame:
@@ -61,6 +63,18 @@ def _by_cv_bridge(message: Any, refusal: EncodingError) -> Image:
         raise EncodingError(f"{refusal}; cv_bridge: {error}") from None
 
 
+def base_answer(answer: Answer, mounting: Mounting | None, base_frame: str) -> Answer:
+    """Return an answer of the robot's base from that of the camera; the camera's where the mounting is unknown."""
+    if mounting is None:
+        return answer
+    result = answer.result
+    return replace(
+        answer,
+        header=replace(answer.header, frame_id=base_frame),
+        result=mounting.base_of(result) if isinstance(result, Fix) else result,
+    )
+
+
 def navsatfix_from_answer(answer: Answer, datum: LocalFrame, config: NodeConfig) -> NavSatFix:
     """Return an answer as a NavSatFix; a NO_FIX carries the datum, never the rejected position.
 
@@ -91,11 +105,12 @@ def navsatfix_from_answer(answer: Answer, datum: LocalFrame, config: NodeConfig)
 def pose_from_fix(fix: Fix, stamp: int, datum: LocalFrame, config: NodeConfig) -> PoseWithCovarianceStamped:
     """Return a fix as a pose in the local ENU frame at ``datum`` (REP 103, REP 105).
 
-    The orientation is unknown: the identity, with a variance that gives it no weight. The covariance of the fix is
-    used unrotated: its ENU axes and the datum's differ by distance / Earth radius, 0.01° per km.
+    The orientation is that of the body frame, x forward. An unknown one is the identity, with a variance that
+    gives it no weight; the covariance of the position is used unrotated then: its ENU axes and the datum's differ
+    by distance / Earth radius, 0.01° per km.
 
     Args:
-        fix: The position of the camera.
+        fix: The position of the camera, or of the base.
         stamp: Stamp of its image, ns.
         datum: Origin of the map frame.
         config: Name of the map frame.
@@ -105,10 +120,13 @@ def pose_from_fix(fix: Fix, stamp: int, datum: LocalFrame, config: NodeConfig) -
     message = PoseWithCovarianceStamped(header=header(stamp, config.map_frame))
     position = message.pose.pose.position
     position.x, position.y, position.z = float(east), float(north), 0.0 if altitude is None else float(up)
-    message.pose.pose.orientation.w = 1.0
-    covariance = np.zeros((6, 6))  # row-major x, y, z, rotX, rotY, rotZ
+    q = message.pose.pose.orientation
+    covariance = np.eye(6) * UNKNOWN_ORIENTATION_VARIANCE  # row-major x, y, z, rotX, rotY, rotZ
     covariance[:3, :3] = fix.covariance
-    covariance[3:, 3:] = np.eye(3) * UNKNOWN_ORIENTATION_VARIANCE
+    if fix.orientation is not None and fix.pose_covariance is not None:
+        map_from_here = datum.rotation_from(LocalFrame(fix.latitude_deg, fix.longitude_deg))
+        q.x, q.y, q.z, q.w = quaternion_of(map_from_here @ enu_from_body(fix.orientation))
+        covariance[:] = turned(fix.pose_covariance, map_from_here)
     message.pose.covariance = covariance.reshape(36)
     return message
 

@@ -146,6 +146,7 @@ class Situation:
         prior: What became of the prior with the last image.
         transform: State of the transform map → odom.
         camera: Camera model of the images.
+        base: What is known of the camera's place on the robot.
     """
 
     node: str
@@ -156,6 +157,7 @@ class Situation:
     prior: str = "off"
     transform: str = "off"
     camera: str = "none"
+    base: str = "off"
 
 
 def diagnostic_array(stamp: Any, situation: Situation, counts: Statistics, config: NodeConfig) -> DiagnosticArray:
@@ -197,7 +199,12 @@ def _localization(
         "resets": counts.resets,
         "prior": situation.prior,
         "map to odom": situation.transform,
+        "camera on base": situation.base,
     }
+    if isinstance(counts.last, Fix):
+        values["method"] = counts.last.method
+        if counts.last.orientation is not None:
+            values["heading (deg)"] = f"{counts.last.heading_deg:.1f} ± {counts.last.heading_std_deg:.1f}"
     if counts.confidences:
         median, high = _percentiles(counts.confidences)
         values["confidence"] = f"{counts.confidences[-1]:.2f}"

@@ -36,6 +36,7 @@ from geowarp_ros.ros import conversions
 from geowarp_ros.ros.camera import INFO, ImageCamera
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
+from geowarp_ros.ros.mount import CameraOnBase
 from geowarp_ros.ros.parameters import declare_parameters, parse_parameters, refuse_change, whole_to_double
 from geowarp_ros.ros.process import NODE_NAME, run
 from geowarp_ros.ros.topics import SERVICES, Outputs, qos_override_names, subscribe
@@ -109,6 +110,7 @@ class LocalizerNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._transform: MapToOdom | None = None
         self._camera: ImageCamera | None = None
+        self._mount: CameraOnBase | None = None
         self._worker: LatestWorker[tuple[Any, Arrival]] | None = None
         self._inputs: dict[str, Any] = {}
         self._newest: Any = None
@@ -171,13 +173,16 @@ class LocalizerNode(LifecycleNode):
         if loaded is None or outputs is None:
             return
         frame = self._frame(message)
+        mount = self._mount
+        mounting = None if mount is None else mount(frame.frame_id)
+        self._session.mounting = mounting
         answer = self._session.localize(loaded.localizer, frame, arrival)
         if arrival.epoch != self._session.epoch:
             self.statistics.count_dropped(1)  # from before a reset: nobody waits for it any more
             return
         if transform is not None:
-            transform.learn(answer, loaded.datum, self._session.odometer)
-        outputs.publish(answer, frame, loaded, config)
+            transform.learn(answer, loaded.datum, self._session.odometer, mounting)
+        outputs.publish(answer, frame, loaded, config, mounting)
         total_ms = (time.monotonic() - arrival.at_s) * 1e3
         self.statistics.count_answer(answer, total_ms, config.latency_budget_ms)
 
@@ -207,13 +212,14 @@ class LocalizerNode(LifecycleNode):
     def _listen(self, config: NodeConfig) -> None:
         """Subscribe to the topics that the settings need, and to no others."""
         image = "image" if config.image_transport == "raw" else "image/compressed"
-        wanted = {image: (self._on_image, self._image_group)}
+        wanted = {
+            image: (self._on_image, self._image_group),
+            "odometry": (self._on_odometry, self._motion_group),
+        }
         if not config.camera_info_url:
             wanted[INFO] = self._on_camera_info, self._motion_group
         if config.prior.source == "fix":
             wanted["prior_fix"] = self._on_prior_fix, self._motion_group
-        if config.tracking.method != "none" or config.prior.source != "none" or config.map_to_odom:
-            wanted["odometry"] = self._on_odometry, self._motion_group
         for name in wanted.keys() - self._inputs.keys():
             self._inputs[name] = subscribe(self, name, *wanted[name])
         self._unsubscribe(self._inputs.keys() - wanted.keys())
@@ -254,6 +260,8 @@ class LocalizerNode(LifecycleNode):
             self._loaded = load(self._opener, self._config)
             self._camera = ImageCamera(self, self._config.camera_info_url, self._warn_of_camera)
             self._outputs = Outputs(self)
+            if self._config.base_frame:
+                self._mount = CameraOnBase(self, self._config)
             if self._config.map_to_odom:
                 self._transform = MapToOdom(self, self._config.map_frame, self._motion_group)
         except BaseException:
@@ -326,10 +334,10 @@ class LocalizerNode(LifecycleNode):
 
     def _release(self) -> None:
         self._rest()
-        for made in (self._outputs, self._transform):
+        for made in (self._outputs, self._transform, self._mount):
             if made is not None:
                 made.destroy()
-        self._loaded = self._outputs = self._transform = self._camera = self._newest = None
+        self._loaded = self._outputs = self._transform = self._camera = self._mount = self._newest = None
         give_back_memory()
 
     # ---- parameters
@@ -411,7 +419,7 @@ class LocalizerNode(LifecycleNode):
         return True, json.dumps(self._loaded.about)
 
     def _publish_diagnostics(self) -> None:
-        loaded, transform, camera = self._loaded, self._transform, self._camera
+        loaded, transform, camera, mount = self._loaded, self._transform, self._camera, self._mount
         situation = Situation(
             node=self.get_fully_qualified_name().lstrip("/"),
             state=self.state,
@@ -421,6 +429,7 @@ class LocalizerNode(LifecycleNode):
             prior=self._session.prior_said,
             transform="off" if transform is None else transform.said,
             camera="none" if camera is None else camera.said,
+            base="off" if mount is None else mount.said,
         )
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostic_array(stamp, situation, self.statistics, self._config))

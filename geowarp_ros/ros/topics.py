@@ -15,12 +15,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
+from geowarp_ros.attitude import Mounting
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.pictures import answer_picture, encode_jpeg
 from geowarp_ros.ros.camera import INFO, info_topic
 from geowarp_ros.ros.candidates import candidate_markers
-from geowarp_ros.ros.conversions import navsatfix_from_answer, pose_from_fix
+from geowarp_ros.ros.conversions import base_answer, navsatfix_from_answer, pose_from_fix
 from geowarp_ros.ros.loading import Loaded
 from geowarp_ros.types import Answer, Frame
 
@@ -28,9 +29,17 @@ FIX, POSE, MATCH_IMAGE, CANDIDATES = "~/fix", "~/pose", "~/match_image/compresse
 
 PUBLISHED: dict[str, tuple[type, str]] = {
     FIX: (NavSatFix, "One message per localised image: status FIX, or NO_FIX without a position."),
-    POSE: (PoseWithCovarianceStamped, "Fixes in the local ENU frame `map_frame`; nothing for a NO_FIX."),
+    POSE: (
+        PoseWithCovarianceStamped,
+        "Fixes in the local ENU frame `map_frame`, with the orientation of the camera's body frame (x forward) or"
+        " of `base_frame`; nothing for a NO_FIX.",
+    ),
     MATCH_IMAGE: (CompressedImage, "Query and best candidate, plain and warped (JPEG); only while subscribed."),
-    CANDIDATES: (MarkerArray, "Candidates of the latest answer in `map_frame`; only while subscribed."),
+    CANDIDATES: (
+        MarkerArray,
+        "Candidates of the latest answer, and the camera's view if its orientation is known, in `map_frame`; only"
+        " while subscribed.",
+    ),
 }
 """Name -> type and meaning."""
 
@@ -42,7 +51,11 @@ SUBSCRIBED: dict[str, tuple[type, str]] = {
         "Camera model of the images, without `camera_info_url`; the topic beside `image` unless remapped itself.",
     ),
     "prior_fix": (NavSatFix, "Position from another source that limits the search, with `prior.source: fix`."),
-    "odometry": (Odometry, "Motion between images, optional; used by tracking, priors and `map_to_odom`."),
+    "odometry": (
+        Odometry,
+        "Motion between images, optional: fixes that contradict it are held back (`jump`); used by tracking,"
+        " priors and `map_to_odom`.",
+    ),
 }
 """Name -> type and meaning; ``image_transport`` selects one of the image topics."""
 
@@ -127,15 +140,27 @@ class Outputs:
         while self._publishers:
             self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
 
-    def publish(self, answer: Answer, frame: Frame, loaded: Loaded, config: NodeConfig) -> None:
-        """Publish an answer: always as a NavSatFix, a fix also as a pose, pictures if someone subscribes."""
-        if answer.fix is not None:
-            pose = pose_from_fix(answer.fix, answer.header.stamp_ns, loaded.datum, config)
+    def publish(
+        self,
+        answer: Answer,
+        frame: Frame,
+        loaded: Loaded,
+        config: NodeConfig,
+        mounting: Mounting | None = None,
+    ) -> None:
+        """Publish an answer: always as a NavSatFix, a fix also as a pose, pictures if someone subscribes.
+
+        With a mounting, NavSatFix and pose are of the base; the candidates' markers are of the camera.
+        """
+        based = base_answer(answer, mounting, config.base_frame)
+        if based.fix is not None:
+            pose = pose_from_fix(based.fix, based.header.stamp_ns, loaded.datum, config)
             self._publishers[POSE].publish(pose)
-        fix = navsatfix_from_answer(answer, loaded.datum, config)
+        fix = navsatfix_from_answer(based, loaded.datum, config)
         self._publishers[FIX].publish(fix)
         if self._publishers[CANDIDATES].get_subscription_count():
-            self._publishers[CANDIDATES].publish(candidate_markers(answer, loaded.datum, config.map_frame))
+            markers = candidate_markers(answer, loaded.datum, config, frame.camera)
+            self._publishers[CANDIDATES].publish(markers)
         if self._publishers[MATCH_IMAGE].get_subscription_count():
             best = loaded.localizer.gallery.image(answer.candidates[0].index) if answer.candidates else None
             data = encode_jpeg(answer_picture(frame.image, best, answer))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
+from geowarp_ros.attitude import Mounting, enu_from_body, yaw_rad
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.map_from_odom import Alignment, MapFromOdom
@@ -20,8 +22,10 @@ PERIOD_S = 0.1
 class MapToOdom:
     """Aligns odometry with fixes and publishes the pose of the odometry frame in the map, at 10 Hz while active.
 
-    The camera is assumed to be at the odometry's child frame: the offset between them is short compared to the
-    error of a fix. Nothing is published until the fixes agree on an alignment, and nothing once they no longer do.
+    Where the camera's mounting is known, the base is taken for the odometry's child frame, and headings count.
+    Else the camera is assumed to be there, as the offset is short compared to the error of a fix, but not to look
+    along its x axis: headings are not used. Nothing is published until the fixes agree on an alignment, and
+    nothing once they no longer do.
 
     Args:
         node: Publishes.
@@ -56,13 +60,20 @@ class MapToOdom:
         self._alignment.reset()
         self._found = None
 
-    def learn(self, answer: Answer, datum: LocalFrame, odometer: Odometer) -> None:
+    def learn(
+        self, answer: Answer, datum: LocalFrame, odometer: Odometer, mounting: Mounting | None = None
+    ) -> None:
         """Take the latest answer if it is a fix and the odometry at its stamp is known."""
         fix, pose = answer.fix, odometer.pose_at(answer.header.stamp_ns)
         if fix is None or pose is None:
             return
+        fix, turn = mounting.base_of(fix) if mounting else fix, (math.nan, math.nan)
+        if mounting and fix.orientation is not None:
+            map_from_here = datum.rotation_from(LocalFrame(fix.latitude_deg, fix.longitude_deg))
+            yaw = yaw_rad(map_from_here @ enu_from_body(fix.orientation))
+            turn = yaw - pose.yaw_rad, math.radians(fix.heading_std_deg)
         position_m = datum.to_enu(fix.latitude_deg, fix.longitude_deg)[:2]
-        self._alignment.add(position_m, fix.covariance[:2, :2], pose.position_m[:2])
+        self._alignment.add(position_m, fix.covariance[:2, :2], pose.position_m[:2], *turn)
         self._found = self._alignment.solve()
 
     def publish(self) -> None:

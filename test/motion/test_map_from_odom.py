@@ -91,3 +91,62 @@ def test_only_a_window_is_remembered_and_reset_forgets() -> None:
     assert found is not None and found.agreeing == WINDOW
     alignment.reset()
     assert alignment.solve() is None
+
+
+# ---- fixes with headings
+
+
+def headed(way: FloatArray, std_m: float, yaw_std_deg: float, seed: int = 0, false_every: int = 0) -> Alignment:
+    noise = np.random.default_rng(seed)
+    alignment = Alignment()
+    for number, odom in enumerate(way):
+        fix, yaw = TRUTH(odom) + noise.normal(0.0, std_m, 2), TRUTH.yaw_rad
+        if false_every and number % false_every == 1:
+            fix, yaw = noise.uniform(-500.0, 500.0, 2), noise.uniform(0.0, math.tau)
+        yaw += math.radians(noise.normal(0.0, yaw_std_deg))
+        alignment.add(fix, np.eye(2) * max(std_m, 0.1) ** 2, odom, yaw, math.radians(yaw_std_deg))
+    return alignment
+
+
+def test_three_headings_at_a_standstill_are_enough_and_two_are_not() -> None:
+    found = headed(np.full((3, 2), 5.0), 0.0, 1.0).solve()
+    assert found is not None
+    assert math.remainder(found.yaw_rad - TRUTH.yaw_rad, math.tau) == pytest.approx(0.0, abs=math.radians(2.0))
+    assert found.yaw_std_rad == pytest.approx(math.radians(1.0) / math.sqrt(3))
+    assert found(np.array([5.0, 5.0])) == pytest.approx(TRUTH(np.array([5.0, 5.0])))
+    assert headed(np.full((2, 2), 5.0), 0.0, 1.0).solve() is None
+
+
+def test_headings_and_path_are_weighed_by_their_deviations() -> None:
+    # the path says 90° as surely (1 / √500 rad) as the four headings together, which say 92°
+    alignment, std = Alignment(), math.sqrt(4 / 500)
+    for step in (0.0, 10.0, 20.0, 30.0):
+        yaw = math.radians(92.0) + math.tau  # any turn of the circle
+        alignment.add(np.array([10.0, 20.0 + step]), np.eye(2), np.array([step, 0.0]), yaw, std)
+    found = alignment.solve()
+    assert found is not None
+    assert math.degrees(math.remainder(found.yaw_rad, math.tau)) == pytest.approx(91.0)
+    assert found.yaw_std_rad == pytest.approx(1 / math.sqrt(1000))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_false_headings_are_outvoted(seed: int) -> None:
+    found = headed(bend(12, 10.0), 0.3, 2.0, seed, false_every=3).solve()
+    assert found is not None
+    assert abs(math.remainder(found.yaw_rad - TRUTH.yaw_rad, math.tau)) < 4 * found.yaw_std_rad
+
+
+def test_yaw_errors_with_headings_are_as_large_as_claimed() -> None:
+    ratios = []
+    for seed in range(300):
+        found = headed(bend(12, 10.0), 0.3, 3.0, seed).solve()
+        assert found is not None
+        ratios.append(math.remainder(found.yaw_rad - TRUTH.yaw_rad, math.tau) / found.yaw_std_rad)
+    assert np.std(ratios) == pytest.approx(1.0, abs=0.15)
+
+
+def test_positions_that_agree_are_not_enough_where_headings_contradict() -> None:
+    alignment = Alignment()
+    for yaw in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0):
+        alignment.add(np.zeros(2), np.eye(2), np.zeros(2), yaw, 0.01)
+    assert alignment.solve() is None

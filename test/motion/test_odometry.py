@@ -111,3 +111,27 @@ def test_reset_forgets() -> None:
     odometer.reset()
     assert odometer.travelled_m(100 * SECOND, 101 * SECOND) is None
     assert odometer.pose_at(100 * SECOND) is None
+
+
+def test_motion_is_forward_and_left_of_the_first_pose() -> None:
+    # heading along y, moved 2 m along y and 1 m against x, which is left; turned by 30° across the seam of ±180°
+    odometer = drive(at(100, 5.0, 5.0, math.pi / 2), at(101, 4.0, 7.0, math.radians(120)))
+    motion = odometer.motion(100 * SECOND, 101 * SECOND)
+    assert motion is not None
+    assert motion.forward_left_m == pytest.approx([2.0, 1.0])
+    assert math.degrees(motion.turn_rad) == pytest.approx(30.0)
+    assert motion.path_m == pytest.approx(math.sqrt(5))
+    back = odometer.motion(101 * SECOND, 100 * SECOND)
+    assert back is not None
+    assert math.degrees(back.turn_rad) == pytest.approx(-30.0) and back.path_m == motion.path_m
+
+
+def test_motion_goes_on_a_little_beyond_the_newest_pose_as_it_did() -> None:
+    odometer = drive(at(100, 0.0, yaw=math.pi - 0.1), at(100.1, 0.2, yaw=-math.pi))
+    motion = odometer.motion(100 * SECOND, int(100.2 * SECOND))
+    assert motion is not None
+    assert math.hypot(*motion.forward_left_m) == pytest.approx(0.4) and motion.turn_rad == pytest.approx(0.2)
+    assert odometer.motion(100 * SECOND, int(100.31 * SECOND)) is None
+    assert odometer.motion(99 * SECOND, 100 * SECOND) is None
+    assert Odometer(3.0).motion(100 * SECOND, 100 * SECOND) is None
+    assert drive(at(100, 0.0)).motion(100 * SECOND, int(100.1 * SECOND)) is None

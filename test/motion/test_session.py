@@ -161,6 +161,42 @@ def test_its_own_fixes_are_a_track_for_the_prior() -> None:
     assert listener.given == [(100, None), (101, None), (102, Near(48.0, 11.0, 7.0))]
 
 
+def far(metres: float) -> Fix:
+    latitude, longitude, _ = LocalFrame(48.0, 11.0).to_geodetic(np.array([metres, 0.0, 0.0]))
+    return replace(FIX, latitude_deg=float(latitude), longitude_deg=float(longitude))
+
+
+def test_a_fix_that_contradicts_the_odometry_is_held_back_and_no_track() -> None:
+    known, listener = session(source="track", min_radius_m=7.0), Listener()
+    for second in range(6):
+        known.odometer.add(pose(100 + second, 1.0 * second))
+    said = []
+    for second, metres in enumerate((0.0, 1.0, 60.0, 3.0, 4.0)):
+        listener.answer = Answer(Header(), far(metres), CANDIDATES)
+        said.append(known.localize(listener, frame(100 + second)))
+    assert [answer.fix is not None for answer in said] == [True, True, False, True, True]
+    assert isinstance(said[2].result, NoFix) and said[2].result.reason == "jump"
+    near = listener.given[3][1]
+    assert near is not None
+    assert (near.latitude_deg, near.longitude_deg) == (far(1.0).latitude_deg, far(1.0).longitude_deg)
+
+
+def test_after_a_reset_or_with_another_gallery_no_fix_is_contradicted() -> None:
+    known, listener = session(), Listener()
+    for second in range(6):
+        known.odometer.add(pose(100 + second, 1.0 * second))
+    assert known.localize(listener, frame(100)).fix
+    listener.answer = Answer(Header(), far(60.0), CANDIDATES)
+    assert not known.localize(listener, frame(101)).fix
+    other = Listener()
+    assert known.localize(other, frame(102)).fix
+    known.reset()
+    for second in range(6):
+        known.odometer.add(pose(100 + second, 1.0 * second))
+    other.answer = listener.answer
+    assert known.localize(other, frame(103)).fix
+
+
 # ---- time
 
 

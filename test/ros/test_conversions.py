@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 import types
 from dataclasses import replace
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image, NavSatFix
 
+from geowarp_ros.attitude import Mounting, enu_from_body, fix_from_pose
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import EncodingError, ImageError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.odometry import pose_from_message
 from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.ros.conversions import (
+    base_answer,
     frame_from_message,
     header,
     known_altitude,
@@ -23,7 +26,7 @@ from geowarp_ros.ros.conversions import (
     pose_from_fix,
     stamp_ns,
 )
-from geowarp_ros.types import Answer, Fix, Header, NoFix
+from geowarp_ros.types import Answer, Fix, Header, NoFix, Pose
 from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import image_message, odometry_message, prior_message
 
@@ -142,3 +145,62 @@ def test_an_odometry_becomes_a_pose(yaw: float) -> None:
     assert pose.stamp_ns == 2_500_000_000
     assert pose.position_m == pytest.approx([3.0, -4.0, 0.0])
     assert pose.yaw_rad == pytest.approx(yaw)
+
+
+# ---- orientation
+
+NORTHWARD = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+"""enu_from_camera of a level camera that looks north."""
+SPREAD = np.diag([0.01, 0.02, 0.03, 1e-4, 2e-4, 3e-4])
+
+
+def oriented(east_m: float, latitude: float = 50.0) -> tuple[Fix, LocalFrame]:
+    """A camera that looks along the north axis of a frame, so far east of its datum."""
+    frame = LocalFrame(latitude, 8.0, 100.0)
+    pose = Pose("points", np.array([east_m, 0.0, 2.0]), NORTHWARD, SPREAD, 40, 5.0, 3, 0.5, 0.7, 1.0)
+    return fix_from_pose(pose, frame, 0.9, SPREAD), frame
+
+
+@pytest.mark.parametrize("east_m", [0.0, 20_000.0])
+def test_a_pose_has_the_orientation_in_the_maps_axes(east_m: float) -> None:
+    fix, frame = oriented(east_m, 60.0)
+    if east_m:
+        assert fix.heading_deg > 0.3  # true north at the fix is not the map's
+    message = pose_from_fix(fix, 0, frame, CONFIG).pose
+    q = message.pose.orientation
+    # x forward along the map's y: a yaw of 90°
+    assert (q.x, q.y, q.z, q.w) == pytest.approx((0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5)), abs=1e-9)
+    np.testing.assert_allclose(message.covariance.reshape(6, 6), SPREAD, atol=1e-9)
+    assert message.pose.position.x == pytest.approx(east_m, abs=1e-6)
+    assert message.pose.position.z == pytest.approx(2.0, abs=1e-6)
+
+
+def test_an_answer_of_the_base_says_so_in_both_messages() -> None:
+    fix, frame = oriented(0.0)
+    answer = base_answer(Answer(HEADER, fix), Mounting.of((1.0, 0.0, 2.0), (0.0, 0.0, -90.0)), "base_link")
+    message = navsatfix_from_answer(answer, frame, CONFIG)
+    assert message.header.frame_id == "base_link"
+    assert answer.fix is not None
+    pose = pose_from_fix(answer.fix, 0, frame, CONFIG).pose.pose
+    # the camera looks right, north: the base heads west, and lies 1 m east of the camera and 2 m lower
+    assert (pose.position.x, pose.position.y, pose.position.z) == pytest.approx((1.0, 0.0, 0.0), abs=1e-6)
+    assert enu_from_body((pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w))[
+        :, 0
+    ] == pytest.approx([-1.0, 0.0, 0.0], abs=1e-6)
+    # 1 m of lever east: turns about up move it north; about north, down; 2 m down: about east and north
+    wide = np.array(message.position_covariance).reshape(3, 3)
+    assert np.diag(wide) == pytest.approx([0.01 + 4 * 2e-4, 0.02 + 4 * 1e-4 + 3e-4, 0.03 + 2e-4], rel=1e-4)
+
+
+def test_without_a_mounting_an_answer_stays_the_cameras_and_a_no_fix_is_the_bases_with_one() -> None:
+    answer = Answer(HEADER, oriented(0.0)[0])
+    assert base_answer(answer, None, "base_link") is answer
+    lost = base_answer(Answer(HEADER, NoFix("jump")), Mounting.of((1.0, 0.0, 0.0), (0.0, 0.0, 0.0)), "base_link")
+    assert navsatfix_from_answer(lost, DATUM, CONFIG).header.frame_id == "base_link"
+    assert lost.result == NoFix("jump")
+
+
+def test_a_cluster_fix_of_the_base_is_as_uncertain_as_its_lever_is_long() -> None:
+    mounting = Mounting.of((0.0, 3.0, 0.0), (0.0, 0.0, 0.0))
+    message = navsatfix_from_answer(base_answer(Answer(HEADER, FIX), mounting, "base_link"), DATUM, CONFIG)
+    assert np.diag(message.position_covariance.reshape(3, 3)).tolist() == [13.0, 18.0, 25.0]

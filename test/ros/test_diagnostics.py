@@ -193,3 +193,18 @@ def test_a_torch_that_is_being_imported_is_not_asked(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
     assert "CUDA allocated (MiB)" not in values(render(statistics)["front/loc: memory"])
+
+
+def test_method_and_heading_of_the_last_fix_are_said(statistics: Statistics) -> None:
+    oriented = replace(
+        FIX, method="points", orientation=(0.0, 0.0, 0.0, 1.0), heading_deg=231.44, heading_std_deg=0.52
+    )
+    statistics.count_answer(replace(FOUND, result=oriented), 1.0)
+    said = values(render(statistics)["front/loc: localization"])
+    assert (said["method"], said["heading (deg)"]) == ("points", "231.4 ± 0.5")
+    assert said["camera on base"] == "off"
+    statistics.count_answer(FOUND, 1.0)
+    said = values(render(statistics)["front/loc: localization"])
+    assert said["method"] == "cluster" and "heading (deg)" not in said
+    statistics.count_answer(LOST, 1.0)
+    assert "method" not in values(render(statistics)["front/loc: localization"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 
+from geowarp_ros.attitude import Mounting, fix_from_pose
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.map_from_odom import MapFromOdom
@@ -18,6 +19,7 @@ from geowarp_ros.motion.odometry import Odometer, Pose
 from geowarp_ros.ros.conversions import transform_from_alignment
 from geowarp_ros.ros.transform import PERIOD_S, MapToOdom
 from geowarp_ros.types import Answer, Fix, Header, NoFix
+from geowarp_ros.types import Pose as CameraPose
 
 TOWN = LocalFrame(48.0, 11.0)
 TRUTH = MapFromOdom(30.0, -10.0, math.radians(90.0), 0.0, 0)
@@ -127,3 +129,29 @@ def test_without_tf2_msgs_it_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
     with pytest.raises(ConfigError, match="map_to_odom = true: needs the ROS package tf2_msgs"):
         MapToOdom(Kept(), "map")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_three_headings_at_a_standstill_make_the_transform_if_the_mounting_is_known(
+    kept: Kept, known: bool
+) -> None:
+    # by odometry the robot stands at (5, 0) and heads along y; the truth turns that to the map's west
+    transform, odometer = MapToOdom(kept, "map"), Odometer(3.0)
+    transform.odom_frame = "odom"
+    base = np.array([*TRUTH(np.array([5.0, 0.0])), 0.0])
+    # the camera is 2 m ahead of the base and looks left: south
+    southward = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, -1.0, 0.0]])
+    spread = np.diag([0.01] * 3 + [1e-4] * 3)
+    pose = CameraPose("points", base - np.array([2.0, 0.0, 0.0]), southward, spread, 40, 5.0, 3, 0.5, 0.7, 1.0)
+    mounting = Mounting.of((2.0, 0.0, 0.0), (0.0, 0.0, 90.0)) if known else None
+    for step in range(3):
+        odometer.add(Pose(step * SECOND, np.array([5.0, 0.0, 0.0]), math.pi / 2))
+        answer = Answer(Header(step * SECOND), fix_from_pose(pose, TOWN, 0.9, spread))
+        transform.learn(answer, TOWN, odometer, mounting)
+    transform.publish()
+    assert len(kept.messages) == known
+    if known:
+        (sent,) = kept.messages[0].transforms
+        move = sent.transform.translation
+        assert (move.x, move.y) == pytest.approx((30.0, -10.0), abs=1e-3)
+        assert abs(sent.transform.rotation.z) == pytest.approx(math.sin(math.radians(45.0)), abs=1e-6)
