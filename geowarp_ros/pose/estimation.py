@@ -10,6 +10,7 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.pose.anchors import pose_from_anchors
 from geowarp_ros.pose.points import pose_from_points
 from geowarp_ros.pose.refinement import Gravity
 from geowarp_ros.pose.sightings import Rays
@@ -21,6 +22,9 @@ FIRST = 5
 
 CERTAIN_STD_M = 0.1
 """Horizontal standard deviation that more photographs need not improve."""
+
+SUFFICIENT_STD_M = 0.4
+"""Horizontal standard deviation that rays need not improve: they cost as much again."""
 
 
 def estimate_pose(
@@ -57,7 +61,9 @@ def estimate_pose(
         pose = sharper(pose, pose_from_points(view, count))
         if late() or (pose is not None and pose.std_m < CERTAIN_STD_M):
             return pose
-    return pose
+    if not tied or (pose is not None and pose.std_m < SUFFICIENT_STD_M):
+        return pose
+    return sharper(pose, pose_from_anchors(view))
 
 
 def sharper(first: Pose | None, second: Pose | None) -> Pose | None:

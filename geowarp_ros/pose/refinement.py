@@ -325,14 +325,17 @@ def _significance(
 
     A match is right with the inliers' share, and Gaussian then; else it lies anywhere (Torr and Zisserman,
     "MLESAC", 2000). A point that may lie anywhere along a long ray proves little, a near and sharp one much: a
-    count cannot tell them apart. As many poses as there are triples of matches were there to choose from.
+    count cannot tell them apart. The matches that determine a pose obey it, and there were as many poses to choose from
+    as there are such sets.
     """
     share, count = float(inlier.mean()), len(inlier)
     of_point = camera.width_px * camera.height_px / (2 * np.pi) * np.abs(np.linalg.det(by_shift))
     of_ray = camera.height_px / np.sqrt(2 * np.pi) * np.linalg.norm(by_shift[:, 0], axis=1)
     density = np.where(located, of_point, of_ray) * np.exp(-(errors**2).sum(axis=1) / 2) * inlier
     ratio = np.sort(np.log10(share * density + 1 - share))
-    return float(ratio[:-3].sum() - np.log10(math.comb(count, 3)))
+    # six rays determine a pose, or three points
+    free = 3 if located.all() else 6
+    return float(ratio[:-free].sum() - np.log10(math.comb(count, free)))
 
 
 def _patches(pixels: FloatArray) -> NDArray[np.int64]:

@@ -74,7 +74,9 @@ def hybrid_pose(points: Sightings, rays: Sightings, focal_px: float, threshold_p
     for slot, number in enumerate(np.unique(rays.photograph)):
         mine = rays[rays.photograph == number]
         camera_from_enu = mine.axes[0].T
-        poses.append(library.CameraPose(camera_from_enu, -camera_from_enu @ (mine.origins_m[0] - middle)))
+        pose = library.CameraPose()
+        pose.R, pose.t = camera_from_enu, -camera_from_enu @ (mine.origins_m[0] - middle)
+        poses.append(pose)
         pair = library.PairwiseMatches()
         pair.cam_id1, pair.cam_id2 = slot, 0
         pair.x1, pair.x2 = mine.rays_p * focal_px, mine.rays * focal_px
