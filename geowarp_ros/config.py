@@ -113,6 +113,23 @@ class PositionConfig(Section):
     )
 
 
+class PoseConfig(Section):
+    """The camera's pose from matches with aligned photographs."""
+
+    photographs: int = Field(
+        10, ge=1, le=100, description="Maximum number of first candidates it is measured against."
+    )
+    ratio: float = Field(
+        0.8, gt=0.0, le=1.0, description="Ratio test: maximum distance ratio of best to second-best match (Lowe)."
+    )
+    threshold_px: float = Field(
+        4.0,
+        gt=0.0,
+        le=100.0,
+        description="Maximum reprojection error of matches in the sample consensus (px at working resolution).",
+    )
+
+
 class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 

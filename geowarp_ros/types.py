@@ -189,6 +189,7 @@ class Pose:
         spread: Share of the image that the inliers cover: area of their bounding box over the image's, 0..1.
         residual_px: Median reprojection error of the inliers.
         apart_m: Distance from the nearest of the candidates it was measured against, m.
+        significance: Decimal logarithm of how unlikely it is that as many matches obey it by chance.
     """
 
     method: PoseMethod
@@ -201,6 +202,12 @@ class Pose:
     spread: float
     residual_px: float
     apart_m: float
+    significance: float = math.nan
+
+    @property
+    def std_m(self) -> float:
+        """Horizontal standard deviation along the worse axis, m, not calibrated."""
+        return float(np.sqrt(np.linalg.eigvalsh(np.asarray(self.covariance, float)[:2, :2])[-1]))
 
 
 @dataclass(frozen=True, slots=True)
