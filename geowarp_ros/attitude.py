@@ -36,6 +36,11 @@ def orientation_of(enu_from_camera: FloatArray) -> Quaternion:
     return quaternion_of(enu_from_camera @ BODY_FROM_OPTICAL.T)
 
 
+def enu_from_body_of(pose: Pose) -> FloatArray:
+    """Return the rotation (3, 3) from the camera's body frame to ENU."""
+    return np.asarray(pose.rotation @ BODY_FROM_OPTICAL.T)
+
+
 def quaternion_of(rotation: FloatArray) -> Quaternion:
     """Return a rotation (3, 3) as the quaternion whose w is not negative."""
     x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
@@ -105,7 +110,7 @@ def fix_from_pose(pose: Pose, frame: LocalFrame, confidence: float, covariance: 
         confidence: Probability that the position is right.
         covariance: (6, 6) of the pose in ``frame``, calibrated.
     """
-    return _fix(pose.position_m, pose.rotation @ BODY_FROM_OPTICAL.T, frame, covariance, confidence, pose.method)
+    return _fix(pose.position_m, enu_from_body_of(pose), frame, covariance, confidence, pose.method)
 
 
 def _fix(

@@ -68,9 +68,10 @@ class VerificationConfig(Section):
 class PositionConfig(Section):
     """Everything that decides between fix and no fix, and the position of the fix."""
 
-    estimate: Literal["best", "cluster"] = Field(
-        "cluster",
-        description="best: position of the first candidate; cluster: weighted mean of the candidates around it.",
+    estimate: Literal["pose", "cluster", "best"] = Field(
+        "pose",
+        description="pose: the camera's own, from matches with an aligned gallery, cluster where there is none; "
+        "cluster: weighted mean of the candidates around the first; best: position of the first candidate.",
     )
     cluster_radius_m: float = Field(
         10.0,
@@ -142,6 +143,7 @@ class LocalizerConfig(Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     rerank: RerankConfig = RerankConfig()
     position: PositionConfig = PositionConfig()
+    pose: PoseConfig = PoseConfig()
 
 
 class TrackingConfig(Section):

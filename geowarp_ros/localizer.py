@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.config import LocalizerConfig, PositionConfig
+from geowarp_ros.errors import CameraError
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import check_image, image_of
 from geowarp_ros.integrity.calibration import Calibration, find_calibration, keypoints_used, settings_of
 from geowarp_ros.integrity.evidence import gather_evidence
@@ -21,9 +24,10 @@ from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
 from geowarp_ros.model.checkpoints import model_path
 from geowarp_ros.model.describer import Describer, Query, open_describer
+from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
-from geowarp_ros.types import Answer, Candidate, Evidence, Fix, Frame, Header, Image, Near, NoFix
+from geowarp_ros.types import Answer, Candidate, Evidence, Fix, Frame, Header, Image, Near, NoFix, Pose
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
@@ -41,6 +45,8 @@ class Ranked:
     Attributes:
         candidates: Best first.
         evidence: What they say about the best one's position; None without candidates.
+        pose: The camera's pose by its matches with them, trusted or not; None where they do not give one.
+        camera: The camera model that it rests on; None without one.
         reranked: How many were handed to the re-ranker.
         timing_ms: Duration of each stage, ms.
     """
@@ -49,6 +55,8 @@ class Ranked:
     evidence: Evidence | None
     reranked: int
     timing_ms: dict[str, float]
+    pose: Pose | None = None
+    camera: Camera | None = None
 
 
 class Localizer:
@@ -63,6 +71,9 @@ class Localizer:
         verifier: Counts keypoint matches.
         config: All settings.
         calibration: Measured with these settings; None: a rule of thumb decides.
+
+    Attributes:
+        enu: Local frame of the poses.
     """
 
     def __init__(
@@ -80,7 +91,10 @@ class Localizer:
         self.verifier = verifier
         self.config = config
         self.calibration = calibration
-        self._keypoints = keypoints_used(config, gallery.keypoint_config)
+        self._poses = config.position.estimate == "pose" and gallery.alignment is not None
+        stored = gallery.keypoint_config
+        self._keypoints = stored if self._poses else keypoints_used(config, stored)
+        self.enu = gallery.frame if gallery.alignment is None else LocalFrame(*gallery.alignment.datum)
 
     @classmethod
     def open(
@@ -167,7 +181,7 @@ class Localizer:
         if refusal is not None:
             return Answer(Header(frame.stamp_ns, frame.frame_id, timing_ms=clock.timing_ms), refusal)
         with clock("describe"):
-            query = self.describer(image)
+            query = self.describer(image, frame.camera)
         ranked = self.rank(query, near, deadline=deadline)
         result, reranked = self.judge(ranked), ranked.reranked
         if near is not None and not _convinces(ranked, result):
@@ -176,8 +190,9 @@ class Localizer:
             result, reranked = self.judge(ranked), reranked + ranked.reranked
         clock.add(ranked.timing_ms)
         unit = self.reranker.unit if any(c.score is not None for c in ranked.candidates) else None
-        header = Header(frame.stamp_ns, frame.frame_id, near, reranked, unit, clock.timing_ms)
-        return Answer(header, result, ranked.candidates, ranked.evidence, self._pair(query, ranked))
+        camera = ranked.camera.source or "given" if ranked.camera else ""
+        header = Header(frame.stamp_ns, frame.frame_id, near, reranked, unit, clock.timing_ms, camera)
+        return Answer(header, result, ranked.candidates, ranked.evidence, ranked.pose, self._pair(query, ranked))
 
     def rank(
         self,
@@ -186,13 +201,14 @@ class Localizer:
         without: Collection[int] = (),
         deadline: Deadline = lambda: None,
     ) -> Ranked:
-        """Search the gallery, re-rank and verify the first candidates, and gather the evidence.
+        """Search the gallery, re-rank and verify the first candidates, estimate the pose, gather the evidence.
 
         Args:
             query: As :attr:`describer` made it.
             near: Search only this circle; None: the whole gallery.
             without: Gallery rows to ignore, for evaluations that leave places out.
-            deadline: Limits the number of candidates that are re-ranked.
+            deadline: Limits the number of candidates that are re-ranked; where not all are, the pose's later rungs
+                are left out, too.
         """
         config, clock = self.config, StageClock()
         with clock("search"):
@@ -206,9 +222,30 @@ class Localizer:
             ranked = self.reranker(query, found[:count]) + found[count:]
         with clock("verify"):
             verified = tuple(self.verifier(query, ranked))
+        camera, pose = self._camera_of(query), None
+        if self._poses and camera is not None:
+            with clock("pose"):
+                pose = self._pose(query, camera, verified, late=count < config.rerank.candidates)
         with clock("position"):
             evidence = gather_evidence(verified, config.position.cluster_radius_m) if verified else None
-        return Ranked(verified, evidence, min(count, len(found)), clock.timing_ms)
+        return Ranked(verified, evidence, min(count, len(found)), clock.timing_ms, pose, camera)
+
+    def _camera_of(self, query: Query) -> Camera | None:
+        """Return the query's camera, else the gallery's only one if its images have the query's aspect ratio."""
+        if query.camera is not None or self.gallery.only_camera is None:
+            return query.camera
+        try:
+            return self.gallery.only_camera.scaled_to(query.pixels.shape[1], query.pixels.shape[0])
+        except CameraError:
+            return None
+
+    def _pose(self, query: Query, camera: Camera, ranked: Sequence[Candidate], late: bool) -> Pose | None:
+        assert self._keypoints is not None, "an alignment is made of keypoints"
+        found = [self.gallery.photograph(candidate.index) for candidate in ranked[: self.config.pose.photographs]]
+        photographs = [photograph for photograph in found if photograph is not None]
+        return estimate_pose(
+            query.keypoints(self._keypoints), camera, photographs, self.config.pose, late=lambda: late
+        )
 
     def judge(self, ranked: Ranked | Answer, min_confidence: float | None = None) -> Fix | NoFix:
         """Estimate the position and decide whether it is a fix.
@@ -220,7 +257,9 @@ class Localizer:
         position = self.config.position
         if min_confidence is not None:
             position = position.model_copy(update={"min_confidence": min_confidence})
-        return estimate_position(ranked.candidates, ranked.evidence, position, self.calibration)
+        return estimate_position(
+            ranked.candidates, ranked.evidence, ranked.pose, self.enu, position, self.calibration
+        )
 
     @property
     def caution(self) -> str:
@@ -277,8 +316,9 @@ class StageClock:
 
 
 def _convinces(ranked: Ranked, result: Fix | NoFix) -> bool:
-    """Whether it is a fix that some place contradicts: a circle with one place only would match any image."""
-    return isinstance(result, Fix) and ranked.evidence is not None and ranked.evidence.contrasted
+    """Whether it is a pose, or a fix that some place contradicts: a circle of one place would match any image."""
+    contrasted = ranked.evidence is not None and ranked.evidence.contrasted
+    return isinstance(result, Fix) and (result.orientation is not None or contrasted)
 
 
 def _verification(position: PositionConfig) -> tuple[object, ...]:

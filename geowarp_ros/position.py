@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from geowarp_ros.attitude import fix_from_pose
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import Calibration, covariance_of
-from geowarp_ros.types import Candidate, Evidence, Fix, FloatArray, NoFix
+from geowarp_ros.integrity.trust import UNCALIBRATED
+from geowarp_ros.types import Candidate, Evidence, Fix, FloatArray, NoFix, Pose
 
 UNCONTRASTED = 0.5
 """Uncalibrated confidence when every candidate agrees: nothing tells a gallery's only place from no place."""
@@ -22,23 +25,75 @@ UNCALIBRATED_MIN_CONFIDENCE = 0.5
 """Minimum confidence without a calibration."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is published of an answer.
+
+    Attributes:
+        pose: The pose if it is trusted; None: the position of photographs, or none.
+        covariance: (6, 6) of the pose, calibrated; None without one.
+        confidence: Probability that it is right.
+        wanted: Minimum confidence of a fix.
+    """
+
+    pose: Pose | None
+    covariance: FloatArray | None
+    confidence: float
+    wanted: float
+
+    @property
+    def fix(self) -> bool:
+        """Whether it is a fix."""
+        return self.confidence >= self.wanted
+
+
+def decide(
+    evidence: Evidence,
+    pose: Pose | None,
+    config: PositionConfig,
+    calibration: Calibration | None = None,
+) -> Decision:
+    """Climb down the ladder: the pose if it is trusted, else the photographs that agree.
+
+    Confidence is the calibration's probability of being right. Without a calibration, a pose has that of
+    :func:`geowarp_ros.integrity.trust.rule_of_thumb`; a cluster the best candidate's share of the inliers, with
+    CONVINCING_INLIERS added to the total, or without verification the share of the candidates' weight that agrees:
+    an image taken elsewhere finds its candidates equally unlike, and scattered.
+
+    Args:
+        evidence: Of the candidates.
+        pose: As estimated; None without one.
+        config: Minimum confidence.
+        calibration: Measured on a held-out drive, see :mod:`geowarp_ros.integrity`.
+    """
+    if pose is not None:
+        trust = calibration.poses.get(pose.method) if calibration else None
+        trust = trust or UNCALIBRATED
+        confidence = trust.confidence(pose, evidence)
+        wanted = config.min_confidence if config.min_confidence >= 0 else trust.min_confidence
+        if confidence >= wanted:
+            return Decision(pose, trust.covariance(pose), confidence, wanted)
+    return Decision(None, None, _confidence(evidence, calibration), _min_confidence(config, calibration))
+
+
 def estimate_position(
     candidates: Sequence[Candidate],
     evidence: Evidence | None,
+    pose: Pose | None,
+    frame: LocalFrame,
     config: PositionConfig,
     calibration: Calibration | None = None,
 ) -> Fix | NoFix:
-    """Estimate where the query was taken.
+    """Estimate where the query was taken, and where it looked if a pose is trusted.
 
-    The candidates within ``cluster_radius_m`` of the best one agree with it; they make the position and its
-    scatter. Confidence is the calibration's probability of being right. Without a calibration it is the best
-    candidate's share of the inliers, with CONVINCING_INLIERS added to the total; without verification either, the
-    share of the candidates' weight that agrees: an image taken elsewhere finds its candidates equally unlike, and
-    scattered.
+    Without a pose the candidates within ``cluster_radius_m`` of the best one agree with it; they make the position
+    and its scatter.
 
     Args:
         candidates: Best first.
         evidence: Gathered from them; None without candidates.
+        pose: As estimated; None without one.
+        frame: Local frame of the pose.
         config: Estimate, radius, minimum confidence, minimum standard deviation.
         calibration: Measured on a held-out drive, see :mod:`geowarp_ros.integrity`.
 
@@ -48,10 +103,12 @@ def estimate_position(
     """
     if evidence is None:
         return NoFix("empty_gallery", "the gallery has no place to compare with")
-    confidence = _confidence(evidence, calibration)
-    wanted = _min_confidence(config, calibration)
-    if confidence < wanted:
-        return _no_fix(evidence, confidence, wanted, config)
+    decision = decide(evidence, pose, config, calibration)
+    confidence = decision.confidence
+    if not decision.fix:
+        return _no_fix(evidence, confidence, decision.wanted, config)
+    if decision.pose is not None and decision.covariance is not None:
+        return fix_from_pose(decision.pose, frame, confidence, decision.covariance)
 
     centre, scatter, share = locate(evidence, config.estimate)
     if calibration:
@@ -69,6 +126,7 @@ def estimate_position(
         altitude_m=altitude,
         covariance=covariance,
         confidence=confidence,
+        method="best" if config.estimate == "best" else "cluster",
     )
 
 
@@ -76,7 +134,7 @@ def locate(evidence: Evidence, estimate: str) -> tuple[FloatArray, FloatArray, F
     """Position (2,) about the best candidate, m; scatter (2, 2) about it, m²; shares (M,) of the agreeing ones."""
     points, weights = evidence.east_north_m[evidence.agrees], evidence.weights[evidence.agrees]
     share = weights / weights.sum()
-    centre = share @ points if estimate == "cluster" else np.zeros(2)
+    centre = np.zeros(2) if estimate == "best" else share @ points
     offsets = points - centre
     return np.asarray(centre), np.asarray((offsets * share[:, None]).T @ offsets), np.asarray(share)
 
@@ -117,5 +175,5 @@ def _altitude(
     altitudes = np.array([c.place.altitude_m for c, agree in zip(candidates, agrees, strict=True) if agree])
     if not np.isfinite(altitudes).all():
         return 0.0, config.vertical_std_m**2
-    mean = float(share @ altitudes) if config.estimate == "cluster" else float(altitudes[0])
+    mean = float(altitudes[0]) if config.estimate == "best" else float(share @ altitudes)
     return mean, float(share @ (altitudes - mean) ** 2) + config.position_std_m**2

@@ -299,6 +299,7 @@ class Answer:
         result: A Fix or a NoFix.
         candidates: Best first; may be empty.
         evidence: What the candidates say; None without candidates.
+        pose: What was estimated from matches, trusted or not; None without a pose.
         pair: Reads the query and the best candidate's image, for pictures; None without either.
     """
 
@@ -306,6 +307,7 @@ class Answer:
     result: Fix | NoFix
     candidates: tuple[Candidate, ...] = ()
     evidence: Evidence | None = None
+    pose: Pose | None = None
     pair: Callable[[], tuple[Image, Image]] | None = field(default=None, compare=False, repr=False)
 
     @property

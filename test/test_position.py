@@ -27,7 +27,7 @@ def estimate_position(
     candidates: list[Candidate], config: PositionConfig, calibration: Calibration | None = None
 ) -> Fix | NoFix:
     evidence = gather_evidence(candidates, config.cluster_radius_m) if candidates else None
-    return estimate(candidates, evidence, config, calibration)
+    return estimate(candidates, evidence, None, FRAME, config, calibration)
 
 
 def candidate(east: float, north: float, distance: float, altitude: float = math.nan, index: int = 0) -> Candidate:

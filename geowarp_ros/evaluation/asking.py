@@ -6,6 +6,7 @@ of a drive in their order, as the node would see them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,19 +15,22 @@ from typing import TypeAlias
 
 import numpy as np
 
+from geowarp_ros.attitude import enu_from_body_of, heading
+from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.errors import ImageError
 from geowarp_ros.evaluation.drive import Drive, DriveImage
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.integrity.calibration import Sample
 from geowarp_ros.integrity.texture import refuse_textureless
+from geowarp_ros.integrity.trust import PoseSample
 from geowarp_ros.localizer import Localizer, Ranked
 from geowarp_ros.model.describer import Describer, Query
 from geowarp_ros.motion.session import Session
 from geowarp_ros.position import locate
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
-from geowarp_ros.types import Answer, Frame, Image, Near, Place
+from geowarp_ros.types import Answer, Evidence, Frame, Image, Near, Place, Pose
 
 LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]
 """From an image's true place to the gallery rows that its search ignores."""
@@ -46,16 +50,18 @@ class Question:
         name: Name of the image, for people.
         read: Decodes the image; raises ImageError.
         truth: True place; None for an image taken outside the gallery.
+        camera_at: Its camera for the image at a width and height (px), None if unknown; raises CameraError.
     """
 
     name: str
     read: Callable[[], Image]
     truth: Place | None = None
+    camera_at: Callable[[int, int], Camera | None] = lambda width_px, height_px: None
 
     @classmethod
     def of(cls, image: SourceImage) -> Question:
         """Return the question about a geotagged image."""
-        return cls(image.place.name, image.read, image.place)
+        return cls(image.place.name, image.read, image.place, image.camera_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ def ask(
             yield Asked(question, refusal="no_texture")
             continue
         began = time.perf_counter()
-        query = describer(image)
+        query = describer(image, question.camera_at(image.shape[1], image.shape[0]))
         describe_ms = (time.perf_counter() - began) * 1e3
         yield Asked(question, tuple(each(query, question.truth) for each in ways), "", describe_ms)
 
@@ -193,7 +199,16 @@ def sample_of(localizer: Localizer, ranked: Ranked, truth: Place | None, correct
         )
         error = enu[0, :2] + centre - enu[1, :2]
     error_m = np.inf if truth is None else float(np.hypot(*error))
-    return Sample(ranked.evidence, error_m, error, scatter, correct_within_m, gallery.spacing_m)
+    posed = None if ranked.pose is None else _posed(localizer, ranked.evidence, ranked.pose, truth)
+    return Sample(ranked.evidence, error_m, error, scatter, correct_within_m, gallery.spacing_m, posed)
+
+
+def _posed(localizer: Localizer, evidence: Evidence, pose: Pose, truth: Place | None) -> PoseSample:
+    if truth is None:
+        return PoseSample(pose, evidence, np.full(2, np.inf), math.nan)
+    error = pose.position_m[:2] - localizer.enu.to_enu(truth.latitude_deg, truth.longitude_deg)[:2]
+    turned_deg = math.remainder(heading(enu_from_body_of(pose)) - truth.heading_deg, 360.0)
+    return PoseSample(pose, evidence, error, turned_deg)
 
 
 # ---- leave-outs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, overload
@@ -220,6 +220,16 @@ class Gallery:
         """Return the camera of row ``index`` for its image at working resolution; None where unknown."""
         segment, number = self.places.locate(index)
         return None if segment.cameras is None else segment.cameras[number]
+
+    @cached_property
+    def only_camera(self) -> Camera | None:
+        """The camera that took all photographs, at its images' size; None where several did, or one is unknown."""
+        stored = [segment.cameras for segment in self.segments]
+        known = [cameras for cameras in stored if cameras is not None and (cameras.numbers >= 0).all()]
+        different = {replace(camera, source="") for cameras in known for camera in cameras.cameras}
+        if len(known) < len(stored) or len(different) != 1:
+            return None
+        return replace(different.pop(), source="the gallery's camera")
 
     @cached_property
     def alignment(self) -> Alignment | None:

@@ -37,23 +37,18 @@ POSE_FEATURES = (
 )  # fmt: skip
 
 
-def pose_row(pose: Pose, evidence: Evidence, spacing_m: float) -> FloatArray:
+def pose_row(pose: Pose, evidence: Evidence) -> FloatArray:
     """A pose and its candidates' evidence as numbers in the order of :data:`POSE_FEATURES`; NaN if unknown."""
     own = [
-        math.log(max(horizontal_std_m(pose.covariance), 1e-4)),
+        math.log(max(pose.std_m, 1e-4)),
         math.log(max(pose.near_m, 1e-2)),
         math.log(max(pose.inliers, 1)),
         math.log(max(pose.photographs, 1)),
         math.log(max(pose.spread, 1e-4)),
         math.log(max(pose.residual_px, 1e-3)),
-        math.log1p(pose.apart_m / spacing_m),
+        math.log1p(pose.apart_m),
     ]
     return np.concatenate([own, feature_row(evidence)])
-
-
-def horizontal_std_m(covariance: FloatArray) -> float:
-    """Standard deviation along the worse horizontal axis, m."""
-    return float(np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
 
 
 def heading_std_deg(covariance: FloatArray) -> float:
@@ -75,9 +70,9 @@ class PoseTrust(Logistic):
         """Return the names of what is known of a pose."""
         return POSE_FEATURES
 
-    def confidence(self, pose: Pose, evidence: Evidence, spacing_m: float) -> float:
+    def confidence(self, pose: Pose, evidence: Evidence) -> float:
         """Probability that the pose is right, 0..1."""
-        return self.probability(pose_row(pose, evidence, spacing_m))
+        return self.probability(pose_row(pose, evidence))
 
     def covariance(self, pose: Pose) -> FloatArray:
         """The pose's covariance (6, 6) so that its ellipses hold what they claim."""
@@ -86,11 +81,29 @@ class PoseTrust(Logistic):
         return np.asarray(pose.covariance * np.outer(gains, gains) + np.diag(floors**2))
 
 
-def rule_of_thumb(pose: Pose) -> float:
-    """Confidence without a calibration: 0.5 at the edge of the rule, more within it."""
-    std = RULE_STD_M / (RULE_STD_M + horizontal_std_m(pose.covariance))
-    near = RULE_NEAR_M / (RULE_NEAR_M + pose.near_m)
-    return min(std, near)
+class RuleOfThumb(PoseTrust):
+    """Trust without a calibration, see RULE_STD_M and RULE_NEAR_M."""
+
+    def confidence(self, pose: Pose, evidence: Evidence) -> float:
+        """0.5 at the edge of the rule, more within it."""
+        std = RULE_STD_M / (RULE_STD_M + pose.std_m)
+        near = RULE_NEAR_M / (RULE_NEAR_M + pose.near_m)
+        return min(std, near)
+
+
+UNCALIBRATED = RuleOfThumb(
+    features=(),
+    mean=(),
+    scale=(),
+    weights=(),
+    intercept=0.0,
+    min_confidence=0.5,
+    position_gain=4.0,
+    position_floor_m=0.1,
+    heading_gain=4.0,
+    heading_floor_deg=0.5,
+)
+"""The estimate's own covariance is optimistic: errors over it had a median of 3.6 (docs/pose.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +113,12 @@ class PoseSample:
     Attributes:
         pose: The pose.
         evidence: Evidence of its candidates.
-        spacing_m: Distance between the gallery's places, m.
         error_en_m: (2,) east and north error, m; infinite where the true place was not in the gallery.
         heading_error_deg: Error of the heading; NaN where the true one is unknown.
     """
 
     pose: Pose
     evidence: Evidence
-    spacing_m: float
     error_en_m: FloatArray
     heading_error_deg: float
 
@@ -127,7 +138,7 @@ def fit_trust(samples: Sequence[PoseSample], seed: int = 0) -> dict[str, PoseTru
         right = np.array([sample.right for sample in found], bool)
         if min(right.sum(), (~right).sum()) < LEAST_OF_EACH:
             continue
-        rows = np.stack([pose_row(s.pose, s.evidence, s.spacing_m) for s in found])
+        rows = np.stack([pose_row(s.pose, s.evidence) for s in found])
         logistic = fit_logistic(rows, POSE_FEATURES, right, FALSE_POSE_RATE, seed)
         kept = right & logistic.kept
         telling = [found[row] for row in np.flatnonzero(kept if kept.sum() >= LEAST_OF_EACH else right).tolist()]

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
@@ -56,6 +57,7 @@ class Query:
         local_features: (1, C, 15, 15), unit length over C.
         pixels: (H, W, 3) uint8 RGB, the same image for methods without a network.
         original: (H, W, 3) uint8 RGB, before it was shrunk, where keypoints are detected; None: ``pixels`` is all.
+        camera: Its camera for ``pixels``; None where unknown.
     """
 
     image: Tensor
@@ -63,6 +65,7 @@ class Query:
     local_features: Tensor
     pixels: Image
     original: Image | None = None
+    camera: Camera | None = None
     _detected: dict[KeypointConfig, Keypoints] = field(default_factory=dict, repr=False, compare=False)
 
     def keypoints(self, config: KeypointConfig) -> Keypoints:
@@ -122,15 +125,24 @@ class Describer:
         return resize_shorter(image, self.model.config.resolution)
 
     @torch.inference_mode()
-    def __call__(self, image: Image) -> Query:
-        """Describe one image of any size, (H, W, 3)."""
+    def __call__(self, image: Image, camera: Camera | None = None) -> Query:
+        """Describe one image of any size.
+
+        Args:
+            image: (H, W, 3).
+            camera: Its camera, at any size.
+
+        Raises:
+            CameraError: The camera's images have another aspect ratio.
+        """
         pixels = self.prepare(image)
+        own = camera and camera.scaled_to(pixels.shape[1], pixels.shape[0])
         described: list[Query] = []
 
         def describe(_: list[int]) -> None:
             tensor = to_tensor(pixels, self.device)
             descriptor, local_features = self.network.describe(tensor)
-            described.append(Query(tensor, _numpy(descriptor[0]), local_features, pixels, image))
+            described.append(Query(tensor, _numpy(descriptor[0]), local_features, pixels, image, own))
 
         self.passes.run([pixels.shape], describe)
         return described[0]

@@ -56,7 +56,7 @@ class Pace:
         """Take the durations of an answer: of re-ranking, and of what comes after it."""
         header = answer.header
         if header.reranked:
-            afterwards_ms = header.timing_ms.get("verify", 0.0) + header.timing_ms.get("position", 0.0)
+            afterwards_ms = sum(header.timing_ms.get(stage, 0.0) for stage in ("verify", "pose", "position"))
             each_ms = max(header.timing_ms["rerank"] / header.reranked, 1e-6)
             self._learned_s.append((each_ms * 1e-3, afterwards_ms * 1e-3))
 

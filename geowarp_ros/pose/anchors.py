@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from geowarp_ros.pose.sightings import Sightings, distinct_points, distinct_rays, together
-from geowarp_ros.pose.solvers import Guess, absolute_pose, hybrid_pose
+from geowarp_ros.pose.sightings import distinct_points, distinct_rays, together
+from geowarp_ros.pose.solvers import absolute_pose, hybrid_pose
 from geowarp_ros.pose.view import View
-from geowarp_ros.types import FloatArray, Pose
+from geowarp_ros.types import Pose
 
 STEPS_M = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Distances from a photograph at which a pose is looked for along the direction that its essential matrix gives."""

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PositionConfig, SessionConfig, parse_config
 from geowarp_ros.errors import GalleryError, ImageError
 from geowarp_ros.evaluation.asking import (
@@ -63,7 +64,7 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[Image] = []
 
-    def __call__(self, image: Image) -> Any:
+    def __call__(self, image: Image, camera: Camera | None = None) -> Any:
         self.seen.append(image)
         return image
 
@@ -124,7 +125,7 @@ def test_questions_are_asked_one_by_one_and_their_progress_is_shown() -> None:
 
 def test_a_source_image_is_a_question_about_its_own_place() -> None:
     image = SourceImage(place("a/1.png", 3.0), lambda: FLAT)
-    assert Question.of(image) == Question("a/1.png", image.read, image.place)
+    assert Question.of(image) == Question("a/1.png", image.read, image.place, image.camera_at)
 
 
 class RankNoting:

@@ -31,7 +31,7 @@ class StandIn(Localizer):
     def __init__(self, min_confidence: float = 0.9) -> None:
         self.config = config(min_confidence)
         self.gallery: Any = types.SimpleNamespace(frame=runs.FRAME, positions_enu=np.zeros((1, 3)))
-        self.calibration = None
+        self.calibration, self.enu = None, runs.FRAME
         self.warm = False
 
     def warm_up(self) -> None:
@@ -54,7 +54,7 @@ class StandIn(Localizer):
         ranked = Ranked((best, far), gather_evidence([best, far], 10.0), 0, {})
         header = Header(frame.stamp_ns, frame.frame_id)
         return Answer(
-            header, self.judge(ranked), ranked.candidates, ranked.evidence, lambda: (frame.image, frame.image)
+            header, self.judge(ranked), ranked.candidates, ranked.evidence, pair=lambda: (frame.image, frame.image)
         )
 
 

@@ -11,13 +11,12 @@ from geowarp_ros.integrity.calibration import Calibration
 from geowarp_ros.integrity.trust import (
     NEES_95,
     POSE_FEATURES,
+    UNCALIBRATED,
     PoseSample,
     PoseTrust,
     fit_trust,
     heading_std_deg,
-    horizontal_std_m,
     pose_row,
-    rule_of_thumb,
 )
 from geowarp_ros.types import Evidence, Pose, PoseMethod
 
@@ -43,7 +42,7 @@ def drawn(
     true_std = math.hypot(gain * std_m, floor_m)
     error = rng.normal(0, true_std, 2) if right else rng.normal(0, 1, 2) + 20.0
     turn = rng.normal(0, math.hypot(gain * 0.2, 0.3)) if right else 40.0
-    return PoseSample(pose, EVIDENCE, 5.0, error, turn)
+    return PoseSample(pose, EVIDENCE, error, turn)
 
 
 def test_the_trust_finds_the_gain_and_the_floor_that_the_errors_were_drawn_with() -> None:
@@ -69,7 +68,7 @@ def test_right_poses_are_told_from_wrong_ones_and_the_rate_is_kept() -> None:
     rng = np.random.default_rng(1)
     (trust,) = fit_trust([drawn(rng, index % 2 > 0, 2.0, 0.05) for index in range(1000)]).values()
     fresh = [drawn(rng, index % 2 > 0, 2.0, 0.05) for index in range(2000)]
-    kept = [s for s in fresh if trust.confidence(s.pose, s.evidence, s.spacing_m) >= trust.min_confidence]
+    kept = [s for s in fresh if trust.confidence(s.pose, s.evidence) >= trust.min_confidence]
     assert sum(s.right for s in kept) > 0.9 * sum(s.right for s in fresh)
     assert sum(not s.right for s in kept) <= 0.005 * len(kept)
 
@@ -102,18 +101,20 @@ def test_the_covariance_is_scaled_by_block_and_stays_positive_definite() -> None
 
 
 def test_the_rule_of_thumb_is_a_half_at_the_edge() -> None:
-    assert rule_of_thumb(pose_of(0.15, 25.0)) == pytest.approx(0.5)
-    assert rule_of_thumb(pose_of(0.05, 30.0)) < 0.5 < rule_of_thumb(pose_of(0.05, 20.0))
-    assert rule_of_thumb(pose_of(0.2, 5.0)) < 0.5
+    def confidence(std_m: float, near_m: float) -> float:
+        return UNCALIBRATED.confidence(pose_of(std_m, near_m), EVIDENCE)
+
+    assert confidence(0.15, 25.0) == pytest.approx(0.5)
+    assert confidence(0.05, 30.0) < 0.5 < confidence(0.05, 20.0)
+    assert confidence(0.2, 5.0) < 0.5
 
 
 def test_the_row_has_the_names_that_it_says() -> None:
-    row = dict(zip(POSE_FEATURES, pose_row(pose_of(0.05, 8.0), EVIDENCE, 5.0), strict=True))
+    row = dict(zip(POSE_FEATURES, pose_row(pose_of(0.05, 8.0), EVIDENCE), strict=True))
     assert row["log_std"] == pytest.approx(math.log(0.05))
     assert row["log_near"] == pytest.approx(math.log(8.0))
-    assert row["log_apart"] == pytest.approx(math.log1p(3.0 / 5.0))
+    assert row["log_apart"] == pytest.approx(math.log1p(3.0))
     assert row["agreement"] == 0.9
-    assert horizontal_std_m(pose_of(0.05).covariance) == pytest.approx(0.05)
 
 
 def test_a_calibration_keeps_its_trust_in_poses() -> None:
