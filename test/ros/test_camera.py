@@ -55,7 +55,8 @@ def start(script: Script) -> Iterator[Callable[..., LocalizerNode]]:
     def begin(*remaps: str, **given: Any) -> LocalizerNode:
         overrides = [Parameter(name, value=value) for name, value in ({"gallery": "g"} | given).items()]
         words = ["--ros-args", *(word for remap in remaps for word in ("-r", remap))]
-        node = LocalizerNode(script.open, parameter_overrides=overrides, cli_args=words)
+        opener: Any = script.open
+        node = LocalizerNode(opener, parameter_overrides=overrides, cli_args=words)
         nodes.append(node)
         executor.add_node(node)
         if not thread.is_alive():
