@@ -84,6 +84,12 @@ def test_a_file_of_camera_calibration(file: Path) -> None:
     assert rectified == Camera(640, 480, 393.6538, 393.6538, 322.797939, 241.090902, source=str(file))
 
 
+def test_the_documents_example_is_a_calibration(file: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cameras.md").read_text()
+    file.write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert (read_camera(file).fx, read_camera(file, rectified=True).fx) == (438.8, 393.7)
+
+
 @pytest.mark.parametrize(
     "camera",
     [
