@@ -81,7 +81,7 @@ class ImageCamera:
                 self.said = str(camera)
                 return camera
         except CameraError as error:
-            problem = self.said = str(error)
+            problem, self.said = str(error), f"none: {error}"
         if problem:
             self._warn(f"{problem}; images are localised without a camera model")
         return None
@@ -105,7 +105,7 @@ def file_of(url: str) -> Path:
         from ament_index_python.packages import get_package_share_directory
 
         return Path(get_package_share_directory(parts.netloc), unquote(parts.path).lstrip("/"))
-    except ImportError:
+    except (ImportError, OSError):  # no AMENT_PREFIX_PATH
         raise ConfigError(f"camera_info_url = {url!r}: package:// needs a ROS 2 installation") from None
     except LookupError:
         raise ConfigError(f"camera_info_url = {url!r}: there is no package {parts.netloc!r}") from None

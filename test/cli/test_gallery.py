@@ -110,6 +110,8 @@ def test_the_life_of_a_gallery(
         (("build", "{tmp}/absent", "--output", "{tmp}/g"), "absent: does not exist, expected a folder"),
         (("build", "{tmp}/source", "--output", "{tmp}/g", "--split", "galery"), "did you mean 'gallery'"),
         (("build", "{tmp}/source", "--output", "{tmp}/g", "--model", "{tmp}/no.safetensors"), "no.safetensors"),
+        (("build", "{tmp}/source", "--output", "{tmp}/g", "--camera", "{tmp}/no.yaml"), "no.yaml: cannot be read"),
+        (("add", "{tmp}/g", "{tmp}/source", "--camera", "{tmp}/source/0.png"), "0.png: is not YAML"),
     ],
 )
 def test_mistakes_are_one_line_and_status_1(

@@ -84,6 +84,12 @@ def test_a_file_of_camera_calibration(file: Path) -> None:
     assert rectified == Camera(640, 480, 393.6538, 393.6538, 322.797939, 241.090902, source=str(file))
 
 
+def test_the_documents_example_is_a_calibration(file: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cameras.md").read_text()
+    file.write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert (read_camera(file).fx, read_camera(file, rectified=True).fx) == (438.8, 393.7)
+
+
 @pytest.mark.parametrize(
     "camera",
     [
@@ -298,15 +304,19 @@ def test_equivalent_focal_length_is_by_the_diagonal(tmp_path: Path) -> None:
 
 def test_focal_length_and_the_sensors_resolution(tmp_path: Path) -> None:
     # 6000 px on 36 mm: 4233.33 px an inch, 1666.67 px a cm; 24 mm lens: 4000 px of 6000
-    taken = {TAG.FocalLength: 24.0, TAG.ExifImageWidth: 6000, TAG.ExifImageHeight: 4000}
-    inch = {TAG.FocalPlaneXResolution: 4233.333, TAG.FocalPlaneYResolution: 4233.333}
+    taken: dict[int, Any] = {TAG.FocalLength: 24.0, TAG.ExifImageWidth: 6000, TAG.ExifImageHeight: 4000}
+    inch: dict[int, Any] = {TAG.FocalPlaneXResolution: 4233.333, TAG.FocalPlaneYResolution: 4233.333}
     cm = {name: value / 2.54 for name, value in inch.items()}
     unit = TAG.FocalPlaneResolutionUnit
     for number, tags in enumerate(({**inch, unit: 2}, inch, {**cm, unit: 3})):
         found = exif_camera(save(tmp_path / f"{number}.jpg", (60, 40), {**taken, **tags}))
         assert found is not None and found.fx == pytest.approx(40.0, rel=1e-4), tags  # resized to a hundredth
         assert found.fy == pytest.approx(40.0, rel=1e-4)
-    unsized = {TAG.FocalLength: 24.0, TAG.FocalPlaneXResolution: 42.33333, unit: 2}  # no Y, no size: as it is
+    unsized: dict[int, Any] = {
+        TAG.FocalLength: 24.0,
+        TAG.FocalPlaneXResolution: 42.33333,
+        unit: 2,
+    }  # no Y, no size: as it is
     found = exif_camera(save(tmp_path / "u.jpg", (60, 40), unsized))
     assert found is not None and found.fx == found.fy == pytest.approx(40.0, rel=1e-4)
     both = exif_camera(save(tmp_path / "b.jpg", (60, 40), {**taken, **inch, TAG.FocalLengthIn35mmFilm: 36}))
@@ -315,7 +325,8 @@ def test_focal_length_and_the_sensors_resolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turned", range(1, 9))
 def test_the_camera_is_of_the_upright_image(tmp_path: Path, turned: int) -> None:
-    tags = {TAG.FocalLength: 24.0, TAG.FocalPlaneXResolution: 42.33333, TAG.FocalPlaneYResolution: 63.5}
+    tags: dict[int, Any] = {TAG.FocalLength: 24.0}
+    tags |= {TAG.FocalPlaneXResolution: 42.33333, TAG.FocalPlaneYResolution: 63.5}
     path = save(tmp_path / "a.jpg", (60, 40), tags, turned)
     frame = frame_of_file(path)
     assert frame.camera is not None and frame.image.shape[:2] == (frame.camera.height_px, frame.camera.width_px)
