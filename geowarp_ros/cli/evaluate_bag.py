@@ -77,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prior-topic", default="", help="topic of the prior, NavSatFix; requires prior.source=fix"
     )
     motion.add_argument(
-        "--odometry-topic", default="", help="topic of the odometry, Odometry; requires tracking or a prior"
+        "--odometry-topic",
+        default="",
+        help="topic of the odometry, Odometry: what contradicts it is held back",
     )
 
     counts = parser.add_argument_group("criteria")
@@ -186,11 +188,6 @@ def _check_motion(args: argparse.Namespace, config: SessionConfig) -> None:
     if args.prior_topic and source != "fix":
         raise ConfigError(
             f"--prior-topic {args.prior_topic}: prior.source = {source!r} does not use it; --set prior.source=fix"
-        )
-    if args.odometry_topic and config.tracking.method == source == "none":
-        raise ConfigError(
-            f"--odometry-topic {args.odometry_topic}: neither tracking nor a prior uses it;"
-            " --set tracking.method=hmm, or a prior.source"
         )
 
 

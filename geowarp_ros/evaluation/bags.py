@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from geowarp_ros.attitude import enu_from_body, heading, heading_std, quaternion_of
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Event, Track
 from geowarp_ros.geodesy import LocalFrame
@@ -31,7 +32,7 @@ from geowarp_ros.readers.bag import (
     header_stamp_ns,
 )
 from geowarp_ros.readers.bag_files import BagFiles
-from geowarp_ros.types import Answer, Fix, Header, NoFix
+from geowarp_ros.types import Answer, Fix, FloatArray, Header, NoFix
 
 FIX_TOPIC = "/geowarp_localizer/fix"
 FIX_TYPE = "sensor_msgs/msg/NavSatFix"
@@ -40,7 +41,15 @@ POSE_TYPES = (
     "geometry_msgs/msg/PoseStamped",
     "geometry_msgs/msg/PoseWithCovarianceStamped",
 )
-"""Types of true positions in a local frame: metres east, north and up of a datum."""
+"""Types of true positions in a local frame: metres east, north and up of a datum; their x axis heads."""
+
+POSE_TOPIC = "/geowarp_localizer/pose"
+
+UNKNOWN_FROM_RAD2 = 3.0
+"""Variance (rad²) of the rotation about up from which an orientation is unknown: a circle's, π² / 3, and more."""
+
+NEVER_SET_DEG = 90.0
+"""Azimuth of the identity. Where each message has it nobody set the orientation."""
 
 SAME_CLOCK_S = 1.0
 """Maximum difference (s) of the delays from stamp to recording of two topics whose stamps come from one clock."""
@@ -131,6 +140,11 @@ def read_drive(
             f"by the recorder's clock the truth's stamps run {abs(ahead_s):.3f} s {side} the images';"
             f" if that is no delay of the driver, --truth-offset {truth.offset_s - ahead_s:.3f} mends it"
         )
+    if recorded.rows[0][2][4] and np.isnan(track.positions[:, 3]).all():
+        notes.append(
+            f"{recorded.topic} has no orientation: the identity throughout, or unknown by its variance; headings"
+            " are not judged"
+        )
     if repeated := len(images.rows) - len(taken):
         notes.append(f"{repeated} images carry the stamp of another image and are left out")
     if missing:
@@ -159,7 +173,9 @@ def _add(pose: Pose, session: Session) -> None:
 def read_fixes(bag: Path, topic: str = FIX_TOPIC) -> tuple[list[Answer], tuple[str, ...]]:
     """Read the fixes that a live run published, and notes on the bag.
 
-    A NavSatFix carries neither confidence nor candidates; its NO_FIX does not say why.
+    A NavSatFix carries neither confidence nor candidates; its NO_FIX does not say why. Orientations are those of
+    the poses of the same stamps, where the node's ``pose`` was recorded beside its ``fix``; their axes are taken
+    for those at the fix, 0.01° off per km from the datum.
 
     Raises:
         SourceError: No bag, no such topic, or no message on it.
@@ -168,16 +184,37 @@ def read_fixes(bag: Path, topic: str = FIX_TOPIC) -> tuple[list[Answer], tuple[s
     if not found.rows:
         raise SourceError(f"{bag}: no message on {found.topic}: no recorded fix to judge")
     notes = (f"{bag.name} has a broken end and was used as far as it goes ({found.broken})",)
-    return [_answer(stamp, message) for stamp, _, message in found.rows], notes if found.broken else ()
+    poses = _recorded_poses(BagFiles(bag), found.topic)
+    answers = [_answer(stamp, message, poses.get(stamp)) for stamp, _, message in found.rows]
+    return answers, notes if found.broken else ()
 
 
-def _answer(stamp: int, message: Any) -> Answer:
+def _recorded_poses(files: BagFiles, fix_topic: str) -> dict[int, Any]:
+    """Return the poses, by their stamps, that the node published beside its fixes; none if not recorded."""
+    topic, kinds = fix_topic.removesuffix("fix") + "pose", POSE_TYPES[2:]
+    with files.reader() as reader:
+        if not any(c.topic == topic and c.msgtype in kinds for c in reader.connections):
+            return {}
+    return {stamp: pose for stamp, _, pose in _scan(files, topic, kinds, "--fix-topic", lambda m: m.pose).rows}
+
+
+def _answer(stamp: int, message: Any, pose: Any = None) -> Answer:
     header = Header(stamp, str(message.header.frame_id))
     if message.status.status < 0:
         return Answer(header, NoFix("unknown", "recorded as NO_FIX", math.nan))
-    latitude, longitude, altitude, _ = _position_of(message)
     covariance = np.array(message.position_covariance, float).reshape(3, 3)
-    return Answer(header, Fix(latitude, longitude, altitude, covariance, math.nan))
+    fix = Fix(float(message.latitude), float(message.longitude), float(message.altitude), covariance, math.nan)
+    rotation = None if pose is None else _rotation_of(pose)
+    if rotation is not None:
+        spread = np.array(pose.covariance, float).reshape(6, 6)
+        fix = replace(
+            fix,
+            orientation=quaternion_of(rotation),
+            heading_deg=heading(rotation),
+            heading_std_deg=heading_std(rotation, spread),
+            pose_covariance=spread,
+        )
+    return Answer(header, fix)
 
 
 def _scan(
@@ -211,14 +248,16 @@ def _scan_truth(files: BagFiles, truth: TruthOptions) -> tuple[_Recording[Any], 
     """Return the messages with a usable position, and these positions over time."""
     types = (FIX_TYPE, *POSE_TYPES) if truth.topic else (FIX_TYPE,)
     found = _scan(files, truth.topic, types, "--truth-topic", _position_of)
-    values = np.array([position for _, _, position in found.rows], float).reshape(-1, 4)
-    if values[:, 3].any():
+    values = np.array([position for _, _, position in found.rows], float).reshape(-1, 5)
+    if values[:, 4].any():
         if truth.datum is None:
             raise SourceError(
                 f"{files.path}: {found.topic} gives positions in a local frame; say where its origin lies:"
                 " --truth-datum LATITUDE LONGITUDE (x pointing east, y north)"
             )
-        values[:, :3] = np.stack(LocalFrame(*truth.datum).to_geodetic(values[:, :3]), axis=1)
+        datum = LocalFrame(*truth.datum)
+        values[:, :3] = np.stack(datum.to_geodetic(values[:, :3]), axis=1)
+        values[:, 3] = _true_headings(values, datum)
     usable = np.isfinite(values[:, :2]).all(axis=1) & (abs(values[:, 0]) <= 90) & (abs(values[:, 1]) <= 180)
     if not usable.any():
         raise SourceError(
@@ -226,18 +265,42 @@ def _scan_truth(files: BagFiles, truth: TruthOptions) -> tuple[_Recording[Any], 
             " expected a status of at least 0 and finite numbers"
         )
     rows = [found.rows[row] for row in np.flatnonzero(usable)]
-    positions = [(stamp, *position) for (stamp, _, _), position in zip(rows, values[usable, :3], strict=True)]
+    positions = [(stamp, *position) for (stamp, _, _), position in zip(rows, values[usable, :4], strict=True)]
     return replace(found, rows=rows), Track.of(positions).shifted(truth.offset_s)
 
 
-def _position_of(message: Any) -> tuple[float, float, float, float]:
-    """Return three coordinates, and 1 if they are metres in a local frame; NaN for a NavSatFix without a fix."""
+def _true_headings(values: FloatArray, datum: LocalFrame) -> FloatArray:
+    """Return the headings (N,) by true north of azimuths about a datum (deg); NaN where nobody set them."""
+    if (values[:, 3] == NEVER_SET_DEG).all():
+        return np.full(len(values), math.nan)
+    # the datum's north, by true north at each position
+    turned = [LocalFrame(latitude, longitude).rotation_from(datum) for latitude, longitude in values[:, :2]]
+    north = [math.degrees(math.atan2(axes[0, 1], axes[1, 1])) for axes in turned]
+    return np.asarray((values[:, 3] + north) % 360.0)
+
+
+def _position_of(message: Any) -> tuple[float, float, float, float, float]:
+    """Return three coordinates, a heading (deg), and 1 if these are metres and an azimuth in a local frame.
+
+    NaN for a NavSatFix without a fix, and for an unknown heading.
+    """
     if hasattr(message, "latitude"):
         if message.status.status < 0:
-            return math.nan, math.nan, math.nan, 0.0
-        return float(message.latitude), float(message.longitude), float(message.altitude), 0.0
-    pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
-    return float(pose.position.x), float(pose.position.y), float(pose.position.z), 1.0
+            return math.nan, math.nan, math.nan, math.nan, 0.0
+        return float(message.latitude), float(message.longitude), float(message.altitude), math.nan, 0.0
+    position = (message.pose.pose if hasattr(message.pose, "pose") else message.pose).position
+    rotation = _rotation_of(message.pose)
+    heading_deg = math.nan if rotation is None else heading(rotation)
+    return float(position.x), float(position.y), float(position.z), heading_deg, 1.0
+
+
+def _rotation_of(pose: Any) -> FloatArray | None:
+    """Return the rotation (3, 3) of a Pose or PoseWithCovariance; None if its variance says that it is unknown."""
+    if hasattr(pose, "pose") and pose.covariance[35] >= UNKNOWN_FROM_RAD2:
+        return None
+    q = (pose.pose if hasattr(pose, "pose") else pose).orientation
+    quaternion = (float(q.x), float(q.y), float(q.z), float(q.w))
+    return enu_from_body(quaternion) if math.isfinite(sum(quaternion)) and any(quaternion) else None
 
 
 def _take_images(

@@ -14,18 +14,22 @@ from geowarp_ros.errors import SourceError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source
-from geowarp_ros.types import FloatArray, Image
+from geowarp_ros.types import FloatArray, Image, Place
 
 NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A true position: WGS84 degrees and metres above the ellipsoid; the altitude is NaN if unknown."""
+    """A true position: WGS84 degrees and metres above the ellipsoid; altitude and heading are NaN if unknown.
+
+    The heading is clockwise from true north, of the optical axis or of the robot's x axis, as the truth has it.
+    """
 
     latitude_deg: float
     longitude_deg: float
     altitude_m: float = math.nan
+    heading_deg: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +96,18 @@ class Track:
 
     Attributes:
         stamps_ns: (N,) stamps, ascending, none twice.
-        positions: (N, 3) WGS84 latitude and longitude (deg) and altitude (m; NaN if unknown).
+        positions: (N, 4) WGS84 latitude and longitude (deg), altitude (m) and heading (deg); the last two NaN if
+            unknown.
     """
 
     stamps_ns: NDArray[np.int64]
     positions: FloatArray
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[int, float, float, float]]) -> Track:
-        """Build a track from rows (stamp, latitude, longitude, altitude), any order; of equal stamps the last."""
+    def of(cls, rows: Sequence[tuple[int, float, float, float, float]]) -> Track:
+        """Build a track from rows of stamp and position, in any order; of equal stamps the last."""
         ordered = sorted({stamp_ns: rest for stamp_ns, *rest in rows}.items())
-        positions = np.array([rest for _, rest in ordered], np.float64).reshape(-1, 3)
+        positions = np.array([rest for _, rest in ordered], np.float64).reshape(-1, 4)
         return cls(np.array([stamp for stamp, _ in ordered], np.int64), positions)
 
     def shifted(self, offset_s: float) -> Track:
@@ -127,7 +132,9 @@ class Track:
         here, there = self.positions[before], self.positions[after]
         frame = LocalFrame(float(here[0]), float(here[1]))
         latitude, longitude, _ = frame.to_geodetic(fraction * frame.to_enu(there[0], there[1], 0.0))
-        return Position(float(latitude), float(longitude), float(here[2] + fraction * (there[2] - here[2])))
+        altitude = here[2] + fraction * (there[2] - here[2])
+        heading = here[3] + fraction * math.remainder(there[3] - here[3], 360.0)
+        return Position(float(latitude), float(longitude), float(altitude), float(heading % 360.0))
 
 
 def drive_from_source(source: Source) -> Drive:
@@ -143,7 +150,7 @@ def drive_from_source(source: Source) -> Drive:
             name=image.place.name,
             stamp_ns=image.place.stamp_ns if stamped else (1 + row) * NS,
             read=image.read,
-            truth=Position(image.place.latitude_deg, image.place.longitude_deg, image.place.altitude_m),
+            truth=_position_of(image.place),
             camera_at=image.camera_at,
         )
         for row, image in enumerate(source.images)
@@ -154,3 +161,7 @@ def drive_from_source(source: Source) -> Drive:
     for first in source.skipped[:1]:
         notes.append(f"{len(source.skipped)} images left out, the first {first.name}: {first.reason}")
     return Drive(source.description, tuple(images), tuple(notes), timed=stamped)
+
+
+def _position_of(place: Place) -> Position:
+    return Position(place.latitude_deg, place.longitude_deg, place.altitude_m, place.heading_deg)

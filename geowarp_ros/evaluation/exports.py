@@ -21,19 +21,20 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.stores import ros2_humble as ros2
 
+from geowarp_ros.attitude import Quaternion, enu_from_body, quaternion_of, turned
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation import fixes
-from geowarp_ros.evaluation.bags import FIX_TOPIC, FIX_TYPE
+from geowarp_ros.evaluation.bags import FIX_TOPIC, FIX_TYPE, POSE_TOPIC
 from geowarp_ros.evaluation.drive import NS, Position
-from geowarp_ros.evaluation.judging import error_en_m
+from geowarp_ros.evaluation.judging import error_en_m, heading_error_deg
 from geowarp_ros.evaluation.run import Answered, Run
-from geowarp_ros.types import Fix, NoFix
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.types import Fix, FloatArray, NoFix
 
-POSE_TOPIC = "/geowarp_localizer/pose"
 POSE_TYPE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 
 UNKNOWN_ORIENTATION_VARIANCE = math.pi**2
-"""Variance of each angle (rad²): a fix has no orientation, so every direction is within one standard deviation."""
+"""Variance of each angle (rad²) of an unknown orientation: every direction is within one standard deviation."""
 
 MADE_BY = "geowarp_evaluation"
 """Key in a bag's metadata that marks it as an evaluation's."""
@@ -104,9 +105,11 @@ def _navsatfix(item: Answered) -> ros2.sensor_msgs__msg__NavSatFix:
 def _pose(run: Run, fix: Fix, stamp_ns: int, map_frame: str) -> ros2.geometry_msgs__msg__PoseWithCovarianceStamped:
     covariance = np.diag([0.0] * 3 + [UNKNOWN_ORIENTATION_VARIANCE] * 3)
     covariance[:3, :3] = fix.covariance
+    if fix.pose_covariance is not None:
+        covariance = turned(fix.pose_covariance, _axes(run, fix))
     pose = ros2.geometry_msgs__msg__Pose(
         position=ros2.geometry_msgs__msg__Point(*_enu(run, fix)),
-        orientation=ros2.geometry_msgs__msg__Quaternion(0.0, 0.0, 0.0, 1.0),
+        orientation=ros2.geometry_msgs__msg__Quaternion(*_orientation(run, fix)),
     )
     with_covariance = ros2.geometry_msgs__msg__PoseWithCovariance(pose, covariance.ravel())
     return ros2.geometry_msgs__msg__PoseWithCovarianceStamped(_header(stamp_ns, map_frame), with_covariance)
@@ -130,10 +133,28 @@ def _enu(run: Run, position: Position | Fix) -> tuple[float, float, float]:
     return east, north, 0.0
 
 
-def write_tum(run: Run, truth: Path, estimate: Path) -> None:
-    """Write true positions and fixes as TUM trajectories: ``seconds x y z qx qy qz qw``, orientation the identity.
+def _axes(run: Run, position: Position | Fix) -> FloatArray:
+    """Return the rotation (3, 3) from the axes at a position to the run's frame."""
+    return run.frame.rotation_from(LocalFrame(position.latitude_deg, position.longitude_deg))
 
-    The estimate holds only the fixes; evo joins both by their stamps.
+
+def _orientation(run: Run, position: Position | Fix) -> Quaternion:
+    """Return the quaternion in the run's frame: level where only the heading is known, else the identity."""
+    if isinstance(position, Fix) and position.orientation is not None:
+        rotation = enu_from_body(position.orientation)
+    elif math.isfinite(position.heading_deg):
+        half = math.radians(90.0 - position.heading_deg) / 2
+        rotation = enu_from_body((0.0, 0.0, math.sin(half), math.cos(half)))
+    else:
+        return 0.0, 0.0, 0.0, 1.0
+    return quaternion_of(_axes(run, position) @ rotation)
+
+
+def write_tum(run: Run, truth: Path, estimate: Path) -> None:
+    """Write true positions and fixes as TUM trajectories: ``seconds x y z qx qy qz qw``, of the body frame.
+
+    An unknown orientation is the identity; the truth's, of which only the heading is known, is level. The estimate
+    holds only the fixes; evo joins both by their stamps.
     """
     for path, rows in zip((truth, estimate), _tracks(run).values(), strict=True):
         lines = []
@@ -141,7 +162,8 @@ def write_tum(run: Run, truth: Path, estimate: Path) -> None:
             east, north, up = _enu(run, position)
             # whole seconds and nanoseconds apart: a float holds today's stamps to a quarter of a microsecond only
             seconds = f"{stamp_ns // NS}.{stamp_ns % NS:09d}"
-            lines.append(f"{seconds} {east:.4f} {north:.4f} {up:.4f} 0 0 0 1\n")
+            turn = " ".join(f"{value:.9g}" for value in _orientation(run, position))
+            lines.append(f"{seconds} {east:.4f} {north:.4f} {up:.4f} {turn}\n")
         path.write_text("".join(lines), encoding="ascii")
 
 
@@ -166,11 +188,19 @@ def _features(run: Run) -> Iterator[dict[str, Any]]:
                 confidence=None if math.isnan(result.confidence) else round(result.confidence, 4),
                 error_m=round(math.hypot(*error_en_m(run.frame, result, truth)), 3) if truth else None,
                 candidate=item.best.place.name if item.best else None,
+                method=item.method,
+                heading_deg=_rounded(result.heading_deg),
+                heading_std_deg=_rounded(result.heading_std_deg),
+                heading_error_deg=_rounded(heading_error_deg(result, truth)) if truth else None,
             )
             if truth:
                 yield _feature("LineString", [_lon_lat(result), _lon_lat(truth)], kind="error", image=item.name)
         elif truth:
             yield _feature("Point", _lon_lat(truth), **image, kind="no_fix", reason=result.reason)
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 3) if math.isfinite(value) else None
 
 
 def _feature(shape: str, coordinates: Any, **properties: Any) -> dict[str, Any]:
@@ -203,6 +233,7 @@ COLUMNS = (
     *("claimed_radius_m", "nees", "latitude", "longitude", "altitude", "true_latitude", "true_longitude"),
     *("true_altitude", "variance_east", "covariance_east_north", "variance_north"),
     *("candidate", "distance", "score", "latency_ms"),
+    *("method", "heading", "heading_std", "true_heading", "heading_error_deg"),
 )
 
 
@@ -239,6 +270,7 @@ def _row(run: Run, item: Answered) -> dict[str, str]:
                 f"{prefix}latitude": f"{where.latitude_deg:.9f}",
                 f"{prefix}longitude": f"{where.longitude_deg:.9f}",
                 f"{prefix}altitude": where.altitude_m,
+                f"{prefix}heading": where.heading_deg,
             }
     if position:
         covariance = position.covariance[None, :2, :2]
@@ -247,10 +279,13 @@ def _row(run: Run, item: Answered) -> dict[str, str]:
             "covariance_east_north": covariance[0, 0, 1],
             "variance_north": covariance[0, 1, 1],
             "claimed_radius_m": fixes.claimed_radius_m(covariance)[0],
+            "method": item.method,
+            "heading_std": position.heading_std_deg,
         }
         if truth:
             error = error_en_m(run.frame, position, truth)
             row |= {"error_m": math.hypot(*error), "error_east_m": error[0], "error_north_m": error[1]}
+            row["heading_error_deg"] = heading_error_deg(position, truth)
             row["nees"] = fixes.nees(error[None], covariance)[0]
     return {name: _cell(value) for name, value in row.items()}
 

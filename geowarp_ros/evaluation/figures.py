@@ -32,8 +32,11 @@ def drive_map(
     judged: Judged,
     names: Sequence[str],
     correct_within_m: float,
+    headings_deg: FloatArray | None = None,
 ) -> go.Figure:
     """Draw gallery, true track, fixes coloured by error with a line to the truth, and crosses without a fix.
+
+    Headings are arrows: the answers' at the fixes, the true ones at the true positions.
 
     Args:
         gallery_m: (G, 2) places, east and north (m).
@@ -42,6 +45,7 @@ def drive_map(
         judged: The N answers.
         names: N texts for hovering.
         correct_within_m: Upper end of the colour scale (m).
+        headings_deg: (N, 2) headings of the answers and true ones; NaN if unknown; None: none is known.
     """
     figure = go.Figure()
     step = max(1, math.ceil(len(gallery_m) / MOST_GALLERY_POINTS))
@@ -56,6 +60,13 @@ def drive_map(
     _add(figure, *_xy(gallery_m[::step]), "gallery", marker={"size": 5, "color": QUIET, "opacity": 0.6})
     _add(figure, *_xy(truth_m), "truth", line={"color": QUIET, "width": 1.5})
     _add(figure, *_xy(links.reshape(-1, 2)), "error", opacity=0.7, line={"color": BAD, "width": 1})
+    if headings_deg is not None and np.isfinite(headings_deg).any():
+        shown_m = truth_m[np.isfinite(truth_m).all(axis=1)]
+        length_m = max(1.0, float(np.ptp(shown_m, axis=0).max(initial=0.0)) / 60)
+        true_m = _arrows(truth_m, headings_deg[:, 1], length_m)
+        _add(figure, *_xy(true_m), "true heading", line={"color": QUIET, "width": 1.5})
+        found_m = _arrows(position_m[fixed], headings_deg[fixed, 0], length_m)
+        _add(figure, *_xy(found_m), "heading", line={"color": FIRST, "width": 1.5})
     for name, rows, where_m, marker in (("fix", fixed, position_m, dot), ("no fix", lost, truth_m, cross)):
         text = [names[row] for row in rows]
         _add(figure, *_xy(where_m[rows]), name, "%{text}", marker=marker, text=text, customdata=rows)
@@ -67,6 +78,20 @@ def drive_map(
         legend={"orientation": "h", "y": 1.06, "x": 0},
     )
     return figure
+
+
+def _arrows(where_m: FloatArray, heading_deg: FloatArray, length_m: float) -> FloatArray:
+    """Return the strokes of the known arrows as points (6 N, 2): shaft and barbs, and a gap after each."""
+    known = np.isfinite(heading_deg) & np.isfinite(where_m).all(axis=1)
+    start, turn = where_m[known], np.radians(heading_deg[known])
+
+    def ahead(turned: float, length: float) -> FloatArray:
+        return length * np.column_stack([np.sin(turn + turned), np.cos(turn + turned)])
+
+    tip = start + ahead(0.0, length_m)
+    left, right = (tip + ahead(side * 2.6, 0.35 * length_m) for side in (-1.0, 1.0))
+    gap = np.full_like(start, np.nan)
+    return np.stack([start, tip, left, tip, right, gap], axis=1).reshape(-1, 2)
 
 
 def error_cdf(runs: Sequence[tuple[str, Judged]], thresholds_m: Sequence[float]) -> go.Figure:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,18 @@ class Judged:
         covariance_m2: (N, 2, 2) claimed covariance of that error (m²); NaN likewise.
         confidence: (N,) 0..1; NaN if unknown (recorded fixes do not carry it).
         fixed: (N,) bool, whether it was published as a fix.
+        heading_error_deg: (N,) heading of the answer minus the true one, -180 to 180; NaN where either is unknown.
+        heading_std_deg: (N,) claimed standard deviation of it; NaN likewise.
+        method: (N,) method of the position; empty without a position. It and both headings may have no rows.
     """
 
     error_en_m: FloatArray
     covariance_m2: FloatArray
     confidence: FloatArray
     fixed: BoolArray
+    heading_error_deg: FloatArray = field(default_factory=lambda: np.zeros(0))
+    heading_std_deg: FloatArray = field(default_factory=lambda: np.zeros(0))
+    method: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
 
     def __len__(self) -> int:
         return len(self.fixed)
@@ -52,7 +58,8 @@ class Judged:
 
     def only(self, rows: BoolArray) -> Judged:
         """Return the answers that ``rows`` (N,) chooses."""
-        return Judged(self.error_en_m[rows], self.covariance_m2[rows], self.confidence[rows], self.fixed[rows])
+        given = (getattr(self, each.name) for each in fields(self))
+        return Judged(*(values[rows] if len(values) else values for values in given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,31 @@ def ellipse_bound(probability: float) -> float:
 def inside_ellipses(nees_values: FloatArray, probabilities: Sequence[float] = PROBABILITIES) -> dict[float, Share]:
     """Return the share of truths inside the ellipse of each probability, which a true covariance reproduces."""
     return {p: share(nees_values <= ellipse_bound(p)) for p in probabilities}
+
+
+def heading_figures(error_deg: FloatArray, std_deg: FloatArray) -> dict[str, float | Share]:
+    """Return the figures of heading errors: where the errors are all NaN, all are NaN.
+
+    Args:
+        error_deg: (N,) signed errors; NaN where unknown, which is left out.
+        std_deg: (N,) claimed standard deviations.
+
+    Returns:
+        ``headings``: number of errors. ``median_deg``, ``p95_deg``: quantiles of their size. ``bias_deg``: signed
+        median, which a camera that does not look along the truth's x axis shows. ``inside_95``: share within 1.96
+        standard deviations, 95 % if they are true. ``nees_mean``: mean of (error / standard deviation)², 1 if so.
+    """
+    known = np.isfinite(error_deg)
+    error, ratio = error_deg[known], error_deg[known] / std_deg[known]
+    quantiles = error_quantiles(np.abs(error), (0.5, 0.95))
+    return {
+        "headings": int(known.sum()),
+        "median_deg": quantiles[0.5],
+        "p95_deg": quantiles[0.95],
+        "bias_deg": float(np.median(error)) if len(error) else math.nan,
+        "inside_95": share(np.abs(ratio) <= 1.959964),
+        "nees_mean": float(np.mean(ratio**2)) if len(ratio) else math.nan,
+    }
 
 
 def claimed_radius_m(covariance_m2: FloatArray, probability: float = 0.95) -> FloatArray:

@@ -24,18 +24,29 @@ def judge(run: Run) -> Judged:
     items = run.judged
     errors = np.full((len(items), 2), math.nan)
     covariances = np.full((len(items), 2, 2), math.nan)
+    headings = np.full((len(items), 2), math.nan)
     for row, item in enumerate(items):
         if item.position is not None and item.truth is not None:
             errors[row] = error_en_m(run.frame, item.position, item.truth)
             covariance = item.position.covariance[:2, :2]
             if covariance[0, 0] > 0 and np.linalg.det(covariance) > 0:
                 covariances[row] = covariance
+            headings[row] = heading_error_deg(item.position, item.truth), item.position.heading_std_deg
     return Judged(
         error_en_m=errors,
         covariance_m2=covariances,
         confidence=np.array([item.answer.confidence for item in items], float),
         fixed=np.array([item.answer.fix is not None for item in items], bool),
+        heading_error_deg=headings[:, 0],
+        heading_std_deg=headings[:, 1],
+        method=np.array([item.method for item in items], np.str_),
     )
+
+
+def heading_error_deg(position: Fix, truth: Position) -> float:
+    """Return heading minus true heading, -180 to 180 (deg); NaN where either is unknown."""
+    off = position.heading_deg - truth.heading_deg
+    return math.remainder(off, 360.0) if math.isfinite(off) else math.nan
 
 
 def error_en_m(frame: LocalFrame, position: Fix, truth: Position) -> np.ndarray:
@@ -76,6 +87,10 @@ def figures(run: Run) -> dict[str, Any]:
             "false_fix_rate": fixes.false_fix_rate(judged, correct),
             "recall": {f"{metres:g}": share for metres, share in recall.items()},
             "error_m": fixes.error_quantiles(errors) | {"mean": _of(np.mean, errors), "max": _of(np.max, errors)},
+            "heading": fixes.heading_figures(
+                judged.heading_error_deg[judged.fixed], judged.heading_std_deg[judged.fixed]
+            ),
+            "methods": _by_method(judged),
             "no_fix_reasons": dict(reasons),
             "precision_availability_area": area,
             "calibration": {
@@ -95,6 +110,24 @@ def figures(run: Run) -> dict[str, Any]:
             "dropped_at_recorded_rate": _late(run),
         }
     )
+
+
+def _by_method(judged: Judged) -> dict[str, dict[str, Any]]:
+    """Return the figures of the fixes of each method, those with the most fixes first."""
+    counts = Counter(judged.method[judged.fixed].tolist())
+    found = {}
+    for method, count in counts.most_common():
+        chosen = judged.only(judged.fixed & (judged.method == method))
+        claimed = chosen.only(chosen.claiming)
+        nees = fixes.nees(claimed.error_en_m, claimed.covariance_m2)
+        found[method] = {
+            "fixes": count,
+            "error_m": fixes.error_quantiles(chosen.error_m, (0.5, 0.95)) | {"max": _of(np.max, chosen.error_m)},
+            "inside": fixes.inside_ellipses(nees, (0.95,)),
+            "nees_mean": _of(np.mean, nees),
+            "heading": fixes.heading_figures(chosen.heading_error_deg, chosen.heading_std_deg),
+        }
+    return found
 
 
 def _late(run: Run) -> fixes.Share | None:

@@ -59,6 +59,7 @@ def write_report(
         judged,
         cards.hover_texts(run, judged),
         run.criteria.correct_within_m,
+        _headings(run),
     )
     drawn = {"map": drive_map, **{panel.name: panel.figure for panel in panels}}
     queries = cards.beside_the_map(run, judged, candidate_image)
@@ -124,6 +125,15 @@ def _enu(run: Run, positions: Sequence[Position | Fix | None]) -> FloatArray:
     return enu
 
 
+def _headings(run: Run) -> FloatArray:
+    """Return the headings of the answers and the true ones (N, 2), deg; NaN where unknown."""
+    pairs = [
+        [math.nan if each is None else each.heading_deg for each in (item.position, item.truth)]
+        for item in run.judged
+    ]
+    return np.array(pairs, float).reshape(-1, 2)
+
+
 def _header(run: Run) -> str:
     about = [str(run.settings[key]) for key in ("gallery", "date", "commit") if run.settings.get(key)]
     return f"<header><h1>{escape(run.title)}</h1><p>{escape(' · '.join(about))}</p></header>"
@@ -143,6 +153,9 @@ def _tiles(figures: Mapping[str, Any]) -> str:
         page.tile(words.percent(calibration["inside"]["0.95"]), "inside the 95 % ellipse", nees),
         page.tile(str(misled), "misleading fixes", "said near and were far", "bad" if misled else "good"),
     ]
+    if (heading := figures["heading"])["headings"]:
+        covered = f"{words.percent(heading['inside_95'])} within 1.96 σ"
+        tiles.append(page.tile(words.degrees(heading["median_deg"]), "median heading error", covered))
     if latency := figures["latency_ms"].get("total"):
         median = f"median {words.milliseconds(latency['50'])}"
         tiles.append(page.tile(words.milliseconds(latency["95"]), "latency, 95 %", median))
@@ -171,6 +184,8 @@ def _all_notes(run: Run, figures: Mapping[str, Any]) -> list[str]:
 def _tables(run: Run, figures: Mapping[str, Any]) -> str:
     rows = words.summary_rows(figures)
     parts = ["<h2>All figures</h2><p>Shares with their 95 % Wilson interval.</p>", page.table(["", ""], rows)]
+    if methods := words.method_rows(figures):
+        parts.append("<h2>By method</h2>" + page.table(words.METHOD_HEADER, methods))
     if stages := figures["latency_ms"]:
         latency = [[stage, *map(words.milliseconds, values.values())] for stage, values in stages.items()]
         parts.append("<h2>Latency</h2>" + page.table(["stage", "p50", "p95", "p99"], latency))

@@ -50,6 +50,13 @@ class Answered:
         """The best candidate; None without any."""
         return next(iter(self.answer.candidates), None)
 
+    @property
+    def method(self) -> str:
+        """Where the position is from; ``recorded`` where nobody says, empty without one."""
+        if self.position is None:
+            return ""
+        return self.position.method if self.answer.candidates else "recorded"
+
 
 @dataclass(frozen=True, slots=True)
 class Criteria:

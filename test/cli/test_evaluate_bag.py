@@ -277,8 +277,6 @@ def test_topics_that_nothing_would_listen_to_are_refused(
     words = ("--gallery", "g", "--output", tmp_path / "run")
     assert evaluate(bag, *words, "--prior-topic", "/fix") == 1
     assert "--prior-topic /fix: prior.source = 'none' does not use it" in capsys.readouterr().err
-    assert evaluate(bag, *words, "--odometry-topic", "/odom") == 1
-    assert "--odometry-topic /odom: neither tracking nor a prior uses it" in capsys.readouterr().err
     (tmp_path / "positions.csv").write_text("filename,latitude,longitude\n")
     table = tmp_path / "positions.csv"
     assert evaluate(table, *words, "--set", "prior.source=fix", "--prior-topic", "/fix") == 1

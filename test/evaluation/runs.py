@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -61,6 +63,33 @@ def run(
         truth = position(5.0 * row, 0.0)
         answered.append(Answered(f"drive/{row:03}.jpg", given.header.stamp_ns, truth, given, found, thumbnail))
     return Run("a drive", tuple(answered), FRAME, criteria or Criteria(), **kwargs)
+
+
+def headed_run(heading_errors_deg: Sequence[float] = (0.5, -1.0, 2.5, -170.0), std_deg: float = 1.0) -> Run:
+    """The drive with fixes from points that know their headings, 350° in truth, and two more from the cluster."""
+    plain, answered = run(errors_m=(1.0, 3.0, 4.0, 60.0, 2.0, 8.0), lost=()), []
+    for row, item in enumerate(plain.answered):
+        truth, given = item.truth, item.answer
+        assert truth is not None and given.fix is not None
+        truth, found = replace(truth, heading_deg=350.0), given.fix
+        if row < len(heading_errors_deg):
+            degrees = (350.0 + heading_errors_deg[row]) % 360
+            half = math.radians(90.0 - degrees) / 2
+            covariance = np.zeros((6, 6))
+            covariance[:3, :3] = found.covariance
+            covariance[2, 2] = 4.0  # a pose knows its altitude
+            covariance[3:, 3:] = np.eye(3) * math.radians(std_deg) ** 2
+            found = replace(
+                found,
+                covariance=covariance[:3, :3],
+                method="points",
+                orientation=(0.0, 0.0, math.sin(half), math.cos(half)),
+                heading_deg=degrees,
+                heading_std_deg=std_deg,
+                pose_covariance=covariance,
+            )
+        answered.append(replace(item, truth=truth, answer=replace(given, result=found), position=found))
+    return replace(plain, answered=tuple(answered))
 
 
 def drive(count: int = 4, missing_truth: Collection[int] = ()) -> Drive:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyproj import Geod
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PriorConfig, SessionConfig
@@ -26,19 +27,30 @@ START = bags.START_NS
 
 
 def pose(
-    t_s: float, x: float, y: float, *, topic: str = "/pose", kind: str = "geometry_msgs/msg/PoseStamped"
+    t_s: float,
+    x: float,
+    y: float,
+    *,
+    topic: str = "/pose",
+    kind: str = "geometry_msgs/msg/PoseStamped",
+    yaw_deg: float = 0.0,
+    yaw_variance: float = 0.0,
 ) -> bags.Message:
     """A pose in a local frame."""
+    spread = np.zeros(36)
+    spread[35] = yaw_variance
+    half = math.radians(yaw_deg) / 2
     types = bags.ROS2.types
     stamp_ns = START + round(t_s * NS)
     plain = types["geometry_msgs/msg/Pose"](
-        types["geometry_msgs/msg/Point"](x, y, 0.0), types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+        types["geometry_msgs/msg/Point"](x, y, 0.0),
+        types["geometry_msgs/msg/Quaternion"](0.0, 0.0, math.sin(half), math.cos(half)),
     )
     header = bags._header(bags.ROS2, stamp_ns)
     if kind == "geometry_msgs/msg/PoseStamped":
         message = types[kind](header, plain)
     else:
-        with_covariance = types["geometry_msgs/msg/PoseWithCovariance"](plain, np.zeros(36))
+        with_covariance = types["geometry_msgs/msg/PoseWithCovariance"](plain, spread)
         if kind == "nav_msgs/msg/Odometry":
             still = types["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
             twist = types["geometry_msgs/msg/TwistWithCovariance"](
@@ -103,6 +115,56 @@ def test_truth_in_a_local_frame_needs_its_origin(tmp_path: Path, kind: str) -> N
     truth = truth_of(drive.images[0])
     east_north = LocalFrame(45.0, 9.0).to_enu(truth.latitude_deg, truth.longitude_deg)[:2]
     assert east_north == pytest.approx([5.0, 4.0], abs=1e-3)
+
+
+POSE_KINDS = (
+    "geometry_msgs/msg/PoseStamped",
+    "geometry_msgs/msg/PoseWithCovarianceStamped",
+    "nav_msgs/msg/Odometry",
+)
+
+
+@pytest.mark.parametrize("kind", POSE_KINDS)
+def test_truth_with_an_orientation_has_true_headings(tmp_path: Path, kind: str) -> None:
+    # 10 km east at 60° the datum's north is 0.155° off; the azimuth of 10 m ahead by pyproj is the truth
+    yaws = {0: 80.0, 1: 100.0}
+    messages = [pose(t, 10_000.0, 0.0, kind=kind, yaw_deg=yaw) for t, yaw in yaws.items()]
+    path = bags.write_bag(tmp_path / "drive", [bags.image(0.5, 10), *messages])
+    drive = read_drive(path, truth=TruthOptions("/pose", datum=(60.0, 9.0)))
+    frame = LocalFrame(60.0, 9.0)
+    ends = [frame.to_geodetic([10_000.0, north, 0.0]) for north in (0.0, 10.0)]
+    (here_lat, here_lon, _), (ahead_lat, ahead_lon, _) = ends
+    azimuth = Geod(ellps="WGS84").inv(here_lon, here_lat, ahead_lon, ahead_lat)[0]
+    assert 0.15 < azimuth < 0.16
+    assert truth_of(drive.images[0]).heading_deg == pytest.approx(azimuth, abs=1e-4)  # 80° and 100°: along y
+    assert drive.notes == ()
+
+
+@pytest.mark.parametrize("kind", POSE_KINDS[1:])
+def test_truth_whose_orientation_is_unknown_has_no_heading(tmp_path: Path, kind: str) -> None:
+    for yaw_deg, variance in ((30.0, 1e6), (0.0, 0.0)):  # by its variance; never set
+        messages = [pose(t, 1.0, 0.0, kind=kind, yaw_deg=yaw_deg, yaw_variance=variance) for t in range(2)]
+        path = bags.write_bag(tmp_path / f"drive{yaw_deg:g}", [bags.image(0.5, 10), *messages])
+        drive = read_drive(path, truth=TruthOptions("/pose", datum=(60.0, 9.0)))
+        assert math.isnan(truth_of(drive.images[0]).heading_deg)
+        assert any("/pose has no orientation" in note for note in drive.notes)
+
+
+def test_recorded_poses_give_the_fixes_their_orientation(tmp_path: Path) -> None:
+    topic, kind = "/front/geowarp_localizer/pose", "geometry_msgs/msg/PoseWithCovarianceStamped"
+    messages = [
+        bags.fix(0, 45.0, topic="/front/geowarp_localizer/fix"),
+        bags.fix(1, 45.1, topic="/front/geowarp_localizer/fix"),
+        bags.fix(2, 45.2, topic="/front/geowarp_localizer/fix"),
+        pose(0, 0.0, 0.0, topic=topic, kind=kind, yaw_deg=60.0, yaw_variance=0.01),
+        pose(1, 0.0, 0.0, topic=topic, kind=kind, yaw_variance=1e6),
+    ]
+    answers, _ = read_fixes(bags.write_bag(tmp_path / "live", messages), "/front/geowarp_localizer/fix")
+    first, *others = [answer.fix for answer in answers]
+    assert first is not None and first.heading_deg == pytest.approx(30.0)
+    assert first.heading_std_deg == pytest.approx(math.degrees(0.1))
+    assert first.orientation == pytest.approx((0.0, 0.0, 0.5, math.sqrt(0.75)))
+    assert [fix.orientation for fix in others if fix] == [None, None]
 
 
 def test_truth_from_another_bag(tmp_path: Path) -> None:
@@ -296,16 +358,19 @@ def test_topics_of_another_type_are_no_prior_and_no_odometry(tmp_path: Path, pla
 
 
 def test_a_track_has_no_truth_outside_itself() -> None:
-    track = Track.of([(2 * NS, 45.0, 9.0, 1.0), (0, 45.0, 9.0, 0.0)])
+    track = Track.of([(2 * NS, 45.0, 9.0, 1.0, 10.0), (0, 45.0, 9.0, 0.0, 350.0)])
     assert track.at(-1, 5.0) is None and track.at(2 * NS + 1, 5.0) is None
     assert at(track, NS, 1.0).altitude_m == pytest.approx(0.5)
+    assert at(track, NS // 2, 1.0).heading_deg == pytest.approx(355.0)
+    assert at(track, 3 * NS // 2, 1.0).heading_deg == pytest.approx(5.0)
     assert track.at(NS, 0.9) is None
     assert at(track, 2 * NS, 0.1).altitude_m == 1.0
 
 
 def test_a_track_crosses_the_antimeridian() -> None:
-    truth = at(Track.of([(0, 0.0, 179.999, 0.0), (NS, 0.0, -179.999, 0.0)]), NS // 2, 1.0)
+    truth = at(Track.of([(0, 0.0, 179.999, 0.0, math.nan), (NS, 0.0, -179.999, 0.0, 1.0)]), NS // 2, 1.0)
     assert abs(truth.longitude_deg) == pytest.approx(180.0, abs=1e-6)
+    assert math.isnan(truth.heading_deg)
 
 
 def unread() -> Image:
@@ -322,6 +387,9 @@ def test_any_source_is_a_drive() -> None:
     unstamped = drive_from_source(Source((SourceImage(Place("a", 45.0, 9.0), unread), images[0])))
     assert [image.stamp_ns for image in unstamped.images] == [NS, 2 * NS]
     assert "no stamps" in unstamped.notes[0]
+    headed = Place("b", 45.0, 9.0, 1.0, 77.0)
+    (only,) = drive_from_source(Source((SourceImage(headed, unread),))).images
+    assert truth_of(only) == Position(45.0, 9.0, 1.0, 77.0)
     with pytest.raises(SourceError, match="no images"):
         drive_from_source(Source(()))
     assert [image.name for image in drive.thinned(2).images] == ["1.jpg"]

@@ -16,7 +16,7 @@ from rosbags.rosbag2 import Reader
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation import exports
-from geowarp_ros.evaluation.bags import read_fixes
+from geowarp_ros.evaluation.bags import POSE_TOPIC, read_fixes
 from geowarp_ros.evaluation.run import Run
 from geowarp_ros.readers import Skipped
 from geowarp_ros.types import Fix
@@ -49,7 +49,7 @@ def test_the_bag_comes_back_as_it_was(run: Run, bag: Path) -> None:
 
 def test_poses_are_east_and_north_of_the_datum_with_an_orientation_nobody_knows(run: Run, bag: Path) -> None:
     with AnyReader([bag]) as reader:
-        connections = [c for c in reader.connections if c.topic == exports.POSE_TOPIC]
+        connections = [c for c in reader.connections if c.topic == POSE_TOPIC]
         messages = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)]
         recorded = [time for _, time, _ in reader.messages(connections)]
     assert len(messages) == 5  # of six answers one is no fix
@@ -90,7 +90,7 @@ def test_evo_reads_both(run: Run, bag: Path, tmp_path: Path) -> None:
     exports.write_tum(run, tmp_path / "truth.tum", tmp_path / "estimate.tum")
     truth = evo_files.read_tum_trajectory_file(tmp_path / "truth.tum")
     with Reader(bag) as reader:
-        from_bag = evo_files.read_bag_trajectory(reader, exports.POSE_TOPIC)
+        from_bag = evo_files.read_bag_trajectory(reader, POSE_TOPIC)
     for estimate in (evo_files.read_tum_trajectory_file(tmp_path / "estimate.tum"), from_bag):
         pair = sync.associate_trajectories(truth, estimate)
         error = metrics.APE(metrics.PoseRelation.translation_part)
@@ -142,3 +142,46 @@ def test_a_run_without_a_fix_exports_nothing_wrong(tmp_path: Path) -> None:
     assert Path(tmp_path / "e.tum").read_text() == ""
     exports.write_geojson(lost, tmp_path / "f.geojson")
     exports.write_gpx(lost, tmp_path / "f.gpx")
+
+
+# ---- orientation
+
+
+def test_orientations_come_back_from_the_bag(tmp_path: Path) -> None:
+    headed = runs.headed_run()
+    exports.write_bag(headed, tmp_path / "fixes")
+    answers, _ = read_fixes(tmp_path / "fixes")
+    for answer, item in zip(answers, headed.answered, strict=True):
+        read, written = answer.fix, item.answer.fix
+        assert read is not None and written is not None
+        assert (read.orientation is None) == (written.orientation is None)
+        if read.orientation is not None:
+            assert read.heading_deg == pytest.approx(written.heading_deg, abs=1e-3)
+            assert read.heading_std_deg == pytest.approx(1.0, abs=1e-4)
+            assert read.pose_covariance is not None and written.pose_covariance is not None
+            np.testing.assert_allclose(read.pose_covariance, written.pose_covariance, atol=1e-3)
+
+
+def test_tum_has_the_orientations_and_evo_finds_the_heading_errors(tmp_path: Path) -> None:
+    exports.write_tum(runs.headed_run(), tmp_path / "truth.tum", tmp_path / "estimate.tum")
+    truth = evo_files.read_tum_trajectory_file(tmp_path / "truth.tum")
+    estimate = evo_files.read_tum_trajectory_file(tmp_path / "estimate.tum")
+    error = metrics.APE(metrics.PoseRelation.rotation_angle_deg)
+    error.process_data(sync.associate_trajectories(truth, estimate))
+    # the last two fixes have no orientation: the identity, 100° from a truth of 350°
+    assert list(error.error) == pytest.approx([0.5, 1.0, 2.5, 170.0, 100.0, 100.0], abs=1e-3)
+
+
+def test_csv_and_geojson_have_headings_and_methods(tmp_path: Path) -> None:
+    exports.write_csv(runs.headed_run(), tmp_path / "images.csv")
+    with (tmp_path / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["points"] * 4 + ["cluster"] * 2
+    assert [row["heading"] for row in rows] == ["350.5", "349", "352.5", "180", "", ""]
+    assert [row["heading_error_deg"] for row in rows] == ["0.5", "-1", "2.5", "-170", "", ""]
+    assert {row["true_heading"] for row in rows} == {"350"} and rows[0]["heading_std"] == "1"
+    exports.write_geojson(runs.headed_run(), tmp_path / "fixes.geojson")
+    features = json.loads((tmp_path / "fixes.geojson").read_text())["features"]
+    first, *_, last = [feature["properties"] for feature in features if feature["properties"]["kind"] == "fix"]
+    assert (first["method"], first["heading_deg"], first["heading_std_deg"]) == ("points", 350.5, 1.0)
+    assert first["heading_error_deg"] == 0.5 and last["heading_deg"] is None and last["method"] == "cluster"

@@ -16,6 +16,7 @@ import pytest
 
 from geowarp_ros.evaluation.cards import choose
 from geowarp_ros.evaluation.compare import Finished, compare, write_comparison
+from geowarp_ros.evaluation.figures import _arrows
 from geowarp_ros.evaluation.judging import figures, judge
 from geowarp_ros.evaluation.report import write_report
 from test.evaluation import runs
@@ -162,3 +163,23 @@ def test_cards_are_chosen_by_error_and_by_confidence() -> None:
 def test_without_a_false_fix_the_worst_are_the_farthest_right_ones() -> None:
     worst, _, _ = choose(judge(runs.run((1.0, 3.0, 2.0), lost=())), 25.0)
     assert worst == [1, 2, 0]
+
+
+def test_arrows_of_answers_and_truths_are_drawn_and_the_methods_tabled(tmp_path: Path) -> None:
+    run = runs.headed_run()
+    write_report(run, figures(run), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '"name":"heading"' in page and '"name":"true heading"' in page
+    assert "<h2>By method</h2>" in page and "median heading error" in page
+    plain = runs.run()
+    write_report(plain, figures(plain), tmp_path / "plain.html")
+    without = (tmp_path / "plain.html").read_text(encoding="utf-8")
+    assert '"name":"heading"' not in without and "heading error</span>" not in without
+
+
+def test_an_arrow_by_hand() -> None:
+    # 4 m towards 90°: east; the barbs lie behind the tip, left (north) and right of the shaft
+    points = _arrows(np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([90.0, np.nan]), 4.0)
+    assert points.shape == (6, 2)
+    assert points[:2].tolist() == [[1.0, 2.0], pytest.approx([5.0, 2.0])]
+    assert points[2][0] < 5.0 and points[2][1] > 2.0 > points[4][1] and np.isnan(points[5]).all()

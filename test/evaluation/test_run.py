@@ -6,6 +6,7 @@ import json
 import math
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Position
 from geowarp_ros.evaluation.fixes import precision_availability
 from geowarp_ros.evaluation.judging import error_en_m, figures, judge
 from geowarp_ros.evaluation.run import Criteria, Run, frame_of, join_recorded, run_drive
+from geowarp_ros.evaluation.words import summary_rows
 from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.localizer import Localizer, Ranked
 from geowarp_ros.types import Answer, Candidate, Fix, FloatArray, Frame, Header, Image, Near, NoFix, Place
@@ -143,6 +145,47 @@ def test_a_run_without_any_fix_has_figures_that_say_so() -> None:
     assert result["error_m"]["0.5"] is None
     assert result["calibration"]["nees_mean"] is None
     json.dumps(result, allow_nan=False)
+
+
+def test_headings_and_methods_by_hand() -> None:
+    result = figures(runs.headed_run())
+    # sizes 0.5, 1, 2.5, 170: one and two within 1.96 standard deviations of 1°
+    heading = result["heading"]
+    assert (heading["headings"], heading["median_deg"]) == (4, pytest.approx(1.75))
+    assert heading["p95_deg"] == pytest.approx(2.5 + 0.85 * 167.5)
+    assert heading["bias_deg"] == pytest.approx(-0.25)
+    assert (heading["inside_95"]["count"], heading["inside_95"]["of"]) == (2, 4)
+    assert heading["nees_mean"] == pytest.approx((0.25 + 1 + 6.25 + 170.0**2) / 4)
+    points, cluster = result["methods"]["points"], result["methods"]["cluster"]
+    assert list(result["methods"]) == ["points", "cluster"]
+    assert (points["fixes"], cluster["fixes"]) == (4, 2)
+    assert points["error_m"]["0.5"] == pytest.approx(3.5, abs=1e-4) and points["heading"] == heading
+    assert cluster["error_m"] == pytest.approx({"0.5": 5.0, "0.95": 7.7, "max": 8.0}, abs=1e-3)
+    assert cluster["nees_mean"] == pytest.approx((4 + 64) / 50, rel=1e-4)
+    assert points["inside"]["0.95"]["count"] == 3
+    assert cluster["heading"]["headings"] == 0 and cluster["heading"]["median_deg"] is None
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_figures_are_said_in_words() -> None:
+    said = dict(summary_rows(figures(runs.headed_run())))
+    assert said["heading error of 4, median / 95 %"] == "1.75° / 144.87°"
+    assert said["heading error, signed median"] == "-0.25°"
+    assert said["points: fixes, error, heading error"] == "4, 3.5 m / 51.6 m, 1.75° / 144.87°"
+    plain = dict(summary_rows(figures(runs.run())))
+    assert not [name for name in plain if "heading" in name or "points" in name]
+
+
+def test_a_heading_that_either_side_lacks_is_not_judged() -> None:
+    run = runs.headed_run()
+    without = tuple(replace(item, truth=runs.position(0.0, 0.0)) for item in run.answered)
+    assert figures(replace(run, answered=without))["heading"]["headings"] == 0
+
+
+def test_recorded_fixes_have_no_method_of_their_own() -> None:
+    drive = runs.drive(2)
+    run = join_recorded(drive, [recorded_fix(item.stamp_ns, np.eye(3)) for item in drive.images], runs.FRAME)
+    assert list(figures(run)["methods"]) == ["recorded"]
 
 
 def recorded_fix(stamp_ns: int, covariance: FloatArray) -> Answer:

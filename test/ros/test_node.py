@@ -24,6 +24,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, NavSatFix
 from visualization_msgs.msg import Marker, MarkerArray
 
+from geowarp_ros.attitude import fix_from_pose
 from geowarp_ros.config import LocalizerConfig, NodeConfig
 from geowarp_ros.errors import ConfigError, GalleryError, ModelError
 from geowarp_ros.geodesy import LocalFrame
@@ -32,7 +33,7 @@ from geowarp_ros.motion.pace import Pace
 from geowarp_ros.pictures import WIDTH_PX
 from geowarp_ros.ros.executor import PoolExecutor
 from geowarp_ros.ros.node import LocalizerNode
-from geowarp_ros.types import Answer, Candidate, Fix, Frame, Header, Near, NoFix, Place
+from geowarp_ros.types import Answer, Candidate, Fix, Frame, Header, Near, NoFix, Place, Pose
 from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import (
     PATIENCE_S,
@@ -701,3 +702,27 @@ def test_two_nodes_in_two_namespaces_keep_apart(
     finally:
         front.close()
         rear.close()
+
+
+def test_an_oriented_fix_is_published_of_the_base(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    north = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+    spread = np.diag([0.01] * 3 + [1e-4] * 3)
+    pose = Pose("points", np.array([10.0, 20.0, 1.0]), north, spread, 40, 5.0, 3, 0.5, 0.7, 1.0)
+    script.result = fix_from_pose(pose, DATUM, 0.9, spread)
+    # it looks to the left of the base, 2 m ahead of it: the base heads east and lies 2 m west of the camera
+    start({"base_frame": "base_link", "camera_offset.x_m": 2.0, "camera_offset.yaw_deg": 90.0})
+    fix = robot.answer(image_message(pixels, stamp_s=5.0))
+    assert fix.header.frame_id == "base_link"
+    assert DATUM.to_enu(fix.latitude, fix.longitude, fix.altitude) == pytest.approx([8.0, 20.0, 1.0], abs=1e-6)
+    published = robot.poses.get(timeout=PATIENCE_S).pose
+    q = published.pose.orientation
+    assert (q.x, q.y, q.z, q.w) == pytest.approx((0.0, 0.0, 0.0, 1.0), abs=1e-6)
+    # 2 m of lever: a turn about up moves the base north by it
+    assert published.covariance[7] == pytest.approx(0.01 + 4 * 1e-4) and published.covariance[35] < 1.01e-4
+    said = values(robot.diagnosis(lambda parts: "method" in values(parts["localization"]))["localization"])
+    assert (said["method"], said["camera on base"]) == ("points", "2.00 m from base_link")
+    assert said["heading (deg)"] == "0.0 ± 0.6" or said["heading (deg)"] == "360.0 ± 0.6"
+    answer = json.loads(robot.trigger("localize").message)
+    assert answer["method"] == "points" and len(answer["pose_covariance"]) == 36

@@ -21,7 +21,7 @@ from geowarp_ros.localizer import Localizer, Ranked
 from geowarp_ros.model.describer import Describer, Query
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
-from geowarp_ros.types import Candidate, FloatArray, Place
+from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix, Place
 
 DEEPEST = 1000
 """Number of candidates that qe-dba and diffusion compare with, and the largest N of Recall@N."""
@@ -82,6 +82,7 @@ class Outcome:
         rerank_ms: (Q,) duration of re-ranking.
         peak_mib: (Q,) peak memory of search and re-ranking, beyond what was held before; NaN if unknown.
         place_bytes: Number of bytes that the method reads of one gallery place.
+        fixes: For each query the answer with a minimum confidence of 0; empty if none was asked for.
     """
 
     contender: Contender
@@ -95,6 +96,7 @@ class Outcome:
     rerank_ms: FloatArray
     peak_mib: FloatArray
     place_bytes: int
+    fixes: tuple[Fix | NoFix, ...] = ()
 
     @property
     def total_ms(self) -> FloatArray:
@@ -187,6 +189,7 @@ class _Trial:
         self._peak_mib = 0.0
         self._answers: list[tuple[Place | None, tuple[Candidate, ...], FloatArray]] = []
         self._numbers: list[tuple[float, ...]] = []
+        self._fixes: list[Fix | NoFix] = []
 
     def rank(self, query: Query, truth: Place | None) -> Ranked:
         """Rank the gallery as if it lacked what is left out for this query."""
@@ -212,6 +215,7 @@ class _Trial:
         times_ms = (asked.describe_ms, ranked.timing_ms["search"], ranked.timing_ms["rerank"])
         self._answers.append((asked.question.truth, first, error_m))
         self._numbers.append((distance_m.min(), *times_ms, self._peak_mib))
+        self._fixes.append(self._localizer.judge(ranked, min_confidence=0.0))
 
     def outcome(self) -> Outcome:
         """Return all answers, in the order of the queries."""
@@ -229,6 +233,7 @@ class _Trial:
             rerank_ms=rerank_ms,
             peak_mib=peak_mib,
             place_bytes=place_bytes(self._method, self._gallery),
+            fixes=tuple(self._fixes),
         )
 
     def _without(self, left_out: frozenset[int]) -> Localizer:

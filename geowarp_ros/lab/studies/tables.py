@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from geowarp_ros.geodesy import distance_m
 from geowarp_ros.lab.baselines import Method
 from geowarp_ros.lab.studies.dataset import Outcome
 from geowarp_ros.lab.studies.metrics import bootstrap_interval, first_within, recall_hits
+from geowarp_ros.types import Fix, Place
 
 TITLES: dict[Method, str] = {
     "none": "",
@@ -152,6 +154,38 @@ def gain_table(outcomes: Sequence[Outcome], thresholds_m: Sequence[float], seed:
     return Table("gains", title, ("Model", "Method", *(f"{t:g} m" for t in thresholds_m)), tuple(rows))
 
 
+def pose_table(outcomes: Sequence[Outcome]) -> Table:
+    """Tabulate the poses of the outcomes that have any: share of the queries, and errors of the posed ones."""
+    header = (
+        *("Model", "Method", "posed %", "median m", "95 % m", "largest m"),
+        *("headings", "heading median °", "heading 95 % °"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for outcome in outcomes:
+        posed = [
+            (fix, place)
+            for fix, place in zip(outcome.fixes, outcome.queries, strict=bool(outcome.fixes))
+            if isinstance(fix, Fix) and fix.orientation is not None
+        ]
+        if not posed:
+            continue
+        error_m = np.array([_distance_m(fix, place) for fix, place in posed])
+        turns = np.array([fix.heading_deg - place.heading_deg for fix, place in posed])
+        turns = np.abs((turns[np.isfinite(turns)] + 180.0) % 360.0 - 180.0)
+        rows.append(
+            (
+                outcome.contender.label,
+                _method(outcome),
+                round(100 * len(posed) / len(outcome.queries), 1),
+                *(_quantile(error_m, share) for share in (0.5, 0.95, 1.0)),
+                len(turns),
+                *(_quantile(turns, share) for share in (0.5, 0.95)),
+            )
+        )
+    title = f"Poses of {_queries(outcomes)} queries, whatever their confidence, and their errors against the tags"
+    return Table("poses", title, header, tuple(rows))
+
+
 def cost_table(outcomes: Sequence[Outcome]) -> Table:
     """Tabulate latency and memory per query, and what a method reads of each gallery place."""
     header = (
@@ -230,6 +264,15 @@ def _estimate(values: np.ndarray, seed: int, signed: bool = False) -> Estimate:
     low, high = bootstrap_interval(values, seed)
     mean = float(values.mean()) if len(values) else math.nan
     return Estimate(100 * mean, 100 * low, 100 * high, signed)
+
+
+def _distance_m(fix: Fix, place: Place) -> float:
+    here, there = (fix.latitude_deg, fix.longitude_deg), (place.latitude_deg, place.longitude_deg)
+    return float(distance_m(*here, *there))
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    return round(float(np.quantile(values, share)), 3) if len(values) else math.nan
 
 
 def _median(values: np.ndarray) -> float:

@@ -200,8 +200,8 @@ def _possible(contender: Contender, config: DatasetConfig) -> tuple[DatasetConfi
 
 
 def _tables(outcomes: list[Outcome], config: DatasetConfig) -> list[Table]:
-    """The paper's two tables, recall at every N, the gains and the costs."""
-    from geowarp_ros.lab.studies.tables import cost_table, gain_table, paper_table, recall_table
+    """The paper's two tables, recall at every N, the poses, the gains and the costs."""
+    from geowarp_ros.lab.studies.tables import cost_table, gain_table, paper_table, pose_table, recall_table
 
     metres, seed = config.thresholds_m, config.seed
     of_paper = [outcome for outcome in outcomes if outcome.method in ("none", "geowarp")]
@@ -211,8 +211,10 @@ def _tables(outcomes: list[Outcome], config: DatasetConfig) -> list[Table]:
         title = "Recall@1 of the re-rankers (layout of the paper's Table 2)"
         tables.append(paper_table("table2", title, outcomes, metres, seed))
     tables += [recall_table(outcomes, config.recalls, metres, seed), cost_table(outcomes)]
-    gains = gain_table(outcomes, metres, seed)
-    return [*tables, gains] if gains.rows else tables
+    return [
+        *tables,
+        *(table for table in (pose_table(outcomes), gain_table(outcomes, metres, seed)) if table.rows),
+    ]
 
 
 def _write(

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.lab.baselines import Method
 from geowarp_ros.lab.studies.dataset import Contender, Outcome
 from geowarp_ros.lab.studies.recall_plot import write_recall_plot
@@ -19,10 +21,11 @@ from geowarp_ros.lab.studies.tables import (
     cost_table,
     gain_table,
     paper_table,
+    pose_table,
     query_table,
     recall_table,
 )
-from geowarp_ros.types import Candidate, Place
+from geowarp_ros.types import Candidate, Fix, NoFix, Place
 
 
 def _outcome(method: Method, errors: list[list[float]], label: str = "model") -> Outcome:
@@ -73,6 +76,29 @@ def test_gains_are_paired_query_by_query() -> None:
     assert record["10 m"] == 25.0  # one of four queries more
     assert record["10 m low"] == 0.0
     assert gain_table([WARPED], [10.0], seed=0).rows == (), "nothing to compare with"
+
+
+def _fix(north_m: float, heading_deg: float | None) -> Fix:
+    latitude, longitude, _ = LocalFrame(45.0, 9.0).to_geodetic([0.0, north_m, 0.0])
+    found = Fix(float(latitude), float(longitude), 0.0, np.eye(3), 0.9)
+    if heading_deg is None:
+        return found
+    return replace(found, method="points", orientation=(0.0, 0.0, 0.0, 1.0), heading_deg=heading_deg)
+
+
+def test_poses_by_hand() -> None:
+    # of four queries at one place two are posed; one tag has a heading, 355°
+    fixes = (_fix(1.0, 2.0), _fix(50.0, None), NoFix("low_confidence"), _fix(-3.0, 90.0))
+    queries = tuple(
+        replace(place, heading_deg=355.0 if n == 0 else math.nan) for n, place in enumerate(PLAIN.queries)
+    )
+    (record,) = pose_table([PLAIN, replace(WARPED, queries=queries, fixes=fixes)]).records()
+    assert (record["Method"], record["posed %"]) == ("GeM + GeoWarp", 50.0)
+    assert (record["median m"], record["95 % m"], record["largest m"]) == (2.0, 2.9, 3.0)
+    assert (record["headings"], record["heading median °"], record["heading 95 % °"]) == (1, 7.0, 7.0)
+    assert pose_table([PLAIN]).rows == (), "nothing was posed"
+    no_tags = pose_table([replace(WARPED, fixes=fixes)])
+    assert no_tags.records()[0]["heading median °"] is None and "| – |" in no_tags.markdown()
 
 
 def test_costs_are_medians_and_unknown_memory_stays_unknown() -> None:
