@@ -14,5 +14,6 @@ def pose_from_points(view: View, count: int) -> Pose | None:
     Only descriptors of triangulated points are matched: a third of all, so a third of the time.
     """
     seen = distinct_points(view.sightings(count, located=True))
-    guess = absolute_pose(seen, view.camera.focal_px, view.config.threshold_px)
-    return view.pose("points", seen, [guess]) if guess else None
+    thresholds = (view.config.threshold_px, view.config.threshold_px / 4)
+    guesses = [absolute_pose(seen, view.camera.focal_px, threshold) for threshold in thresholds]
+    return view.pose("points", seen, [guess for guess in guesses if guess])

@@ -29,12 +29,14 @@ INLIER_SIGMAS = 3.0
 WITHIN = 0.95
 """Mean square of Gaussian errors that are inliers over that of all."""
 
-CAUCHY = 1.0
-"""Scale of the loss in standard deviations: real errors are mostly smaller than assumed, and some much larger."""
+SCALE = 1.5
+"""Scale c of Geman and McClure's loss e² / (1 + e² / c²), in standard deviations: real errors are mostly smaller
+than assumed, and some so much larger that they must not count at all."""
 
-LOSS = 1.325
+LOSS = 1.643
 """Variance of a solution with that loss over that of least squares, where errors are Gaussian in two dimensions:
-E[s / (1 + s)²] / 2 / E[1 / (1 + s)²]², with s exponential of mean 2 (Huber, "Robust statistics", sec. 3.2)."""
+E[s w²] / 2 / E[w + s w']² with w = (1 + s / c²)^-2 and s exponential of mean 2 (Huber, "Robust statistics",
+sec. 3.2)."""
 
 PATCH_BIAS_PX = 0.2
 """Standard deviation of the error that neighbouring matches share (px): one façade's keypoints move together with
@@ -51,8 +53,9 @@ ITERATIONS = 15
 DEGENERATE = 1e-9
 """Minimum eigenvalue of the Hessian, scaled to unit diagonal, of a pose that the matches determine."""
 
-PARALLEL = 0.003
-"""Sine of the angle below which two rays say nothing of a distance: a pixel at 300 px focal length."""
+PARALLAX_SIGMAS = 12.0
+"""Minimum angle between two matched rays, in keypoint standard deviations, that says anything of a position: the
+noise of parallel rays would hold the query where a photograph was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def refine(
     camera: Camera,
     gravity: Gravity | None = None,
 ) -> Refined | None:
-    """Refine a pose by Levenberg and Marquardt's method with a Cauchy loss.
+    """Refine a pose by Levenberg and Marquardt's method with a robust loss.
 
     Args:
         seen: Matches; those with a triangulated point are reprojected, the others compared as rays.
@@ -122,7 +125,7 @@ def refine(
     cost = _cost(errors, gravity, rotation)
     for _ in range(ITERATIONS):
         hessian, gradient = _normal_equations(
-            errors, jacobian, 1 / (1 + (errors**2).sum(axis=1) / CAUCHY**2), gravity, state[1]
+            errors, jacobian, _weights(errors), gravity, state[1]
         )
         moved = False
         for _ in range(6):
@@ -163,6 +166,7 @@ class _Whitened:
         self._points = seen.points_m[self._located]
         self._covariance = point_covariance[self._located]
         self._focal = focal_px
+        self._parallel = PARALLAX_SIGMAS * KEYPOINT_STD_PX / focal_px
         along = np.column_stack([seen.rays_p, np.ones(len(seen))])[self._rays]
         self._axes_p = seen.axes[self._rays]
         self._along_p = (self._axes_p @ along[:, :, None])[:, :, 0]
@@ -209,7 +213,7 @@ class _Whitened:
         with np.errstate(divide="ignore", invalid="ignore"):
             of_q = (np.cross(baseline, along_p) * across).sum(axis=1) / squared
             of_p = (np.cross(baseline, along_q) * across).sum(axis=1) / squared
-        of_q, of_p = (np.where(squared > PARALLEL**2, part, np.nan) for part in (of_q, of_p))
+        of_q, of_p = (np.where(squared > self._parallel**2, part, np.nan) for part in (of_q, of_p))
         ranges[self._rays] = np.where(of_p < 0, -1.0, of_q) * np.linalg.norm(along_q, axis=1)
         return ranges
 
@@ -236,7 +240,9 @@ class _Whitened:
         across = np.cross(along_q, baseline)
         by_p = (across[:, None, :] @ self._axes_p)[:, 0, :2] / self._focal
         scale = 1 / np.sqrt((by_q**2).sum(axis=1) + (by_p**2).sum(axis=1) + 1e-18)
-        by_state = np.concatenate([np.cross(along_p, along_q), np.cross(along_q, normal)], axis=1)
+        sideways = np.cross(along_p, along_q)
+        sideways[(sideways**2).sum(axis=1) < self._parallel**2] = 0.0
+        by_state = np.concatenate([sideways, np.cross(along_q, normal)], axis=1)
         return error * scale, by_state * scale[:, None], by_q * scale[:, None]
 
 
@@ -259,10 +265,16 @@ def _cross_matrix(vectors: FloatArray) -> FloatArray:
 
 
 def _cost(errors: FloatArray, gravity: Gravity | None, rotation: FloatArray) -> float:
-    cost = float(CAUCHY**2 * np.log1p((errors**2).sum(axis=1) / CAUCHY**2).sum())
+    squared = (errors**2).sum(axis=1)
+    cost = float((squared / (1 + squared / SCALE**2)).sum())
     if gravity is not None:
         cost += float((((rotation @ gravity.up)[:2] / gravity.std_rad) ** 2).sum())
     return cost
+
+
+def _weights(errors: FloatArray) -> FloatArray:
+    """Weight (M,) of each match in reweighted least squares: half the loss's derivative by the squared error."""
+    return np.asarray(1 / (1 + (errors**2).sum(axis=1) / SCALE**2) ** 2)
 
 
 def _normal_equations(

@@ -71,7 +71,7 @@ class View:
         """Refine guesses over matches; the one that fits best as a pose, None where it is not to be trusted."""
         covariances = point_covariances(seen, self.photographs, self.camera.focal_px)
         refined = [refine(seen, covariances, *guess, self.camera, self.gravity) for guess in guesses]
-        fitting = min((r for r in refined if r is not None), key=lambda r: r.cost, default=None)
+        fitting = max((r for r in refined if r is not None), key=lambda r: r.significance, default=None)
         if fitting is None or fitting.inlier.sum() < MIN_INLIERS:
             return None
         if np.linalg.eigvalsh(np.cov(seen.pixels[fitting.inlier].T))[0] < MIN_ACROSS_PX**2:
