@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from geowarp_ros.evaluation.asking import Question, way
 from geowarp_ros.evaluation.calibration import collect, collect_samples
 from geowarp_ros.evaluation.plain import plain_pictures
 from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.gallery.making.upgrade import upgrade_gallery
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import fit_calibration, save_calibration, settings_of
@@ -90,6 +92,33 @@ def test_a_gallery_picture_is_found_where_it_was_taken(localizer: Localizer) -> 
     assert set(answer.header.timing_ms) == {
         "texture", "describe", "search", "keypoints", "rerank", "verify", "position",
     }  # fmt: skip
+
+
+def test_a_gallery_without_keypoints_answers_as_before_and_says_so(
+    gallery_path: Path, model_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(gallery_path, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old/gallery.json").read_text())
+    (tmp_path / "old/gallery.json").write_text(json.dumps(manifest | {"keypoints": None}))
+    Localizer.open(gallery_path, config(model_path), calibrated=False)
+    assert not caplog.text
+    old = Localizer.open(tmp_path / "old", config(model_path), calibrated=False)
+    assert caplog.text.count("\n") == 1
+    assert f"run 'geowarp gallery upgrade {tmp_path / 'old'}'" in caplog.text
+    answer = old.localize(picture(7))
+    assert answer.candidates[0].place.name == "07.png" and (answer.candidates[0].inliers or 0) > 50
+    assert "keypoints" not in answer.header.timing_ms
+    upgrade_gallery(tmp_path / "old")
+    caplog.clear()
+    upgraded = Localizer.open(tmp_path / "old", config(model_path), calibrated=False)
+    assert not caplog.text and "keypoints" in upgraded.localize(picture(7)).header.timing_ms
+
+
+def test_keypoints_are_not_detected_where_nobody_asks(localizer: Localizer, model_path: Path) -> None:
+    unverified = localizer.reconfigured(config(model_path, position={"verify": "none"}))
+    assert "keypoints" not in unverified.localize(picture(7)).header.timing_ms
+    verified = unverified.reconfigured(config(model_path))
+    assert "keypoints" in verified.localize(picture(7)).header.timing_ms
 
 
 def test_reranking_orders_by_score_and_keeps_the_rest(localizer: Localizer) -> None:

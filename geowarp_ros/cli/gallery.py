@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="half",
         help="storage of local features: half precision, or 2 or 16 times smaller (default: half)",
     )
+    build.add_argument(
+        "--no-keypoints", action="store_true", help="store no keypoints: smaller, slower, and without poses"
+    )
     _add_index_options(build, "--index")
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
@@ -64,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     info = action("info", _info, "show the content of a gallery", gallery)
     info.add_argument("--json", action="store_true", help="print one JSON object")
+
+    action("upgrade", _upgrade, "make the keypoints that a gallery of an earlier version lacks", gallery)
 
     action("verify", _verify, "compare every file with its checksum, and decode every image", gallery)
 
@@ -128,7 +133,7 @@ def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.making.build import build_gallery
+    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, build_gallery
     from geowarp_ros.gallery.making.shards import Shard
     from geowarp_ros.progress import bar, silent
 
@@ -141,6 +146,7 @@ def _build(args: argparse.Namespace) -> int:
         copy_images=not args.reference_images,
         batch_size=args.batch_size,
         local_features=args.local_features,
+        keypoints=None if args.no_keypoints else DEFAULT_KEYPOINTS,
         index=_index_options(args),
         replace_existing=args.replace,
         shard=shard,
@@ -205,6 +211,21 @@ def _info(args: argparse.Namespace) -> int:
         print(json.dumps(summary))
     else:
         _print_summary(summary)
+    return 0
+
+
+def _upgrade(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.making.upgrade import upgrade_gallery
+    from geowarp_ros.gallery.manifest import CALIBRATION
+    from geowarp_ros.progress import bar
+
+    report = upgrade_gallery(args.gallery, progress=bar)
+    if not report.keypoints:
+        print(f"{args.gallery}: nothing is missing")
+        return 0
+    print(f"{args.gallery}: keypoints of {report.keypoints} photographs in {report.seconds:.1f} s")
+    if (args.gallery / CALIBRATION).exists():
+        print("  its calibration was measured without them: run 'geowarp calibrate' again")
     return 0
 
 
@@ -308,6 +329,8 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "altitude_m": [min(altitudes), max(altitudes)] if altitudes else None,
         "index": _index_summary(gallery),
         "local_features": sorted({segment.local_features for segment in manifest.segments}),
+        "keypoints": _keypoint_summary(gallery),
+        "cameras": _camera_summary(gallery),
         **manifest.model_dump(include={"format_version", "created", "modified", "tool"}),
         "segments": [
             {
@@ -318,6 +341,23 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
             for segment in manifest.segments
         ],
     }
+
+
+def _keypoint_summary(gallery: Gallery) -> dict[str, Any] | None:
+    from geowarp_ros.gallery.photographs import KEYPOINT_FILES
+
+    if gallery.keypoint_config is None:
+        return None
+    files = [segment.info.files[name].size for segment in gallery.segments for name in KEYPOINT_FILES]
+    stored = sum(int(segment.keypoints.starts[-1]) for segment in gallery.segments if segment.keypoints)
+    return {**gallery.keypoint_config.model_dump(), "stored": stored, "bytes": sum(files)}
+
+
+def _camera_summary(gallery: Gallery) -> dict[str, int]:
+    """Return how many photographs have a camera, and how many cameras there are."""
+    numbers = [(s.cameras, s.cameras.kept(s.removed)) for s in gallery.segments if s.cameras]
+    different = {cameras.cameras[number] for cameras, kept in numbers for number in set(kept.tolist())}
+    return {"photographs": sum(len(kept) for _, kept in numbers), "different": len(different)}
 
 
 def _index_summary(gallery: Gallery) -> dict[str, Any]:
@@ -344,6 +384,17 @@ def _describe_index(index: Mapping[str, Any]) -> str:
     )
 
 
+def _describe_keypoints(summary: Mapping[str, Any]) -> str:
+    stored = summary["keypoints"]
+    if stored is None:
+        return f"none; 'geowarp gallery upgrade {summary['gallery']}' makes them"
+    rows = max(summary["images"] + summary["removed"], 1)
+    return (
+        f"{stored['kind']}, up to {stored['count']:,} at {stored['scale']:g}x the working resolution;"
+        f" {stored['stored'] / rows:,.0f} and {_size(stored['bytes'] / rows)} per image"
+    )
+
+
 def _print_summary(summary: Mapping[str, Any]) -> None:
     model, local = summary["model"], summary["local_features"]
     resolution = f"shorter side {model['resolution']} px" if model["resolution"] else "images as they are"
@@ -353,6 +404,8 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         "splits": ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items()) or "none",
         "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
         "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
+        "keypoints": _describe_keypoints(summary),
+        "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"]),
         "search": _describe_index(summary["index"]),
         "size": f"{_size(summary['size_bytes'])}, {_size(summary['bytes_per_image'])} per image,"
         f" images {_size(summary['images_bytes'])}",

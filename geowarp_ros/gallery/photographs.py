@@ -102,6 +102,11 @@ class StoredCameras:
             raise GalleryError(f"{folder / CAMERA_NUMBERS}: names cameras that {CAMERAS} does not have")
         return cls(known, numbers)
 
+    def kept(self, removed: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the camera's number of each photograph that has one and is not among the rows ``removed``."""
+        numbers = np.delete(self.numbers, removed)
+        return np.asarray(numbers[numbers != NO_CAMERA])
+
     def __getitem__(self, row: int) -> Camera | None:
         """Return the camera of one photograph; None where unknown."""
         number = int(self.numbers[row])

@@ -54,6 +54,11 @@ class Keypoints:
     points: NDArray[np.float32]
     descriptors: NDArray[np.uint8]
 
+    @classmethod
+    def none(cls) -> Keypoints:
+        """Return no keypoints."""
+        return cls(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_DIM), np.uint8))
+
     def __len__(self) -> int:
         return len(self.points)
 
@@ -81,7 +86,7 @@ class KeypointDetector:
             grey = cv2.resize(grey, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         found, raw = self._sift.detectAndCompute(grey, None)
         if raw is None:
-            return Keypoints(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_DIM), np.uint8))
+            return Keypoints.none()
         strongest = np.argsort([-keypoint.response for keypoint in found], kind="stable")[: self.config.count]
         points = np.array([found[row].pt for row in strongest])
         factor = np.array([width_px / wanted[0], height_px / wanted[1]])

@@ -101,6 +101,31 @@ def test_the_life_of_a_gallery(
     assert "images      0\n" in capsys.readouterr().out
 
 
+def test_keypoints_of_a_gallery_that_has_none(
+    source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = tmp_path / "g"
+    build = ("build", source, "--model", model, "--output", gallery, "--device", "cpu", "--no-keypoints")
+    assert geowarp(*build) == 0
+    assert geowarp("info", gallery) == 0
+    assert f"keypoints   none; 'geowarp gallery upgrade {gallery}' makes them" in capsys.readouterr().out
+    (gallery / "calibration.json").write_text("{}")
+    assert geowarp("upgrade", gallery) == 0
+    said = capsys.readouterr()
+    assert "keypoints of 3 photographs in " in said.out and "run 'geowarp calibrate' again" in said.out
+    assert "looking at segment 0001: 100%" in said.err
+    assert geowarp("info", gallery) == 0
+    table = capsys.readouterr().out
+    assert "keypoints   sift, up to 2,000 at 2x the working resolution; " in table
+    assert "cameras     known of 0 images, 0 different" in table
+    assert geowarp("info", gallery, "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    stored = info["keypoints"]["stored"]
+    assert stored > 50 and info["keypoints"]["bytes"] == stored * (128 + 8) + 8 * 4 + 3 * 128
+    assert geowarp("upgrade", gallery) == 0
+    assert capsys.readouterr().out == f"{gallery}: nothing is missing\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

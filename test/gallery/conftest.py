@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -13,16 +14,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import ModelConfig
 from geowarp_ros.readers import Source, read_source
 from geowarp_ros.types import Image
+from test.rerank.conftest import textured
 
 LATITUDE, LONGITUDE = 45.0, 9.0
 
 MakeSource: TypeAlias = Callable[..., Path]
 """The fixture make_source: (count, name, first, broken) -> folder."""
+
+Views = Callable[..., Source]
+"""The fixture views: (count, name, first) -> source."""
+
+WIDE = Camera(192, 144, 150.0, 151.0, 95.0, 72.0, "plumb_bob", (-0.1, 0.02, 1e-3, 0.0), "camera.yaml")
+TALL = Camera(72, 96, 80.0, 80.0, 35.5, 47.5, source="EXIF")
 
 
 class ColourDescriber(Describer):
@@ -89,3 +98,28 @@ def source(make_source: MakeSource) -> Source:
 def gallery(source: Source, describer: Describer, tmp_path: Path) -> Path:
     """Seven images."""
     return build_gallery(source, describer, tmp_path / "gallery", batch_size=3).gallery
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> Views:
+    """Textured photographs of 192×144 by WIDE and of 96×128, every other one of these by TALL; one is flat."""
+
+    def make(count: int, name: str = "views", first: int = 0) -> Source:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        with (folder / "positions.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["filename", "latitude", "longitude"])
+            for index in range(first, first + count):
+                image = textured(index, 144, 192) if index % 2 else textured(index, 128, 96)
+                image = np.full_like(image, 90) if index == 2 else image
+                cv2.imwrite(str(folder / f"{index:03d}.png"), image[..., ::-1])
+                rows.writerow([f"{index:03d}.png", LATITUDE + index * 1e-4, LONGITUDE])
+        source = read_source(folder)
+        cameras = [WIDE, TALL, WIDE, None]
+        images = [
+            replace(image, camera=cameras[index % 4 - 1]) for index, image in enumerate(source.images, start=first)
+        ]
+        return replace(source, images=tuple(images))
+
+    return make

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
-from geowarp_ros.cameras import Camera
 from geowarp_ros.errors import CameraError, GalleryError
 from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
@@ -22,48 +18,17 @@ from geowarp_ros.gallery.making.shards import Shard
 from geowarp_ros.gallery.photographs import CAMERA_FILES, KEYPOINT_FILES
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
-from geowarp_ros.readers import Source, read_source
-from test.gallery.conftest import LATITUDE, LONGITUDE, ColourDescriber
+from geowarp_ros.readers import Source
+from test.gallery.conftest import LATITUDE, LONGITUDE, WIDE, ColourDescriber, Views
 from test.gallery.test_build import Killed, content, kill_after
 from test.gallery.test_shards import same
-from test.rerank.conftest import textured
 
-WIDE = Camera(192, 144, 150.0, 151.0, 95.0, 72.0, "plumb_bob", (-0.1, 0.02, 1e-3, 0.0), "camera.yaml")
-TALL = Camera(72, 96, 80.0, 80.0, 35.5, 47.5, source="EXIF")
 CONFIG = KeypointConfig(count=60)
 RESOLUTION = 48
-
-Views = Callable[..., Source]
-"""The fixture views: (count, name, first) -> source."""
 
 
 def describer() -> ColourDescriber:
     return ColourDescriber(resolution=RESOLUTION)
-
-
-@pytest.fixture
-def views(tmp_path: Path) -> Views:
-    """Textured photographs of 192×144 by WIDE and of 96×128, every other one of these by TALL; one is flat."""
-
-    def make(count: int, name: str = "views", first: int = 0) -> Source:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        with (folder / "positions.csv").open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["filename", "latitude", "longitude"])
-            for index in range(first, first + count):
-                image = textured(index, 144, 192) if index % 2 else textured(index, 128, 96)
-                image = np.full_like(image, 90) if index == 2 else image
-                cv2.imwrite(str(folder / f"{index:03d}.png"), image[..., ::-1])
-                rows.writerow([f"{index:03d}.png", LATITUDE + index * 1e-4, LONGITUDE])
-        source = read_source(folder)
-        cameras = [WIDE, TALL, WIDE, None]
-        images = [
-            replace(image, camera=cameras[index % 4 - 1]) for index, image in enumerate(source.images, start=first)
-        ]
-        return replace(source, images=tuple(images))
-
-    return make
 
 
 def keypoints_of(gallery: Gallery, row: int) -> Keypoints:

@@ -24,6 +24,7 @@ from geowarp_ros.integrity.calibration import (
     settings_of,
 )
 from geowarp_ros.integrity.logistic import minimum_confidence
+from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.model.checkpoints import DEFAULT_MODEL, fingerprint, load_model
 from geowarp_ros.types import Evidence
 
@@ -159,6 +160,31 @@ def test_the_verification_counts_only_where_it_is_read() -> None:
     assert verified["position.verification.keypoints"] == "1000" and verified["position.verify_candidates"] == "10"
     without = settings_of(LocalizerConfig.model_validate({"position": {"verify": "none"}}), "abc", None)
     assert {name for name in without if "verif" in name} == {"position.verify"}
+
+
+def test_stored_keypoints_are_another_measure_where_they_are_used(tmp_path: Path) -> None:
+    stored = KeypointConfig(count=1500)
+    detected, matched = (settings_of(LocalizerConfig(), "abc", one) for one in (None, stored))
+    assert matched == detected | {"keypoints": "sift, 1500 at 2x"}
+    for values in (
+        {"position": {"verify": "none"}},
+        {"position": {"verify": "orb"}},
+        {"position": {"verify": "orb"}, "rerank": {"method": "orb"}},
+    ):
+        config = LocalizerConfig.model_validate(values)
+        assert settings_of(config, "abc", stored) == settings_of(config, "abc", None)
+    sift = LocalizerConfig.model_validate({"position": {"verify": "none"}, "rerank": {"method": "sift"}})
+    assert settings_of(sift, "abc", stored)["keypoints"] == "sift, 1500 at 2x"
+
+    calibration = Calibration(
+        features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=0.5,
+        position_std_m=3.0, scatter_gain=1.0, correct_within_m=25.0, measured_with=detected,
+    )  # fmt: skip
+    save_calibration(tmp_path / CALIBRATION, calibration)
+    model = tmp_path / "m.safetensors"
+    assert find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)[0] is not None
+    why = "the gallery's calibration is not used: it was measured with keypoints = None (now 'sift, 1500 at 2x')"
+    assert find_calibration(LocalizerConfig(), "abc", stored, model, tmp_path, 12.0) == (None, [why])
 
 
 def test_settings_of_version_0_1_have_their_new_names(tmp_path: Path, samples: list[Sample]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import cv2
@@ -16,8 +17,15 @@ from geowarp_ros.integrity.verification import (
     NoVerification,
     build_verifier,
 )
+from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.model.describer import Query
-from geowarp_ros.rerank.verification import KeypointMatcher, Points
+from geowarp_ros.rerank.verification import (
+    KeypointMatcher,
+    Points,
+    StoredKeypointMatcher,
+    VerifiedReranker,
+    build_matcher,
+)
 from geowarp_ros.types import Image
 from test.rerank.conftest import MemoryGallery, candidates_of, query_of, textured
 
@@ -55,6 +63,70 @@ def test_shuffled_cells_are_rejected_where_the_warped_image_is_not(
     # every point of the shuffled image has its twin in the query: only the geometry tells them apart
     assert true.inliers is not None and false.inliers is not None
     assert true.inliers > 100 > 5 * false.inliers
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_stored_keypoints_verify_as_detected_ones_and_no_image_is_read(
+    places: list[Image], scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place's own keypoints, stored beforehand; the query is of twice the size, where it has more."""
+    stored = KeypointConfig(scale=scale)
+    gallery = MemoryGallery(np.zeros((2, 1)), [places[0], shuffled(places[0])], keypoints=stored)
+    verifier = build_verifier(PositionConfig(), gallery)
+    twice = np.asarray(cv2.resize(places[0], (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
+    double = np.diag([2.0, 2.0, 1.0])
+    seen = np.asarray(
+        cv2.warpPerspective(twice, double @ HOMOGRAPHY @ np.linalg.inv(double), (640, 480)), np.uint8
+    )
+    query = replace(query_of(pixels=np.asarray(cv2.resize(seen, (320, 240)), np.uint8)), original=seen)
+    kept = {index: gallery.keypoints(index) for index in (0, 1)}
+    monkeypatch.setattr(gallery, "keypoints", kept.__getitem__)
+    monkeypatch.setattr(gallery, "images", None)
+    true, false = verifier(query, candidates_of([1, 0]))
+    assert (true.index, false.index) == (0, 1), "more inliers come first"
+    assert true.inliers is not None and false.inliers is not None
+    assert true.inliers > 100 > 5 * false.inliers
+
+
+def test_the_querys_keypoints_are_detected_once(places: list[Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    detected = []
+    detect = KeypointDetector.__call__
+
+    def counting(self: KeypointDetector, image: Image, width_px: int, height_px: int) -> Keypoints:
+        detected.append(image)
+        return detect(self, image, width_px, height_px)
+
+    gallery = MemoryGallery(np.zeros((4, 1)), places, keypoints=KeypointConfig())
+    kept = [gallery.keypoints(index) for index in range(4)]
+    monkeypatch.setattr(gallery, "keypoints", kept.__getitem__)
+    monkeypatch.setattr(KeypointDetector, "__call__", counting)
+    reranker = VerifiedReranker(build_matcher(gallery, "sift", VerificationConfig()), 3.0)
+    query = query_of(pixels=places[2])
+    assert not detected, "only when asked for"
+    ranked = build_verifier(PositionConfig(), gallery)(query, reranker(query, candidates_of(range(4))))
+    assert ranked[0].index == 2 and len(detected) == 1 and detected[0] is places[2]
+    assert query.keypoints(KeypointConfig()) is query.keypoints(KeypointConfig())
+    query.keypoints(KeypointConfig(count=7))
+    assert len(detected) == 2, "other keypoints are others"
+
+
+def test_orb_is_detected_whatever_the_gallery_stores(places: list[Image]) -> None:
+    gallery = MemoryGallery(np.zeros((4, 1)), places, keypoints=KeypointConfig())
+    assert isinstance(build_matcher(gallery, "orb", VerificationConfig()), KeypointMatcher)
+    assert isinstance(build_matcher(gallery, "sift", VerificationConfig()), StoredKeypointMatcher)
+    without = MemoryGallery(np.zeros((4, 1)), places)
+    assert isinstance(build_matcher(without, "sift", VerificationConfig()), KeypointMatcher)
+
+
+def test_no_more_keypoints_are_matched_than_asked(places: list[Image]) -> None:
+    gallery = MemoryGallery(np.zeros((1, 1)), places[:1], keypoints=KeypointConfig())
+    found = {}
+    for count in (50, 1000):
+        matcher = StoredKeypointMatcher(gallery, KeypointConfig(), VerificationConfig(keypoints=count))
+        ((points_q, points_p),) = matcher(query_of(pixels=places[0]), [0])
+        np.testing.assert_array_equal(points_q, points_p)
+        found[count] = len(points_q)
+    assert 25 < found[50] <= 50 < 300 < found[1000]
 
 
 class Counts:

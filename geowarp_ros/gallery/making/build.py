@@ -149,7 +149,7 @@ def build_gallery(
                 )
                 if not missing:
                     (output / CALIBRATION).unlink(missing_ok=True)  # that of the gallery to replace
-                    _commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
+                    commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
     skipped = (*part.skipped, *unreadable)
     seconds = time.monotonic() - started
     return BuildReport(output, manifest.images, segment.images, resumed, skipped, seconds, missing)
@@ -216,7 +216,7 @@ def add_to_gallery(
         )
         segments = (*manifest.segments, segment)
         manifest = manifest.model_copy(update={"modified": now(), "segments": segments})
-        _commit(gallery, manifest)
+        commit(gallery, manifest)
     skipped = (*new.skipped, *unreadable)
     seconds = time.monotonic() - started
     return BuildReport(gallery, manifest.images, segment.images, resumed, skipped, seconds)
@@ -250,7 +250,7 @@ def remove_from_gallery(gallery: Path, names: Sequence[str]) -> int:
             if number < indexed or not in_segment <= gone:
                 removed = tuple(sorted({*segment.removed, *(in_segment & gone)}))
                 segments.append(segment.model_copy(update={"removed": removed}))
-        _commit(gallery, manifest.model_copy(update={"modified": now(), "segments": tuple(segments)}))
+        commit(gallery, manifest.model_copy(update={"modified": now(), "segments": tuple(segments)}))
     return len(there) - len(gone)
 
 
@@ -267,7 +267,7 @@ def index_gallery(gallery: Path, options: IndexOptions, progress: Progress = sil
         segments = tuple(s for s in manifest.segments if len(s.removed) < s.images)
         manifest = manifest.model_copy(update={"modified": now(), "segments": segments})
         manifest = _indexed(gallery, manifest, options, progress)
-        _commit(gallery, manifest)
+        commit(gallery, manifest)
     return manifest.index
 
 
@@ -311,7 +311,7 @@ def _only_new(source: Source, gallery: Gallery, prefix: str) -> Source:
     return replace(source, images=tuple(images), skipped=tuple(skipped))
 
 
-def _commit(gallery: Path, manifest: Manifest) -> None:
+def commit(gallery: Path, manifest: Manifest) -> None:
     """Put the manifest in place, then delete what it does not name."""
     write_manifest(gallery, manifest)
     named = {segment.name: segment.files for segment in manifest.segments}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from geowarp_ros.model.describer import Describer
 
 JPEG_QUALITY = 95
-_LOADERS = 2  # threads that read and decode while the network describes
+LOADERS = 2  # threads that read and decode while the network describes
 _PARTIAL = ".partial"
 
 _log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def _load(
         keypoints = KeypointDetector(config)(original, width, height) if config else None
         return _Loaded(source, image, _encoded(image) if encode else b"", keypoints, camera)
 
-    with ThreadPoolExecutor(_LOADERS) as pool:
+    with ThreadPoolExecutor(LOADERS) as pool:
         waiting: deque[Future[_Loaded]] = deque()
         try:
             for image in images:

@@ -1,0 +1,162 @@
+"""Giving a gallery of an earlier version what it lacks, from the images that it stores or refers to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geowarp_ros.cameras import Camera
+from geowarp_ros.errors import CameraError, GalleryError, ImageError
+from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, commit
+from geowarp_ros.gallery.making.filling import LOADERS
+from geowarp_ros.gallery.making.segment import Journal, KeypointWriter, write_cameras
+from geowarp_ros.gallery.manifest import POSITIONS_FILE, Segment, StoredFile, now, read_manifest, sync, writing
+from geowarp_ros.gallery.photographs import camera_list
+from geowarp_ros.gallery.store import Gallery, OpenSegment
+from geowarp_ros.images import read_image, resize_shorter
+from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
+from geowarp_ros.progress import Progress, silent
+
+_AT_ONCE = 16
+"""Photographs between two lines of the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeReport:
+    """What an upgrade made.
+
+    Attributes:
+        keypoints: Number of photographs whose keypoints it stored, those of a stopped run included.
+        cameras: Number of photographs that have a camera now and had none.
+        seconds: Duration.
+    """
+
+    keypoints: int
+    cameras: int
+    seconds: float
+
+
+def upgrade_gallery(
+    gallery: Path,
+    keypoints: KeypointConfig = DEFAULT_KEYPOINTS,
+    camera: Camera | None = None,
+    progress: Progress = silent,
+) -> UpgradeReport:
+    """Make the keypoints and cameras that a gallery lacks.
+
+    Its files stay as they are; new ones are written beside them, and the manifest names them when all are there.
+    Until then the old gallery is what is read, and a stopped upgrade goes on after its last batch. Stored images
+    are at working resolution: keypoints of originals that were larger can only be had by building again.
+
+    Args:
+        gallery: Folder of the gallery.
+        keypoints: Keypoints to detect where the gallery stores none.
+        camera: Camera of all photographs of the segments that have none; None: cameras stay unknown.
+        progress: Shows the batches of photographs.
+
+    Raises:
+        GalleryError: An image is absent or broken, another process writes to the gallery, or the disk refuses.
+        CameraError: The camera is not that of an image.
+    """
+    started = time.monotonic()
+    read_manifest(gallery)  # before the lock's file is made in what may be no gallery
+    with writing(gallery):
+        opened = Gallery.open(gallery)
+        manifest = opened.manifest
+        resolution = manifest.model.config.resolution
+        lacking = keypoints if manifest.keypoints is None else None
+        upgraded = [_Upgrade(segment, resolution, lacking, camera) for segment in opened.segments]
+        segments = tuple(each.run(progress) for each in upgraded)
+        if lacking or segments != manifest.segments:
+            update = {"modified": now(), "segments": segments, "keypoints": manifest.keypoints or keypoints}
+            commit(gallery, manifest.model_copy(update=update))
+    made = sum(len(each.writer.counts) for each in upgraded if each.writer)
+    cameras = sum(one is not None for each in upgraded for one in each.cameras)
+    return UpgradeReport(made, cameras, time.monotonic() - started)
+
+
+class _Upgrade:
+    """The upgrade of one segment.
+
+    Args:
+        segment: The segment.
+        resolution: Working resolution.
+        keypoints: Keypoints to make; None: they are there.
+        camera: Camera for photographs of a segment that knows none.
+    """
+
+    def __init__(
+        self, segment: OpenSegment, resolution: int, keypoints: KeypointConfig | None, camera: Camera | None
+    ) -> None:
+        self._segment = segment
+        self._resolution = resolution
+        self._config = keypoints
+        self._camera = camera if segment.cameras is None else None
+        self._removed = frozenset(segment.removed.tolist())
+        self.writer = KeypointWriter(segment.folder) if keypoints else None
+        self.cameras: list[Camera | None] = []
+
+    def run(self, progress: Progress) -> Segment:
+        """Write the files that are missing; returns the segment's new entry for the manifest."""
+        info, folder = self._segment.info, self._segment.folder
+        names: list[str] = []
+        if POSITIONS_FILE not in info.files:  # format 1
+            np.save(folder / POSITIONS_FILE, self._segment.table.positions, allow_pickle=False)
+            names.append(POSITIONS_FILE)
+        if self._config or self._camera:
+            names += self._look(progress)
+        if not names:
+            return info
+        files = {name: StoredFile.of(folder / name) for name in names}
+        sync(folder)
+        made_from = {"keypoints": "of the stored images"} if self._config and info.copied else {}
+        return info.model_copy(update={"files": info.files | files, "options": info.options | made_from})
+
+    def _look(self, progress: Progress) -> tuple[str, ...]:
+        """Detect keypoints and scale cameras, batch by batch; returns the names of the files."""
+        info = self._segment.info
+        journal = Journal(self._segment.folder)
+        plan = {"keypoints": self._config and self._config.model_dump(), "camera": repr(self._camera)}
+        journal.start(plan, self._take_over)
+        if self.writer:
+            self.writer.cut()
+        starts = range(len(self.cameras), info.images, _AT_ONCE)
+        with ThreadPoolExecutor(LOADERS) as pool:
+            for start in progress(starts, len(starts), f"looking at segment {info.name}"):
+                batch = list(pool.map(self._photograph, range(start, min(start + _AT_ONCE, info.images))))
+                counts = self.writer.append([found for found, _ in batch]) if self.writer else []
+                cameras = [camera for _, camera in batch]
+                self.cameras += cameras
+                journal.append({"keypoints": counts, "cameras": camera_list.dump_python(cameras, mode="json")})
+        keypoint_files = self.writer.finish() if self.writer else ()
+        camera_files = write_cameras(self._segment.folder, self.cameras) if self._camera else ()
+        return (*keypoint_files, *camera_files)
+
+    def _take_over(self, entry: Mapping[str, Any]) -> bool:
+        cameras = camera_list.validate_python(entry["cameras"])
+        if self.writer and not self.writer.take(entry["keypoints"]):
+            return False
+        self.cameras += cameras
+        return True
+
+    def _photograph(self, number: int) -> tuple[Keypoints, Camera | None]:
+        """Look at one image; a removed one has neither."""
+        if number in self._removed:
+            return Keypoints.none(), None
+        row = self._segment.table[number]
+        try:
+            original = read_image(self._segment.folder / row.image)
+            height, width = resize_shorter(original, self._resolution).shape[:2]
+            camera = self._camera and self._camera.scaled_to(width, height)
+        except ImageError as error:
+            raise GalleryError(f"image of {row.place.name}: {error}; remove it first, or put it back") from None
+        except CameraError as error:
+            raise CameraError(f"{row.place.name}: {error}") from None
+        found = KeypointDetector(self._config)(original, width, height) if self._config else Keypoints.none()
+        return found, camera
