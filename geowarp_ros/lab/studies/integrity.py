@@ -16,9 +16,11 @@ from typing import Literal
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import Field
 
-from geowarp_ros.config import Section, parse_config
+from geowarp_ros.attitude import enu_from_body_of, heading_std
+from geowarp_ros.config import PositionConfig, Section, parse_config
 from geowarp_ros.errors import ConfigError, SourceError
 from geowarp_ros.evaluation import fixes
 from geowarp_ros.evaluation.asking import (
@@ -31,13 +33,20 @@ from geowarp_ros.evaluation.asking import (
 )
 from geowarp_ros.evaluation.calibration import Collected, collect, plain_questions
 from geowarp_ros.evaluation.fixes import Judged, Share
+from geowarp_ros.evaluation.sets import Neighbours
 from geowarp_ros.integrity.calibration import Calibration, Sample, covariance_of, fit_calibration
+from geowarp_ros.integrity.trust import POSE_CORRECT_WITHIN_M
 from geowarp_ros.lab.studies.priors import Within, ask_within, circle_elsewhere, circle_of_prior
 from geowarp_ros.lab.studies.tables import Cell, Table
+from geowarp_ros.lab.world.tags import Tags, retag
 from geowarp_ros.localizer import Localizer
+from geowarp_ros.position import decide
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage, read_source
 from geowarp_ros.types import FloatArray
+
+POSED = ("points", "anchors")
+"""Methods that estimate a pose."""
 
 
 class Town(Section):
@@ -57,6 +66,8 @@ class Images(Section):
     leave_out: tuple[str, ...] = Field((), description="Name patterns of images to leave out.")
     every: int = Field(1, ge=1, description="Take every N-th image; 1: all.")
     first: int = Field(0, ge=0, description="Number of the first image taken, from 0.")
+    camera: str = Field("", description="Calibration file, relative to the recipe; empty: what the source says.")
+    tags: Tags | None = Field(None, description="Errors to give to the tags; null: as they are.")
 
     @property
     def name(self) -> str:
@@ -77,6 +88,9 @@ class Drive(Section):
         "place",
         description="Places that are left out. place: all within twice correct_within_m; folder: those of the "
         "query's folder.",
+    )
+    apart: int = Field(
+        0, ge=0, description="Leave out the places within this number of a query in its sequence, always; 0: none."
     )
     without_every: int = Field(1, ge=1, description="Ask about every N-th query without its place; 1: about all.")
     prior_std_m: float = Field(
@@ -118,13 +132,20 @@ def read_recipe(path: Path) -> IntegrityRecipe:
     return recipe
 
 
-def select(images: Images, root: Path) -> tuple[SourceImage, ...]:
+def select(images: Images, root: Path, recipes: Path = Path()) -> tuple[SourceImage, ...]:
     """Return the images meant, in their source's order.
+
+    Args:
+        images: What is meant.
+        root: Folder of the sources.
+        recipes: Folder of the recipe.
 
     Raises:
         SourceError: There are none.
+        CameraError: The calibration file is none.
     """
-    found = read_source(root / images.path, split=images.split or None, utm_zone="32N").images
+    camera = recipes / images.camera if images.camera else None
+    found = read_source(root / images.path, split=images.split or None, utm_zone="32N", camera=camera).images
 
     def matches(item: SourceImage, patterns: Sequence[str]) -> bool:
         return any(fnmatch.fnmatch(item.place.name, pattern) for pattern in patterns)
@@ -133,7 +154,7 @@ def select(images: Images, root: Path) -> tuple[SourceImage, ...]:
     chosen = tuple(kept[images.first :: images.every])
     if not chosen:
         raise SourceError(f"{root / images.path}: none of {len(found)} images is left by {images}")
-    return chosen
+    return retag(chosen, images.tags) if images.tags else chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +175,11 @@ class Asked:
     elsewhere: dict[str, Collected]
     priors: dict[str, list[Within]] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Name of the drive in the tables."""
+        return self.drive.name + (" (calibrates)" if self.drive.calibrates else "")
+
 
 def ask_drive(
     localizer: Localizer,
@@ -172,7 +198,7 @@ def ask_drive(
         progress: Shows the questions.
     """
     gallery, correct = localizer.gallery, drive.correct_within_m
-    itself = without_itself(gallery)
+    itself = both(without_itself(gallery), Neighbours(list(gallery.places), drive.apart))
     far = without_folder(gallery) if drive.without == "folder" else without_places_within(gallery, 2 * correct)
     as_it_is_way, without_way = way(localizer, itself), way(localizer, both(itself, far))
     queries = [Question.of(image) for image in find(drive.queries)]
@@ -202,7 +228,7 @@ def _ask_with_priors(
         "right": circle_of_prior(drive.prior_std_m),
         "wrong: about a place elsewhere": circle_elsewhere(localizer.gallery, drive.prior_std_m),
     }
-    itself = without_itself(localizer.gallery)
+    itself = both(without_itself(localizer.gallery), Neighbours(list(localizer.gallery.places), drive.apart))
     asked = queries[:: drive.prior_every]
     answers = ask_within(localizer, asked, itself, list(circles.values()), drive.correct_within_m, progress)
     return dict(zip(circles, answers, strict=True))
@@ -241,27 +267,90 @@ def fit_asked(
 
 def judge(collected: Collected, calibration: Calibration) -> Judged:
     """Return the answers as they would be published, one row per image; refused images have no error."""
-    samples, refused = collected.samples, collected.textureless
-    confidence = np.array([calibration.confidence(s.evidence) for s in samples] + [0.0] * refused)
-    nowhere = np.full((refused, 2), math.nan)
-    errors = np.concatenate([_errors(samples), nowhere])
-    covariances = [
-        covariance_of(s.scatter, calibration.std_m(s.spacing_m), calibration.scatter_gain) for s in samples
-    ]
+    rows = [_published(sample, calibration) for sample in collected.samples]
+    nothing = _Published(np.full(2, math.nan), np.full((2, 2), math.nan), 0.0, False)
+    rows += [nothing] * collected.textureless
     return Judged(
-        error_en_m=errors,
-        covariance_m2=np.array(covariances + [np.full((2, 2), math.nan)] * refused).reshape(-1, 2, 2),
-        confidence=confidence,
-        fixed=np.asarray(confidence >= calibration.min_confidence)
-        & np.array([True] * len(samples) + [False] * refused, bool),
+        error_en_m=np.array([row.error_en_m for row in rows]).reshape(-1, 2),
+        covariance_m2=np.array([row.covariance_m2 for row in rows]).reshape(-1, 2, 2),
+        confidence=np.array([row.confidence for row in rows]),
+        fixed=np.array([row.fixed for row in rows], bool),
+        heading_error_deg=np.array([row.heading_error_deg for row in rows]),
+        heading_std_deg=np.array([row.heading_std_deg for row in rows]),
+        method=np.array([row.method for row in rows], np.str_),
     )
 
 
-def _errors(samples: Sequence[Sample]) -> FloatArray:
-    """Return the errors (N, 2), m; infinite where the true place is not in the gallery."""
-    errors = np.array([s.error_en_m for s in samples], float).reshape(-1, 2)
-    errors[[not math.isfinite(s.error_m) for s in samples]] = math.inf
-    return errors
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """A row of :class:`geowarp_ros.evaluation.fixes.Judged`; errors are infinite where any answer is wrong."""
+
+    error_en_m: FloatArray
+    covariance_m2: FloatArray
+    confidence: float
+    fixed: bool
+    method: str = ""
+    heading_error_deg: float = math.nan
+    heading_std_deg: float = math.nan
+
+
+def _published(sample: Sample, calibration: Calibration) -> _Published:
+    posed = sample.posed
+    decision = decide(sample.evidence, posed.pose if posed else None, PositionConfig(), calibration)
+    if posed is not None and decision.pose is not None and decision.covariance is not None:
+        return _Published(
+            posed.error_en_m,
+            decision.covariance[:2, :2],
+            decision.confidence,
+            decision.fix,
+            decision.pose.method,
+            posed.heading_error_deg,
+            heading_std(enu_from_body_of(decision.pose), decision.covariance),
+        )
+    std_m = calibration.std_m(sample.spacing_m)
+    error = sample.error_en_m if math.isfinite(sample.error_m) else np.full(2, math.inf)
+    covariance = covariance_of(sample.scatter, std_m, calibration.scatter_gain)
+    return _Published(error, covariance, decision.confidence, decision.fix, "cluster")
+
+
+def pose_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
+    """Tabulate one row per drive with poses and method: share, wrong ones, errors, headings, and what they claim.
+
+    The last column is of the answers with the true place left out: the share that got a pose all the same.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for item in asked:
+        judged, lost = judge(item.as_it_is, calibration), judge(item.without, calibration)
+        posed = np.isin(lost.method, POSED) & lost.fixed
+        if not np.isin(judged.method, POSED).any():
+            continue
+        for method in ("all", *POSED, "cluster"):
+            chosen = judged.fixed & ((judged.method == method) | (method == "all"))
+            if chosen.any():
+                nowhere = _text(fixes.share(posed)) if method == "all" else ""
+                rows.append((item.name, method, *_pose_cells(judged, chosen), nowhere))
+    header = (
+        *("drive", "method", "fixes", f"beyond {POSE_CORRECT_WITHIN_M:g} m", "error, median / 95 %"),
+        *("heading, median / 95 %", "inside 95 % ellipse", "heading inside 95 %", "posed without its place"),
+    )
+    return Table("poses", "Poses, with 95 % Wilson intervals", header, tuple(rows))
+
+
+def _pose_cells(judged: Judged, chosen: NDArray[np.bool_]) -> tuple[Cell, ...]:
+    of = judged.only(chosen)
+    metres = fixes.error_quantiles(of.error_m)
+    turned = np.abs(of.heading_error_deg[np.isfinite(of.heading_error_deg)])
+    degrees = fixes.error_quantiles(turned)
+    claimed = of.only(np.isfinite(of.heading_error_deg))
+    inside = np.abs(claimed.heading_error_deg) <= 1.959964 * claimed.heading_std_deg
+    return (
+        _text(fixes.share(chosen)),
+        _text(fixes.share(of.error_m > POSE_CORRECT_WITHIN_M)),
+        f"{metres[0.5]:.2f} / {metres[0.95]:.2f} m",
+        f"{degrees[0.5]:.2f} / {degrees[0.95]:.2f}°" if len(turned) else "–",
+        _text(fixes.inside_ellipses(fixes.nees(of.error_en_m, of.covariance_m2))[0.95]),
+        _text(fixes.share(inside)),
+    )
 
 
 def fix_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
@@ -275,7 +364,7 @@ def fix_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
         quantiles = fixes.error_quantiles(errors)
         rows.append(
             (
-                item.drive.name + (" (calibrates)" if item.drive.calibrates else ""),
+                item.name,
                 _text(fixes.share(judged.fixed)),
                 _text(fixes.false_fix_rate(judged, item.drive.correct_within_m)),
                 f"{quantiles[0.5]:.1f} / {quantiles[0.95]:.1f} m",
