@@ -27,11 +27,13 @@ from geowarp_ros.types import Answer, Candidate, FloatArray, Frame, Image, NoFix
 PAIRS = 4
 STRETCH_M = 20.0
 """Images farther apart are not joined by a line: the drive was interrupted."""
-WORST_M = 10.0
+ARROW_M = 5.0
+"""Length of an arrow."""
+WORST_M = 5.0
 """Error at which a fix has the colour scale's last colour."""
 
 _PAPER, _INK, _FAINT = "#f7f6f2", "#22252b", "#8c8f96"
-_TRACK, _LOST, _GALLERY = "#2b6cb0", "#c0392b", "#9aa0a8"
+_TRACK, _LOST, _GALLERY, _ALIGNED = "#2b6cb0", "#c0392b", "#b9bec4", "#4a4f57"
 _COLOURS = "viridis_r"
 """Yellow is near, violet far: it reads on paper and to the colour-blind."""
 
@@ -67,8 +69,7 @@ def _draw_map(figure: Figure, place: Any, replay: Replay, gallery: Gallery, worl
     datum = described["datum"]
     frame = LocalFrame(datum["latitude"], datum["longitude"], datum["altitude"])
     _draw_town(axes, described)
-    places = _enu(frame, [(p.latitude_deg, p.longitude_deg) for p in gallery.places])
-    axes.plot(*places.T, ".", color=_GALLERY, markersize=4, zorder=3)
+    places = _draw_gallery(axes, gallery, frame)
     _draw_answers(figure, axes, replay, frame)
     track = _truth(frame, replay.answered)
     shown = np.concatenate([places, track])
@@ -83,7 +84,7 @@ def _draw_map(figure: Figure, place: Any, replay: Replay, gallery: Gallery, worl
         handles=_legend(replay),
         loc="lower left",
         bbox_to_anchor=(-0.01, 1.0),
-        ncols=5,
+        ncols=6,
         frameon=False,
         fontsize=9.5,
         columnspacing=1.4,
@@ -101,6 +102,23 @@ def _draw_town(axes: Any, described: dict[str, Any]) -> None:
     axes.add_collection(PolyCollection(corners, facecolors=pale, edgecolors="#b9b3a4", linewidths=0.6, zorder=2))
 
 
+def _draw_gallery(axes: Any, gallery: Gallery, frame: LocalFrame) -> FloatArray:
+    """Draw where the tags say that the photographs were taken, and where they were by the alignment; the tags."""
+    tags = _enu(frame, [(p.latitude_deg, p.longitude_deg) for p in gallery.places])
+    axes.plot(*tags.T, ".", color=_GALLERY, markersize=4, zorder=3)
+    if (alignment := gallery.alignment) is not None:
+        rows = gallery.numbers.stored(np.arange(len(gallery)))
+        rows, tied = rows[rows < len(alignment.tied)], tags[rows < len(alignment.tied)]
+        tied, rows = tied[alignment.tied[rows]], rows[alignment.tied[rows]]
+        aligned = _enu(
+            frame, np.stack(LocalFrame(*alignment.datum).to_geodetic(alignment.position_m[rows])[:2], 1)
+        )
+        lines = LineCollection(list(np.stack([tied, aligned], axis=1)), colors=_GALLERY, linewidths=0.7, zorder=3)
+        axes.add_collection(lines)
+        axes.plot(*aligned.T, ".", color=_ALIGNED, markersize=4.5, zorder=3)
+    return tags
+
+
 def _draw_answers(figure: Figure, axes: Any, replay: Replay, frame: LocalFrame) -> None:
     """Draw the true track, each fix tied to its truth and coloured by its error, and where there was no fix."""
     track = _truth(frame, replay.drive.images)
@@ -112,15 +130,22 @@ def _draw_answers(figure: Figure, axes: Any, replay: Replay, frame: LocalFrame) 
     axes.plot(*truth[~fixed].T, "x", color=_LOST, markersize=6, markeredgewidth=1.6, zorder=6)
     if not fixed.any():
         return
-    fixes = _enu(
-        frame,
-        [(fix.latitude_deg, fix.longitude_deg) for item in answered if (fix := item.answer.fix)],
-    )
+    found = [fix for item in answered if (fix := item.answer.fix)]
+    fixes = _enu(frame, [(fix.latitude_deg, fix.longitude_deg) for fix in found])
     errors = np.hypot(*(fixes - truth[fixed]).T)
     ties = np.stack([truth[fixed], fixes], axis=1)
     axes.add_collection(LineCollection(list(ties), colors="#3a3d44", linewidths=0.7, alpha=0.5, zorder=5))
+    headed = np.array([fix.orientation is not None for fix in found])
+    heading = np.radians([fix.heading_deg for fix in found])
+    axes.quiver(
+        *fixes[headed].T,
+        *np.stack([np.sin(heading), np.cos(heading)])[:, headed],
+        errors[headed],
+        **{"cmap": _COLOURS, "clim": (0, WORST_M), "angles": "xy", "scale_units": "xy", "scale": 1 / ARROW_M},
+        **{"width": 0.0022, "headwidth": 4.5, "headlength": 5, "zorder": 6},
+    )
     dots = axes.scatter(
-        *fixes.T, c=errors, cmap=_COLOURS, vmin=0, vmax=WORST_M, s=34, edgecolors=_INK, linewidths=0.5, zorder=7
+        *fixes.T, c=errors, cmap=_COLOURS, vmin=0, vmax=WORST_M, s=22, edgecolors=_INK, linewidths=0.5, zorder=7
     )
     beside = axes.inset_axes((0.0, -0.118, 0.42, 0.018))
     bar = figure.colorbar(dots, cax=beside, orientation="horizontal", extend="max")
@@ -133,7 +158,8 @@ def _legend(replay: Replay) -> list[Line2D]:
     lost = len(replay.answered) - len(replay.errors_m)
     dropped = len(replay.drive.images) - len(replay.answered)
     entries: list[tuple[str, dict[str, Any]]] = [
-        ("gallery", {"marker": ".", "color": _GALLERY, "linestyle": "", "markersize": 7}),
+        ("tag", {"marker": ".", "color": _GALLERY, "linestyle": "", "markersize": 7}),
+        ("aligned", {"marker": ".", "color": _ALIGNED, "linestyle": "", "markersize": 7}),
         ("true track", {"color": _TRACK, "linewidth": 2.2}),
         (
             f"fix ({len(replay.errors_m)})",
@@ -145,7 +171,7 @@ def _legend(replay: Replay) -> list[Line2D]:
     return [Line2D([], [], label=label, **style) for label, style in entries]
 
 
-def _enu(frame: LocalFrame, positions: Sequence[tuple[float, float]]) -> FloatArray:
+def _enu(frame: LocalFrame, positions: Sequence[tuple[float, float]] | FloatArray) -> FloatArray:
     degrees = np.asarray(positions, float).reshape(-1, 2)
     return frame.to_enu(degrees[:, 0], degrees[:, 1])[:, :2]
 

@@ -6,6 +6,7 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ SETTLE_S = 0.5
 signals; a best-effort subscriber loses what comes before: the first image in two replays of three."""
 
 NAVSATFIX = "sensor_msgs/msg/NavSatFix"
+POSE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CLOCK = "rosgraph_msgs/msg/Clock"
@@ -105,15 +107,16 @@ def play(
 
 
 class Recorder:
-    """Writes the fixes of one topic into an mcap bag, as they arrive.
+    """Writes a node's fixes, and the poses beside them, into an mcap bag as they arrive.
 
     Attributes:
         arrived: Header stamp of each fix in nanoseconds -> when it arrived, by ``time.monotonic``.
     """
 
-    def __init__(self, node: Node, topic: str, bag: Path) -> None:
+    def __init__(self, node: Node, fix_topic: str, bag: Path) -> None:
         self.arrived: dict[int, float] = {}
-        self._node, self._topic = node, topic
+        self._node = node
+        self._kinds = {fix_topic: NAVSATFIX, fix_topic.removesuffix("fix") + "pose": POSE}
         self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
         self._types = get_typestore(Stores.ROS2_JAZZY)
         self._news = threading.Condition()
@@ -121,15 +124,19 @@ class Recorder:
     def __enter__(self) -> Recorder:
         """Open the bag and subscribe; the node's executor must spin."""
         self._writer.open()
-        self._connection = self._writer.add_connection(self._topic, NAVSATFIX, typestore=self._types)
-        self._subscription = self._node.create_subscription(
-            message_class(NAVSATFIX), self._topic, self._record, 50, raw=True
-        )
+        self._subscriptions = []
+        for topic, kind in self._kinds.items():
+            connection = self._writer.add_connection(topic, kind, typestore=self._types)
+            record = partial(self._record, connection)
+            self._subscriptions.append(
+                self._node.create_subscription(message_class(kind), topic, record, 50, raw=True)
+            )
         return self
 
     def __exit__(self, *_: Any) -> None:
         """Unsubscribe and close the bag."""
-        self._node.destroy_subscription(self._subscription)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
         with self._news:
             self._writer.close()
 
@@ -138,13 +145,14 @@ class Recorder:
         with self._news:
             return self._news.wait_for(lambda: stamp in self.arrived, patience_s)
 
-    def _record(self, data: bytes) -> None:
+    def _record(self, connection: Any, data: bytes) -> None:
         at_s = time.monotonic()
-        message = self._types.deserialize_cdr(data, NAVSATFIX)
+        message = self._types.deserialize_cdr(data, connection.msgtype)
         with self._news:
-            self.arrived[header_stamp_ns(message)] = at_s
-            self._writer.write(self._connection, time.time_ns(), data)
-            self._news.notify()
+            self._writer.write(connection, time.time_ns(), data)
+            if connection.msgtype == NAVSATFIX:
+                self.arrived[header_stamp_ns(message)] = at_s
+                self._news.notify()
 
 
 class Pace:
