@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.types import Fix, FloatArray, Pose, PoseMethod
+from geowarp_ros.types import Answer, Fix, FloatArray, Pose, PoseMethod
 
 Quaternion = tuple[float, float, float, float]
 
@@ -179,6 +179,18 @@ class Mounting:
         camera = LocalFrame(fix.latitude_deg, fix.longitude_deg, fix.altitude_m)
         covariance = carried(fix.pose_covariance, lever_m)
         return _fix(lever_m, enu_from_base, camera, covariance, fix.confidence, fix.method)
+
+
+def base_answer(answer: Answer, mounting: Mounting | None, base_frame: str) -> Answer:
+    """Return an answer of the robot's base from that of the camera; the camera's where the mounting is unknown."""
+    if mounting is None:
+        return answer
+    result = answer.result
+    return replace(
+        answer,
+        header=replace(answer.header, frame_id=base_frame),
+        result=mounting.base_of(result) if isinstance(result, Fix) else result,
+    )
 
 
 def _pointer(enu_from_body: FloatArray) -> FloatArray:

@@ -192,20 +192,6 @@ class PriorConfig(Section):
         return self
 
 
-class SessionConfig(LocalizerConfig):
-    """Settings of a session: the localizer's, and what is known besides the newest image."""
-
-    tracking: TrackingConfig = TrackingConfig()
-    prior: PriorConfig = PriorConfig()
-    latency_budget_ms: float = Field(
-        0.0,
-        ge=0.0,
-        le=60_000.0,
-        description="Time budget from an image's arrival to its answer (ms): re-rank fewer candidates (at least "
-        "one) when time is short. 0: no limit.",
-    )
-
-
 def _not_a_world_frame(frame_id: str) -> str:
     if frame_id.strip("/") in ("map", "odom", "earth"):
         raise ValueError("expected a frame of the robot, where the camera is (REP 105)")
@@ -236,6 +222,35 @@ class CameraOffsetConfig(Section):
     )
 
 
+class SessionConfig(LocalizerConfig):
+    """Settings of a session: the localizer's, and what is known besides the newest image."""
+
+    tracking: TrackingConfig = TrackingConfig()
+    prior: PriorConfig = PriorConfig()
+    latency_budget_ms: float = Field(
+        0.0,
+        ge=0.0,
+        le=60_000.0,
+        description="Time budget from an image's arrival to its answer (ms): re-rank fewer candidates (at least "
+        "one) when time is short. 0: no limit.",
+    )
+    base_frame: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
+        "",
+        description="Frame of the robot whose position and orientation are published, camera_offset away from the "
+        "camera; empty: the camera's own.",
+    )
+    camera_offset: CameraOffsetConfig = CameraOffsetConfig()
+
+    @model_validator(mode="after")
+    def _one_offset(self) -> SessionConfig:
+        given = self.camera_offset.model_dump(exclude_defaults=True)
+        if given and not self.base_frame:
+            raise ValueError(f"camera_offset.{next(iter(given))}: expected a base_frame that it is an offset from")
+        if self.camera_offset.from_tf and len(given) > 1:
+            raise ValueError("camera_offset.from_tf = true: expected no other camera_offset beside it")
+        return self
+
+
 class NodeConfig(SessionConfig):
     """Every parameter of the node: the session's and those of its ROS edge."""
 
@@ -254,12 +269,6 @@ class NodeConfig(SessionConfig):
     frame_id: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
         "", description="frame_id of published fixes (camera or base link); empty: the frame_id of the image."
     )
-    base_frame: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
-        "",
-        description="Frame of the robot whose position and orientation are published, camera_offset away from the "
-        "camera; empty: the camera's own.",
-    )
-    camera_offset: CameraOffsetConfig = CameraOffsetConfig()
     map_frame: str = Field("map", description="frame_id of ~/pose: the local ENU frame at the datum.")
     map_to_odom: bool = Field(
         False, description="Publish the transform map_frame -> odometry frame on /tf. Requires tf2_msgs."
@@ -301,11 +310,6 @@ class NodeConfig(SessionConfig):
                 f"frame_id = {self.frame_id!r}: expected none beside base_frame = {self.base_frame!r}, whose fixes"
                 " are published"
             )
-        given = self.camera_offset.model_dump(exclude_defaults=True)
-        if given and not self.base_frame:
-            raise ValueError(f"camera_offset.{next(iter(given))}: expected a base_frame that it is an offset from")
-        if self.camera_offset.from_tf and len(given) > 1:
-            raise ValueError("camera_offset.from_tf = true: expected no other camera_offset beside it")
         return self
 
 

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from geowarp_ros.ros.conversions import NOWHERE_STD_M
+from geowarp_ros.ros.conversions import NOWHERE_STD_M, UNKNOWN_ORIENTATION_VARIANCE
 from geowarp_ros.ros.parameters import NodeParameter, node_parameters
 from geowarp_ros.ros.process import NODE_NAME
 from geowarp_ros.ros.topics import PUBLISHED, SERVICES, SUBSCRIBED
@@ -72,6 +72,28 @@ robot_localization's navsat_transform and Autoware's gnss_poser refuse a NO_FIX 
 ignores the status, but the variance gives the message no weight. RTAB-Map also takes the largest of the three
 variances as the error of a fix: where the gallery has no altitudes, lower `position.vertical_std_m` for it.
 
+## Orientation, and the robot's base
+
+A fix by `points` or `anchors` has an orientation, one by `cluster` or `best` has none. All axes are those of REP
+103; `~/pose` is in `map_frame`, whose y axis is true north at its origin.
+
+- **With an orientation** `~/pose` has that of the camera's body frame (x along the optical axis, y left, z up)
+  and the full 6×6 covariance; `~/candidates` shows what the camera sees as a pyramid.
+- **Without one** `~/pose` has the identity with a variance of {unknown:g} rad² for each rotation.
+- **With `base_frame`**, `~/fix` and `~/pose` are of the base: `camera_offset` is taken off, and errors of the
+  rotation times its length are in the covariance. Without an orientation nobody knows to which side the base
+  lies: the position stays the camera's, and the squared length of `camera_offset` is added to each variance. The
+  answer of `~/localize` is always the camera's.
+
+`camera_offset` is the pose of the camera's body frame in `base_frame`: a camera that looks ahead has no
+rotation, one that looks left `yaw_deg: 90`, one that looks 30° down `pitch_deg: 30`. With
+`camera_offset.from_tf` it is looked up on /tf, from `base_frame` to the image's `frame_id`, which must be the
+optical frame; until it is there, fixes are the camera's, with its `frame_id`.
+
+With `base_frame` the mounting is known. Then `map_to_odom` uses headings, so that three fixes are enough, even
+at a standstill, and the direction of a displacement is held against the odometry. Without it only its length is,
+and the change of the heading.
+
 ## Changing parameters at run time
 
 The column "can be set" says when a change is accepted:
@@ -102,6 +124,7 @@ def page() -> str:
             ],
         ),
         variance=NOWHERE_STD_M**2,
+        unknown=UNKNOWN_ORIENTATION_VARIANCE,
     )
 
 

@@ -182,6 +182,8 @@ def _check_motion(args: argparse.Namespace, config: SessionConfig) -> None:
     for option, topic in topics.items():
         if topic and not is_bag(args.drive):
             raise ConfigError(f"{option} {topic}: {args.drive} is no bag and has no topics")
+    if config.camera_offset.from_tf:
+        raise ConfigError("camera_offset.from_tf = true: no tf is read here; give the offset itself")
     source = config.prior.source
     if source == "fix" and not args.prior_topic:
         raise ConfigError("prior.source = 'fix': needs --prior-topic with the prior's NavSatFix in the bag")

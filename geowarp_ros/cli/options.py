@@ -91,6 +91,7 @@ def localizer_config(values: Mapping[str, Any], verb: str) -> LocalizerConfig:
         "tracking.method": (config.tracking.method, "none"),
         "prior.source": (config.prior.source, "none"),
         "latency_budget_ms": (config.latency_budget_ms, 0.0),
+        "base_frame": (config.base_frame, ""),
     }
     for name, (value, expected) in needless.items():
         if value != expected:

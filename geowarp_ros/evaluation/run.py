@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from geowarp_ros.attitude import base_answer
 from geowarp_ros.config import SessionConfig
 from geowarp_ros.errors import ImageError
 from geowarp_ros.evaluation.asking import replay
 from geowarp_ros.evaluation.drive import Drive, DriveImage, Position
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.motion.session import Session
+from geowarp_ros.motion.session import Session, mounting_of
 from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped
@@ -112,8 +113,10 @@ def run_drive(
 ) -> Run:
     """Localise every image of the drive in a session, as the node would, without dropping any.
 
-    Images that cannot be decoded are listed as unreadable.
+    Images that cannot be decoded are listed as unreadable. With a ``base_frame`` the answers are of the base, as
+    the node publishes them.
     """
+    mounting = mounting_of(config)
     answered: list[Answered] = []
     unreadable: list[Skipped] = []
     for each in replay(Session(config), localizer, drive, progress):
@@ -124,7 +127,10 @@ def run_drive(
         # a jump that the track suppresses is no fix at any minimum confidence
         jump = isinstance(answer.result, NoFix) and answer.result.reason == "jump"
         position = None if jump else localizer.judge(answer, min_confidence=0.0)
-        answered.append(_answered(each.item, answer, position if isinstance(position, Fix) else None, each.image))
+        fix = position if isinstance(position, Fix) else None
+        if mounting is not None:
+            answer, fix = base_answer(answer, mounting, config.base_frame), fix and mounting.base_of(fix)
+        answered.append(_answered(each.item, answer, fix, each.image))
     return Run(
         title=drive.title,
         answered=tuple(answered),

@@ -30,8 +30,9 @@ YAW_DRIFT_RAD_PER_M = math.radians(0.3)
 SLACK_M, YAW_SLACK_RAD = 0.2, math.radians(1.0)
 """Standard deviations of displacement and turn of a short path: stamps that differ, a lens that is bent."""
 
-UNKNOWN_LEVER_M = 1.0
-"""Maximum distance of a camera whose mounting is unknown from the odometry's child frame."""
+UNKNOWN_LEVER_M = 2.0
+"""Maximum distance of a camera whose mounting is unknown from the odometry's child frame: a car's windscreen from
+its rear axle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Consistency:
     """
 
     def __init__(self) -> None:
+        self._mounting: Mounting | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -136,6 +138,9 @@ class Consistency:
         """
         if answer.fix is None:
             return answer
+        if mounting is not self._mounting:  # fixes of the camera and of the base are not of one point
+            self._mounting = mounting
+            self.reset()
         new = Sighting.of(answer.fix, answer.header.stamp_ns, frame, mounting)
         if self._recalled and self._recalled[-1].stamp_ns == new.stamp_ns:  # the image is asked about again
             self._recalled.pop()

@@ -26,6 +26,14 @@ BACK_IN_TIME_NS = 1_000_000_000
 by less, that it was overtaken."""
 
 
+def mounting_of(config: SessionConfig) -> Mounting | None:
+    """Return where the camera sits on the robot; None without a base frame, or where only tf knows it."""
+    offset = config.camera_offset
+    if not config.base_frame or offset.from_tf:
+        return None
+    return Mounting.of((offset.x_m, offset.y_m, offset.z_m), (offset.roll_deg, offset.pitch_deg, offset.yaw_deg))
+
+
 class GalleryLike(Protocol):
     """What a session asks of a :class:`geowarp_ros.gallery.store.Gallery`."""
 
@@ -83,7 +91,7 @@ class Session:
         self.odometer = Odometer(config.tracking.max_speed_mps)
         self.prior = Prior(config.prior, lambda from_ns, to_ns: self.odometer.reach_m(from_ns, to_ns))
         self.prior_said = self.prior.near(0)[1]
-        self.mounting: Mounting | None = None
+        self.mounting = mounting_of(config)
         self._config = config
         self._consistency = Consistency()
         self._turn = turn or threading.Lock()

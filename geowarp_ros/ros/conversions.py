@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
 from sensor_msgs.msg import CompressedImage, NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
-from geowarp_ros.attitude import Mounting, enu_from_body, quaternion_of, turned
+from geowarp_ros.attitude import enu_from_body, quaternion_of, turned
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import EncodingError
 from geowarp_ros.geodesy import LocalFrame
@@ -61,18 +60,6 @@ def _by_cv_bridge(message: Any, refusal: EncodingError) -> Image:
         return np.asarray(bridge.CvBridge().imgmsg_to_cv2(message, "rgb8"), np.uint8)
     except Exception as error:  # cv_bridge raises its own, OpenCV's, KeyError and TypeError
         raise EncodingError(f"{refusal}; cv_bridge: {error}") from None
-
-
-def base_answer(answer: Answer, mounting: Mounting | None, base_frame: str) -> Answer:
-    """Return an answer of the robot's base from that of the camera; the camera's where the mounting is unknown."""
-    if mounting is None:
-        return answer
-    result = answer.result
-    return replace(
-        answer,
-        header=replace(answer.header, frame_id=base_frame),
-        result=mounting.base_of(result) if isinstance(result, Fix) else result,
-    )
 
 
 def navsatfix_from_answer(answer: Answer, datum: LocalFrame, config: NodeConfig) -> NavSatFix:

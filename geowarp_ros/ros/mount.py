@@ -12,6 +12,7 @@ from rclpy.time import Time
 from geowarp_ros.attitude import Mounting
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
+from geowarp_ros.motion.session import mounting_of
 
 
 class CameraOnBase:
@@ -31,13 +32,10 @@ class CameraOnBase:
     """
 
     def __init__(self, node: Node, config: NodeConfig) -> None:
-        offset = config.camera_offset
         self._base_frame, self._listener = config.base_frame, None
-        self._given: Mounting | None = None
+        self._given = mounting_of(config)
         self._found: dict[str, Mounting] = {}
-        if not offset.from_tf:
-            angles = (offset.roll_deg, offset.pitch_deg, offset.yaw_deg)
-            self._given = Mounting.of((offset.x_m, offset.y_m, offset.z_m), angles)
+        if self._given is not None:
             self.said = f"{self._given.lever_m:.2f} m from {self._base_frame}"
             return
         try:

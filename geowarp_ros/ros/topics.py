@@ -15,13 +15,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
-from geowarp_ros.attitude import Mounting
+from geowarp_ros.attitude import Mounting, base_answer
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.pictures import answer_picture, encode_jpeg
 from geowarp_ros.ros.camera import INFO, info_topic
 from geowarp_ros.ros.candidates import candidate_markers
-from geowarp_ros.ros.conversions import base_answer, navsatfix_from_answer, pose_from_fix
+from geowarp_ros.ros.conversions import navsatfix_from_answer, pose_from_fix
 from geowarp_ros.ros.loading import Loaded
 from geowarp_ros.types import Answer, Frame
 

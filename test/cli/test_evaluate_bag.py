@@ -224,6 +224,19 @@ def test_the_bags_odometry_says_how_far_the_robot_came(tmp_path: Path, opened: l
     assert results_of(tmp_path / "odometry")["no_fix_reasons"]["jump"] >= 1
 
 
+def test_fixes_that_contradict_the_bags_odometry_are_held_back_without_a_tracker(
+    tmp_path: Path, opened: list[ByShade]
+) -> None:
+    path = bags.write_bag(tmp_path / "still", [*bags.drive(4), *(odometry(t / 10, 0.0) for t in range(21))])
+    words = (path, "--gallery", "g", "--truth-topic", "/fix")
+    assert evaluate(*words, "--output", tmp_path / "alone") == 0
+    assert results_of(tmp_path / "alone")["no_fix_reasons"] == {}
+    assert evaluate(*words, "--odometry-topic", "/odom", "--output", tmp_path / "odometry") == 0
+    found = results_of(tmp_path / "odometry")
+    # each is 56 m from the one before: the first stands, all others contradict
+    assert (found["availability"]["count"], found["no_fix_reasons"]) == (1, {"jump": 3})
+
+
 def test_a_prior_of_the_bag_limits_the_search(
     tmp_path: Path, opened: list[ByShade], capsys: pytest.CaptureFixture[str]
 ) -> None:

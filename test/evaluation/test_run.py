@@ -147,6 +147,18 @@ def test_a_run_without_any_fix_has_figures_that_say_so() -> None:
     json.dumps(result, allow_nan=False)
 
 
+def test_with_a_base_frame_the_base_is_judged() -> None:
+    drive = runs.drive(4)
+    offset = {"base_frame": "base_link", "camera_offset": {"z_m": 3.0, "x_m": 4.0}}
+    based = run_drive(StandIn(), parse_config(SessionConfig, {**config().model_dump(), **offset}), drive)
+    for item, plain in zip(based.answered, localized(drive).answered, strict=True):
+        assert item.answer.header.frame_id == "base_link" and item.position is not None
+        assert plain.position is not None
+        # no orientation: 5 m of lever in any direction
+        np.testing.assert_allclose(item.position.covariance, plain.position.covariance + 25.0 * np.eye(3))
+        assert (item.answer.fix is None) == (plain.answer.fix is None)
+
+
 def test_headings_and_methods_by_hand() -> None:
     result = figures(runs.headed_run())
     # sizes 0.5, 1, 2.5, 170: one and two within 1.96 standard deviations of 1°

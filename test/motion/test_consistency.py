@@ -84,9 +84,16 @@ def test_right_fixes_pass_with_noise_as_claimed_and_odometry_that_drifts(
     assert held == 0  # of 800
 
 
-@pytest.mark.parametrize("mounting", [None, AHEAD])
-@pytest.mark.parametrize("headed", [True, False])
-@pytest.mark.parametrize("off_m", [(-6.0, 0.0), (0.0, 40.0)])
+@pytest.mark.parametrize(
+    ("off_m", "headed", "mounting"),
+    [
+        ((-3.0, 0.0), True, AHEAD),  # as a vector
+        ((0.0, 3.0), True, AHEAD),
+        ((-40.0, 0.0), True, None),  # as a length
+        ((-40.0, 0.0), False, AHEAD),
+        ((0.0, 40.0), False, None),
+    ],
+)
 def test_one_false_position_is_held_back_and_the_next_right_one_is_not(
     off_m: tuple[float, float], headed: bool, mounting: Mounting | None
 ) -> None:
@@ -174,6 +181,24 @@ def test_an_image_that_is_asked_about_again_confirms_nothing() -> None:
     assert judge.passes(plain(quarter(1)[0]), 1)
     away = plain(quarter(2)[0] + (0.0, 50.0))
     assert [judge.passes(away, 2) for _ in range(4)] == [False] * 4
+
+
+def test_a_mounting_that_becomes_known_begins_anew() -> None:
+    # as when tf comes up: the same robot, whose base lies 20 m behind its camera
+    judge, far = Judge(odometer()), Mounting.of((20.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    ahead = np.array([20.0, 0.0])
+    assert judge.passes(fix(quarter(1)[0] + ahead, 0.0), 1)
+    judge.mounting = far
+    assert judge.passes(fix(quarter(2)[0] + ahead, 0.0), 2)
+    assert judge.passes(fix(quarter(3)[0] + ahead, 0.0), 3)
+
+
+def test_a_camera_on_a_long_lever_swings_with_the_turn() -> None:
+    judge = Judge(odometer())  # the mounting is unknown, 1.9 m ahead of the axle
+    for at_s in range(20):
+        position, yaw = quarter(at_s)
+        lever = 1.9 * np.array([math.cos(yaw), math.sin(yaw)])
+        assert judge.passes(fix(position + lever, yaw, 0.05, 0.3), at_s)
 
 
 def test_a_reset_forgets() -> None:

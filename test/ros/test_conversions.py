@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image, NavSatFix
 
-from geowarp_ros.attitude import Mounting, enu_from_body, fix_from_pose
+from geowarp_ros.attitude import Mounting, base_answer, enu_from_body, fix_from_pose
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import EncodingError, ImageError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.odometry import pose_from_message
 from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.ros.conversions import (
-    base_answer,
     frame_from_message,
     header,
     known_altitude,
