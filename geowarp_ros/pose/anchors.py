@@ -14,16 +14,16 @@ import numpy as np
 from geowarp_ros.pose.sightings import Sightings, distinct_points, distinct_rays, together
 from geowarp_ros.pose.solvers import Guess, absolute_pose, poselib, rig_pose, two_view_pose
 from geowarp_ros.pose.view import View
-from geowarp_ros.types import FloatArray, Pose
-
-STEPS_M = (1.0, 3.0, 9.0)
-"""Distances from a photograph at which the query is looked for, along the direction that the two views give."""
+from geowarp_ros.types import Pose
 
 MOST_MATCHED = 4
-"""Number of photographs that give such directions: those with the most matches."""
+"""Number of photographs whose two views with the query are solved: those with the most matches."""
 
-PARALLEL_CONDITION = 1e3
-"""Maximum condition of two lines that cross: about 3.6° between them."""
+SAME_SCALE = 0.1
+"""Relative difference of two distances that agree."""
+
+REACH_M = 100.0
+"""Maximum distance of a query from a photograph that it is measured against."""
 
 REFINED = 3
 """Number of first guesses that are refined: those that the most matches obey roughly."""
@@ -41,17 +41,19 @@ def pose_from_anchors(view: View) -> Pose | None:
     if poselib() is not None:
         guesses.append(rig_pose(seen, focal, threshold))
     else:
-        guesses += _from_directions(seen, focal, threshold)
+        guesses += _from_scales(seen, focal, threshold)
     return view.pose("anchors", seen, [guess for guess in guesses if guess is not None], REFINED)
 
 
-def _from_directions(seen: Sightings, focal_px: float, threshold_px: float) -> Iterator[Guess]:
-    """First guesses without PoseLib, from the directions in which photographs see the query.
+def _from_scales(seen: Sightings, focal_px: float, threshold_px: float) -> Iterator[Guess]:
+    """First guesses without PoseLib: a rotation and a direction from one photograph, the distance from the others.
 
-    Where two of them cross, and steps along each.
+    On the line c = c_p + s t that two views give, the epipolar constraint of a ray of another photograph,
+    ((c - c_o) × d_o)·d_q = 0, is linear in s: every match votes for a distance.
     """
     numbers, counts = np.unique(seen.photograph, return_counts=True)
-    lines: list[tuple[FloatArray, FloatArray]] = []
+    rays_q, rays_o = (np.column_stack([rays, np.ones(len(seen))]) for rays in (seen.rays, seen.rays_p))
+    along_o = (seen.axes @ rays_o[:, :, None])[:, :, 0]
     for number in numbers[np.argsort(-counts, kind="stable")][:MOST_MATCHED]:
         part = seen[seen.photograph == number]
         found = two_view_pose(part, focal_px, threshold_px)
@@ -59,11 +61,16 @@ def _from_directions(seen: Sightings, focal_px: float, threshold_px: float) -> I
             continue
         direction, rotation = found
         origin = part.origins_m[0]
-        yield from ((origin + step * direction, rotation) for step in STEPS_M)
-        across = np.eye(3) - np.outer(direction, direction)
-        for other_origin, other_across in lines:
-            # the point nearest to both lines; parallel ones leave the sum singular
-            both = across + other_across
-            if np.linalg.cond(both) < PARALLEL_CONDITION:
-                yield np.linalg.solve(both, across @ origin + other_across @ other_origin), rotation
-        lines.append((origin, across))
+        normal = np.cross(along_o, rays_q @ rotation.T)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            votes = ((seen.origins_m - origin) * normal).sum(axis=1) / (normal @ direction)
+            votes = np.log(votes[(votes > 0.1) & (votes < REACH_M)])
+        votes.sort()
+        for _ in range(2):
+            if len(votes) < 3:
+                break
+            agree = np.searchsorted(votes, votes + SAME_SCALE) - np.arange(len(votes))
+            best = int(agree.argmax())
+            scale = float(np.exp(votes[best : best + agree[best]].mean()))
+            yield origin + scale * direction, rotation
+            votes = np.delete(votes, np.s_[best : best + agree[best]])
