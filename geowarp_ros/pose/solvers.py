@@ -63,16 +63,15 @@ def absolute_pose(seen: Sightings, focal_px: float, threshold_px: float) -> Gues
     return _guess(cv2.Rodrigues(vector)[0], shift.ravel(), middle)
 
 
-def hybrid_pose(points: Sightings, rays: Sightings, focal_px: float, threshold_px: float) -> Guess | None:
-    """Estimate a pose from triangulated points and rays of several photographs together (PoseLib only)."""
+def rig_pose(seen: Sightings, focal_px: float, threshold_px: float) -> Guess | None:
+    """Estimate a pose from rays of several photographs (generalised relative pose; PoseLib only)."""
     library = poselib()
-    if library is None or len(points) + len(rays) < 6:
+    if library is None or len(seen) < 8:
         return None
-    everything = points if not len(rays) else rays
-    middle = everything.origins_m.mean(axis=0)
+    middle = seen.origins_m.mean(axis=0)
     pairs, poses = [], []
-    for slot, number in enumerate(np.unique(rays.photograph)):
-        mine = rays[rays.photograph == number]
+    for slot, number in enumerate(np.unique(seen.photograph)):
+        mine = seen[seen.photograph == number]
         camera_from_enu = mine.axes[0].T
         pose = library.CameraPose()
         pose.R, pose.t = camera_from_enu, -camera_from_enu @ (mine.origins_m[0] - middle)
@@ -81,42 +80,29 @@ def hybrid_pose(points: Sightings, rays: Sightings, focal_px: float, threshold_p
         pair.cam_id1, pair.cam_id2 = slot, 0
         pair.x1, pair.x2 = mine.rays_p * focal_px, mine.rays * focal_px
         pairs.append(pair)
-    options = _options("max_reproj_error", threshold_px) | {"max_epipolar_error": threshold_px / 2}
-    found, _ = library.estimate_hybrid_pose(
-        points.rays * focal_px,
-        points.points_m - middle,
-        pairs,
-        _pinhole(focal_px),
-        poses,
-        [_pinhole(focal_px)] * len(poses),
-        options,
-        {"max_iterations": 10},
+    camera, options = _pinhole(focal_px), _options("max_epipolar_error", threshold_px / 2)
+    found, _ = library.estimate_generalized_relative_pose(
+        pairs, poses, [camera] * len(poses), [library.CameraPose()], [camera], options, {"max_iterations": 10}
     )
-    if not np.isfinite(found.t).all():
-        return None
-    return _guess(found.R, found.t, middle)
+    return _guess(found.R, found.t, middle) if np.isfinite(found.t).all() else None
 
 
-def two_view_rotations(parts: Sequence[Sightings], focal_px: float, threshold_px: float) -> list[Guess]:
-    """Rotation and direction by each photograph alone (essential matrix; Nister, "An efficient solution", 2004).
+def two_view_pose(part: Sightings, focal_px: float, threshold_px: float) -> Guess | None:
+    """Estimate rotation and direction by one photograph alone (essential matrix, Nistér, PAMI 2004; OpenCV's USAC).
 
     Returns:
-        Unit direction (3,) from the photograph to the query in ENU and ``enu_from_camera`` of the query; one for
-        each part, of those with a solution.
+        Unit vector (3,) from the photograph to the query in ENU, and ``enu_from_camera`` of the query.
     """
-    guesses = []
+    if len(part) < 8:
+        return None
     cv2.setRNGSeed(0)
-    for part in parts:
-        if len(part) < 8:
-            continue
-        matrix, good = cv2.findEssentialMat(
-            part.rays_p, part.rays, np.eye(3), cv2.USAC_MAGSAC, 0.999, threshold_px / focal_px / 2
-        )
-        if matrix is None or matrix.shape != (3, 3):
-            continue
-        _, rotation, shift, _ = cv2.recoverPose(matrix, part.rays_p, part.rays, np.eye(3), mask=good)
-        guesses.append((part.axes[0] @ (-rotation.T @ shift.ravel()), part.axes[0] @ rotation.T))
-    return guesses
+    matrix, good = cv2.findEssentialMat(
+        part.rays_p, part.rays, np.eye(3), cv2.USAC_MAGSAC, 0.999, threshold_px / focal_px / 2
+    )
+    if matrix is None or matrix.shape != (3, 3):
+        return None
+    _, rotation, shift, _ = cv2.recoverPose(matrix, part.rays_p, part.rays, np.eye(3), mask=good)
+    return part.axes[0] @ (-rotation.T @ shift.ravel()), part.axes[0] @ rotation.T
 
 
 def _pinhole(focal_px: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
-from geowarp_ros.pose.refinement import Gravity, Refined, refine
+from geowarp_ros.pose.refinement import Gravity, Refined, refine, rough_agreement
 from geowarp_ros.pose.sightings import Rays, Sightings, point_covariances, sightings, together
 from geowarp_ros.pose.solvers import Guess
 from geowarp_ros.types import Pose, PoseMethod
@@ -67,9 +67,14 @@ class View:
                 )
         return together([self._matched[number, located] for number in range(count)])
 
-    def pose(self, method: PoseMethod, seen: Sightings, guesses: Sequence[Guess]) -> Pose | None:
-        """Refine guesses over matches; the one that fits best as a pose, None where it is not to be trusted."""
+    def pose(
+        self, method: PoseMethod, seen: Sightings, guesses: Sequence[Guess], count: int = 2
+    ) -> Pose | None:
+        """Refine the likeliest guesses over matches; the best as a pose, None where it is not to be trusted."""
         covariances = point_covariances(seen, self.photographs, self.camera.focal_px)
+        if len(guesses) > count:
+            rough = [rough_agreement(seen, covariances, *guess, self.camera) for guess in guesses]
+            guesses = [guesses[number] for number in np.argsort(rough)[::-1][:count]]
         refined = [refine(seen, covariances, *guess, self.camera, self.gravity) for guess in guesses]
         fitting = max((r for r in refined if r is not None), key=lambda r: r.significance, default=None)
         if fitting is None or fitting.inlier.sum() < MIN_INLIERS:
