@@ -13,21 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-from geowarp_ros.config import LocalizerConfig, Section, first_problem
+from geowarp_ros.config import LocalizerConfig, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.evidence import FEATURES, feature_row
+from geowarp_ros.integrity.logistic import Logistic, fit_logistic
+from geowarp_ros.integrity.trust import NEES_95, PoseSample, PoseTrust, fit_trust
 from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.types import Evidence, FloatArray
-
-BoolArray = NDArray[np.bool_]
-
-NEES_95 = 5.991
-"""NEES at the edge of the 95 % ellipse: chi-squared with 2 degrees of freedom."""
 
 _RENAMED = ('"rerank.verification.', '"position.verification.')
 """Settings in calibrations of version 0.1, and their names since."""
@@ -39,16 +35,10 @@ GREATEST_NEES = 2.4
 """Maximum mean NEES of right answers; a consistent covariance has 2."""
 
 
-class Calibration(Section):
-    """Logistic model of "this position is right", and the covariance's correction. Stored as JSON, no pickle."""
+class Calibration(Logistic):
+    """Logistic model of "this position is right", and the covariance's correction; likewise for poses."""
 
     title: str = Field("the gallery's calibration", description="Name, for people.")
-    features: tuple[str, ...] = Field(description="Names of the features used.")
-    mean: tuple[float, ...] = Field(description="Mean of each feature on the calibration drive.")
-    scale: tuple[float, ...] = Field(description="Standard deviation of each feature on that drive.")
-    weights: tuple[float, ...] = Field(description="Logistic weights of the standardised features.")
-    intercept: float = Field(description="Logistic intercept.")
-    min_confidence: float = Field(ge=0.0, le=1.0, description="Minimum confidence that kept the false-fix rate.")
     position_std_m: float = Field(gt=0.0, description="Horizontal standard deviation without scatter (m).")
     std_per_spacing: float = Field(
         0.0, ge=0.0, description="Standard deviation per metre of the gallery's spacing, added in quadrature."
@@ -59,26 +49,18 @@ class Calibration(Section):
     measured_with: dict[str, str] = Field(
         default_factory=dict, description="Model and settings that it was measured with."
     )
+    poses: dict[str, PoseTrust] = Field(
+        default_factory=dict, description="Trust in poses, by the method that estimated them."
+    )
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Calibration:
-        columns = (self.mean, self.scale, self.weights)
-        if any(len(column) != len(self.features) for column in columns):
-            raise ValueError(f"expected a mean, a scale and a weight for each of {len(self.features)} features")
-        if unknown := set(self.features) - set(FEATURES):
-            raise ValueError(f"features has {unknown.pop()!r}, expected of {', '.join(FEATURES)}")
-        numbers = [value for column in columns for value in column]
-        if not all(map(math.isfinite, [*numbers, self.intercept])) or not all(value > 0 for value in self.scale):
-            raise ValueError("expected finite numbers, and every scale above 0")
-        return self
+    @classmethod
+    def known_features(cls) -> tuple[str, ...]:
+        """Return the names of the evidence."""
+        return FEATURES
 
     def confidence(self, evidence: Evidence) -> float:
         """Probability that the position is right, 0..1; 0 if a feature it needs was not measured."""
-        row = feature_row(evidence)[[FEATURES.index(name) for name in self.features]]
-        if not np.isfinite(row).all():
-            return 0.0
-        row = np.clip((row - np.array(self.mean)) / np.array(self.scale), -8.0, 8.0)
-        return float(1.0 / (1.0 + np.exp(-(float(row @ np.array(self.weights)) + self.intercept))))
+        return self.probability(feature_row(evidence))
 
     def std_m(self, spacing_m: float) -> float:
         """Horizontal standard deviation without scatter in a gallery of that spacing, m."""
@@ -217,6 +199,7 @@ class Sample:
         scatter: (2, 2) scatter of the agreeing candidates about the answer, m².
         correct_within_m: What counts as right where it was taken.
         spacing_m: Distance between the gallery's places, m.
+        posed: The pose and its errors; None where there is no pose.
     """
 
     evidence: Evidence
@@ -225,6 +208,7 @@ class Sample:
     scatter: FloatArray
     correct_within_m: float
     spacing_m: float
+    posed: PoseSample | None = None
 
     @property
     def right(self) -> bool:
@@ -238,7 +222,7 @@ def fit_calibration(
     """Fit a calibration on answers from a held-out drive.
 
     The confidence that each sample would have had is found by 5-fold cross-validation; the minimum confidence
-    follows from it (:func:`_minimum_confidence`). Standard deviation and scatter gain maximise the likelihood of
+    follows from it (:func:`fit_logistic`). Standard deviation and scatter gain maximise the likelihood of
     the errors of the right ones among those kept, and of those more likely right than wrong.
 
     Args:
@@ -253,69 +237,34 @@ def fit_calibration(
     Raises:
         ValueError: Fewer than ten right or ten wrong samples.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import brier_score_loss, roc_auc_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     right = np.array([sample.right for sample in samples], bool)
-    if min(right.sum(), (~right).sum()) < 10:
-        raise ValueError(f"{right.sum()} right and {(~right).sum()} wrong answers; at least 10 of each are needed")
-    rows = np.stack([feature_row(sample.evidence) for sample in samples])
-    used = np.asarray(np.isfinite(rows).all(axis=0))
-    rows = rows[:, used]
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    held_out = cross_val_predict(model, rows, right, cv=folds, method="predict_proba")[:, 1]
-    threshold = _minimum_confidence(held_out, right, false_fix_rate)
-    kept = np.asarray(held_out >= threshold)
+    rows = (
+        np.stack([feature_row(sample.evidence) for sample in samples]) if samples else np.empty((0, len(FEATURES)))
+    )
+    fitted = fit_logistic(rows, FEATURES, right, false_fix_rate, seed)
     # where few are kept, the right ones that are more likely right than wrong tell the covariance, too
-    telling = right & (held_out >= min(threshold, 0.5))
+    telling = right & (fitted.kept | (fitted.held_out >= 0.5))
     telling = telling if telling.any() else right
     sigma, per_spacing, gain = _fit_covariance([samples[row] for row in np.flatnonzero(telling).tolist()])
-    model.fit(rows, right)
-    scaler, logistic = model[0], model[1]
-    calibration = Calibration(
-        features=tuple(name for name, use in zip(FEATURES, used, strict=True) if use),
-        mean=tuple(scaler.mean_.tolist()),
-        scale=tuple(scaler.scale_.tolist()),
-        weights=tuple(logistic.coef_[0].tolist()),
-        intercept=float(logistic.intercept_[0]),
-        min_confidence=threshold,
-        position_std_m=sigma,
-        std_per_spacing=per_spacing,
-        scatter_gain=gain,
-        correct_within_m=max(sample.correct_within_m for sample in samples),
-        samples=len(samples),
+    calibration = Calibration.model_validate(
+        {
+            **fitted.values,
+            "position_std_m": sigma,
+            "std_per_spacing": per_spacing,
+            "scatter_gain": gain,
+            "correct_within_m": max(sample.correct_within_m for sample in samples),
+            "samples": len(samples),
+            "poses": fit_trust([s.posed for s in samples if s.posed is not None], seed=seed),
+        }
     )
-    published = kept & right if (kept & right).any() else telling
+    published = fitted.kept & right if (fitted.kept & right).any() else telling
     nees = np.array([normalized_error(samples[row], calibration) for row in np.flatnonzero(published).tolist()])
     summary = {
-        "auc": float(roc_auc_score(right, held_out)),
-        "brier": float(brier_score_loss(right, held_out)),
-        "availability": float((kept & right).sum() / right.sum()),
-        "false_fix_rate": float((kept & ~right).sum() / max(kept.sum(), 1)),
+        **fitted.summary,
         "mean_nees": float(nees.mean()),
         "inside_95": float((nees <= NEES_95).mean()),
     }
     return calibration, summary
-
-
-def _minimum_confidence(confidence: FloatArray, right: BoolArray, false_fix_rate: float) -> float:
-    """Smallest threshold that holds the wanted rate of wrong ones among those kept; 1 if none does.
-
-    Where so few are kept that a single wrong one breaks the rate, counting says little: one is then forgiven if
-    the confidences themselves promise the rate.
-    """
-    order = np.argsort(-confidence, kind="stable")
-    ordered = confidence[order]
-    # equal confidences cannot be told apart by a threshold: look at the last of each run
-    last = np.flatnonzero(np.diff(ordered, append=-np.inf))
-    wrong, expected = np.cumsum(~right[order])[last], np.cumsum(1 - ordered)[last]
-    allowed = false_fix_rate * (last + 1)
-    good = np.flatnonzero((wrong <= allowed) | ((wrong <= 1) & (expected <= allowed)))
-    return float(ordered[last[good[-1]]]) if len(good) else 1.0
 
 
 def covariance_of(scatter: FloatArray, position_std_m: float, scatter_gain: float) -> FloatArray:

@@ -15,7 +15,6 @@ from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import (
     Calibration,
     Sample,
-    _minimum_confidence,
     beside_model,
     find_calibration,
     fit_calibration,
@@ -24,6 +23,7 @@ from geowarp_ros.integrity.calibration import (
     save_calibration,
     settings_of,
 )
+from geowarp_ros.integrity.logistic import minimum_confidence
 from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.model.checkpoints import DEFAULT_MODEL, fingerprint, load_model
 from geowarp_ros.types import Evidence
@@ -259,20 +259,20 @@ def test_logistic_weights_are_those_of_the_draws() -> None:
         assert calibration.confidence(evidence) == pytest.approx(truth, abs=0.03)
 
 
-def test_the_minimum_confidence_by_hand() -> None:
+def test_theminimum_confidence_by_hand() -> None:
     # best first: 150 right, 2 wrong, 100 right, then 10 wrong: 2 of 252 are less than 1 %, 3 of 253 are not
     confidence = np.linspace(0.95, 0.01, 262)
     right = np.array([True] * 150 + [False] * 2 + [True] * 100 + [False] * 10)
-    assert _minimum_confidence(confidence, right, 0.01) == confidence[251]
+    assert minimum_confidence(confidence, right, 0.01) == confidence[251]
     # too few to count 1 %: as many as there are before the first wrong one
-    assert _minimum_confidence(confidence[:40], np.arange(40) < 25, 0.01) == confidence[24]
+    assert minimum_confidence(confidence[:40], np.arange(40) < 25, 0.01) == confidence[24]
     # unless the confidences promise it, which forgives one: 30 of 0.5 % wrong each, then too much
     sure = np.concatenate([np.linspace(0.9951, 0.9949, 30), [0.5, 0.4]])
-    assert _minimum_confidence(sure, np.arange(32) != 3, 0.01) == sure[29]
-    assert _minimum_confidence(sure, ~np.isin(np.arange(32), (3, 4)), 0.01) == sure[3]
-    assert _minimum_confidence(confidence[:3], np.array([False, True, True]), 0.01) == 1.0
+    assert minimum_confidence(sure, np.arange(32) != 3, 0.01) == sure[29]
+    assert minimum_confidence(sure, ~np.isin(np.arange(32), (3, 4)), 0.01) == sure[3]
+    assert minimum_confidence(confidence[:3], np.array([False, True, True]), 0.01) == 1.0
     # equal confidences stand or fall together
-    assert _minimum_confidence(np.array([0.9, 0.5, 0.5]), np.array([True, True, False]), 0.01) == 0.9
+    assert minimum_confidence(np.array([0.9, 0.5, 0.5]), np.array([True, True, False]), 0.01) == 0.9
 
 
 def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> None:

@@ -1,0 +1,181 @@
+"""When a pose can be trusted, and how far: its confidence, and the covariance that holds what it claims.
+
+Numbers of inliers do not tell right from wrong: a façade that closes the street collects hundreds, and turning
+looks like moving. The geometry does: the estimate's own covariance, and how near its inliers are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from geowarp_ros.integrity.evidence import FEATURES, feature_row
+from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic
+from geowarp_ros.types import Evidence, FloatArray, Pose
+
+NEES_95 = 5.991
+"""NEES at the edge of the 95 % ellipse: chi-squared with 2 degrees of freedom."""
+
+POSE_CORRECT_WITHIN_M = 5.0
+"""Maximum horizontal error of a right pose, m."""
+
+FALSE_POSE_RATE = 0.001
+"""Wanted share of wrong poses among those published: ten times less than of clusters, as a pose claims more."""
+
+RULE_STD_M, RULE_NEAR_M = 0.15, 25.0
+"""Without a calibration a pose is trusted with a horizontal standard deviation below the first and with a tenth of
+its inliers nearer than the second: on 102 images of a town none of these was wrong (docs/pose.md)."""
+
+POSE_FEATURES = (
+    "log_std", "log_near", "log_pose_inliers", "log_photographs", "log_spread", "log_residual", "log_apart",
+    *FEATURES,
+)  # fmt: skip
+
+
+def pose_row(pose: Pose, evidence: Evidence, spacing_m: float) -> FloatArray:
+    """A pose and its candidates' evidence as numbers in the order of :data:`POSE_FEATURES`; NaN if unknown."""
+    own = [
+        math.log(max(horizontal_std_m(pose.covariance), 1e-4)),
+        math.log(max(pose.near_m, 1e-2)),
+        math.log(max(pose.inliers, 1)),
+        math.log(max(pose.photographs, 1)),
+        math.log(max(pose.spread, 1e-4)),
+        math.log(max(pose.residual_px, 1e-3)),
+        math.log1p(pose.apart_m / spacing_m),
+    ]
+    return np.concatenate([own, feature_row(evidence)])
+
+
+def horizontal_std_m(covariance: FloatArray) -> float:
+    """Standard deviation along the worse horizontal axis, m."""
+    return float(np.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
+
+
+def heading_std_deg(covariance: FloatArray) -> float:
+    """Standard deviation of the rotation about the vertical, deg."""
+    return math.degrees(math.sqrt(float(covariance[5, 5])))
+
+
+class PoseTrust(Logistic):
+    """Logistic model of "this pose is right", and its covariance's correction."""
+
+    position_gain: float = Field(gt=0.0, description="Factor on the standard deviation of the position.")
+    position_floor_m: float = Field(ge=0.0, description="Standard deviation added in quadrature (m).")
+    heading_gain: float = Field(gt=0.0, description="Factor on the standard deviation of the rotation.")
+    heading_floor_deg: float = Field(ge=0.0, description="Standard deviation added in quadrature (deg).")
+    samples: int = Field(0, description="Number of poses it was fitted on.")
+
+    @classmethod
+    def known_features(cls) -> tuple[str, ...]:
+        """Return the names of what is known of a pose."""
+        return POSE_FEATURES
+
+    def confidence(self, pose: Pose, evidence: Evidence, spacing_m: float) -> float:
+        """Probability that the pose is right, 0..1."""
+        return self.probability(pose_row(pose, evidence, spacing_m))
+
+    def covariance(self, pose: Pose) -> FloatArray:
+        """The pose's covariance (6, 6) so that its ellipses hold what they claim."""
+        gains = np.repeat([self.position_gain, self.heading_gain], 3)
+        floors = np.repeat([self.position_floor_m, math.radians(self.heading_floor_deg)], 3)
+        return np.asarray(pose.covariance * np.outer(gains, gains) + np.diag(floors**2))
+
+
+def rule_of_thumb(pose: Pose) -> float:
+    """Confidence without a calibration: 0.5 at the edge of the rule, more within it."""
+    std = RULE_STD_M / (RULE_STD_M + horizontal_std_m(pose.covariance))
+    near = RULE_NEAR_M / (RULE_NEAR_M + pose.near_m)
+    return min(std, near)
+
+
+@dataclass(frozen=True, slots=True)
+class PoseSample:
+    """A pose of an image whose own is known.
+
+    Attributes:
+        pose: The pose.
+        evidence: Evidence of its candidates.
+        spacing_m: Distance between the gallery's places, m.
+        error_en_m: (2,) east and north error, m; infinite where the true place was not in the gallery.
+        heading_error_deg: Error of the heading; NaN where the true one is unknown.
+    """
+
+    pose: Pose
+    evidence: Evidence
+    spacing_m: float
+    error_en_m: FloatArray
+    heading_error_deg: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the pose counts as right."""
+        return bool(np.hypot(*self.error_en_m) <= POSE_CORRECT_WITHIN_M)
+
+
+def fit_trust(samples: Sequence[PoseSample], seed: int = 0) -> dict[str, PoseTrust]:
+    """Fit the trust in each method with enough right and wrong poses; others keep the rule of thumb."""
+    by_method: defaultdict[str, list[PoseSample]] = defaultdict(list)
+    for sample in samples:
+        by_method[sample.pose.method].append(sample)
+    fitted = {}
+    for method, found in by_method.items():
+        right = np.array([sample.right for sample in found], bool)
+        if min(right.sum(), (~right).sum()) < LEAST_OF_EACH:
+            continue
+        rows = np.stack([pose_row(s.pose, s.evidence, s.spacing_m) for s in found])
+        logistic = fit_logistic(rows, POSE_FEATURES, right, FALSE_POSE_RATE, seed)
+        kept = right & logistic.kept
+        telling = [found[row] for row in np.flatnonzero(kept if kept.sum() >= LEAST_OF_EACH else right).tolist()]
+        fitted[method] = PoseTrust.model_validate(
+            {**logistic.values, **_fit_position(telling), **_fit_heading(telling), "samples": len(found)}
+        )
+    return fitted
+
+
+def _fit_position(samples: Sequence[PoseSample]) -> dict[str, float]:
+    """Gain and floor of greatest likelihood, then scaled until 95 % of the errors lie inside the 95 % ellipse."""
+    from scipy.optimize import minimize
+
+    claimed = np.stack([s.pose.covariance[:2, :2] for s in samples])
+    errors = np.stack([s.error_en_m for s in samples])
+
+    def covariances(logs: FloatArray) -> FloatArray:
+        return np.asarray(np.exp(2 * logs[0]) * claimed + np.exp(2 * logs[1]) * np.eye(2))
+
+    def nees(logs: FloatArray) -> FloatArray:
+        return np.asarray((errors * np.linalg.solve(covariances(logs), errors[:, :, None])[:, :, 0]).sum(axis=1))
+
+    def negative_log_likelihood(logs: FloatArray) -> float:
+        return float((np.linalg.slogdet(covariances(logs))[1] + nees(logs)).mean())
+
+    bounds = [(math.log(0.5), math.log(20.0)), (math.log(0.005), math.log(10.0))]
+    best = minimize(negative_log_likelihood, np.log([2.0, 0.05]), method="L-BFGS-B", bounds=bounds).x
+    widen = math.sqrt(float(np.quantile(nees(best), 0.95)) / NEES_95)
+    return {"position_gain": math.exp(best[0]) * widen, "position_floor_m": math.exp(best[1]) * widen}
+
+
+def _fit_heading(samples: Sequence[PoseSample]) -> dict[str, float]:
+    """The same for the heading, where the true one is known."""
+    from scipy.optimize import minimize
+
+    known = [s for s in samples if math.isfinite(s.heading_error_deg)]
+    if len(known) < LEAST_OF_EACH:
+        return {"heading_gain": 2.0, "heading_floor_deg": 0.5}
+    claimed = np.array([heading_std_deg(s.pose.covariance) for s in known])
+    errors = np.array([s.heading_error_deg for s in known])
+
+    def variance(logs: FloatArray) -> FloatArray:
+        return np.asarray(np.exp(2 * logs[0]) * claimed**2 + np.exp(2 * logs[1]))
+
+    def negative_log_likelihood(logs: FloatArray) -> float:
+        return float((np.log(variance(logs)) + errors**2 / variance(logs)).mean())
+
+    bounds = [(math.log(0.5), math.log(20.0)), (math.log(0.01), math.log(10.0))]
+    best = minimize(negative_log_likelihood, np.log([2.0, 0.2]), method="L-BFGS-B", bounds=bounds).x
+    widen = float(np.quantile(np.abs(errors) / np.sqrt(variance(best)), 0.95)) / 1.959964
+    return {"heading_gain": math.exp(best[0]) * widen, "heading_floor_deg": math.exp(best[1]) * widen}
