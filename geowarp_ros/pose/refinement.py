@@ -131,9 +131,7 @@ def refine(
     errors, jacobian, _ = whitened(*state)
     cost = _cost(errors, gravity, rotation)
     for _ in range(ITERATIONS):
-        hessian, gradient = _normal_equations(
-            errors, jacobian, _weights(errors), gravity, state[1]
-        )
+        hessian, gradient = _normal_equations(errors, jacobian, _weights(errors), gravity, state[1])
         moved = False
         for _ in range(6):
             try:

@@ -67,9 +67,7 @@ class View:
                 )
         return together([self._matched[number, located] for number in range(count)])
 
-    def pose(
-        self, method: PoseMethod, seen: Sightings, guesses: Sequence[Guess], count: int = 2
-    ) -> Pose | None:
+    def pose(self, method: PoseMethod, seen: Sightings, guesses: Sequence[Guess], count: int = 2) -> Pose | None:
         """Refine the likeliest guesses over matches; the best as a pose, None where it is not to be trusted."""
         covariances = point_covariances(seen, self.photographs, self.camera.focal_px)
         if len(guesses) > count:

@@ -51,7 +51,9 @@ def test_normalised_errors_are_chi_squared() -> None:
     for draw in range(40):
         rng = np.random.default_rng(draw)
         street = Street(facade(rng, 200), rng, std_px=KEYPOINT_STD_PX, located=POINTLESS)
-        pose = estimate_pose(street.seen(TRUE_POSITION, TRUE_ROTATION)[0], CAMERA, street.photographs(TRACK), CONFIG)
+        pose = estimate_pose(
+            street.seen(TRUE_POSITION, TRUE_ROTATION)[0], CAMERA, street.photographs(TRACK), CONFIG
+        )
         assert pose is not None
         error = pose_error(pose)
         nees.append(float(error @ np.linalg.solve(pose.covariance, error)))

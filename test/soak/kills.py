@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
+from geowarp_ros.gallery.making.upgrade import upgrade_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.readers import Source, read_source
 from test.faults.mutations import write_source
@@ -42,7 +43,7 @@ class Killed:
 
 
 def kill_changes(folder: Path, trials: int, seed: int) -> dict[str, Killed]:
-    """Build, replace, add and remove, each killed at random moments so often.
+    """Build, replace, add, remove and upgrade, each killed at random moments so often.
 
     Raises:
         AssertionError: A gallery is not what it was before the change, nor what it should be after it.
@@ -51,6 +52,7 @@ def kill_changes(folder: Path, trials: int, seed: int) -> dict[str, Killed]:
     first = read_source(write_source(folder / "first", IMAGES))
     more = read_source(write_source(folder / "more", IMAGES))
     whole = build_gallery(first, ColourDescriber(), folder / "whole", batch_size=2).gallery
+    bare = build_gallery(first, ColourDescriber(), folder / "bare", batch_size=2, keypoints=None).gallery
 
     def build(gallery: Path) -> None:
         build_gallery(first, ColourDescriber(), gallery, batch_size=2)
@@ -64,11 +66,15 @@ def kill_changes(folder: Path, trials: int, seed: int) -> dict[str, Killed]:
     def remove(gallery: Path) -> None:
         remove_from_gallery(gallery, [f"{number}.png" for number in range(0, IMAGES, 2)])
 
+    def upgrade(gallery: Path) -> None:
+        upgrade_gallery(gallery)
+
     changes: dict[str, tuple[Callable[[Path], None], Path | None, int, int]] = {
         "build": (build, None, 0, IMAGES),
         "build --replace": (rebuild, whole, IMAGES, IMAGES),
         "add": (add, whole, IMAGES, 2 * IMAGES),
         "remove": (remove, whole, IMAGES, IMAGES // 2),
+        "upgrade": (upgrade, bare, IMAGES, IMAGES),
     }
     found = {}
     for name, (change, start, before, after) in changes.items():
@@ -87,6 +93,7 @@ def kill_changes(folder: Path, trials: int, seed: int) -> dict[str, Killed]:
                 continue
             change(gallery)
             _check_whole(gallery, {after})
+            assert Gallery.open(gallery).keypoint_config is not None
             seen.wholes += 1
             seen.resumed += 1
     return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, build_gallery
+from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.lab.benchmark.scene import make_model, write_pictures
 from geowarp_ros.lab.benchmark.timing import Bench, Times
 from geowarp_ros.lab.verbs.options import Size
@@ -13,7 +14,8 @@ from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.encoders import EncoderName
 
 ENCODER = "describing alone"
-BUILD = "gallery build"
+BUILD = "gallery build --no-keypoints"
+BUILD_WITH_KEYPOINTS = "gallery build"
 
 
 def measure_building(encoder: EncoderName, size: Size, images: int, bench: Bench) -> Times:
@@ -28,9 +30,12 @@ def measure_building(encoder: EncoderName, size: Size, images: int, bench: Bench
             for start in range(0, images, 16):
                 describer.describe_batch(decoded[start : start + 16])
 
-        def build() -> None:
+        def build(keypoints: KeypointConfig | None) -> None:
             gallery = Path(name) / "gallery"
-            build_gallery(source, describer, gallery, replace_existing=gallery.exists())
+            build_gallery(source, describer, gallery, keypoints=keypoints, replace_existing=gallery.exists())
 
         title = f"{images} images, {encoder}, {size}, {bench.precision}, {bench.device} ({about})"
-        return bench.compare(title, {ENCODER: describe, BUILD: build}, ENCODER)
+        contestants = {
+            ENCODER: describe, BUILD: lambda: build(None), BUILD_WITH_KEYPOINTS: lambda: build(DEFAULT_KEYPOINTS),
+        }  # fmt: skip
+        return bench.compare(title, contestants, ENCODER)

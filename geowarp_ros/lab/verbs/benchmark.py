@@ -26,14 +26,26 @@ PARTS = {
     "node": "camera message to fix on a ROS 2 graph, start-up and memory",
     "search": "search of synthetic galleries by size and index kind, on one core",
     "prior": "search within circles, in a gallery of the first --galleries size",
+    "keypoints": "matches between true neighbours by number and scale of keypoints, with --world",
     "features": "size of compressed local features and recall after re-ranking, with --gallery",
 }
 """Part -> what it compares."""
 
-TABLES = ("node", "search", "prior", "features")
+TABLES = ("node", "search", "prior", "features", "keypoints")
 """Parts that produce a table instead of a comparison with a baseline."""
 
-POSITIVE = ("candidates", "images", "places", "frames", "rounds", "galleries", "dim", "queries", "batches")
+POSITIVE = (
+    "candidates",
+    "images",
+    "places",
+    "frames",
+    "rounds",
+    "galleries",
+    "dim",
+    "queries",
+    "batches",
+    "keypoints",
+)
 """Options that must be at least 1."""
 
 
@@ -43,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="output folder")
-    add("--parts", nargs="+", choices=PARTS, help="parts to run, see below (all that need no --gallery)")
+    add("--parts", nargs="+", choices=PARTS, help="parts to run, see below (all that need no folder)")
     encoders = ["resnet18", "resnet50", "vgg16"]
     add("--encoders", nargs="+", default=encoders, help="encoders; most parts use the first")
     add("--sizes", nargs="+", default=["640x480"], metavar="WxH", help="image sizes at the encoder (640x480)")
@@ -63,13 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = ["exact", "ivf-sq", "ivf-sq-disk", "ivf-pq"]
     text = "search: index kinds of 'geowarp gallery index'; suffix -disk: inverted lists on disk"
     add("--kinds", nargs="+", default=kinds, metavar="KIND", help=text)
-    add("--queries", type=int, default=200, help="search: queries; features: maximum queries (200)")
+    add("--queries", type=int, default=200, help="search: queries; features, keypoints: at most (200)")
     add("--keep", type=Path, metavar="DIR", help="search: folder to keep the galleries in")
     add("--gallery", type=Path, metavar="G", help="features: gallery with splits query and gallery")
     text = "features: maximum distance of a correct candidate in m (25)"
     add("--threshold", type=float, default=25.0, metavar="M", help=text)
     text = "features: exclude N neighbours of the same pass, as 'geowarp evaluate dataset'"
     add("--exclude-neighbours", type=int, default=0, metavar="N", help=text)
+    add("--world", type=Path, metavar="W", help="keypoints: folder that 'geowarp world' wrote")
+    text = "keypoints: maximum numbers per image (1000 2000)"
+    add("--keypoints", nargs="+", type=int, default=[1000, 2000], metavar="N", help=text)
     add("--no-reference", action="store_true", help="rerank: skip the reference implementation, which is slow")
     text = "time base; processor: CPU time of all threads, unaffected by other load, on a CPU only"
     add("--clock", choices=("wall", "processor"), default="wall", help=text)
@@ -83,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.lab.benchmark.machine import describe_machine
     from geowarp_ros.lab.benchmark.report import write_report
 
-    args.parts = args.parts or [part for part in PARTS if args.gallery or part != "features"]
+    args.parts = args.parts or [
+        part for part in PARTS if {"features": args.gallery, "keypoints": args.world}.get(part, True)
+    ]
     _check(args)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -137,6 +154,14 @@ def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         return measure_search(args.galleries, args.dim, args.kinds, args.queries, progress=bar, folder=args.keep)
     if part == "prior":
         return measure_prior(args.galleries[0], args.dim)
+    if part == "keypoints":
+        from geowarp_ros.lab.benchmark.keypoints import measure_keypoints
+        from geowarp_ros.model.checkpoints import load_model
+
+        if args.world is None:
+            raise ConfigError("part keypoints: needs --world, a folder that 'geowarp world' wrote")
+        resolution = load_model(args.model, "cpu").config.resolution
+        return measure_keypoints(args.world, args.keypoints, (1.0, 2.0), resolution, args.queries, bar)
     if part == "features":
         from geowarp_ros.lab.benchmark.compression import measure_local_features
         from geowarp_ros.model.checkpoints import load_model
