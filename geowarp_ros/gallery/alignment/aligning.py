@@ -21,6 +21,7 @@ from geowarp_ros.config import Section
 from geowarp_ros.gallery.alignment import rotations as turning
 from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances
 from geowarp_ros.gallery.alignment.aligned import Alignment
+from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
 from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate, widest_angles
 from geowarp_ros.gallery.alignment.positions import Tags, first_turn, solve_positions
@@ -47,6 +48,8 @@ MAX_SPOT_STD_M = 0.5
 """Distance of photographs with one tag (standard deviation) beyond which they are not at one spot."""
 SUSPECT = 4.0
 """Standard deviations by which a suspicious tag is off."""
+BRIDGE_RAD = math.radians(15.0)
+"""Maximum rotation between what two components say about a photograph."""
 MIN_TAG_STD_M = 0.02
 """Least standard deviation of tags: that of a surveyor's receiver."""
 COMMON_TILT_RAD = math.radians(3.0)
@@ -148,7 +151,7 @@ def align(
     slack = 3 * math.sqrt(2) * options.heading_std_deg
     candidates = candidate_pairs(positions[:, :2], headings, views, options.neighbours, slack)
     pairs = compare(photographs, rays, candidates, compared, progress)
-    solved = _solve(_Photographs(photographs, rays, positions, headings), pairs, options)
+    solved = _solve(_Photographs(photographs, rays, positions, headings), candidates, pairs, options, progress)
     alignment = _assemble(solved, positions, datum)
     return alignment, _report(
         alignment, solved, positions, headings, len(pairs), len(compared) - before, time.monotonic() - began
@@ -174,41 +177,119 @@ class _Solved:
     tag_std_m: float
 
 
-def _solve(photographs: _Photographs, pairs: Sequence[Pair], options: AlignOptions) -> _Solved | None:
+def _solve(
+    photographs: _Photographs,
+    candidates: Sequence[tuple[int, int]],
+    pairs: Sequence[Pair],
+    options: AlignOptions,
+    progress: Progress,
+) -> _Solved | None:
     pairs, rotations = _consistent(pairs, len(photographs.rays), options.free_tilt)
     component = turning.components(pairs, len(photographs.rays))
     rows = np.flatnonzero(component >= 0)
     if not len(rows):
         return None
-    pairs = _renumbered(pairs, rows)
+    tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
+    here = _renumbered(pairs, rows)
+    rays = [photographs.rays[row] for row in rows]
+    placed, turned = _place(component[rows], here, rays, rotations[rows], tags, options)
+    refined = _refine(photographs, rows, placed, turned, here, options, (KEYPOINT_PX,) * 3)
+    if refined is None:
+        return None
+    rows, scene, pixel = refined
+    for _ in range(2):
+        bridges = _bridges(photographs, candidates, rows, scene, options, progress)
+        if not bridges:
+            break
+        new = sorted({bridge.row for bridge in bridges} - set(rows.tolist()))
+        best = {bridge.row: bridge for bridge in sorted(bridges, key=lambda bridge: bridge.inliers)}
+        placed = np.concatenate([scene.positions, *(best[row].position_m[None] for row in new)])
+        turned = np.concatenate([scene.rotations, *(best[row].rotation[None] for row in new)])
+        rows = np.concatenate([rows, np.array(new, np.int64)])
+        pairs = [*pairs, *(pair for bridge in bridges for pair in bridge.pairs)]
+        # components are not yet where they see each other: at first no pixel is worth much
+        refined = _refine(photographs, rows, placed, turned, _renumbered(pairs, rows), options, (5.0, 2.0, pixel, pixel))
+        if refined is None:
+            return None
+        rows, scene, pixel = refined
+    _hold_together(scene)
+    tag_std = options.position_std_m
+    for _ in range(3):
+        tag_std, before = _tag_std(scene, camera_covariances(scene), tag_std), tag_std
+        scene.tags = replace(scene.tags, std_m=scene.tags.std_m * tag_std / before)
+        adjust(scene)
+    return _Solved(rows, scene, camera_covariances(scene), pixel, tag_std)
+
+
+def _refine(
+    photographs: _Photographs,
+    rows: NDArray[np.int64],
+    placed: FloatArray,
+    turned: FloatArray,
+    pairs: Sequence[Pair],
+    options: AlignOptions,
+    pixels: Sequence[float],
+) -> tuple[NDArray[np.int64], Scene, float] | None:
+    """Find points and adjust, in turns; returns the photographs that points hold, the scene, and a pixel's worth."""
     rays = [photographs.rays[row] for row in rows]
     focal = np.array([photographs.every[row].camera.focal_px for row in rows])  # type: ignore[union-attr]
-    component = component[rows]
     tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
-    placed, turned = _place(component, pairs, rays, rotations[rows], tags, options)
+    tracks = find_tracks(pairs, np.array([len(r) for r in rays]))
     up_std = np.full(len(rows), math.inf)
     if not options.free_tilt:
-        up_std = COMMON_TILT_RAD * np.sqrt(np.bincount(component)[component])
-    tracks = find_tracks(pairs, np.array([len(r) for r in rays]))
+        _, label = connected_components(
+            sparse.coo_matrix((np.ones(len(pairs)), ([p.first for p in pairs], [p.second for p in pairs])), (len(rows),) * 2)
+        )
+        up_std = COMMON_TILT_RAD * np.sqrt(np.bincount(label)[label])
     empty = np.empty((0, 3)), tracks, np.empty((0, 2)), np.empty(0)
     scene = Scene(placed, turned, *empty, tags, up_std, np.empty((0, 2), np.int64))
-    pixel = KEYPOINT_PX
-    for limit_px in (8.0, 4.0, 2.5):
+    pixel = pixels[0]
+    for number, start in enumerate(pixels):
+        pixel = start if number == 0 or start > pixel else pixel
+        pixel = max(pixel, start) if number < len(pixels) - 1 else pixel
+        limit_px = max(2.5, 6 * start) if number < len(pixels) - 1 else 2.5
         if not _find_points(scene, tracks, rays, focal, pixel, limit_px):
             return None
         adjust(scene)
-        pixel = _pixel_std(scene, pixel)
+        if start <= KEYPOINT_PX:
+            pixel = _pixel_std(scene, pixel)
     scene, kept = _without_loose(scene)
-    if not len(kept):
-        return None
-    _hold_together(scene)
-    tag_std = options.position_std_m
-    for again in range(3):
-        tag_std, before = _tag_std(scene, camera_covariances(scene), tag_std), tag_std
-        scene.tags = replace(scene.tags, std_m=scene.tags.std_m * tag_std / before)
-        scene.firm = again < 1
-        adjust(scene)
-    return _Solved(rows[kept], scene, camera_covariances(scene), pixel, tag_std)
+    return (rows[kept], scene, pixel) if len(kept) else None
+
+
+def _bridges(
+    photographs: _Photographs,
+    candidates: Sequence[tuple[int, int]],
+    rows: NDArray[np.int64],
+    scene: Scene,
+    options: AlignOptions,
+    progress: Progress,
+) -> list[Bridge]:
+    """Return views across components, and of photographs that are not tied, which tags and tilt do not forbid."""
+    count = len(photographs.rays)
+    component = np.full(count, -1, np.int32)
+    component[rows] = _groups(scene)
+    number = np.full(count, -1)
+    number[rows] = np.arange(len(rows))
+    nothing = np.empty(0, np.int64), np.empty((0, 3))
+    points = [nothing] * count
+    order = np.argsort(scene.tracks.photograph, kind="stable")
+    starts = np.searchsorted(scene.tracks.photograph[order], np.arange(len(rows) + 1))
+    for k, row in enumerate(rows):
+        seen = order[starts[k] : starts[k + 1]]
+        points[row] = scene.tracks.keypoint[seen], scene.points[scene.tracks.point[seen]]
+    found = find_bridges(photographs.every, photographs.rays, candidates, Known(component, points), progress)
+    kept = []
+    for bridge in found:
+        k = number[bridge.row]
+        known = scene.positions[k] if k >= 0 else np.nan_to_num(photographs.positions[bridge.row])
+        far = float(np.linalg.norm((bridge.position_m - known)[:2]))
+        turn = scene.rotations[k].T @ bridge.rotation if k >= 0 else np.eye(3)
+        wrong = math.acos(min(1.0, max(-1.0, (np.trace(turn) - 1) / 2))) > BRIDGE_RAD
+        tilted = not options.free_tilt and bridge.rotation[2, 1] > -math.cos(UPRIGHT_RAD)
+        if far < 4 * options.position_std_m + 2.0 and not wrong and not tilted:
+            kept.append(bridge)
+    return kept
 
 
 def _consistent(pairs: Sequence[Pair], count: int, free: bool) -> tuple[list[Pair], FloatArray]:
@@ -341,7 +422,7 @@ def _tag_std(scene: Scene, covariances: FloatArray, assumed: float) -> float:
     A tag's error shows less, the more the position follows it: by the share of the tag's variance that is left.
     """
     std = scene.tags.std_m[:, 0]
-    left = np.clip(1 - covariances[:, [0, 1], [0, 1]].mean(axis=1) / std**2, 0.0, 1.0)
+    left = np.clip(1 - covariances[:, [0, 1], [0, 1]].mean(axis=1) / assumed**2, 0.0, 1.0) * (assumed / std) ** 2
     squared = (scene.tag_errors()[:, :2] ** 2).sum(axis=1) / std**2
     weight = 1.0 / (1.0 + squared / SOFT_TAG**2)
     share = float((weight * squared).sum() / max((weight * 2 * left).sum(), 1e-9))

@@ -62,6 +62,7 @@ class Pair:
         direction: (3,) unit vector to the second camera in the first's frame.
         parallax_rad: Median angle between the two rays of an inlier, rotations taken out.
         matches: (M, 2) int32 keypoints of first and second that obey them; M is 0 where they do not see the same.
+        share: Share of all matches that these are.
     """
 
     first: int
@@ -70,6 +71,7 @@ class Pair:
     direction: FloatArray
     parallax_rad: float
     matches: NDArray[np.int32]
+    share: float = 1.0
 
     def __len__(self) -> int:
         return len(self.matches)
@@ -165,6 +167,7 @@ def relate(photographs: Sequence[Tagged], rays: Sequence[FloatArray], first: int
         direction / max(float(np.linalg.norm(direction)), 1e-12),
         float(np.median(angles)),
         matches[inliers].astype(np.int32),
+        float(inliers.mean()),
     )
 
 

@@ -28,8 +28,8 @@ MAX_PARTNERS = 12
 """Maximum number of pairs of a photograph whose baselines are compared with one another."""
 DIRECTION_STD = 0.1
 """Standard deviation of a direction between two photographs, rad."""
-RATIO_STD = 0.2
-"""Standard deviation of the logarithm of a ratio of two baselines."""
+RATIO_STD = 0.05
+"""Least standard deviation of the logarithm of a ratio of two baselines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,13 @@ def first_turn(pairs: Sequence[Pair], rotations: FloatArray, tags: Tags, free: b
 
 def baseline_ratios(
     pairs: Sequence[Pair], rays: Sequence[FloatArray], rotations: FloatArray
-) -> tuple[NDArray[np.int64], FloatArray]:
-    """Return pairs of pairs (K, 2) that share a photograph and points, and log of second's baseline over first's."""
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """Compare baselines.
+
+    Returns:
+        Pairs of pairs (K, 2) that share a photograph and points, the logarithms (K,) of the second's baseline over
+        the first's, and the standard deviations of these.
+    """
     depths: Mapping[int, list[tuple[int, dict[int, float]]]] = defaultdict(list)
     for k, p in enumerate(pairs):
         if p.parallax_rad < MIN_PARALLAX_RAD:
@@ -100,7 +105,7 @@ def baseline_ratios(
         for side, z, column in ((p.first, z_one, 0), (p.second, z_two, 1)):
             points = p.matches[good, column].tolist()
             depths[side].append((k, dict(zip(points, z[good].tolist(), strict=True))))
-    both, logs = [], []
+    both, logs, stds = [], [], []
     for partners in depths.values():
         kept = sorted(partners, key=lambda entry: -len(entry[1]))[:MAX_PARTNERS]
         for a in range(len(kept)):
@@ -110,8 +115,11 @@ def baseline_ratios(
                 if len(shared) >= MIN_SHARED:
                     # s_k z_k = s_m z_m, so log s_m - log s_k = log z_k - log z_m
                     both.append((k, m))
-                    logs.append(float(np.median([math.log(of_k[i] / of_m[i]) for i in shared])))
-    return np.array(both, np.int64).reshape(-1, 2), np.array(logs)
+                    each = np.log([of_k[i] / of_m[i] for i in shared])
+                    logs.append(float(np.median(each)))
+                    spread = 1.4826 * float(np.median(np.abs(each - logs[-1])))
+                    stds.append(math.hypot(RATIO_STD, 3 * spread / math.sqrt(len(shared))))
+    return np.array(both, np.int64).reshape(-1, 2), np.array(logs), np.array(stds)
 
 
 def _homogeneous(rays: FloatArray) -> FloatArray:
@@ -142,7 +150,7 @@ def solve_positions(
     """
     count = len(rotations)
     directed = [p for p in pairs if p.parallax_rad > MIN_PARALLAX_RAD]
-    both, logs = baseline_ratios(directed, rays, rotations)
+    both, logs, ratio_std = baseline_ratios(directed, rays, rotations)
     first, second = (np.array([getattr(p, s) for p in directed], np.int64) for s in ("first", "second"))
     known = np.where(np.isfinite(tags.position_m), tags.position_m, 0.0)
     sure = 1.0 / np.where(np.isfinite(tags.std_m), tags.std_m, 1e3)
@@ -181,7 +189,7 @@ def solve_positions(
             k, m = both.T
             r = at + np.arange(len(both))
             # s_m - exp(log) s_k = 0, relative to s_m
-            unit = w_ratio / (RATIO_STD * np.maximum(floor[m], np.exp(logs) * floor[k]))
+            unit = w_ratio / (ratio_std * np.maximum(floor[m], np.exp(logs) * floor[k]))
             put(r, base_s + m, unit)
             put(r, base_s + k, -unit * np.exp(logs))
             wanted.append(np.zeros(len(both)))
@@ -215,7 +223,7 @@ def solve_positions(
         if len(both):
             k, m = both.T
             apart = np.log(np.maximum(s[m], 0.1 * told[m]) / np.maximum(s[k], 0.1 * told[k])) - logs
-            w_ratio = _cauchy(np.abs(apart) / RATIO_STD, 2.0 * soft)
+            w_ratio = _cauchy(np.abs(apart) / ratio_std, 2.0 * soft)
         if soft == 1.0 and moved < 1e-3:
             break
     return positions, rotations

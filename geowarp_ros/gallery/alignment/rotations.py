@@ -27,8 +27,8 @@ FloatArray = NDArray[np.float64]
 
 LOOP_RAD = math.radians(3.0)
 """Maximum rotation that a loop of three right pairs leaves."""
-SURE_INLIERS = 30
-"""Number of inliers above which a pair that no loop confirms or refutes is believed."""
+SURE_INLIERS = 14.0
+"""Number of inliers, times their share, above which a pair that no loop confirms or refutes is believed."""
 WRONG_RAD = math.radians(6.0)
 """Rotation of a pair against the average beyond which the pair is wrong."""
 _SOFT_RAD = math.radians(1.5)
@@ -74,13 +74,14 @@ def trusted(pairs: Sequence[Pair]) -> list[Pair]:
     if not pairs:
         return []
     closed, open_ = _loops(pairs, np.stack([p.rotation for p in pairs]))
-    alone = np.array([len(p) >= SURE_INLIERS for p in pairs])
+    alone = np.array([len(p) * p.share >= SURE_INLIERS for p in pairs])
     good = (closed > 0) | (alone & (open_ == 0))
     return [p for p, fine in zip(pairs, good, strict=True) if fine]
 
 
 def _loops(pairs: Sequence[Pair], between: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return for each pair how many loops of three close over it, and how many do not."""
+    """Return for each pair how many loops of three close over it, and of how many open ones it is the weakest."""
+    inliers = [len(p) * p.share for p in pairs]
     row: dict[tuple[int, int], int] = {(p.first, p.second): k for k, p in enumerate(pairs)}
     beside: Mapping[int, set[int]] = defaultdict(set)
     for p in pairs:
@@ -94,7 +95,10 @@ def _loops(pairs: Sequence[Pair], between: FloatArray) -> tuple[FloatArray, Floa
             ac, bc = row[a, c], row[b, c]
             # from a to c, and by b
             left = Rotation.from_matrix(between[ac].T @ between[bc] @ between[k]).magnitude()
-            (closed if left < LOOP_RAD else open_)[[k, ac, bc]] += 1
+            if left < LOOP_RAD:
+                closed[[k, ac, bc]] += 1
+            else:
+                open_[min((k, ac, bc), key=inliers.__getitem__)] += 1
     return closed, open_
 
 
