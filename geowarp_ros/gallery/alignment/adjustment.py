@@ -277,9 +277,7 @@ class _System:
             step = splu(reduced).solve(right.ravel())
         cameras = step.reshape(-1, 6)
         tracks = self.tracks
-        back = summed(
-            np.einsum("oij,oi->oj", self.across, cameras[tracks.photograph]), tracks.point, self.count
-        )
+        back = summed(np.einsum("oij,oi->oj", self.across, cameras[tracks.photograph]), tracks.point, self.count)
         return cameras, np.einsum("pij,pj->pi", inverse, self.point_right - back)
 
     def covariances(self) -> FloatArray:

@@ -208,7 +208,9 @@ def _solve(
         rows = np.concatenate([rows, np.array(new, np.int64)])
         pairs = [*pairs, *(pair for bridge in bridges for pair in bridge.pairs)]
         # components are not yet where they see each other: at first no pixel is worth much
-        refined = _refine(photographs, rows, placed, turned, _renumbered(pairs, rows), options, (5.0, 2.0, pixel, pixel))
+        refined = _refine(
+            photographs, rows, placed, turned, _renumbered(pairs, rows), options, (5.0, 2.0, pixel, pixel)
+        )
         if refined is None:
             return None
         rows, scene, pixel = refined
@@ -238,7 +240,9 @@ def _refine(
     up_std = np.full(len(rows), math.inf)
     if not options.free_tilt:
         _, label = connected_components(
-            sparse.coo_matrix((np.ones(len(pairs)), ([p.first for p in pairs], [p.second for p in pairs])), (len(rows),) * 2)
+            sparse.coo_matrix(
+                (np.ones(len(pairs)), ([p.first for p in pairs], [p.second for p in pairs])), (len(rows),) * 2
+            )
         )
         up_std = COMMON_TILT_RAD * np.sqrt(np.bincount(label)[label])
     empty = np.empty((0, 3)), tracks, np.empty((0, 2)), np.empty(0)
@@ -549,5 +553,9 @@ def _report(
 
 def _suspects(solved: _Solved, off_m: FloatArray) -> list[Suspect]:
     limit = np.hypot(SUSPECT * solved.tag_std_m, 2 * np.sqrt(solved.covariances[:, 0, 0]))
-    found = [Suspect(int(row), float(off_m[row])) for row, most in zip(solved.rows, limit, strict=True) if off_m[row] > most]
+    found = [
+        Suspect(int(row), float(off_m[row]))
+        for row, most in zip(solved.rows, limit, strict=True)
+        if off_m[row] > most
+    ]
     return sorted(found, key=lambda suspect: -suspect.off_m)

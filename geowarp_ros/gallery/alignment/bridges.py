@@ -84,7 +84,12 @@ def find_bridges(
 
 
 def _look(
-    photographs: Sequence[Tagged], rays: Sequence[FloatArray], row: int, of: int, others: Sequence[int], known: Known
+    photographs: Sequence[Tagged],
+    rays: Sequence[FloatArray],
+    row: int,
+    of: int,
+    others: Sequence[int],
+    known: Known,
 ) -> Bridge | None:
     import poselib
 
@@ -121,7 +126,5 @@ def _look(
     for other in np.unique(who[good]):
         joined = both[good & (who == other)].astype(np.int32)
         first, second = min(row, int(other)), max(row, int(other))
-        ties.append(
-            Pair(first, second, np.eye(3), np.zeros(3), 0.0, joined if first == row else joined[:, ::-1])
-        )
+        ties.append(Pair(first, second, np.eye(3), np.zeros(3), 0.0, joined if first == row else joined[:, ::-1]))
     return Bridge(row, of, -rotation @ np.asarray(pose.t), rotation, tuple(ties), inliers)

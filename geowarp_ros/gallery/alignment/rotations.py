@@ -54,9 +54,7 @@ def average_rotations(pairs: Sequence[Pair], count: int) -> tuple[FloatArray, ND
     _spread(rotations, first, second, between, support)
     weights = np.ones(len(pairs))
     for step in range(30):
-        error = Rotation.from_matrix(
-            rotations[second] @ between @ rotations[first].transpose(0, 2, 1)
-        ).as_rotvec()
+        error = Rotation.from_matrix(rotations[second] @ between @ rotations[first].transpose(0, 2, 1)).as_rotvec()
         size = np.linalg.norm(error, axis=1)
         soft = max(_SOFT_RAD, math.radians(12.0) * 0.7**step)
         weights = np.sqrt(support) / (1 + (size / soft) ** 2) ** 2
@@ -103,7 +101,11 @@ def _loops(pairs: Sequence[Pair], between: FloatArray) -> tuple[FloatArray, Floa
 
 
 def _spread(
-    rotations: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64], between: FloatArray, support: FloatArray
+    rotations: FloatArray,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    between: FloatArray,
+    support: FloatArray,
 ) -> None:
     """Give each photograph a first rotation along the best supported tree of its component."""
     edges: Mapping[int, list[int]] = defaultdict(list)
