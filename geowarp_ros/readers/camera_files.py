@@ -28,7 +28,7 @@ MAX_BYTES = 1_000_000
 """Size above which a file is no calibration."""
 
 DIAGONAL_35_MM = math.hypot(36, 24)
-"""Diagonal (mm) of the 35 mm film: equivalent focal lengths are by it (CIPA DCG-001, sec. 4.2)."""
+"""Diagonal (mm) of the 35 mm film: equivalent focal lengths are by it (CIPA DCG-001)."""
 
 UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """FocalPlaneResolutionUnit -> mm: inch and centimetre (EXIF 2.32), and mm and µm as some cameras write."""
