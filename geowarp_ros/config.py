@@ -69,9 +69,9 @@ class PositionConfig(Section):
     """Everything that decides between fix and no fix, and the position of the fix."""
 
     estimate: Literal["pose", "cluster", "best"] = Field(
-        "pose",
-        description="pose: the camera's own, from matches with an aligned gallery, cluster where there is none; "
-        "cluster: weighted mean of the candidates around the first; best: position of the first candidate.",
+        "cluster",
+        description="best: position of the first candidate; cluster: weighted mean of the candidates around it; "
+        "pose: the camera's own, by matches with an aligned gallery – none can be aligned yet, so like cluster.",
     )
     cluster_radius_m: float = Field(
         10.0,

@@ -121,13 +121,6 @@ class Localizer:
         describer = describer or open_describer(config)
         opened = Gallery.open(gallery, describer.device)
         opened.check_model(describer.fingerprint)
-        if opened.keypoint_config is None:
-            _log.warning(
-                "%s: stores no keypoints, as those of earlier versions: answers by cluster, and slower;"
-                " run 'geowarp gallery upgrade %s'",
-                opened.path,
-                opened.path,
-            )
         return cls.of(describer, opened, config, calibrated=calibrated)
 
     @classmethod

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="storage of local features: half precision, or 2 or 16 times smaller (default: half)",
     )
     build.add_argument(
-        "--no-keypoints", action="store_true", help="store no keypoints: smaller, slower, and without poses"
+        "--keypoints", action="store_true", help="store keypoints: larger, verified faster; calibrate it then"
     )
     _add_index_options(build, "--index")
 
@@ -146,7 +146,7 @@ def _build(args: argparse.Namespace) -> int:
         copy_images=not args.reference_images,
         batch_size=args.batch_size,
         local_features=args.local_features,
-        keypoints=None if args.no_keypoints else DEFAULT_KEYPOINTS,
+        keypoints=DEFAULT_KEYPOINTS if args.keypoints else None,
         index=_index_options(args),
         replace_existing=args.replace,
         shard=shard,

@@ -91,7 +91,9 @@ def make_gallery(world: Path, model: str, folder: Path, progress: Progress = sil
         return gallery
     except GalleryError:
         source = read_source(world, split="gallery")
-        build_gallery(source, describer, folder, replace_existing=folder.exists(), progress=progress)
+        build_gallery(
+            source, describer, folder, keypoints=None, replace_existing=folder.exists(), progress=progress
+        )
         return Gallery.open(folder)
 
 

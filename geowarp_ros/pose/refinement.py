@@ -367,8 +367,8 @@ def _significance(
 
     A match is right with the inliers' share, and Gaussian then; else it lies anywhere (Torr and Zisserman,
     "MLESAC", 2000). A point that may lie anywhere along a long ray proves little, a near and sharp one much: a
-    count cannot tell them apart. The matches that determine a pose obey it, and there were as many poses to choose from
-    as there are such sets.
+    count cannot tell them apart. The matches that determine a pose obey it, and there were as many poses to choose
+    from as there are such sets.
     """
     share, count = float(inlier.mean()), len(inlier)
     of_point = camera.width_px * camera.height_px / (2 * np.pi) * np.abs(np.linalg.det(by_shift))

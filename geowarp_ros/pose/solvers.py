@@ -87,7 +87,7 @@ def rig_pose(seen: Sightings, focal_px: float, threshold_px: float) -> Guess | N
 
 
 def two_view_pose(part: Sightings, focal_px: float, threshold_px: float) -> Guess | None:
-    """Estimate rotation and direction by one photograph alone (essential matrix, Nistér, PAMI 2004; OpenCV's USAC).
+    """Estimate rotation and direction by one photograph alone (essential matrix, Nistér, PAMI 2004; USAC).
 
     Returns:
         Unit vector (3,) from the photograph to the query in ENU, and ``enu_from_camera`` of the query.

@@ -56,7 +56,7 @@ def test_the_node_locates_every_second_photograph_as_the_localizer_does(
     source = read_source(DATA / name)
     asked = source.images[1::2]
     describer = Describer(load_model("default"), "cpu")
-    build_gallery(replace(source, images=source.images[::2]), describer, tmp_path / "gallery")
+    build_gallery(replace(source, images=source.images[::2]), describer, tmp_path / "gallery", keypoints=None)
     localizer = Localizer.open(tmp_path / "gallery", LocalizerConfig(device="cpu"))
     walk = write_walk(tmp_path / "walk", asked)
     result = replay(walk, Gallery.open(tmp_path / "gallery"), "default", tmp_path)

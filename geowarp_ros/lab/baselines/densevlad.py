@@ -22,6 +22,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.config import Section, parse_config
 from geowarp_ros.errors import ImageError, ModelError
 from geowarp_ros.images import resize_shorter, to_tensor
@@ -108,11 +109,12 @@ class DenseVlad:
         """Return the image at working resolution."""
         return resize_shorter(image, self.config.resolution)
 
-    def __call__(self, image: Image) -> Query:
-        """Describe one image of any size, (H, W, 3)."""
+    def __call__(self, image: Image, camera: Camera | None = None) -> Query:
+        """Describe one image of any size, (H, W, 3), taken by a camera of any size."""
         pixels = self.prepare(image)
+        own = camera and camera.scaled_to(pixels.shape[1], pixels.shape[0])
         local_features = torch.from_numpy(cell_features(self._sift, pixels))[None]
-        return Query(to_tensor(pixels), self._describe(pixels), local_features, pixels, image)
+        return Query(to_tensor(pixels), self._describe(pixels), local_features, pixels, image, own)
 
     def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Describe B images: descriptors (B, D), local features (B, 128, 15, 15)."""

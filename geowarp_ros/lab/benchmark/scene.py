@@ -99,6 +99,6 @@ def make_scene(
     """Write images to ``folder`` and build their gallery; describe and search on ``device``."""
     describer = Describer(model, device, precision)
     source = write_pictures(folder / "pictures", size, places)
-    gallery = build_gallery(source, describer, folder / "gallery").gallery
+    gallery = build_gallery(source, describer, folder / "gallery", keypoints=None).gallery
     files = tuple(sorted((folder / "pictures").glob("*.jpg")))
     return Scene(size, describer, Gallery.open(gallery, device), picture(size, places), files)

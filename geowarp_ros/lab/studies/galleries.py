@@ -29,7 +29,7 @@ def kept_gallery(source: Source, describer: Describer, folder: Path, progress: P
     path = folder / f"{describer.fingerprint}-{identity_of(source)}"
     if not (path / MANIFEST).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        build_gallery(source, describer, path, progress=progress)
+        build_gallery(source, describer, path, keypoints=None, progress=progress)
     gallery = Gallery.open(path, describer.device)
     gallery.check_model(describer.fingerprint)
     return gallery
