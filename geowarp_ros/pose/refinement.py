@@ -351,13 +351,14 @@ def _covariance(
     influence = np.einsum("nri,nrs->nis", jacobian, by_shift)[inlier] * PATCH_BIAS_PX
     shared = np.zeros((patch.max() + 1, 6, 2))
     np.add.at(shared, patch[inlier], influence)
-    covariance = inverse + inverse @ np.einsum("pis,pjs->ij", shared, shared) @ inverse
+    # the loss costs what independent errors average to; what neighbours share it weighs like least squares
+    covariance = LOSS * inverse + inverse @ np.einsum("pis,pjs->ij", shared, shared) @ inverse
     # residuals larger or smaller than assumed; few of them say little
     rows = (by_shift[inlier] != 0).any(axis=2).sum()
     expected = rows + PATCH_BIAS_PX**2 * (by_shift[inlier] ** 2).sum() - 6
     expected = SCALE_PRIOR + WITHIN * max(expected, 0.0)
     excess = (SCALE_PRIOR + (errors[inlier] ** 2).sum()) / expected
-    return np.asarray((covariance + covariance.T) / 2 * excess * LOSS)
+    return np.asarray((covariance + covariance.T) / 2 * excess)
 
 
 def _significance(
