@@ -29,6 +29,7 @@ from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import read_source
+from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.types import FloatArray
 
 IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC = "/camera/image_raw", "/camera/camera_info", "/gps/fix"
@@ -105,7 +106,7 @@ def replay(
     The node's log is ``output/node.log``.
 
     Args:
-        bag: Images on /camera/image_raw and the truth on /gps/fix.
+        bag: Images on /camera/image_raw, the truth on /gps/fix and, if recorded, /camera/camera_info.
         gallery: The node's gallery.
         model: The gallery's model.
         output: Folder.
@@ -137,7 +138,9 @@ def replay(
         try:
             with Recorder(robot, FIX_TOPIC, fixes) as recorder:
                 _await_node(robot, process, output / "node.log")
-                topics = {topic: topic for topic in (IMAGE_TOPIC, INFO_TOPIC)}
+                with BagFiles(bag).reader() as reader:
+                    recorded = {connection.topic for connection in reader.connections}
+                topics = {topic: topic for topic in (IMAGE_TOPIC, *({INFO_TOPIC} & recorded))}
                 published = play(robot, bag, topics, rate=rate, progress=progress)
                 recorder.wait_for(max(published), ANSWER_PATIENCE_S)
         finally:
