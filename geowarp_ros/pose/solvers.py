@@ -63,9 +63,14 @@ def absolute_pose(seen: Sightings, focal_px: float, threshold_px: float) -> Gues
 
 
 def rig_pose(seen: Sightings, focal_px: float, threshold_px: float) -> Guess | None:
-    """Estimate a pose from rays of several photographs (generalised relative pose; PoseLib only)."""
+    """Estimate a pose from rays of several photographs (generalised relative pose; PoseLib only).
+
+    PoseLib's samples are five matches of one photograph and one of another. Where no photograph has five, or all
+    matches are of one, it draws for ever.
+    """
     library = poselib()
-    if library is None or len(seen) < 8:
+    counts = np.unique(seen.photograph, return_counts=True)[1]
+    if library is None or len(counts) < 2 or counts.max() < 5:
         return None
     middle = seen.origins_m.mean(axis=0)
     pairs, poses = [], []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -7,7 +9,7 @@ from scipy.stats import chi2
 
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.pose import anchors, estimate_pose, solvers
-from geowarp_ros.pose.sightings import KEYPOINT_STD_PX
+from geowarp_ros.pose.sightings import KEYPOINT_STD_PX, Rays, sightings, together
 from test.pose.conftest import CAMERA, TRACK, TRUE_POSITION, TRUE_ROTATION, Street, facade, looking, pose_error
 
 CONFIG = PoseConfig()
@@ -59,6 +61,23 @@ def test_normalised_errors_are_chi_squared() -> None:
         nees.append(float(error @ np.linalg.solve(pose.covariance, error)))
     # a keypoint seen by several photographs is several rays, whose common noise is counted apart
     assert 2.0 < np.mean(nees) < 9.0
+
+
+@pytest.mark.parametrize("counts", [(4, 4, 4), (20,), ()])
+def test_what_poselib_would_sample_for_ever_is_not_given_to_it(
+    counts: tuple[int, ...], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        solvers, "poselib", lambda: SimpleNamespace()
+    )  # whose functions are not there to be called
+    street = Street(facade(rng), rng, located=POINTLESS)
+    query, _ = street.seen(TRUE_POSITION, TRUE_ROTATION)
+    rays = Rays.of(query, CAMERA)
+    seen = [sightings(query, rays, p, n, 0.8) for n, p in enumerate(street.photographs(TRACK))]
+    few = together(
+        [part[np.arange(count)] for part, count in zip(seen, counts, strict=False)] or [seen[0][np.arange(0)]]
+    )
+    assert solvers.rig_pose(few, CAMERA.focal_px, 4.0) is None
 
 
 def one_spot() -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
