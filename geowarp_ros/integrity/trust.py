@@ -33,7 +33,7 @@ its inliers nearer than the second: on 102 images of a town none of these was wr
 
 POSE_FEATURES = (
     "log_std", "log_near", "log_pose_inliers", "log_photographs", "log_spread", "log_residual", "log_apart",
-    *FEATURES,
+    "log_significance", *FEATURES,
 )  # fmt: skip
 
 
@@ -47,6 +47,7 @@ def pose_row(pose: Pose, evidence: Evidence) -> FloatArray:
         math.log(max(pose.spread, 1e-4)),
         math.log(max(pose.residual_px, 1e-3)),
         math.log1p(pose.apart_m),
+        math.log(max(pose.significance, 1.0)),
     ]
     return np.concatenate([own, feature_row(evidence)])
 
