@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,9 @@ def test_cycles_leak_no_memory_threads_or_files(files: Path, robot: Robot, node:
     memory, threads, open_files = (list(column) for column in zip(*seen[5:], strict=True))
     assert max(threads) <= threads[0] + 1 and max(open_files) <= open_files[0] + 1
     # a model that stayed each time would lift the floor by its 11 MB of weights ten times; what the allocator
-    # keeps for a while comes and goes above it
-    assert min(memory[-5:]) - min(memory[:5]) < 40, memory
+    # keeps for a while comes and goes above it, and once it may keep a new arena for good: one step is no leak
+    step = max(after - before for before, after in pairwise(memory))
+    assert min(memory[-5:]) - min(memory[:5]) - max(step, 0.0) < 40, memory
     assert robot.change("configure")
     assert robot.change("activate")
     assert robot.state() == "active"
