@@ -68,10 +68,9 @@ class VerificationConfig(Section):
 class PositionConfig(Section):
     """Everything that decides between fix and no fix, and the position of the fix."""
 
-    estimate: Literal["pose", "cluster", "best"] = Field(
+    estimate: Literal["best", "cluster"] = Field(
         "cluster",
-        description="best: position of the first candidate; cluster: weighted mean of the candidates around it; "
-        "pose: the camera's own, by matches with an aligned gallery – none can be aligned yet, so like cluster.",
+        description="best: position of the first candidate; cluster: weighted mean of the candidates around it.",
     )
     cluster_radius_m: float = Field(
         10.0,
@@ -115,7 +114,7 @@ class PositionConfig(Section):
 
 
 class PoseConfig(Section):
-    """The camera's pose from matches with aligned photographs."""
+    """The camera's pose from matches with aligned photographs; no parameter while no gallery can be aligned."""
 
     photographs: int = Field(
         10, ge=1, le=100, description="Maximum number of first candidates it is measured against."
@@ -143,7 +142,6 @@ class LocalizerConfig(Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     rerank: RerankConfig = RerankConfig()
     position: PositionConfig = PositionConfig()
-    pose: PoseConfig = PoseConfig()
 
 
 class TrackingConfig(Section):

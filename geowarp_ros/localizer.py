@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from geowarp_ros.cameras import Camera
-from geowarp_ros.config import LocalizerConfig, PositionConfig
+from geowarp_ros.config import LocalizerConfig, PoseConfig, PositionConfig
 from geowarp_ros.errors import CameraError
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
@@ -91,10 +91,9 @@ class Localizer:
         self.verifier = verifier
         self.config = config
         self.calibration = calibration
-        self._poses = config.position.estimate == "pose" and gallery.alignment is not None
-        stored = gallery.keypoint_config
-        self._keypoints = stored if self._poses else keypoints_used(config, stored)
-        self.enu = gallery.frame if gallery.alignment is None else LocalFrame(*gallery.alignment.datum)
+        alignment, stored = gallery.alignment, gallery.keypoint_config
+        self._keypoints = stored if alignment is not None else keypoints_used(config, stored)
+        self.enu = gallery.frame if alignment is None else LocalFrame(*alignment.datum)
 
     @classmethod
     def open(
@@ -215,9 +214,10 @@ class Localizer:
             ranked = self.reranker(query, found[:count]) + found[count:]
         with clock("verify"):
             verified = tuple(self.verifier(query, ranked))
-        camera, pose = self._camera_of(query), None
-        if self._poses and camera is not None:
+        camera, pose = None, None
+        if self.gallery.alignment is not None:
             with clock("pose"):
+                camera = self._camera_of(query)
                 pose = self._pose(query, camera, verified, late=count < config.rerank.candidates)
         with clock("position"):
             evidence = gather_evidence(verified, config.position.cluster_radius_m) if verified else None
@@ -232,13 +232,12 @@ class Localizer:
         except CameraError:
             return None
 
-    def _pose(self, query: Query, camera: Camera, ranked: Sequence[Candidate], late: bool) -> Pose | None:
+    def _pose(self, query: Query, camera: Camera | None, ranked: Sequence[Candidate], late: bool) -> Pose | None:
         assert self._keypoints is not None, "an alignment is made of keypoints"
-        found = [self.gallery.photograph(candidate.index) for candidate in ranked[: self.config.pose.photographs]]
+        config = PoseConfig()
+        found = [self.gallery.photograph(candidate.index) for candidate in ranked[: config.photographs]]
         photographs = [photograph for photograph in found if photograph is not None]
-        return estimate_pose(
-            query.keypoints(self._keypoints), camera, photographs, self.config.pose, late=lambda: late
-        )
+        return estimate_pose(query.keypoints(self._keypoints), camera, photographs, config, late=lambda: late)
 
     def judge(self, ranked: Ranked | Answer, min_confidence: float | None = None) -> Fix | NoFix:
         """Estimate the position and decide whether it is a fix.

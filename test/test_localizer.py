@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from geowarp_ros import localizer as localizer_module
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.config import LocalizerConfig, SessionConfig, parse_config
@@ -24,20 +25,23 @@ from geowarp_ros.errors import CameraError, GalleryError, ImageError
 from geowarp_ros.evaluation.asking import Question, way
 from geowarp_ros.evaluation.calibration import collect, collect_samples
 from geowarp_ros.evaluation.plain import plain_pictures
+from geowarp_ros.gallery.alignment.aligned import Alignment, Photograph
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.making.upgrade import upgrade_gallery
 from geowarp_ros.gallery.manifest import CALIBRATION
+from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import fit_calibration, save_calibration, settings_of
 from geowarp_ros.integrity.texture import texture
+from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
-from geowarp_ros.model.describer import Describer
+from geowarp_ros.model.describer import Describer, open_describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source, SourceImage
 from geowarp_ros.readers.camera_files import write_camera
-from geowarp_ros.types import Answer, Frame, Header, Image, Near, NoFix, Place
+from geowarp_ros.types import Answer, Frame, Header, Image, Near, NoFix, Place, Pose
 
 PLACES = 12
 SPACING_M = 40.0
@@ -131,6 +135,50 @@ def test_reranking_orders_by_score_and_keeps_the_rest(localizer: Localizer) -> N
     assert all(-1.0 <= (score or 0.0) <= 1.0 for score in scores)
     # an untrained regression leaves both images as they are
     assert answer.candidates[0].score == pytest.approx(answer.candidates[0].score_unwarped, rel=1e-3)
+
+
+def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
+    gallery_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, Camera | None, int]] = []
+    found = Pose(
+        "points", np.array([30.0, 40.0, 1.5]), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+        np.diag([0.03**2] * 3 + [1e-6] * 3), 60, 8.0, 3, 0.5, 0.6, 3.0, 40.0,
+    )  # fmt: skip
+
+    def estimate(
+        query: Keypoints, camera: Camera | None, photographs: list[Photograph], *_: Any, **__: Any
+    ) -> Pose | None:
+        asked.append((len(query), camera, len(photographs)))
+        return found if camera else None
+
+    monkeypatch.setattr(localizer_module, "estimate_pose", estimate)
+    gallery = Gallery.open(gallery_path)
+    nothing = np.zeros(0, np.int32)
+    gallery.__dict__["alignment"] = Alignment(
+        (45.0, 7.0, 0.0), np.zeros(PLACES, bool), np.zeros((PLACES, 3)), np.full((PLACES, 3, 3), np.nan),
+        np.ones(PLACES), np.full(PLACES, np.nan), np.full(PLACES, -1, np.int32), np.zeros((0, 3)),
+        np.zeros(PLACES + 1, np.int64), nothing, nothing,
+    )  # fmt: skip
+    aligned = Localizer.of(open_describer(config(model_path)), gallery, config(model_path), calibrated=False)
+
+    camera = Camera(192, 144, 200.0, 200.0, 95.5, 71.5, source="lab.yaml")
+    answer = aligned.localize(Frame(picture(7), camera=camera))
+    fix = answer.fix
+    assert fix is not None and answer.pose is found
+    assert TOWN.to_enu(fix.latitude_deg, fix.longitude_deg, fix.altitude_m) == pytest.approx(
+        [30, 40, 1.5], abs=1e-3
+    )
+    assert fix.method == "points" and min(fix.heading_deg, 360 - fix.heading_deg) < 0.01
+    assert answer.header.camera == "lab.yaml" and "pose" in answer.header.timing_ms
+    # the camera is that of the image at working resolution; photographs without a camera are passed over
+    (points, scaled, photographs) = asked[0]
+    assert points > 0 and photographs == 0
+    assert scaled is not None and (scaled.width_px, scaled.fx) == (96, 100.0)
+
+    unknown = aligned.localize(Frame(picture(7)))
+    assert unknown.fix is not None and (unknown.fix.method, unknown.header.camera) == ("cluster", "")
+    assert unknown.candidates[0].place.name == "07.png" and asked[1][1] is None
 
 
 def test_a_picture_of_nowhere_is_no_fix(localizer: Localizer) -> None:

@@ -18,7 +18,7 @@ from geowarp_ros.integrity.calibration import Calibration
 from geowarp_ros.integrity.evidence import SHARPNESS, candidate_weights, gather_evidence
 from geowarp_ros.position import CONVINCING_INLIERS, UNCONTRASTED
 from geowarp_ros.position import estimate_position as estimate
-from geowarp_ros.types import Candidate, Fix, NoFix, Place
+from geowarp_ros.types import Candidate, Fix, NoFix, Place, Pose
 
 FRAME = LocalFrame(55.7, 13.2)
 
@@ -174,3 +174,45 @@ def test_evidence_that_a_calibration_counts_on_and_nobody_measured_gives_no_fix(
     assert fix.covariance[:2, :2] == pytest.approx(16.0 * np.eye(2))
     unknown = estimate_position([verified(0, 1.0, None)], PositionConfig(), calibration)
     assert isinstance(unknown, NoFix) and unknown.confidence == 0.0
+
+
+# ---- poses
+
+NORTH_LEVEL = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+"""``enu_from_camera`` of a level camera that looks north."""
+
+
+def pose_of(std_m: float, near_m: float = 8.0) -> Pose:
+    covariance = np.diag([std_m**2] * 3 + [math.radians(0.2) ** 2] * 3)
+    return Pose("points", np.array([30.0, 40.0, 1.5]), NORTH_LEVEL, covariance, 60, near_m, 3, 0.5, 0.6, 3.0, 40.0)
+
+
+def test_a_trusted_pose_is_the_fix_and_another_leaves_the_cluster() -> None:
+    candidates = [candidate(0, 0, 1.0, index=0), candidate(300, 0, 5.0, index=1)]
+    evidence = gather_evidence(candidates, 10.0)
+
+    def fix_with(pose: Pose | None, min_confidence: float = -1.0) -> Fix:
+        fix = estimate(candidates, evidence, pose, FRAME, PositionConfig(min_confidence=min_confidence))
+        assert isinstance(fix, Fix)
+        return fix
+
+    trusted = fix_with(pose_of(0.05))
+    assert east_north(trusted) == pytest.approx([30.0, 40.0], abs=1e-3)
+    assert trusted.method == "points" and trusted.heading_deg % 360 == pytest.approx(0.0, abs=0.01)
+    assert trusted.altitude_m == pytest.approx(1.5, abs=0.01)
+    # by the rule of thumb: four times the estimate's own standard deviation, and 0.1 m
+    assert np.diag(trusted.covariance) == pytest.approx([16 * 0.05**2 + 0.1**2] * 3, rel=1e-6)
+    for doubtful in (pose_of(0.3), pose_of(0.05, near_m=60.0)):
+        cluster = fix_with(doubtful)
+        assert (cluster.method, cluster.orientation) == ("cluster", None)
+        assert east_north(cluster) == pytest.approx(east_north(fix_with(None)))
+    # whoever asks for every position gets the pose
+    assert fix_with(pose_of(0.3), 0.0).method == "points"
+
+
+def test_a_pose_does_not_make_a_fix_of_what_nobody_trusts() -> None:
+    candidates = [candidate(0, 0, 1.0, index=0), candidate(300, 0, 1.0, index=1), candidate(600, 0, 1.0, index=2)]
+    evidence = gather_evidence(candidates, 10.0)
+    refused = estimate(candidates, evidence, pose_of(0.3), FRAME, PositionConfig())
+    assert isinstance(refused, NoFix) and refused.reason == "disagreement"
+    assert refused == estimate(candidates, evidence, None, FRAME, PositionConfig())

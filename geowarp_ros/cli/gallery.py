@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="storage of local features: half precision, or 2 or 16 times smaller (default: half)",
     )
     build.add_argument(
-        "--keypoints", action="store_true", help="store keypoints: larger, verified faster; calibrate it then"
+        "--keypoints",
+        action="store_true",
+        help="store keypoints; the calibration that ships was measured without, so calibrate",
     )
     _add_index_options(build, "--index")
 

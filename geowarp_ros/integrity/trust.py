@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
+from geowarp_ros.attitude import enu_from_body_of, heading_std
 from geowarp_ros.integrity.evidence import FEATURES, feature_row
 from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic
 from geowarp_ros.types import Evidence, FloatArray, Pose
@@ -29,7 +30,8 @@ FALSE_POSE_RATE = 0.001
 
 RULE_STD_M, RULE_NEAR_M = 0.15, 25.0
 """Without a calibration a pose is trusted with a horizontal standard deviation below the first and with a tenth of
-its inliers nearer than the second: on 102 images of a town none of these was wrong (docs/pose.md)."""
+its inliers nearer than the second: of the poses of prototypes on 102 images of a town none such was wrong, but the
+rule was read off those same images."""
 
 POSE_FEATURES = (
     "log_std", "log_near", "log_pose_inliers", "log_photographs", "log_spread", "log_residual", "log_apart",
@@ -50,11 +52,6 @@ def pose_row(pose: Pose, evidence: Evidence) -> FloatArray:
         math.log(max(pose.significance, 1.0)),
     ]
     return np.concatenate([own, feature_row(evidence)])
-
-
-def heading_std_deg(covariance: FloatArray) -> float:
-    """Standard deviation of the rotation about the vertical, deg."""
-    return math.degrees(math.sqrt(float(covariance[5, 5])))
 
 
 class PoseTrust(Logistic):
@@ -104,7 +101,7 @@ UNCALIBRATED = RuleOfThumb(
     heading_gain=4.0,
     heading_floor_deg=0.5,
 )
-"""The estimate's own covariance is optimistic: errors over it had a median of 3.6 (docs/pose.md)."""
+"""Gains by prototypes, whose errors over their own covariance had a median of 3.6; a calibration replaces them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +175,7 @@ def _fit_heading(samples: Sequence[PoseSample]) -> dict[str, float]:
     known = [s for s in samples if math.isfinite(s.heading_error_deg)]
     if len(known) < LEAST_OF_EACH:
         return {"heading_gain": 2.0, "heading_floor_deg": 0.5}
-    claimed = np.array([heading_std_deg(s.pose.covariance) for s in known])
+    claimed = np.array([heading_std(enu_from_body_of(s.pose), s.pose.covariance) for s in known])
     errors = np.array([s.heading_error_deg for s in known])
 
     def variance(logs: FloatArray) -> FloatArray:

@@ -29,7 +29,7 @@ STRETCH_M = 20.0
 """Images farther apart are not joined by a line: the drive was interrupted."""
 ARROW_M = 5.0
 """Length of an arrow."""
-WORST_M = 5.0
+WORST_M = 10.0
 """Error at which a fix has the colour scale's last colour."""
 
 _PAPER, _INK, _FAINT = "#f7f6f2", "#22252b", "#8c8f96"
@@ -81,7 +81,7 @@ def _draw_map(figure: Figure, place: Any, replay: Replay, gallery: Gallery, worl
     for spine in axes.spines.values():
         spine.set_color("#d8d6cf")
     axes.legend(
-        handles=_legend(replay),
+        handles=_legend(replay, aligned=gallery.alignment is not None),
         loc="lower left",
         bbox_to_anchor=(-0.01, 1.0),
         ncols=6,
@@ -154,12 +154,11 @@ def _draw_answers(figure: Figure, axes: Any, replay: Replay, frame: LocalFrame) 
     bar.ax.tick_params(labelsize=8)
 
 
-def _legend(replay: Replay) -> list[Line2D]:
+def _legend(replay: Replay, aligned: bool) -> list[Line2D]:
     lost = len(replay.answered) - len(replay.errors_m)
     dropped = len(replay.drive.images) - len(replay.answered)
     entries: list[tuple[str, dict[str, Any]]] = [
-        ("tag", {"marker": ".", "color": _GALLERY, "linestyle": "", "markersize": 7}),
-        ("aligned", {"marker": ".", "color": _ALIGNED, "linestyle": "", "markersize": 7}),
+        ("gallery", {"marker": ".", "color": _GALLERY, "linestyle": "", "markersize": 7}),
         ("true track", {"color": _TRACK, "linewidth": 2.2}),
         (
             f"fix ({len(replay.errors_m)})",
@@ -168,6 +167,8 @@ def _legend(replay: Replay) -> list[Line2D]:
         (f"no fix ({lost})", {"marker": "x", "color": _LOST, "linestyle": "", "markeredgewidth": 1.6}),
         (f"dropped ({dropped})", {"color": "none"}),
     ]
+    if aligned:
+        entries.insert(1, ("aligned", {"marker": ".", "color": _ALIGNED, "linestyle": "", "markersize": 7}))
     return [Line2D([], [], label=label, **style) for label, style in entries]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -180,6 +180,13 @@ def odometry_message(x: float, y: float, yaw: float, stamp_s: float) -> Odometry
 
 def seconds(stamp: Any) -> float:
     return float(stamp.sec + stamp.nanosec * 1e-9)
+
+
+@pytest.fixture
+def robot(graph: None) -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
 
 
 @pytest.fixture

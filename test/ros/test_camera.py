@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -23,22 +21,15 @@ from geowarp_ros.errors import ConfigError
 from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.ros.camera import file_of
-from geowarp_ros.ros.executor import PoolExecutor
 from geowarp_ros.ros.node import LocalizerNode
 from geowarp_ros.types import Image as Pixels
-from test.ros.conftest import PATIENCE_S, Robot, image_message, until, values
+from test.ros.conftest import Robot, image_message, until, values
 from test.ros.test_node import Script
+from test.ros.test_node import start as begin  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
 
 LENS = (-0.2, 0.05, 0.001, -0.001, 0.0)
-
-
-@pytest.fixture
-def robot(graph: None) -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 @pytest.fixture
@@ -47,28 +38,13 @@ def script() -> Script:
 
 
 @pytest.fixture
-def start(script: Script) -> Iterator[Callable[..., LocalizerNode]]:
-    executor = PoolExecutor(3)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    nodes: list[LocalizerNode] = []
+def start(begin: Callable[..., LocalizerNode]) -> Callable[..., LocalizerNode]:  # noqa: F811
+    """Start a node with topics remapped and parameters given."""
 
-    def begin(*remaps: str, **given: Any) -> LocalizerNode:
-        overrides = [Parameter(name, value=value) for name, value in ({"gallery": "g"} | given).items()]
-        words = ["--ros-args", *(word for remap in remaps for word in ("-r", remap))]
-        opener: Any = script.open
-        node = LocalizerNode(opener, parameter_overrides=overrides, cli_args=words)
-        nodes.append(node)
-        executor.add_node(node)
-        if not thread.is_alive():
-            thread.start()
-        return node
+    def remapped(*remaps: str, **given: Any) -> LocalizerNode:
+        return begin(given, cli_args=["--ros-args", *(word for remap in remaps for word in ("-r", remap))])
 
-    yield begin
-    for node in nodes:
-        node.halt(PATIENCE_S)
-    executor.shutdown()
-    for node in nodes:
-        node.destroy_node()
+    return remapped
 
 
 def info_message(focal: float, size: tuple[int, int] = (64, 48), **fields: Any) -> CameraInfo:
@@ -202,7 +178,6 @@ def test_rectified_images_have_the_camera_p(
     driver: Callable[..., Driver],
     robot: Robot,
     pixels: Pixels,
-    tmp_path: Path,
 ) -> None:
     start("image:=/front/image_rect_color")
     camera = driver("/front/image_rect_color", "/front/camera_info")

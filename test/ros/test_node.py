@@ -115,13 +115,6 @@ class Script:
         return ScriptedLocalizer(self)
 
 
-@pytest.fixture
-def robot(graph: None) -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
-
-
 class NotingTracker:
     def __init__(self, script: Script) -> None:
         self.script = script

@@ -52,13 +52,6 @@ def player(graph: None) -> Iterator[Node]:
     node.destroy_node()
 
 
-@pytest.fixture
-def robot(graph: None) -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
-
-
 def test_nothing_is_lost_and_stamps_are_kept(drive: Path, player: Node, robot: Robot, pixels: Pixels) -> None:
     seen: list[Image] = []
     ticks: list[Clock] = []

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         elsewhere_table,
         fit_asked,
         fix_table,
+        pose_table,
         prior_table,
         read_recipe,
         select,
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         asked.append(ask_drive(localizer, drive, find, recipe.plain_seeds, bar))
     measured_with = settings_of(config, describer.fingerprint, gallery.keypoint_config)
     calibration, summary = fit_asked(asked, recipe.false_fix_rate, measured_with)
-    tables = [table(asked, calibration) for table in (fix_table, prior_table, elsewhere_table)]
+    every = (table(asked, calibration) for table in (fix_table, pose_table, prior_table, elsewhere_table))
+    tables = [table for table in every if table.rows]
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
     if args.store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.config import LocalizerConfig, parse_config
 from geowarp_ros.errors import ConfigError, SourceError
@@ -19,6 +21,7 @@ from geowarp_ros.evaluation.asking import Question, without_itself
 from geowarp_ros.evaluation.calibration import Collected
 from geowarp_ros.geodesy import distance_m
 from geowarp_ros.integrity.calibration import Calibration, Sample, load_calibration
+from geowarp_ros.integrity.trust import PoseSample
 from geowarp_ros.lab.studies.integrity import (
     Asked,
     Drive,
@@ -27,17 +30,20 @@ from geowarp_ros.lab.studies.integrity import (
     fit_asked,
     fix_table,
     judge,
+    pose_table,
     prior_table,
     read_recipe,
     select,
 )
 from geowarp_ros.lab.studies.priors import Within, ask_within, circle_elsewhere, circle_of_prior
 from geowarp_ros.lab.studies.tables import Cell
+from geowarp_ros.lab.world.tags import Tags
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
-from geowarp_ros.types import Evidence, Frame, Near, Place
+from geowarp_ros.readers.camera_files import write_camera
+from geowarp_ros.types import Evidence, Frame, Near, Place, Pose
 from test.lab.studies.street import PLACES, write_source
 
 CALIBRATION = Calibration(
@@ -92,6 +98,32 @@ def test_the_tables_count_by_hand() -> None:
     assert without[1] == "its own images without their place"
     assert said(without[2]).startswith("75.0 %") and said(without[2]).endswith("3 of 4") and without[3] == 1
     assert said(sky[2]).startswith("100.0 %") and said(sky[2]).endswith("5 of 5") and sky[3] == 5
+
+
+def test_the_pose_table_tells_methods_apart_by_hand() -> None:
+    def posed(east_m: float, turned_deg: float = 0.0, std_m: float = 0.05, truth: bool = True) -> Sample:
+        covariance = np.diag([std_m**2] * 3 + [math.radians(0.2) ** 2] * 3)
+        level = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+        pose = Pose("points", np.zeros(3), level, covariance, 60, 8.0, 3, 0.5, 0.6, 3.0, 40.0)
+        cluster = answer(50, 4.0) if truth else answer(3)
+        error = np.array([east_m, 0.0]) if truth else np.full(2, math.inf)
+        return replace(cluster, posed=PoseSample(pose, cluster.evidence, error, turned_deg if truth else math.nan))
+
+    # errors of 0, 0.4 and 6 m by poses; the pose of 1 m deviation is not trusted, its cluster is
+    as_it_is = Collected((posed(0.0), posed(0.4, -0.5), posed(6.0, 9.0), posed(30.0, std_m=1.0), answer(3, 1.0)))
+    lost = Collected((posed(0.0, truth=False), posed(0.0, std_m=1.0, truth=False), answer(3), answer(3)))
+    nothing = Asked(DRIVE, Collected((answer(50, 5.0),)), Collected(()), {})
+    rows = pose_table([Asked(DRIVE, as_it_is, lost, {}), nothing], CALIBRATION).rows
+    assert [row[1] for row in rows] == ["all", "points", "cluster"]
+    every, points, cluster = rows
+    assert said(every[2]).endswith("4 of 5") and said(points[2]).endswith("3 of 5")
+    assert said(cluster[2]).endswith("1 of 5")
+    assert said(points[3]).endswith("1 of 3") and said(every[3]).endswith("1 of 4")
+    assert said(points[4]) == "0.40 / 5.44 m" and said(points[5]) == "0.50 / 8.15°"
+    assert said(cluster[4]) == "4.00 / 4.00 m" and cluster[5] == "–"
+    # standard deviations by the rule of thumb: hypot(4 · 0.05, 0.1) m and hypot(4 · 0.2, 0.5)°
+    assert said(points[6]).endswith("2 of 3") and said(points[7]).endswith("2 of 3")
+    assert said(every[8]).endswith("1 of 4") and points[8] == ""
 
 
 def test_with_a_prior_the_circle_counts_where_it_convinces_else_the_whole_gallery() -> None:
@@ -157,6 +189,22 @@ def test_select_takes_what_is_meant(tmp_path: Path) -> None:
     assert [item.place.name for item in chosen] == ["query_02.png", "query_07.png"]
     with pytest.raises(SourceError, match="none of 24"):
         select(Images(path="a", only=("nothing",)), tmp_path)
+
+
+def test_select_gives_the_camera_and_the_tags_that_a_recipe_says(tmp_path: Path) -> None:
+    write_source(tmp_path / "a", 0, 45.0)
+    write_camera(tmp_path / "lens.yaml", Camera(640, 480, 500.0, 500.0, 319.5, 239.5))
+    plain = select(Images(path="a", split="query"), tmp_path)
+    meant = Images(path="a", split="query", camera="lens.yaml", tags=Tags(std_m=2.0, seed=3))
+    chosen = select(meant, tmp_path, tmp_path)
+    assert [item.place.name for item in chosen] == [item.place.name for item in plain]
+    camera = chosen[0].camera_at(320, 240)
+    assert camera is not None and camera.fx == 250.0 and plain[0].camera_at(320, 240) is None
+    off_m = [
+        float(distance_m(a.place.latitude_deg, a.place.longitude_deg, b.place.latitude_deg, b.place.longitude_deg))
+        for a, b in zip(plain, chosen, strict=True)
+    ]
+    assert 0.5 < float(np.sqrt(np.mean(np.square(off_m)) / 2)) < 4.0 and min(off_m) > 0
 
 
 def test_the_verb_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.lab.world.tags import PHONE, Tags, retag
+from geowarp_ros.lab.world.tags import Tags, retag
 from geowarp_ros.readers import SourceImage
 from geowarp_ros.types import Place
 
@@ -65,5 +65,5 @@ def test_headings_are_turned_or_taken() -> None:
     apart = (np.array(turned) - [i.place.heading_deg for i in images] + 180) % 360 - 180
     assert apart.std() == pytest.approx(5.0, rel=0.1)
     assert min(turned) >= 0 and max(turned) < 360
-    assert all(math.isnan(image.place.heading_deg) for image in retag(images, PHONE))
-    assert retag([], PHONE) == ()
+    assert all(math.isnan(image.place.heading_deg) for image in retag(images, Tags(heading_std_deg=None)))
+    assert retag([], Tags(std_m=1.0)) == ()
