@@ -11,14 +11,16 @@ Convention:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.errors import CameraError
+from geowarp_ros.errors import CameraError, did_you_mean
 
 FloatArray = NDArray[np.float64]
 
@@ -54,8 +56,8 @@ class Camera:
         source: Where it is from, for people: ``camera_info``, a file's name, ``EXIF``, ``the gallery's camera``.
 
     Raises:
-        CameraError: Sizes or focal lengths that are not positive, numbers that are not finite, a principal point
-            far outside the image, an unknown model or a wrong number of coefficients.
+        CameraError: Sizes or focal lengths that are not positive, numbers that are not finite, an unknown model or
+            a wrong number of coefficients.
     """
 
     width_px: int
@@ -82,16 +84,10 @@ class Camera:
                 raise CameraError(
                     f"{name}: {what} is {numbers[what]:g} px, expected a focal length above 0 (is it calibrated?)"
                 )
-        if not (
-            -self.width_px <= self.cx <= 2 * self.width_px and -self.height_px <= self.cy <= 2 * self.height_px
-        ):
-            raise CameraError(
-                f"{name}: its principal point {self.cx:g}, {self.cy:g} lies far outside its image of"
-                f" {self.width_px}×{self.height_px} px; is it of another camera?"
-            )
         if self.model not in get_args(DistortionModel):
             raise CameraError(
-                f"{name}: distortion model {self.model!r}, expected one of {', '.join(get_args(DistortionModel))}"
+                f"{name}: distortion model {self.model!r}{did_you_mean(self.model, get_args(DistortionModel))},"
+                f" expected one of {', '.join(get_args(DistortionModel))}"
             )
         if len(self.distortion) not in COEFFICIENTS[self.model]:
             wanted = " or ".join(str(number) for number in COEFFICIENTS[self.model])
@@ -108,6 +104,12 @@ class Camera:
     def focal_px(self) -> float:
         """Mean focal length (px)."""
         return (self.fx + self.fy) / 2
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        lens = self.model if self.distortion or self.model == "equidistant" else "no distortion"
+        size = f"{self.width_px}×{self.height_px}"
+        return f"{size}, focal length {self.focal_px:.1f} px, {lens}" + (self.source and f", from {self.source}")
 
     def scaled_to(self, width_px: int, height_px: int) -> Camera:
         """Return the same camera for its image at another size.
@@ -148,13 +150,16 @@ class Camera:
         found = cv2.undistortPointsIter(
             points.reshape(-1, 1, 2), self.matrix, coefficients, np.eye(3), np.eye(3), criteria
         ).reshape(-1, 2)
-        # the iteration settles on rubbish beyond the radius up to which the polynomial is invertible
+        # the iteration settles on rubbish beyond the lens's edge
         back = self.project(np.column_stack([found, np.ones(len(found))]))
         wrong = ~(np.abs(back - points).max(axis=1) < 0.05)
         return np.where(wrong[:, None], np.nan, found)
 
     def project(self, points: NDArray[Any]) -> FloatArray:
-        """Return the pixels (N, 2) of points (N, 3) in the optical frame; NaN behind the camera."""
+        """Return the pixels (N, 2) of points (N, 3) in the optical frame; NaN where the lens sees none of them.
+
+        It sees nothing behind the camera, nor beyond the angle at which its distortion would turn back inwards.
+        """
         points = np.asarray(points, np.float64).reshape(-1, 3)
         if not len(points):
             return np.empty((0, 2))
@@ -163,21 +168,92 @@ class Camera:
         return _distorted(plain, self.model, self.distortion) * (self.fx, self.fy) + (self.cx, self.cy)
 
 
+def camera_from_matrix(
+    width_px: int,
+    height_px: int,
+    matrix: Sequence[float],
+    model: str = "plumb_bob",
+    distortion: Sequence[float] = (),
+    source: str = "",
+) -> Camera:
+    """Return a camera from the numbers of a ROS calibration.
+
+    Args:
+        width_px: Width of the images that were calibrated.
+        height_px: Their height.
+        matrix: K row by row: fx, 0, cx, 0, fy, cy, 0, 0, 1.
+        model: Distortion model; ``fisheye`` is an older name of ``equidistant``; may be empty without distortion.
+        distortion: Its coefficients; zeros that the model does not have are dropped, nothing but zeros is none.
+        source: Where it is from.
+
+    Raises:
+        CameraError: As :class:`Camera`; another form of matrix, or a principal point far outside the image.
+    """
+    name, coefficients = source or "camera", tuple(float(value) for value in distortion)
+    kind: Any = {"fisheye": "equidistant", "": "" if any(coefficients) else "plumb_bob"}.get(model, model)
+    most = max(COEFFICIENTS.get(kind, (0,)))
+    while len(coefficients) > most and not coefficients[-1]:
+        coefficients = coefficients[:-1]
+    fx, skew, cx, below, fy, cy, *last = (float(value) for value in matrix)
+    found = Camera(
+        int(width_px), int(height_px), fx, fy, cx, cy, kind, coefficients if any(coefficients) else (), source
+    )
+    if [skew, below, *last] != [0.0, 0.0, 0.0, 0.0, 1.0]:
+        given = ", ".join(f"{value:g}" for value in matrix)
+        raise CameraError(f"{name}: camera matrix {given}, expected fx, 0, cx, 0, fy, cy, 0, 0, 1")
+    if not (-width_px <= cx <= 2 * width_px and -height_px <= cy <= 2 * height_px):
+        raise CameraError(
+            f"{name}: its principal point {cx:g}, {cy:g} lies far outside its image of {width_px}×{height_px} px;"
+            " is it of another camera?"
+        )
+    return found
+
+
+def camera_info_topic(image_topic: str) -> str:
+    """Return the topic that image_transport pairs with a topic of images: ``camera_info`` beside it."""
+    folder, slash, _ = image_topic.removesuffix("/compressed").rpartition("/")
+    return f"{folder}{slash}camera_info"
+
+
+def is_rectified(image_topic: str) -> bool:
+    """Whether a topic carries undistorted images by image_proc's names: image_rect, image_rect_color."""
+    return image_topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
+
+
 def _distorted(plain: FloatArray, model: DistortionModel, d: tuple[float, ...]) -> FloatArray:
     """Return normalised coordinates (N, 2) as the lens puts them (OpenCV, calib3d, "detailed description")."""
+    if model != "equidistant" and not any(d):
+        return plain
     r2 = (plain**2).sum(axis=1, keepdims=True)
     if model == "equidistant":
         r = np.sqrt(r2)
         theta = np.arctan(r)
         scale = np.divide(_bent(theta, d), r, out=np.ones_like(r), where=r > 1e-12)
-        return np.asarray(plain * scale)
-    if not any(d):
-        return plain
+        return np.where(theta <= _edge(model, d), plain * scale, np.nan)
     k1, k2, p1, p2, k3, k4, k5, k6 = (*d, *([0.0] * (8 - len(d))))
     radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
     x, y = plain[:, :1], plain[:, 1:]
     tangential = np.hstack([2 * p1 * x * y + p2 * (r2 + 2 * x**2), p1 * (r2 + 2 * y**2) + 2 * p2 * x * y])
-    return np.asarray(plain * radial + tangential)
+    return np.where(r2 <= _edge(model, d) ** 2, plain * radial + tangential, np.nan)
+
+
+@lru_cache(maxsize=256)
+def _edge(model: DistortionModel, d: tuple[float, ...]) -> float:
+    """Radius (equidistant: angle) up to which the distorted radius grows; beyond it, pixels have two rays.
+
+    Where the derivative first vanishes, in s = r² (θ²): of r N(s) / D(s) it has the sign of
+    (N + 2 s N') D - 2 s N D', of θ (1 + k1 θ² + …) it is 1 + 3 k1 θ² + 5 k2 θ⁴ + ….
+    """
+    limit = math.radians(MAX_RAY_DEG)
+    if model == "equidistant":
+        slope = np.poly1d([(2 * power + 1) * k for power, k in enumerate((1.0, *d))][::-1])
+    else:
+        k1, k2, _, _, k3, k4, k5, k6 = (*d, *([0.0] * (8 - len(d))))
+        top, bottom, s2 = np.poly1d([k3, k2, k1, 1]), np.poly1d([k6, k5, k4, 1]), np.poly1d([2, 0])
+        slope = (top + s2 * top.deriv()) * bottom - s2 * top * bottom.deriv()
+        slope, limit = slope * bottom, math.tan(limit)  # nor beyond a pole
+    turns = [float(root.real) for root in slope.roots if abs(root.imag) < 1e-9 and root.real > 0]
+    return min([limit, *(math.sqrt(turn) for turn in turns)])
 
 
 def _bent(theta: FloatArray, d: tuple[float, ...]) -> FloatArray:
@@ -188,16 +264,13 @@ def _bent(theta: FloatArray, d: tuple[float, ...]) -> FloatArray:
 
 
 def _from_equidistant(plain: FloatArray, d: tuple[float, ...]) -> FloatArray:
-    """Invert the equidistant model by Newton's method on the angle; NaN beyond MAX_RAY_DEG."""
-    bent = np.linalg.norm(plain, axis=1)
-    theta = np.minimum(bent, math.pi / 2)
-    k1, k2, k3, k4 = (*d, *([0.0] * (4 - len(d))))
-    for _ in range(20):
-        t2 = theta**2
-        slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            theta = np.clip(theta - (_bent(theta, d) - bent) / slope, 0.0, math.pi)
+    """Invert the equidistant model by bisection of the angle; NaN beyond the lens's edge."""
+    bent, edge = np.linalg.norm(plain, axis=1), _edge("equidistant", d)
+    low, high = np.zeros_like(bent), np.full_like(bent, edge)
+    for _ in range(60):
+        theta = (low + high) / 2
+        beyond = _bent(theta, d) > bent
+        low, high = np.where(beyond, low, theta), np.where(beyond, theta, high)
     with np.errstate(invalid="ignore"):
-        good = (np.abs(_bent(theta, d) - bent) < 1e-6) & (theta < math.radians(MAX_RAY_DEG))
-        scale = np.where(bent > 1e-12, np.tan(theta) / np.maximum(bent, 1e-12), 1.0)
-    return np.where(good[:, None], plain * scale[:, None], np.nan)
+        scale = np.where(bent > 1e-12, np.tan(low) / np.maximum(bent, 1e-12), 1.0)
+        return np.where((bent <= _bent(np.array([edge]), d))[:, None], plain * scale[:, None], np.nan)

@@ -203,6 +203,11 @@ class NodeConfig(SessionConfig):
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="raw: subscribe to image; compressed: subscribe to image/compressed."
     )
+    camera_info_url: str = Field(
+        "",
+        description="Calibration file (ROS YAML) of the images, which replaces camera_info: a path, file:// or "
+        "package://. Empty: camera_info.",
+    )
     frame_id: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
         "", description="frame_id of published fixes (camera or base link); empty: the frame_id of the image."
     )

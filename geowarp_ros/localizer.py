@@ -144,15 +144,21 @@ class Localizer:
         """Say where an image was taken.
 
         Args:
-            frame: A frame, an RGB image (H, W, 3) uint8, a PIL image, or the path of an image file.
+            frame: A frame, an RGB image (H, W, 3) uint8, a PIL image, or the path of an image file, whose camera
+                is that of ``camera.yaml`` beside or above it, else of its EXIF.
             near: A prior that limits the search; if nothing in its circle convinces, the whole gallery is
                 searched. None: the whole gallery.
             deadline: Limits the number of candidates that are re-ranked.
 
         Raises:
             ImageError: The image is no camera picture (empty, absurd size, wrong type).
+            CameraError: The file's calibration is none, or of another camera.
         """
-        if not isinstance(frame, Frame):
+        if isinstance(frame, str | Path):
+            from geowarp_ros.readers.camera_files import frame_of_file  # brings rosbags: not at start
+
+            frame = frame_of_file(Path(frame))
+        elif not isinstance(frame, Frame):
             frame = Frame(image_of(frame))
         image = check_image(frame.image, "frame")
         clock = StageClock()

@@ -1,4 +1,4 @@
-"""From a camera message to an RGB image, for any object with the fields of sensor_msgs/Image or CompressedImage.
+"""From camera messages to images and cameras, for any object with the fields of sensor_msgs/Image and the like.
 
 Live messages (rclpy) and recorded ones (rosbags) are decoded by the same code; nothing here imports ROS.
 Encodings and their names: sensor_msgs/image_encodings.hpp.
@@ -6,13 +6,15 @@ Encodings and their names: sensor_msgs/image_encodings.hpp.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.errors import EncodingError, ImageError, did_you_mean
+from geowarp_ros.cameras import Camera, camera_from_matrix
+from geowarp_ros.errors import CameraError, EncodingError, ImageError, did_you_mean
 from geowarp_ros.images import check_size, decode_image
 from geowarp_ros.types import Image
 
@@ -119,3 +121,49 @@ def _pixels(message: ImageMessage, dtype: np.dtype[Any], samples: int) -> NDArra
         )
     rows = np.ascontiguousarray(data.reshape(height, step)[:, :row]).view(dtype)
     return rows.reshape((height, width) if samples == 1 else (height, width, samples))
+
+
+def camera_from_info(message: Any, source: str, *, rectified: bool = False) -> Camera | None:
+    """Return the camera of the images beside a sensor_msgs/CameraInfo; None if it is not calibrated (K[0] = 0).
+
+    K and P are for the whole sensor: the region of interest (in its pixels; 0×0: all of it) and then the binning
+    are applied, as CameraInfo's definition has it. A binned pixel covers several, and its centre is theirs
+    (image_geometry leaves out that half pixel).
+
+    Args:
+        message: With the fields of ROS 2, or of ROS 1 (K, D, P).
+        source: Its topic, for people.
+        rectified: The images are undistorted: their camera is P.
+
+    Raises:
+        CameraError: Numbers that are no camera's, an unknown lens, or a region outside the sensor.
+    """
+    k, d, p = (
+        getattr(message, name) if hasattr(message, name) else getattr(message, name.upper()) for name in "kdp"
+    )
+    matrix = [float(p[4 * row + column]) for row in range(3) for column in range(3)] if rectified else list(k)
+    if matrix[0] == 0:
+        return None
+    model, coefficients = ("", ()) if rectified else (message.distortion_model, d)
+    sensor = camera_from_matrix(message.width, message.height, matrix, model, coefficients, source)
+    x, y, wide, high = (int(value) for value in _region(message.roi))
+    wide, high = wide or sensor.width_px - x, high or sensor.height_px - y
+    if not (x < x + wide <= sensor.width_px and y < y + high <= sensor.height_px):
+        raise CameraError(
+            f"{source}: region of interest {wide}×{high} at {x}, {y}, expected one within the"
+            f" {sensor.width_px}×{sensor.height_px} px of the sensor"
+        )
+    bin_x, bin_y = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
+    return replace(
+        sensor,
+        width_px=wide // bin_x,
+        height_px=high // bin_y,
+        fx=sensor.fx / bin_x,
+        fy=sensor.fy / bin_y,
+        cx=(sensor.cx - x + 0.5) / bin_x - 0.5,
+        cy=(sensor.cy - y + 0.5) / bin_y - 0.5,
+    )
+
+
+def _region(roi: Any) -> tuple[int, int, int, int]:
+    return roi.x_offset, roi.y_offset, roi.width, roi.height

@@ -20,6 +20,8 @@ ARGUMENTS = {
     "gallery": ("", "Folder of the gallery; empty: as in the parameter file."),
     "model": ("", "Model file, or default; empty: as in the parameter file."),
     "image": ("image", "Topic of the camera; with image_transport:=compressed, its /compressed."),
+    "camera_info": ("", "Topic of the camera's CameraInfo; empty: camera_info beside the images."),
+    "camera_info_url": ("", "Calibration file instead of CameraInfo; empty: as in the parameter file."),
     "image_transport": ("", "raw or compressed; empty: as in the parameter file."),
     "params_file": ("", "Parameter file; empty: the defaults in config/localizer.yaml."),
     "namespace": ("", "Namespace of the node."),
@@ -44,7 +46,7 @@ def _start(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     defaults = Path(get_package_share_directory("geowarp_ros"), "config", "localizer.yaml")
     parameters = {name: given[name].lower() == "true" for name in ("use_sim_time", "autostart")}
-    for name in ("gallery", "model", "image_transport"):
+    for name in ("gallery", "model", "camera_info_url", "image_transport"):
         if given[name]:
             parameters[name] = ParameterValue(given[name], value_type=str)
     if cameras := given["cameras"].split():
@@ -58,7 +60,7 @@ def _start(context):
             package="geowarp_ros",
             **which,
             parameters=[given["params_file"] or str(defaults), parameters],
-            remappings=[("image", given["image"])],
+            remappings=[(name, given[name]) for name in ("image", "camera_info") if given[name]],
             ros_arguments=["--log-level", log_level],
             output="both",
             emulate_tty=True,

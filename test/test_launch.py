@@ -124,6 +124,8 @@ def test_what_is_given_reaches_the_node_and_what_is_not_is_left_to_the_file(
     given = {
         "gallery": "5",
         "image": "/cam",
+        "camera_info": "/lab/info",
+        "camera_info_url": "file:///camera.yaml",
         "image_transport": "compressed",
         "params_file": "p.yaml",
         "respawn": "True",
@@ -135,7 +137,8 @@ def test_what_is_given_reaches_the_node_and_what_is_not_is_left_to_the_file(
     assert parameters["gallery"].words == ("5",)
     assert parameters["gallery"].named == {"value_type": str}  # a folder named 5 is no number
     assert set(parameters) - {"use_sim_time"} <= {parameter.name for parameter in node_parameters()}
-    assert node["remappings"] == [("image", "/cam")]
+    assert parameters["camera_info_url"].words == ("file:///camera.yaml",)
+    assert node["remappings"] == [("image", "/cam"), ("camera_info", "/lab/info")]
     assert node["respawn"] is True
 
 

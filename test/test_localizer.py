@@ -17,9 +17,10 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.config import LocalizerConfig, SessionConfig, parse_config
-from geowarp_ros.errors import GalleryError, ImageError
+from geowarp_ros.errors import CameraError, GalleryError, ImageError
 from geowarp_ros.evaluation.asking import Question, way
 from geowarp_ros.evaluation.calibration import collect, collect_samples
 from geowarp_ros.evaluation.plain import plain_pictures
@@ -35,6 +36,7 @@ from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source, SourceImage
+from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.types import Answer, Frame, Header, Image, Near, NoFix, Place
 
 PLACES = 12
@@ -299,6 +301,18 @@ def test_an_image_may_be_a_path_a_pil_image_or_an_array(localizer: Localizer, tm
             localizer.localize(broken)
     with pytest.raises(ImageError, match="expected a path, a PIL image or an RGB array"):
         localizer.localize(neither)
+
+
+def test_a_paths_camera_is_that_of_its_folder(localizer: Localizer, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), picture(4)[:, :, ::-1])
+    height, width = picture(4).shape[:2]
+    write_camera(tmp_path / "camera.yaml", Camera(2 * width, 2 * height, 80, 80, width, height))
+    assert localizer.localize(path).candidates
+    write_camera(tmp_path / "camera.yaml", Camera(width, 2 * height, 80, 80, width / 2, height))
+    with pytest.raises(CameraError, match=r"camera\.yaml: is of images of .* another aspect ratio"):
+        localizer.localize(str(path))
+    assert localizer.localize(picture(4)).candidates
 
 
 def test_an_answer_reads_as_one_line_and_shows_its_pair(localizer: Localizer) -> None:

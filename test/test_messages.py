@@ -1,9 +1,11 @@
-"""Camera messages: each encoding against hand-made pixels, and the refusals."""
+"""Camera messages: each encoding against hand-made pixels, cameras against rendered dots, and the refusals."""
 
 from __future__ import annotations
 
 import array
+import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geowarp_ros.errors import EncodingError, ImageError
-from geowarp_ros.messages import image_from_compressed, image_from_message
+from geowarp_ros.cameras import Camera, camera_info_topic, is_rectified
+from geowarp_ros.errors import CameraError, EncodingError, ImageError
+from geowarp_ros.messages import camera_from_info, image_from_compressed, image_from_message
 
 HEIGHT, WIDTH = 18, 20
 RED = (200, 40, 10)
@@ -164,3 +167,117 @@ def test_compressed_refusals(kind: str, data: bytes, said: str) -> None:
     with pytest.raises(ImageError, match=said) as error:
         image_from_compressed(Message(format=kind, data=data))
     assert isinstance(error.value, EncodingError) == (kind != "jpeg")
+
+
+# ---- CameraInfo
+
+
+K, P = (400.0, 0, 310, 0, 410, 250, 0, 0, 1), (380.0, 0, 320, -38, 0, 380, 240, 0, 0, 0, 1, 0)
+
+
+def info(**changes: Any) -> SimpleNamespace:
+    roi = SimpleNamespace(
+        **dict(zip(("x_offset", "y_offset", "width", "height"), changes.pop("roi", [0] * 4), strict=True))
+    )
+    usual = {
+        "width": 640,
+        "height": 480,
+        "distortion_model": "plumb_bob",
+        "d": (-0.2, 0.05, 0, 0, 0),
+        "k": K,
+        "p": P,
+    }
+    return SimpleNamespace(**{**usual, "binning_x": 0, "binning_y": 0, "roi": roi, **changes})
+
+
+def test_a_camera_info_is_k_and_d_and_of_rectified_images_p() -> None:
+    lens = (-0.2, 0.05, 0.0, 0.0, 0.0)
+    raw = camera_from_info(info(), "/front/camera_info")
+    assert raw == Camera(640, 480, 400, 410, 310, 250, "plumb_bob", lens, "/front/camera_info")
+    rectified = camera_from_info(info(), "i", rectified=True)
+    assert rectified == Camera(640, 480, 380, 380, 320, 240, source="i")
+    ros1 = info()
+    ros1.K, ros1.D, ros1.P = ros1.k, ros1.d, ros1.p
+    del ros1.k, ros1.d, ros1.p
+    assert camera_from_info(ros1, "/front/camera_info") == raw
+    assert camera_from_info(ros1, "i", rectified=True) == rectified
+
+
+def test_an_uncalibrated_camera_is_none() -> None:
+    """As drivers without a calibration publish it."""
+    assert camera_from_info(info(k=np.zeros(9), d=[], distortion_model=""), "i") is None
+    assert camera_from_info(info(p=np.zeros(12)), "i", rectified=True) is None
+    assert camera_from_info(info(p=np.zeros(12)), "i") is not None
+
+
+@pytest.mark.parametrize(
+    ("roi", "binning"),
+    [
+        ((0, 0, 0, 0), (2, 2)),
+        ((64, 32, 320, 240), (0, 0)),
+        ((64, 32, 320, 240), (4, 4)),
+        ((160, 100, 240, 200), (2, 4)),
+        ((101, 99, 303, 202), (3, 2)),
+        ((160, 0, 0, 0), (1, 0)),
+    ],
+)
+@pytest.mark.parametrize("rectified", [False, True])
+def test_region_and_binning_are_what_the_sensor_does(
+    roi: tuple[int, int, int, int], binning: tuple[int, int], rectified: bool
+) -> None:
+    """A dot on the sensor, cropped and then averaged in rectangles, is where the camera says."""
+    ray = np.array([[-0.09, -0.11, 1.0]])
+    sensor = camera_from_info(info(), "i", rectified=rectified)
+    camera = camera_from_info(info(roi=roi, binning_x=binning[0], binning_y=binning[1]), "i", rectified=rectified)
+    assert sensor is not None and camera is not None
+    (u, v), (x0, y0, width, height) = sensor.project(ray)[0], roi
+    y, x = np.mgrid[:480, :640]
+    dot = np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 8.0**2))
+    cropped = dot[y0 : y0 + (height or 480), x0 : x0 + (width or 640)]
+    bx, by = max(binning[0], 1), max(binning[1], 1)
+    rows, columns = cropped.shape[0] // by, cropped.shape[1] // bx
+    image = cropped[: rows * by, : columns * bx].reshape(rows, by, columns, bx).mean(axis=(1, 3))
+    assert image.shape == (camera.height_px, camera.width_px)
+    y, x = np.mgrid[:rows, :columns]
+    centre = [(image * axis).sum() / image.sum() for axis in (x, y)]
+    assert centre == pytest.approx(camera.project(ray)[0], abs=1e-3)
+
+
+def test_a_region_far_from_the_optical_axis_is_a_camera() -> None:
+    camera = camera_from_info(info(roi=(600, 440, 40, 40)), "i")
+    assert camera is not None and (camera.cx, camera.cy) == (-290, -190)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": (400.0, 0, math.nan, 0, 410, 250, 0, 0, 1)}, "/c: cx is nan"),
+        ({"k": (400.0, 0, 310, 0, 0, 250, 0, 0, 1)}, "/c: fy is 0 px"),
+        ({"width": 0}, "/c: is 0×480 px"),
+        ({"distortion_model": "omnidirectional"}, "/c: distortion model 'omnidirectional'"),
+        ({"d": (0.1, 0.2, 0.3)}, "/c: 3 distortion coefficients for plumb_bob"),
+        (
+            {"roi": (600, 0, 100, 100)},
+            "/c: region of interest 100×100 at 600, 0, expected one within the 640×480 px",
+        ),
+        ({"k": (400.0, 0, 5000, 0, 410, 250, 0, 0, 1)}, "/c: its principal point 5000"),
+    ],
+)
+def test_a_camera_info_that_is_no_camera_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CameraError, match=message):
+        camera_from_info(info(**changes), "/c")
+
+
+@pytest.mark.parametrize(
+    ("image", "beside", "rectified"),
+    [
+        ("/camera/image_raw", "/camera/camera_info", False),
+        ("/camera/image_raw/compressed", "/camera/camera_info", False),
+        ("/a/b/image_rect_color/compressed", "/a/b/camera_info", True),
+        ("/image_rect", "/camera_info", True),
+        ("image", "camera_info", False),
+    ],
+)
+def test_topics_are_paired_as_image_transport_pairs_them(image: str, beside: str, rectified: bool) -> None:
+    assert camera_info_topic(image) == beside
+    assert is_rectified(image) == rectified

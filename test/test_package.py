@@ -101,7 +101,11 @@ def third_party() -> dict[str, set[str]]:
     for path in (ROOT / "geowarp_ros").rglob("*.py"):
         for full in imported(path):
             top = full.split(".")[0]
-            ros = top.endswith(("_msgs", "_srvs", "_interfaces")) or top in ("rclpy", "cv_bridge")
+            ros = top.endswith(("_msgs", "_srvs", "_interfaces")) or top in (
+                "rclpy",
+                "cv_bridge",
+                "ament_index_python",
+            )
             if top and not ros and top != "geowarp_ros" and top not in sys.stdlib_module_names:
                 found.setdefault(DISTRIBUTIONS.get(top, top), set()).add(str(path.relative_to(ROOT)))
     found.setdefault("tensorboard", set()).add("torch.utils.tensorboard")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geowarp_ros.cli.options import add_settings, localizer_config, settings
+from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
 from geowarp_ros.cli.verbs import require
 
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", type=Path, required=True, help="folder; the calibration is stored in it")
     parser.add_argument("--split", help="one split of the source")
     parser.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
+    add_camera(parser)
     parser.add_argument(
         "--correct-within", type=float, default=25.0, metavar="M", help="error limit of a right answer (m)"
     )
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     require("sklearn")
     localizer = Localizer.open(args.gallery, config, calibrated=False)
-    source = read_source(args.source, split=args.split, utm_zone=args.utm_zone)
+    source = read_source(args.source, split=args.split, utm_zone=args.utm_zone, camera=args.camera)
     calibration, summary, collected = calibrate_gallery(
         localizer, source.images, args.correct_within, args.false_fix_rate, bar
     )

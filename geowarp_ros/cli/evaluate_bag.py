@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geowarp_ros.cli.options import add_settings, session_config, settings
+from geowarp_ros.cli.options import add_camera, add_settings, session_config, settings
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, required=True, help="folder for the report and everything beside it"
     )
     parser.add_argument("--image-topic", default="", help="image topic; not needed if the bag has a single one")
+    add_camera(parser)
 
     truth = parser.add_argument_group("truth")
     truth.add_argument(
@@ -142,7 +143,8 @@ def read_drive(args: argparse.Namespace) -> Drive:
             f"{args.drive}: does not exist, expected a ROS bag or a folder or CSV of geotagged images"
         )
     if not is_bag(args.drive):
-        return drive_from_source(read_source(args.drive, split=args.split, utm_zone=args.utm_zone))
+        source = read_source(args.drive, split=args.split, utm_zone=args.utm_zone, camera=args.camera)
+        return drive_from_source(source)
     truth = TruthOptions(
         topic=args.truth_topic,
         bag=args.truth_bag,
@@ -150,7 +152,7 @@ def read_drive(args: argparse.Namespace) -> Drive:
         datum=tuple(args.truth_datum) if args.truth_datum else None,
         max_gap_s=args.max_gap,
     )
-    return read_drive(args.drive, args.image_topic, truth, args.prior_topic, args.odometry_topic)
+    return read_drive(args.drive, args.image_topic, truth, args.prior_topic, args.odometry_topic, args.camera)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geowarp_ros.cli.options import add_camera
+
 if TYPE_CHECKING:
     from geowarp_ros.gallery.index.indexing import IndexOptions
     from geowarp_ros.gallery.making.build import BuildReport
@@ -66,7 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info = action("info", _info, "show the content of a gallery", gallery)
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
-    action("upgrade", _upgrade, "make the keypoints that a gallery of an earlier version lacks", gallery)
+    upgrade = action(
+        "upgrade", _upgrade, "make the keypoints and cameras that a gallery of an earlier version lacks", gallery
+    )
+    upgrade.add_argument(
+        "--camera",
+        type=Path,
+        metavar="FILE",
+        help="ROS calibration file of all its images (default: camera.yaml or EXIF of images that are referenced)",
+    )
 
     action("verify", _verify, "compare every file with its checksum, and decode every image", gallery)
 
@@ -98,6 +108,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="minimum distance between images of a bag (m, default: %(default)g)",
     )
+    add_camera(parser)
     parser.add_argument("--model", default="default", help="model file (default: the model that ships)")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if available (default: auto)"
@@ -215,13 +226,13 @@ def _upgrade(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.making.upgrade import upgrade_gallery
     from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.progress import bar
+    from geowarp_ros.readers.camera_files import read_camera
 
-    report = upgrade_gallery(args.gallery, progress=bar)
-    if not report.keypoints:
-        print(f"{args.gallery}: nothing is missing")
-        return 0
-    print(f"{args.gallery}: keypoints of {report.keypoints} photographs in {report.seconds:.1f} s")
-    if (args.gallery / CALIBRATION).exists():
+    camera = read_camera(args.camera) if args.camera else None
+    report = upgrade_gallery(args.gallery, camera=camera, progress=bar)
+    made = f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs in {report.seconds:.1f} s"
+    print(f"{args.gallery}: {made if report.keypoints or report.cameras else 'nothing to add'}")
+    if report.keypoints and (args.gallery / CALIBRATION).exists():
         print("  its calibration was measured without them: run 'geowarp calibrate' again")
     return 0
 
@@ -250,6 +261,7 @@ def _read_source(args: argparse.Namespace) -> Source:
         fix_topic=args.fix_topic,
         max_gap_s=args.max_gap,
         min_spacing_m=args.min_spacing,
+        camera=args.camera,
     )
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:
@@ -272,7 +284,17 @@ def _load_describer(args: argparse.Namespace) -> Describer:
 
 def _options(args: argparse.Namespace) -> Mapping[str, str]:
     """Return the options that the gallery stores for people."""
-    names = ("split", "utm_zone", "image_topic", "fix_topic", "max_gap", "min_spacing", "model", "device")
+    names = (
+        "split",
+        "utm_zone",
+        "image_topic",
+        "fix_topic",
+        "max_gap",
+        "min_spacing",
+        "camera",
+        "model",
+        "device",
+    )
     return {name: str(value) for name in names if (value := getattr(args, name)) not in (None, "")}
 
 

@@ -7,13 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-from geowarp_ros.cli.options import add_settings, localizer_config, settings
+from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument("--gallery", type=Path, required=True, help="folder made by 'geowarp gallery build'")
+    add_camera(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_settings(parser, "model", "rerank", "candidates", "device", "min_confidence")
 
@@ -21,17 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Localise each image; a bad one is reported on stderr and the rest goes on (then the status is 1)."""
     config = localizer_config(settings(args), "localize")
-    from geowarp_ros.errors import ImageError
+    from geowarp_ros.errors import CameraError, ImageError
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.progress import bar, silent
+    from geowarp_ros.readers.camera_files import frame_of_file, read_camera
 
+    camera = args.camera and read_camera(args.camera)
     localizer = Localizer.open(args.gallery, config)
     status = 0
     show = bar if len(args.images) > 8 and sys.stderr.isatty() else silent
     for path in show(args.images, len(args.images), "localize"):
         try:
-            answer = localizer.localize(path)
-        except ImageError as error:
+            answer = localizer.localize(frame_of_file(path, camera))
+        except (ImageError, CameraError) as error:
             print(f"geowarp localize: {error}", file=sys.stderr)
             status = 1
             continue

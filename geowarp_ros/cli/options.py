@@ -27,6 +27,14 @@ NODE_ONLY = {*ROS_OWN, *NodeConfig.model_fields} - {*SessionConfig.model_fields}
 """Names that a parameter file may have and no verb uses."""
 
 
+def add_camera(parser: argparse.ArgumentParser) -> None:
+    """Add ``--camera``."""
+    parser.add_argument(
+        "--camera", type=Path, metavar="FILE",
+        help="ROS calibration file of all images (default: CameraInfo of a bag, camera.yaml beside them, or EXIF)",
+    )  # fmt: skip
+
+
 def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
     """Add ``--params-file``, ``--set`` and some of :data:`SHORTCUTS`; what is left out keeps its default."""
     group = parser.add_argument_group(

@@ -149,6 +149,9 @@ def replay(
     """Localise every image of a drive in order, as the node would, without dropping any.
 
     Recorded odometry and prior fixes reach the session before the first image that is not older.
+
+    Raises:
+        CameraError: An image is not of the camera that is said to have taken it.
     """
     localizer.warm_up()
     events = iter(drive.events)
@@ -159,7 +162,8 @@ def replay(
             event = next(events, None)
         try:
             image = item.read()
-            answer = session.localize(localizer, Frame(image, item.stamp_ns, item.frame_id))
+            camera = item.camera_at(image.shape[1], image.shape[0])
+            answer = session.localize(localizer, Frame(image, item.stamp_ns, item.frame_id, camera))
         except ImageError as error:
             yield Replayed(item, problem=str(error))
         else:

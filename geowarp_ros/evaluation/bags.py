@@ -22,7 +22,14 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.odometry import Pose, pose_from_message
 from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.motion.session import Session
-from geowarp_ros.readers.bag import IMAGE_TYPES, RecordedImages, choose_topic, header_stamp_ns
+from geowarp_ros.readers.bag import (
+    IMAGE_TYPES,
+    INFO_TYPE,
+    RecordedCameras,
+    RecordedImages,
+    choose_topic,
+    header_stamp_ns,
+)
 from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.types import Answer, Fix, Header, NoFix
 
@@ -82,8 +89,9 @@ def read_drive(
     truth: TruthOptions | None = None,
     prior_topic: str = "",
     odometry_topic: str = "",
+    camera: Path | None = None,
 ) -> Drive:
-    """Read a bag's images with their true positions, and the prior fixes and odometry for the session.
+    """Read a bag's images with their cameras and true positions, and what else the session receives.
 
     Args:
         bag: Folder, .mcap, .db3 or .bag.
@@ -91,8 +99,10 @@ def read_drive(
         truth: Source of the true positions.
         prior_topic: Topic of NavSatFix for the session's prior; empty: none.
         odometry_topic: Topic of Odometry for the session; empty: none.
+        camera: Calibration file; None: the CameraInfo beside the images.
 
     Raises:
+        CameraError: ``camera`` is no calibration.
         SourceError: No bag, no such topic (the message lists what is there), no image, no usable truth, or none
             that overlaps the images in time (the message says how far apart they lie).
     """
@@ -105,7 +115,8 @@ def read_drive(
     recorded, track = _scan_truth(truth_files, truth)
     # by how much (s) the truth's clock is ahead of the images'; None if they come from two bags
     ahead_s = (images.lag_ns - recorded.lag_ns) / NS + truth.offset_s if truth.bag is None else None
-    taken = _take_images(files, images, track, truth.max_gap_s)
+    cameras = _scan_cameras(files, images.topic, camera)
+    taken = _take_images(files, images, track, truth.max_gap_s, cameras)
     missing = sum(image.truth is None for image in taken)
     if missing == len(taken):
         raise SourceError(_no_overlap(bag, images, recorded.topic, track, truth, ahead_s))
@@ -186,6 +197,16 @@ def _scan(
     return _Recording(topic, rows, broken)
 
 
+def _scan_cameras(files: BagFiles, image_topic: str, file: Path | None) -> RecordedCameras:
+    cameras = RecordedCameras(image_topic, file)
+    with files.reader() as reader:
+        recorded = any(cameras.belong(connection) for connection in reader.connections)
+    if recorded:
+        for stamp, _, message in _scan(files, cameras.topic, (INFO_TYPE,), "camera_info", lambda info: info).rows:
+            cameras.add(stamp, message)
+    return cameras
+
+
 def _scan_truth(files: BagFiles, truth: TruthOptions) -> tuple[_Recording[Any], Track]:
     """Return the messages with a usable position, and these positions over time."""
     types = (FIX_TYPE, *POSE_TYPES) if truth.topic else (FIX_TYPE,)
@@ -220,7 +241,7 @@ def _position_of(message: Any) -> tuple[float, float, float, float]:
 
 
 def _take_images(
-    files: BagFiles, images: _Recording[str], track: Track, max_gap_s: float
+    files: BagFiles, images: _Recording[str], track: Track, max_gap_s: float, cameras: RecordedCameras
 ) -> tuple[DriveImage, ...]:
     """Return the images in the order of their stamps; of equal stamps the first that was recorded."""
     store = RecordedImages(files, images.topic)
@@ -228,7 +249,9 @@ def _take_images(
     for stamp, recorded_ns, frame_id in sorted(images.rows):
         name = f"{files.path.stem}/{images.topic.strip('/')}/{stamp}"
         read = partial(store.read, recorded_ns, stamp, name)
-        found.setdefault(stamp, DriveImage(name, stamp, read, track.at(stamp, max_gap_s), frame_id))
+        camera = cameras.at(stamp)
+        at = {} if camera is None else {"camera_at": camera.scaled_to}
+        found.setdefault(stamp, DriveImage(name, stamp, read, track.at(stamp, max_gap_s), frame_id, **at))
     return tuple(found.values())
 
 

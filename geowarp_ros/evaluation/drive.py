@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.errors import SourceError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.session import Session
@@ -37,6 +38,7 @@ class DriveImage:
         read: Decodes it; raises ImageError.
         truth: True position; None in a gap of the truth.
         frame_id: Frame of the camera.
+        camera_at: Its camera for the image at a width and height (px), None if unknown; raises CameraError.
     """
 
     name: str
@@ -44,6 +46,7 @@ class DriveImage:
     read: Callable[[], Image]
     truth: Position | None = None
     frame_id: str = ""
+    camera_at: Callable[[int, int], Camera | None] = lambda width_px, height_px: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ def drive_from_source(source: Source) -> Drive:
             stamp_ns=image.place.stamp_ns if stamped else (1 + row) * NS,
             read=image.read,
             truth=Position(image.place.latitude_deg, image.place.longitude_deg, image.place.altitude_m),
+            camera_at=image.camera_at,
         )
         for row, image in enumerate(source.images)
     ]

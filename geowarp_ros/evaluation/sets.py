@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def read_sets(
     query_split: str | None = None,
     every: int = 0,
     utm_zone: str | None = "32N",
+    camera: Path | None = None,
 ) -> Sets:
     """Read the gallery and the queries of a data set.
 
@@ -47,19 +49,21 @@ def read_sets(
         every: Instead of splits, every N-th image is a query and the others are the gallery; 1: each image is a
             query of all images, of which :class:`Neighbours` must leave out at least itself; 0: by splits.
         utm_zone: UTM zone of file names that give none.
+        camera: Calibration file of all images; None: each image's own.
 
     Raises:
+        CameraError: ``camera`` is no calibration.
         SourceError: No such split, no images in one, or images in both.
     """
+    read = partial(read_source, directory, utm_zone=utm_zone, camera=camera)
     if every:
-        return _every_nth(read_source(directory, utm_zone=utm_zone), every, directory)
+        return _every_nth(read(), every, directory)
     if gallery_split is None or query_split is None:
-        inside = read_source(directory, utm_zone=utm_zone).splits
+        inside = read().splits
         tree = any(name.startswith("test/") for name in inside)
         gallery_split = gallery_split or ("test/gallery" if tree else "gallery")
         query_split = query_split or ("test/queries" if tree else "query")
-    gallery = read_source(directory, split=gallery_split, utm_zone=utm_zone)
-    queries = read_source(directory, split=query_split, utm_zone=utm_zone).images
+    gallery, queries = read(split=gallery_split), read(split=query_split).images
     if both := {image.place.name for image in gallery.images} & {image.place.name for image in queries}:
         raise SourceError(
             f"{directory}: {min(both)} is in both {gallery_split!r} and {query_split!r} ({len(both)} images are)"

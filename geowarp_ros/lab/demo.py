@@ -31,7 +31,8 @@ from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import read_source
 from geowarp_ros.types import FloatArray
 
-IMAGE_TOPIC, TRUTH_TOPIC, FIX_TOPIC = "/camera/image_raw", "/gps/fix", "/geowarp_localizer/fix"
+IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC = "/camera/image_raw", "/camera/camera_info", "/gps/fix"
+FIX_TOPIC = "/geowarp_localizer/fix"
 START_PATIENCE_S = 120.0
 ANSWER_PATIENCE_S = 30.0
 """Maximum wait for the answer to the last image, which is never dropped."""
@@ -134,7 +135,8 @@ def replay(
         try:
             with Recorder(robot, FIX_TOPIC, fixes) as recorder:
                 _await_node(robot, process, output / "node.log")
-                published = play(robot, bag, {IMAGE_TOPIC: IMAGE_TOPIC}, rate=rate, progress=progress)
+                topics = {topic: topic for topic in (IMAGE_TOPIC, INFO_TOPIC)}
+                published = play(robot, bag, topics, rate=rate, progress=progress)
                 recorder.wait_for(max(published), ANSWER_PATIENCE_S)
         finally:
             executor.shutdown()

@@ -175,11 +175,12 @@ def _pairs(replay: Replay, localizer: Localizer) -> list[Pair]:
     lost = [item for item in replay.answered if item.answer.fix is None]
     chosen = _spread(fixed, PAIRS - bool(lost))
     chosen += _spread(lost, PAIRS - len(chosen))
-    readers = {image.stamp_ns: image.read for image in replay.drive.images}
+    images = {image.stamp_ns: image for image in replay.drive.images}
     pairs = []
     for item in sorted(chosen, key=lambda item: item.stamp_ns):
-        query = readers[item.stamp_ns]()
-        answer = localizer.localize(Frame(query, item.stamp_ns))
+        query = images[item.stamp_ns].read()
+        camera = images[item.stamp_ns].camera_at(query.shape[1], query.shape[0])
+        answer = localizer.localize(Frame(query, item.stamp_ns, camera=camera))
         if answer.candidates:
             best = answer.candidates[0]
             caption = _caption(localizer.gallery.frame, item, answer, best)

@@ -16,7 +16,7 @@ from geowarp_ros.errors import SourceError
 from geowarp_ros.messages import image_from_message
 from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.readers.bag import header_stamp_ns
+from geowarp_ros.readers.bag import INFO_TYPE, header_stamp_ns
 from geowarp_ros.readers.bag_files import BagFiles
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def play(
 ) -> dict[int, float]:
     """Publish a bag's messages as they were recorded: same bytes, same stamps, same intervals.
 
-    Starts when each topic has a subscriber: what is published before discovery has finished is lost. Publishes
-    reliably, which serves every kind of subscriber.
+    Starts when each topic but those of CameraInfo has a subscriber: what is published before discovery has
+    finished is lost. Publishes reliably, which serves every kind of subscriber.
 
     Args:
         node: Publishes; it need not spin.
@@ -75,8 +75,9 @@ def play(
             publishers[connection.topic] = node.create_publisher(message_class(kind), topics[connection.topic], 10)
         ticks = node.create_publisher(message_class(CLOCK), "/clock", 10) if clock else None
         try:
-            for topic, publisher in publishers.items():
-                _await_subscriber(publisher, topics[topic], patience_s)
+            for connection in connections:
+                if connection.msgtype != INFO_TYPE:
+                    _await_subscriber(publishers[connection.topic], topics[connection.topic], patience_s)
             time.sleep(SETTLE_S)
             messages = reader.messages(connections=connections)
             total = sum(connection.msgcount for connection in connections)

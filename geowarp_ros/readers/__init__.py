@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from geowarp_ros.errors import SourceError, did_you_mean
 from geowarp_ros.readers.bag import read_bag
 from geowarp_ros.readers.bag_files import BAG_SUFFIXES, is_bag
+from geowarp_ros.readers.camera_files import read_camera
 from geowarp_ros.readers.folders import read_folder
 from geowarp_ros.readers.positions import read_positions
 from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, count_reasons
@@ -23,6 +25,7 @@ def read_source(
     fix_topic: str = "",
     max_gap_s: float = 1.0,
     min_spacing_m: float = 0.0,
+    camera: Path | None = None,
 ) -> Source:
     """Read geotagged images; they are decoded on demand.
 
@@ -38,22 +41,28 @@ def read_source(
         fix_topic: Topic of a bag's fixes; may be empty where it has only one.
         max_gap_s: Maximum time between a bag's image and the nearest fix, s; images beyond are left out.
         min_spacing_m: Minimum distance from the bag's image before, m; closer images are left out.
+        camera: Calibration file of all images; None: each image's own, from the bag's CameraInfo, from
+            ``camera.yaml`` in its folder or one above it within the source, else from its EXIF.
 
     Raises:
         SourceError: The source is none of these, has an error, or holds no usable image.
+        CameraError: A calibration file that is none.
     """
     if not source.exists():
         raise SourceError(f"{source}: does not exist, expected a folder of images, a CSV or a ROS bag")
     if source.suffix.lower() == ".csv" and source.is_file():
         found = read_positions(source)
     elif is_bag(source):
-        found = read_bag(source, image_topic, fix_topic, max_gap_s, min_spacing_m)
+        found = read_bag(source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera)
     elif source.is_file():
         raise SourceError(f"{source}: is no source, expected a folder of images, .csv, {', '.join(BAG_SUFFIXES)}")
     elif (source / "positions.csv").is_file():
         found = read_positions(source / "positions.csv")
     else:
         found = read_folder(source, utm_zone)
+    if camera is not None and not is_bag(source):
+        given = read_camera(camera)
+        found = replace(found, images=tuple(replace(image, camera=given) for image in found.images))
     if not found.images:
         raise SourceError(f"{source}: no usable image: {count_reasons(found.skipped)}")
     return found if split is None else _only(found, split, source)

@@ -5,6 +5,7 @@ Times are header stamps; a message without one (0) has the time at which it was 
 
 from __future__ import annotations
 
+import bisect
 import logging
 import math
 import threading
@@ -18,15 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from geowarp_ros.errors import ImageError, SourceError, did_you_mean
+from geowarp_ros.cameras import Camera, camera_info_topic, is_rectified
+from geowarp_ros.errors import CameraError, ImageError, SourceError, did_you_mean
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.messages import image_from_compressed, image_from_message
+from geowarp_ros.messages import camera_from_info, image_from_compressed, image_from_message
 from geowarp_ros.readers.bag_files import BagFiles
+from geowarp_ros.readers.camera_files import read_camera
 from geowarp_ros.readers.source import Skipped, Source, SourceImage
 from geowarp_ros.types import FloatArray, Image, Place
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 FIX_TYPES = ("sensor_msgs/msg/NavSatFix",)
+INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
 _NS = 1_000_000_000
 _JUMP_NS = 2 * _NS  # a longer gap before the wanted image is jumped over by the bag's index
@@ -34,7 +38,14 @@ _JUMP_NS = 2 * _NS  # a longer gap before the wanted image is jumped over by the
 _log = logging.getLogger(__name__)
 
 
-def read_bag(path: Path, image_topic: str, fix_topic: str, max_gap_s: float, min_spacing_m: float) -> Source:
+def read_bag(
+    path: Path,
+    image_topic: str,
+    fix_topic: str,
+    max_gap_s: float,
+    min_spacing_m: float,
+    camera: Path | None = None,
+) -> Source:
     """Read a bag of ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag).
 
     Positions are interpolated linearly between two fixes; before the first and after the last the nearest one is
@@ -47,15 +58,18 @@ def read_bag(path: Path, image_topic: str, fix_topic: str, max_gap_s: float, min
         fix_topic: Topic of the fixes; may be empty where the bag has only one.
         max_gap_s: Maximum time between an image and the nearest fix, s; images beyond are left out.
         min_spacing_m: Minimum distance from the image kept before, m; closer images are left out.
+        camera: Calibration file; None: the CameraInfo beside the images.
 
     Raises:
+        CameraError: ``camera`` is no calibration.
         SourceError: The bag cannot be read, lacks a topic, or has no usable fix or no image near one.
     """
     files = BagFiles(path)
     with files.reader() as reader:
         image_topic = choose_topic(path, reader, image_topic, IMAGE_TYPES, "image_topic")
         fix_topic = choose_topic(path, reader, fix_topic, FIX_TYPES, "fix_topic")
-        recording = _scan(reader, image_topic, fix_topic)
+        cameras = RecordedCameras(image_topic, camera)
+        recording = _scan(reader, image_topic, fix_topic, cameras)
     if not recording.fixes:
         raise SourceError(
             f"{path}: no fix on {fix_topic}: expected NavSatFix with a status >= 0 and a finite position,"
@@ -84,7 +98,8 @@ def read_bag(path: Path, image_topic: str, fix_topic: str, max_gap_s: float, min
             last_m = east_north_m[row]
             latitude, longitude, altitude = geodetic[row].tolist()
             place = Place(name, latitude, longitude, altitude_m=altitude, stamp_ns=stamp)
-            images.append(SourceImage(place, partial(recorded.read, recorded_ns, stamp, name)))
+            read = partial(recorded.read, recorded_ns, stamp, name)
+            images.append(SourceImage(place, read, camera=cameras.at(stamp)))
         seen.add(stamp)
     if not images:
         raise SourceError(
@@ -135,15 +150,63 @@ class _Recording:
     broken: str = ""
 
 
-def _scan(reader: Any, image_topic: str, fix_topic: str) -> _Recording:
+class RecordedCameras:
+    """The camera of one topic's images over time.
+
+    Args:
+        image_topic: The topic; ``image_rect*`` has undistorted images.
+        file: Calibration file that replaces the recorded CameraInfo.
+
+    Attributes:
+        topic: Topic of the CameraInfo that belongs to the images; empty with a file.
+
+    Raises:
+        CameraError: The file is no calibration.
+    """
+
+    def __init__(self, image_topic: str, file: Path | None = None) -> None:
+        self._rectified = is_rectified(image_topic)
+        self._given = None if file is None else read_camera(file, rectified=self._rectified)
+        self.topic = "" if file else camera_info_topic(image_topic)
+        self._recorded: dict[int, Camera | None] = {}
+        self._stamps: list[int] = []
+        self._refused = False
+
+    def belong(self, connection: Any) -> bool:
+        """Whether a bag's connection has their CameraInfo."""
+        return bool(connection.topic == self.topic and connection.msgtype == INFO_TYPE)
+
+    def add(self, stamp: int, message: Any) -> None:
+        """Take a CameraInfo; one that cannot be used is none, and the first such is logged."""
+        camera = None
+        try:
+            camera = camera_from_info(message, self.topic, rectified=self._rectified)
+        except CameraError as error:
+            if not self._refused:
+                _log.warning("%s; the images are taken without a camera model", error)
+            self._refused = True
+        self._recorded[stamp] = camera
+        self._stamps = []
+
+    def at(self, stamp: int) -> Camera | None:
+        """Return the camera of the last CameraInfo until ``stamp`` (ns), or of the first."""
+        if self._given or not self._recorded:
+            return self._given
+        self._stamps = self._stamps or sorted(self._recorded)
+        return self._recorded[self._stamps[max(bisect.bisect(self._stamps, stamp) - 1, 0)]]
+
+
+def _scan(reader: Any, image_topic: str, fix_topic: str, cameras: RecordedCameras) -> _Recording:
     found = _Recording()
-    connections = [c for c in reader.connections if c.topic in (image_topic, fix_topic)]
+    connections = [c for c in reader.connections if c.topic in (image_topic, fix_topic) or cameras.belong(c)]
     try:
         for connection, recorded_ns, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
             stamp = header_stamp_ns(message) or recorded_ns
             if connection.topic == image_topic:
                 found.images.append((stamp, recorded_ns))
+            elif connection.topic != fix_topic:
+                cameras.add(stamp, message)
             elif message.status.status >= 0 and abs(message.latitude) <= 90 and abs(message.longitude) <= 180:
                 found.fixes.append((stamp, message.latitude, message.longitude, message.altitude))
             else:  # NaN too

@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 from geowarp_ros.errors import ImageError, SourceError
 from geowarp_ros.geodesy import parse_utm_zone, utm_to_wgs84
 from geowarp_ros.images import FORMATS, check_size
+from geowarp_ros.readers.camera_files import CameraFiles
 from geowarp_ros.readers.source import IMAGE_SUFFIXES, Skipped, Source, SourceImage, canonical_split, image_file
 from geowarp_ros.types import Place
 
@@ -72,12 +73,13 @@ def _read_utm_names(folder: Path, files: list[Path], utm_zone: str | None) -> So
             )
         by_zone[zone].append((path, east, north, _heading(match[5])))
     images: list[SourceImage] = []
+    cameras = CameraFiles(folder)
     for (zone_number, northern), members in by_zone.items():
         paths, east_m, north_m, headings = zip(*members, strict=True)
         degrees = zip(*utm_to_wgs84(east_m, north_m, zone_number, northern), strict=True)
         for path, (latitude, longitude), heading in zip(paths, degrees, headings, strict=True):
             place = Place(_name(folder, path), float(latitude), float(longitude), heading_deg=heading)
-            images.append(image_file(place, path, split_of(path.relative_to(folder))))
+            images.append(image_file(place, path, cameras, split_of(path.relative_to(folder))))
     images.sort(key=lambda image: image.place.name)
     return Source(tuple(images), tuple(skipped), f"folder {folder}, positions from the names")
 
@@ -89,6 +91,7 @@ def _name(folder: Path, path: Path) -> str:
 def _read_exif(folder: Path, files: list[Path]) -> Source:
     images: list[SourceImage] = []
     skipped: list[Skipped] = []
+    cameras = CameraFiles(folder)
     for path in files:
         name = _name(folder, path)
         try:
@@ -99,7 +102,7 @@ def _read_exif(folder: Path, files: list[Path]) -> Source:
         if place is None:
             skipped.append(Skipped(name, "without a GPS position in its EXIF"))
         else:
-            images.append(image_file(place, path, split_of(path.relative_to(folder))))
+            images.append(image_file(place, path, cameras, split_of(path.relative_to(folder))))
     return Source(tuple(images), tuple(skipped), f"folder {folder}, positions from EXIF")
 
 

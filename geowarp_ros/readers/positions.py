@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from geowarp_ros.errors import SourceError, did_you_mean
+from geowarp_ros.readers.camera_files import CameraFiles
 from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file
 from geowarp_ros.types import Place
 
@@ -36,6 +37,7 @@ def read_positions(path: Path) -> Source:
     images: list[SourceImage] = []
     skipped: list[Skipped] = []
     row_of: dict[str, int] = {}
+    cameras = CameraFiles(path.parent)
     for number, row in _rows(path):
         where = f"{path}, row {number}"
         name = row["filename"]
@@ -48,7 +50,7 @@ def read_positions(path: Path) -> Source:
         place = Place(name, latitude, longitude, altitude, heading)
         file = path.parent / name
         if file.is_file():
-            images.append(image_file(place, file, row.get("split", "")))
+            images.append(image_file(place, file, cameras, row.get("split", "")))
         else:
             skipped.append(Skipped(name, "absent"))
     if not row_of:

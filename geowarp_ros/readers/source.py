@@ -10,6 +10,7 @@ from pathlib import Path
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.images import read_image
+from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 from geowarp_ros.types import Image, Place
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -24,7 +25,7 @@ class SourceImage:
         read: Decodes the image, from any thread, or raises ImageError; a bag's images are quickest in order.
         path: Image file; None in a bag.
         split: Split, such as ``gallery`` or ``test/queries``; empty where the source has none.
-        camera: The camera it was taken with, at whatever size it was calibrated; None where nothing tells.
+        camera: The camera it was taken with, at the size it was calibrated for; None where at most its EXIF tells.
     """
 
     place: Place
@@ -36,10 +37,13 @@ class SourceImage:
     def camera_at(self, width_px: int, height_px: int) -> Camera | None:
         """Return its camera for the image at this size; None where nothing tells.
 
+        A file's EXIF is read only now, and only without another camera: sources list their images unopened.
+
         Raises:
             CameraError: The aspect ratio differs: the calibration is of another camera.
         """
-        return self.camera and self.camera.scaled_to(width_px, height_px)
+        camera = self.camera or (self.path and exif_camera(self.path)) or None
+        return camera and camera.scaled_to(width_px, height_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ class Source:
         return dict(sorted(Counter(image.split for image in self.images).items()))
 
 
-def image_file(place: Place, path: Path, split: str = "") -> SourceImage:
-    """Return an image that is read from ``path``."""
-    return SourceImage(place, partial(read_image, path), path, split)
+def image_file(place: Place, path: Path, cameras: CameraFiles, split: str = "") -> SourceImage:
+    """Return an image that is read from ``path``, with the camera of the ``camera.yaml`` beside or above it."""
+    return SourceImage(place, partial(read_image, path), path, split, cameras.of(path))
 
 
 def canonical_split(split: str) -> str:

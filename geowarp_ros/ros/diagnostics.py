@@ -145,6 +145,7 @@ class Situation:
         caution: What slows the localizer down; empty if nothing.
         prior: What became of the prior with the last image.
         transform: State of the transform map → odom.
+        camera: Camera model of the images.
     """
 
     node: str
@@ -154,6 +155,7 @@ class Situation:
     caution: str = ""
     prior: str = "off"
     transform: str = "off"
+    camera: str = "none"
 
 
 def diagnostic_array(stamp: Any, situation: Situation, counts: Statistics, config: NodeConfig) -> DiagnosticArray:
@@ -243,6 +245,7 @@ def _input(situation: Situation, counts: Statistics, config: NodeConfig) -> tupl
         "bad": counts.bad.total(),
         **{f"bad: {reason}": count for reason, count in sorted(counts.bad.items())},
         "encoding": counts.encoding,
+        "camera": situation.camera,
         "rate (Hz)": f"{counts.rate_hz:.2f}",
         "age (s)": f"{age_s:.2f}",
     }

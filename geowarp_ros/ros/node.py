@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -32,6 +33,7 @@ from geowarp_ros.motion.pace import Throttle
 from geowarp_ros.motion.prior import hint_from_message
 from geowarp_ros.motion.session import Arrival, Session
 from geowarp_ros.ros import conversions
+from geowarp_ros.ros.camera import INFO, ImageCamera
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
 from geowarp_ros.ros.parameters import declare_parameters, parse_parameters, refuse_change, whole_to_double
@@ -39,7 +41,7 @@ from geowarp_ros.ros.process import NODE_NAME, run
 from geowarp_ros.ros.topics import SERVICES, Outputs, qos_override_names, subscribe
 from geowarp_ros.ros.transform import MapToOdom
 from geowarp_ros.ros.worker import LatestWorker
-from geowarp_ros.types import Answer, Header, NoFix
+from geowarp_ros.types import Answer, Frame, Header, NoFix
 
 LOG_PERIOD_S = 5.0
 """Minimum time between two log lines about images that could not be localised."""
@@ -106,6 +108,7 @@ class LocalizerNode(LifecycleNode):
         self._validated: tuple[NodeConfig, Loaded | None] | None = None
         self._outputs: Outputs | None = None
         self._transform: MapToOdom | None = None
+        self._camera: ImageCamera | None = None
         self._worker: LatestWorker[tuple[Any, Arrival]] | None = None
         self._inputs: dict[str, Any] = {}
         self._newest: Any = None
@@ -167,7 +170,7 @@ class LocalizerNode(LifecycleNode):
         loaded, config, outputs, transform = self._loaded, self._config, self._outputs, self._transform
         if loaded is None or outputs is None:
             return
-        frame = conversions.frame_from_message(message)
+        frame = self._frame(message)
         answer = self._session.localize(loaded.localizer, frame, arrival)
         if arrival.epoch != self._session.epoch:
             self.statistics.count_dropped(1)  # from before a reset: nobody waits for it any more
@@ -177,6 +180,20 @@ class LocalizerNode(LifecycleNode):
         outputs.publish(answer, frame, loaded, config)
         total_ms = (time.monotonic() - arrival.at_s) * 1e3
         self.statistics.count_answer(answer, total_ms, config.latency_budget_ms)
+
+    def _frame(self, message: Any) -> Frame:
+        """Decode an image, with its camera where that is known."""
+        frame, camera = conversions.frame_from_message(message), self._camera
+        height, width = frame.image.shape[:2]
+        return frame if camera is None else replace(frame, camera=camera.at(width, height))
+
+    def _on_camera_info(self, message: Any) -> None:
+        camera = self._camera
+        if camera is not None:
+            camera.take(message)
+
+    def _warn_of_camera(self, problem: str) -> None:
+        self.get_logger().warning(problem, throttle_duration_sec=LOG_PERIOD_S)
 
     def _on_prior_fix(self, message: Any) -> None:
         self._session.prior.offer(hint_from_message(message))
@@ -191,6 +208,8 @@ class LocalizerNode(LifecycleNode):
         """Subscribe to the topics that the settings need, and to no others."""
         image = "image" if config.image_transport == "raw" else "image/compressed"
         wanted = {image: (self._on_image, self._image_group)}
+        if not config.camera_info_url:
+            wanted[INFO] = self._on_camera_info, self._motion_group
         if config.prior.source == "fix":
             wanted["prior_fix"] = self._on_prior_fix, self._motion_group
         if config.tracking.method != "none" or config.prior.source != "none" or config.map_to_odom:
@@ -233,6 +252,7 @@ class LocalizerNode(LifecycleNode):
         """Load model and gallery, warm up, make the publishers."""
         try:
             self._loaded = load(self._opener, self._config)
+            self._camera = ImageCamera(self, self._config.camera_info_url, self._warn_of_camera)
             self._outputs = Outputs(self)
             if self._config.map_to_odom:
                 self._transform = MapToOdom(self, self._config.map_frame, self._motion_group)
@@ -309,7 +329,7 @@ class LocalizerNode(LifecycleNode):
         for made in (self._outputs, self._transform):
             if made is not None:
                 made.destroy()
-        self._loaded = self._outputs = self._transform = self._newest = None
+        self._loaded = self._outputs = self._transform = self._camera = self._newest = None
         give_back_memory()
 
     # ---- parameters
@@ -364,7 +384,7 @@ class LocalizerNode(LifecycleNode):
         answer = Answer(Header(), NoFix("no_image", f"the node is {self.state} and has received no image"))
         if loaded is not None and newest is not None:
             try:
-                frame = conversions.frame_from_message(newest)
+                frame = self._frame(newest)
                 answer = session.localize(loaded.localizer, frame, Arrival(math.inf, session.epoch))
             except ImageError as error:
                 answer = Answer(Header(), NoFix("no_image", str(error)))
@@ -391,7 +411,7 @@ class LocalizerNode(LifecycleNode):
         return True, json.dumps(self._loaded.about)
 
     def _publish_diagnostics(self) -> None:
-        loaded, transform = self._loaded, self._transform
+        loaded, transform, camera = self._loaded, self._transform, self._camera
         situation = Situation(
             node=self.get_fully_qualified_name().lstrip("/"),
             state=self.state,
@@ -400,6 +420,7 @@ class LocalizerNode(LifecycleNode):
             caution="" if loaded is None else loaded.localizer.caution,
             prior=self._session.prior_said,
             transform="off" if transform is None else transform.said,
+            camera="none" if camera is None else camera.said,
         )
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostic_array(stamp, situation, self.statistics, self._config))

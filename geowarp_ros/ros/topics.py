@@ -11,13 +11,14 @@ from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image, NavSatFix
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.pictures import answer_picture, encode_jpeg
+from geowarp_ros.ros.camera import INFO, info_topic
 from geowarp_ros.ros.candidates import candidate_markers
 from geowarp_ros.ros.conversions import navsatfix_from_answer, pose_from_fix
 from geowarp_ros.ros.loading import Loaded
@@ -36,6 +37,10 @@ PUBLISHED: dict[str, tuple[type, str]] = {
 SUBSCRIBED: dict[str, tuple[type, str]] = {
     "image": (Image, "Camera images, with `image_transport: raw`."),
     "image/compressed": (CompressedImage, "Camera images (JPEG or PNG), with `image_transport: compressed`."),
+    INFO: (
+        CameraInfo,
+        "Camera model of the images, without `camera_info_url`; the topic beside `image` unless remapped itself.",
+    ),
     "prior_fix": (NavSatFix, "Position from another source that limits the search, with `prior.source: fix`."),
     "odometry": (Odometry, "Motion between images, optional; used by tracking, priors and `map_to_odom`."),
 }
@@ -87,6 +92,8 @@ def _qos_overrides(topic: str) -> Iterator[QoSOverridingOptions]:
 
 def _resolved(node: LifecycleNode, name: str) -> str:
     """Resolve a topic name; ``/compressed`` stays below ``image``: one remapping of ``image`` serves both."""
+    if name == INFO:
+        return info_topic(node)
     first, slash, rest = name.partition("/")
     return f"{node.resolve_topic_name(first)}{slash}{rest}"
 

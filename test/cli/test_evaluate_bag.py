@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import geowarp_ros.localizer
+from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.config import SessionConfig, parse_config
 from geowarp_ros.evaluation.exports import write_bag
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.types import Answer, Candidate, Fix, Frame, Header, Near, NoFix, Place
 from test.evaluation import runs
 from test.gallery import bags
@@ -38,6 +40,7 @@ class ByShade:
         self.given: list[
             tuple[Near | None, int | None]
         ] = []  # of each image: the circle, and how many candidates there is time for
+        self.cameras: list[Camera | None] = []
 
     def warm_up(self) -> None:
         pass
@@ -45,6 +48,7 @@ class ByShade:
     def localize(self, frame: Frame, near: Near | None, deadline: Callable[[], int | None]) -> Answer:
         row, count = int(frame.image[0, 0, 0]) // 10, deadline()
         self.given.append((near, count))
+        self.cameras.append(frame.camera)
         reranked = min(5, 5 if count is None else count)
         header = Header(
             frame.stamp_ns, "", near, reranked, "mean cosine", {"all": 9.0, "rerank": 200.0 * reranked}
@@ -108,6 +112,23 @@ def test_everything_is_written_and_said(
     assert {"commit", "seed", "version", "options"} <= set(settings)
     expected = {"rerank": {"method": "none"}, "position": {"min_confidence": 0.3}}
     assert opened[0].config == parse_config(SessionConfig, expected)
+
+
+def test_images_are_localised_with_the_camera_of_the_bag_or_of_a_file(
+    tmp_path: Path, opened: list[ByShade], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = bags.write_bag(tmp_path / "drive", [*bags.drive(IMAGES), bags.info(0.0, 80.0, size=(64, 48))])
+    words = (bag, "--gallery", "g", "--output", tmp_path / "run")
+    assert evaluate(*words) == 0
+    lens = (0.1, 0.0, 0.0, 0.0, 0.0)
+    assert opened[0].cameras == [Camera(32, 24, 40, 40, 15.5, 11.5, "plumb_bob", lens, "/camera_info")] * IMAGES
+    file = tmp_path / "camera.yaml"
+    write_camera(file, Camera(32, 24, 30, 30, 15.5, 11.5))
+    assert evaluate(*words, "--camera", file) == 0
+    assert opened[1].cameras == [Camera(32, 24, 30, 30, 15.5, 11.5, source=str(file))] * IMAGES
+    write_camera(file, Camera(32, 32, 30, 30, 15.5, 15.5))
+    assert evaluate(*words, "--camera", file) == 1
+    assert "camera.yaml: is of images of 32×32 px, the image has 32×24" in capsys.readouterr().err
 
 
 def test_the_nodes_parameter_file_is_taken_and_options_go_before_it(

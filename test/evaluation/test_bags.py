@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PriorConfig, SessionConfig
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
-from geowarp_ros.evaluation.drive import NS, DriveImage, Position, Track, drive_from_source
+from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Position, Track, drive_from_source
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.session import Session
-from geowarp_ros.readers import Source, SourceImage
+from geowarp_ros.readers import Source, SourceImage, read_source
+from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.types import Fix, Image, NoFix, Place
 from test.gallery import bags
 
@@ -265,6 +267,22 @@ def test_a_session_hears_the_drives_prior_fixes_and_odometry_in_the_order_of_the
     drive.events[3].tell(session)
     assert session.prior.near(START + NS) == (None, "status -1: no fix")
     assert drive.thinned(2).events == drive.events
+
+
+def test_a_drives_images_have_the_camera_beside_them_or_that_of_a_file(tmp_path: Path, plain_bag: Path) -> None:
+    def focals(drive: Drive) -> list[float | None]:
+        cameras = [image.camera_at(32, 24) for image in drive.images]
+        return [None if camera is None else camera.fx for camera in cameras]
+
+    assert focals(read_drive(plain_bag)) == [None] * 8
+    path = bags.write_bag(tmp_path / "drive", [*bags.drive(), bags.info(0.0, 40.0), bags.info(2.0, 50.0)])
+    assert focals(read_drive(path)) == [40.0] * 4 + [50.0] * 4
+    assert focals(read_drive(path).thinned(4)) == [40.0, 50.0]
+    assert focals(drive_from_source(read_source(path))) == [40.0] * 4 + [50.0] * 4
+    file = tmp_path / "camera.yaml"
+    write_camera(file, Camera(64, 48, 60, 60, 31.5, 23.5))
+    assert focals(read_drive(path, camera=file)) == [30.0] * 8
+    assert focals(read_drive(plain_bag, camera=file)) == [30.0] * 8
 
 
 def test_topics_of_another_type_are_no_prior_and_no_odometry(tmp_path: Path, plain_bag: Path) -> None:

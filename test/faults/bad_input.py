@@ -425,6 +425,54 @@ def _(folder: Path) -> Case:
     return Case(words, ("m.safetensors: is truncated or no safetensors file",))
 
 
+# ---- cameras
+
+
+def _calibration(
+    name: str, said: str, model: str = "plumb_bob", d: str = "0.1, 0, 0, 0, 0", focal: str = "60"
+) -> None:
+    def make(folder: Path) -> Case:
+        table = _table(folder / "street", GOOD)
+        (folder / "street" / "camera.yaml").write_text(
+            f"image_width: 64\nimage_height: 48\ndistortion_model: {model}\n"
+            f"distortion_coefficients: {{rows: 1, cols: 5, data: [{d}]}}\n"
+            f"camera_matrix: {{rows: 3, cols: 3, data: [{focal}, 0, 31.5, 0, {focal}, 23.5, 0, 0, 1]}}\n"
+        )
+        return Case(_build(table, folder / "gallery"), ("street/camera.yaml: ", said))
+
+    CASES[name] = make
+
+
+_calibration("calibration without a focal length", "fx is 0 px, expected a focal length above 0", focal="0")
+_calibration("calibration with NaN", "camera_matrix holds nan, expected finite numbers", focal=".nan")
+_calibration("calibration of an unknown lens", "distortion model 'plumbob' (did you mean 'plumb_bob'?)", "plumbob")
+_calibration(
+    "calibration with a coefficient too many",
+    "5 distortion coefficients for equidistant",
+    "equidistant",
+    d="0.1, 0, 0, 0, 0.1",
+)
+
+
+@_case("calibration of another camera")
+def _(folder: Path) -> Case:
+    gallery = _gallery(folder)
+    file = folder / "front.yaml"
+    file.write_text(
+        "image_width: 64\nimage_height: 36\ncamera_matrix: {data: [60, 0, 31.5, 0, 60, 17.5, 0, 0, 1]}\n"
+    )
+    words = (*_localize(folder, folder / "street" / "0.png", gallery=gallery), "--camera", str(file))
+    return Case(words, ("front.yaml: is of images of 64×36 px, the image has ", "another aspect ratio"))
+
+
+@_case("calibration that is a parameter file")
+def _(folder: Path) -> Case:
+    table, file = _table(folder / "street", GOOD), folder / "front.yaml"
+    file.write_text("/**:\n  ros__parameters: {image_width: 640}\n")
+    words = _build(table, folder / "gallery", "--camera", str(file))
+    return Case(words, ("front.yaml: no 'image_width', expected a ROS calibration file",))
+
+
 # ---- settings
 
 

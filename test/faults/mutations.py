@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from geowarp_ros.errors import GalleryError, GeowarpError, ImageError, ModelError, SourceError
+from geowarp_ros.cameras import Camera
+from geowarp_ros.errors import CameraError, GalleryError, GeowarpError, ImageError, ModelError, SourceError
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import MAX_SIDE_PX, MIN_SIDE_PX, decode_image
@@ -35,6 +36,7 @@ from geowarp_ros.model.checkpoints import load_model, save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.published import import_weights
 from geowarp_ros.readers import read_source
+from geowarp_ros.readers.camera_files import read_camera, write_camera
 from geowarp_ros.types import Image
 from test.gallery import bags
 from test.gallery.conftest import ColourDescriber
@@ -149,6 +151,8 @@ def _exif() -> Pillow.Exif:
     gps = exif.get_ifd(0x8825)
     gps.update({1: "N", 2: (45.0, 1.0, 2.5), 3: "E", 4: (9.0, 1.0, 2.0), 5: b"\0", 6: 100.5, 7: (12.0, 3.0, 4.0)})
     gps.update({16: "T", 17: 33.0, 29: "2020:01:02"})
+    camera = {0x920A: 4.25, 0xA002: 32, 0xA003: 24, 0xA20E: 7.5, 0xA20F: 7.5, 0xA210: 4}  # focal length and plane
+    exif.get_ifd(0x8769).update(camera)
     return exif
 
 
@@ -253,9 +257,18 @@ def _use(path: Path) -> None:
     for image in read_source(path).images[:8]:
         assert abs(image.place.latitude_deg) <= 90 and abs(image.place.longitude_deg) <= 180
         try:
-            _check_picture(image.read())
-        except ImageError as error:
+            pixels = image.read()
+            _check_picture(pixels)
+            image.camera_at(pixels.shape[1], pixels.shape[0])
+        except (ImageError, CameraError) as error:
             assert "\n" not in str(error)
+
+
+def _use_camera(path: Path) -> None:
+    """Read a calibration, and what a few pixels see by it."""
+    camera = read_camera(path)
+    rays = camera.normalised(np.array([[0.0, 0.0], [camera.cx, camera.cy]]))
+    assert rays.shape == (2, 2) and camera.project(np.ones((3, 3))).shape == (3, 2)
 
 
 def write_source(folder: Path, count: int = MEETING_PLACES) -> Path:
@@ -351,9 +364,13 @@ def subjects(folder: Path) -> list[Subject]:
     save_calibration(gallery / "calibration.json", a_calibration())
     segment = gallery / "segments" / "0001"
     gallery_files = [path for path in segment.rglob("*") if path.is_file()]
-    mcap = bags.write_bag(folder / "mcap", bags.drive(), "mcap")
-    sqlite = bags.write_bag(folder / "sqlite", bags.drive(), "sqlite3")
-    bag1 = bags.write_bag1(folder / "ros1.bag", bags.drive(store=bags.ROS1))
+    mcap = bags.write_bag(folder / "mcap", [*bags.drive(), bags.info(1, 40.0)], "mcap")
+    sqlite = bags.write_bag(folder / "sqlite", [*bags.drive(), bags.info(1, 40.0)], "sqlite3")
+    bag1 = bags.write_bag1(
+        folder / "ros1.bag", [*bags.drive(store=bags.ROS1), bags.info(1, 40.0, store=bags.ROS1)]
+    )
+    camera = folder / "camera.yaml"
+    write_camera(camera, Camera(64, 48, 50.0, 50.5, 31.5, 23.5, "equidistant", (0.1, 0.01, 0.001, 0.0)))
     weights = folder / "weights.pth"
     torch.save({"conv.0.weight": torch.zeros(3), "epoch": 3}, weights)
 
@@ -373,6 +390,7 @@ def subjects(folder: Path) -> list[Subject]:
         folder_of("bags, MCAP", mcap, sorted(mcap.iterdir()), 0.05),
         folder_of("bags, SQLite", sqlite, sorted(sqlite.iterdir()), 0.05),
         folder_of("bags, ROS 1", bag1, [bag1], 0.05),
+        _in_folder("camera calibrations", folder, [camera], lambda: _use_camera(camera), CameraError, 0.2),
         of_gallery("gallery manifests", [gallery / "gallery.json"], 0.1),
         of_gallery("gallery calibrations", [gallery / "calibration.json"], 0.1),
         of_gallery("galleries' arrays, tables and images", gallery_files, 0.1),

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damaged
 NAMES = (
     "JPEG and PNG images", "TIFF, WebP, BMP, PPM and JPEG 2000 images", "image messages",
     "compressed image messages",
-    "CSVs of positions", "images with EXIF GPS", "bags, MCAP", "bags, SQLite", "bags, ROS 1", "gallery manifests",
+    "CSVs of positions", "images with EXIF GPS", "bags, MCAP", "bags, SQLite", "bags, ROS 1",
+    "camera calibrations", "gallery manifests",
     "gallery calibrations", "galleries' arrays, tables and images", "what a killed build left", "model headers",
     "files of torch.save",
 )  # fmt: skip

@@ -68,6 +68,32 @@ def fix(
     return topic, stamp_ns + 200_000_000, message
 
 
+def info(
+    t_s: float, focal_px: float, topic: str = "/camera_info", *, size: tuple[int, int] = (32, 24),
+    store: Any = ROS2, model: str = "plumb_bob",
+) -> Message:  # fmt: skip
+    """A CameraInfo; P has twice the focal length, and a focal length of 0 is no calibration."""
+    stamp_ns, (width, height) = START_NS + round(t_s * 1e9), size
+    cx, cy = (width - 1) / 2, (height - 1) / 2
+    k = np.array([focal_px, 0, cx, 0, focal_px, cy, 0, 0, 1])
+    p = np.array([2 * focal_px, 0, cx, 0, 0, 2 * focal_px, cy, 0, 0, 0, 1, 0])
+    roi = store.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    message = store.types["sensor_msgs/msg/CameraInfo"](
+        _header(store, stamp_ns),
+        height,
+        width,
+        model,
+        np.array([0.1, 0, 0, 0, 0]),
+        k,
+        np.eye(3).ravel(),
+        p,
+        0,
+        0,
+        roi,
+    )
+    return topic, stamp_ns + LATENCY_NS, message
+
+
 def write_bag(path: Path, messages: Iterable[Message], storage: Literal["mcap", "sqlite3"] = "mcap") -> Path:
     """Write a ROS 2 bag in order of recording; returns its folder."""
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3

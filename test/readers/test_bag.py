@@ -13,8 +13,10 @@ from typing import Any, Literal
 import pytest
 from rosbags.highlevel import AnyReader
 
-from geowarp_ros.errors import ImageError, SourceError
+from geowarp_ros.cameras import Camera
+from geowarp_ros.errors import CameraError, ImageError, SourceError
 from geowarp_ros.readers import Source, read_source
+from geowarp_ros.readers.camera_files import write_camera
 from test.gallery.bags import (
     LATITUDE,
     LONGITUDE,
@@ -25,6 +27,7 @@ from test.gallery.bags import (
     drive,
     fix,
     image,
+    info,
     picture,
     write_bag,
     write_bag1,
@@ -269,3 +272,60 @@ def test_a_bag_without_message_definitions(tmp_path: Path) -> None:
         database.execute("UPDATE schema SET schema_version = 3")
         database.execute("DROP TABLE message_definitions")
     assert shades(read_source(folder)) == [10 * i for i in range(8)]
+
+
+# ---- cameras
+
+
+def focals(source: Source) -> list[float | None]:
+    cameras = [image.camera_at(32, 24) for image in source.images]
+    return [None if camera is None else camera.fx for camera in cameras]
+
+
+def test_images_have_the_camera_info_beside_them(tmp_path: Path) -> None:
+    """Said once, it holds, for images before it too; then it changes, is lost, and comes back at another size."""
+    infos = [info(1.2, 40.0), info(2.0, 50.0), info(2.6, 0.0), info(3.4, 120.0, size=(64, 48))]
+    source = read_source(write_bag(tmp_path / "b", drive() + infos))
+    assert focals(source) == [40.0, 40.0, 40.0, 40.0, 50.0, 50.0, None, 60.0]
+    camera = source.images[4].camera
+    assert camera is not None and (camera.source, camera.distortion[0]) == ("/camera_info", 0.1)
+    assert focals(read_source(write_bag(tmp_path / "c", drive()))) == [None] * 8
+    elsewhere = [info(0.0, 40.0, "/rear/camera_info"), fix(0.1, 45.0, topic="/other/camera_info")]
+    assert focals(read_source(write_bag(tmp_path / "d", drive() + elsewhere), fix_topic="/fix")) == [None] * 8
+
+
+def test_a_bag_of_ros_1_has_them_in_capitals(tmp_path: Path) -> None:
+    messages = [*drive(store=ROS1), info(0.0, 40.0, store=ROS1)]
+    assert focals(read_source(write_bag1(tmp_path / "old.bag", messages))) == [40.0] * 8
+
+
+def test_compressed_and_rectified_images(tmp_path: Path) -> None:
+    messages = [compressed(0.5, 10, "/front/image_raw/compressed"), info(0.5, 40.0, "/front/camera_info")]
+    messages += [image(0.5, 20, "/front/image_rect"), fix(0, 45.0), fix(1, 45.001)]
+    bag = write_bag(tmp_path / "b", messages)
+    assert focals(read_source(bag, image_topic="/front/image_raw/compressed")) == [40.0]
+    (rectified,) = read_source(bag, image_topic="/front/image_rect").images
+    assert rectified.camera is not None
+    assert (rectified.camera.fx, rectified.camera.distortion) == (80.0, ())
+
+
+def test_a_file_replaces_the_recorded_one(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "b", [*drive(), info(0.0, 40.0)])
+    file = tmp_path / "camera.yaml"
+    write_camera(file, Camera(64, 48, 50, 50, 31.5, 23.5))
+    assert focals(read_source(bag, camera=file)) == [25.0] * 8
+    with pytest.raises(CameraError, match=r"absent\.yaml"):
+        read_source(bag, camera=tmp_path / "absent.yaml")
+
+
+def test_a_recorded_camera_that_is_none_is_said_once_and_one_of_another_size_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    infos = [info(t, 40.0, model="omnidirectional") for t in (0.0, 1.0)]
+    source = read_source(write_bag(tmp_path / "b", drive() + infos))
+    assert focals(source) == [None] * 8
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith("/camera_info: distortion model 'omnidirectional'")
+    source = read_source(write_bag(tmp_path / "c", [*drive(), info(0.0, 40.0, size=(64, 36))]))
+    with pytest.raises(CameraError, match="/camera_info: is of images of 64×36 px, the image has 32×24"):
+        focals(source)

@@ -13,7 +13,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, NavSatFix
+from sensor_msgs.msg import CameraInfo, Image, NavSatFix
 
 from geowarp_ros.cli import main
 from geowarp_ros.errors import SourceError
@@ -138,3 +138,20 @@ def test_other_topics_come_along_and_only_images_are_counted(
     assert "2 images of" in capsys.readouterr().out
     assert main([*words[:-1], ":=/prior_fix"]) == 1
     assert "expected TOPIC, or TOPIC:=TO" in capsys.readouterr().err
+
+
+def test_the_camera_info_beside_the_images_comes_along(
+    tmp_path: Path, graph: None, robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [bags.image(t / 10, t, "/front/image_raw") for t in range(3)]
+    messages += [bags.info(t / 10, 40.0 + t, "/front/camera_info") for t in range(3)]
+    messages.append(bags.info(0.0, 99.0, "/rear/camera_info"))
+    bags.write_bag(tmp_path / "drive", messages)
+    monkeypatch.setattr(rclpy, "init", lambda: None)  # the tests' graph is up already
+    monkeypatch.setattr(rclpy, "try_shutdown", lambda: None)
+    robot.node.create_subscription(Image, "/cam/image", lambda message: None, 10)
+    assert main(["play", str(tmp_path / "drive"), "--to", "/cam/image"]) == 0  # nobody need listen
+    infos: queue.Queue[CameraInfo] = queue.Queue()
+    robot.node.create_subscription(CameraInfo, "/cam/camera_info", infos.put, 10)
+    assert main(["play", str(tmp_path / "drive"), "--to", "/cam/image"]) == 0
+    assert [infos.get(timeout=PATIENCE_S).k[0] for _ in range(3)] == [40.0, 41.0, 42.0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from geowarp_ros.cli.options import add_settings, localizer_config, settings
+from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
 from geowarp_ros.cli.verbs import require
 from geowarp_ros.errors import ConfigError, ModelError
 
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of splits: every N-th image is a query; 1: every image is a query of all others",
     )  # fmt: skip
     parser.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
+    add_camera(parser)
     parser.add_argument(
         "--exclude-neighbours", type=int, default=absent, metavar="N",
         help="ignore gallery images of the query's own sequence within N numbers (in the file name)",
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         query_split=given.get("query_split"),
         every=args.every,
         utm_zone=args.utm_zone,
+        camera=args.camera,
     )
     unreachable = check_reachable(sets, config.thresholds_m, config.exclude_neighbours)
     queries = spread(sets.queries, config.limit_queries)

@@ -1,6 +1,7 @@
 """Replay a bag's camera images into the running node as recorded: same bytes, same stamps, same intervals.
 
-Needs ROS 2 (rclpy). Starts when all that is published has a subscriber. With --clock it publishes /clock too, for
+Needs ROS 2 (rclpy). The CameraInfo beside the images is published beside them. Starts when all else that is
+published has a subscriber. With --clock it publishes /clock too, for
 a node with use_sim_time; with --loop the node sees time jump back, as from any looping player.
 """
 
@@ -35,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Publish, and say how much."""
+    from geowarp_ros.cameras import camera_info_topic
     from geowarp_ros.errors import ConfigError, GeowarpError
-    from geowarp_ros.readers.bag import IMAGE_TYPES, choose_topic
+    from geowarp_ros.readers.bag import IMAGE_TYPES, INFO_TYPE, choose_topic
     from geowarp_ros.readers.bag_files import BagFiles
 
     if not args.rate > 0:
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     files = BagFiles(args.bag)
     with files.reader() as reader:
         topic = choose_topic(args.bag, reader, args.image_topic, IMAGE_TYPES, "--image-topic")
+        infos = [connection.topic for connection in reader.connections if connection.msgtype == INFO_TYPE]
     try:
         import rclpy
     except ImportError:
@@ -53,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
 
     if files.broken:
         print(f"geowarp play: {args.bag} has a broken end, used as far as it goes: {files.broken}")
-    also = {}
+    target = args.to or (f"{topic}/compressed" if args.compressed else topic)
+    info = camera_info_topic(topic)
+    also = {info: camera_info_topic(target)} if info in infos else {}
     for words in args.also:
         recorded, given, published_as = words.partition(":=")
         if not recorded.strip("/") or (given and not published_as.strip("/")):
             raise ConfigError(f"--also {words!r}: expected TOPIC, or TOPIC:=TO")
         also[recorded] = published_as or recorded
-    target = args.to or (f"{topic}/compressed" if args.compressed else topic)
     rclpy.init()
     node = rclpy.create_node("geowarp_play")
     try:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from geowarp_ros import __version__
+from geowarp_ros.cameras import camera_from_matrix
 from geowarp_ros.errors import ConfigError, SourceError
 from geowarp_ros.files import write_whole
 from geowarp_ros.geodesy import LocalFrame
@@ -24,6 +25,7 @@ from geowarp_ros.lab.world.passes import Shot, shots
 from geowarp_ros.lab.world.world import World
 from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers.camera_files import CAMERA_FILE, write_camera
 
 COLUMNS = ("filename", "latitude", "longitude", "altitude", "heading", "split", "street", "pass")
 DESCRIPTION = "world.json"
@@ -37,7 +39,8 @@ def write_world(
 
     Args:
         config: World parameters.
-        output: Output folder: images/, positions.csv, map.json, world.json and optionally drive/, gallery_drive/.
+        output: Output folder: images/, positions.csv, camera.yaml, map.json, world.json and optionally drive/,
+            gallery_drive/.
         overwrite: Replace an existing world; other non-empty folders are always refused.
         progress: Progress display.
 
@@ -69,6 +72,8 @@ def write_world(
         for shot in progress(planned, len(planned), "photographs"):
             _take(world, shot, partial)
         _write_positions(partial / "positions.csv", planned, town_frame(config))
+        matrix = planned[0].camera.matrix.flatten().tolist()  # of all images
+        write_camera(partial / CAMERA_FILE, camera_from_matrix(config.width_px, config.height_px, matrix))
         _write_json(partial / "map.json", street_map(world))
         for name, wanted in (("drive", config.drive), ("gallery_drive", config.gallery_drive)):
             if config.streets and wanted:

@@ -62,6 +62,19 @@ def test_the_readers_read_it(world_folder: Path) -> None:
     assert len(read_source(world_folder, split="train/queries").images) > 0
 
 
+def test_its_images_and_its_drive_have_the_camera_that_rendered_them(world: World, world_folder: Path) -> None:
+    """A point of the town lands where the renderer's own matrix puts it."""
+    truth = world.camera_at(world.streets[0], 10.0)
+    images = (*read_source(world_folder).images, *read_source(world_folder / "drive").images[:1])
+    ray = np.array([[0.3, -0.2, 1.0]])
+    for image in (images[0], images[-2], images[-1]):
+        camera = image.camera_at(96, 72)
+        assert camera is not None
+        assert camera.project(ray) == pytest.approx((ray @ truth.matrix.T)[:, :2], abs=1e-9)
+    assert images[0].camera is not None and images[0].camera.source == str(world_folder / "camera.yaml")
+    assert images[-1].camera is not None and images[-1].camera.source == "/camera/camera_info"
+
+
 def test_every_query_has_a_gallery_photograph_near(world_folder: Path) -> None:
     listed = rows(world_folder)
     frame = town_frame(SMALL)

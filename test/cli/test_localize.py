@@ -1,0 +1,64 @@
+"""geowarp localize: the camera of each image, and images that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+import geowarp_ros.localizer
+from geowarp_ros.cameras import Camera
+from geowarp_ros.cli import main
+from geowarp_ros.readers.camera_files import write_camera
+from geowarp_ros.types import Answer, Frame, Header, NoFix
+
+
+class Noting:
+    """Notes the frames that it is asked about."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def localize(self, frame: Frame) -> Answer:
+        self.frames.append(frame)
+        return Answer(Header(), NoFix("low_confidence"))
+
+
+@pytest.fixture
+def noting(monkeypatch: pytest.MonkeyPatch) -> Noting:
+    stand_in = Noting()
+    monkeypatch.setattr(geowarp_ros.localizer.Localizer, "open", lambda *_: stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        Pillow.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / name / "image.png")
+    (tmp_path / "positions.csv").touch()
+    write_camera(tmp_path / "camera.yaml", Camera(640, 480, 500, 500, 319.5, 239.5))
+    write_camera(tmp_path / "b" / "camera.yaml", Camera(640, 360, 500, 500, 319.5, 179.5))
+    write_camera(tmp_path / "given.yaml", Camera(64, 48, 70, 70, 31.5, 23.5))
+    return tmp_path
+
+
+def test_each_image_has_the_camera_of_its_folder_and_one_of_another_is_named(
+    street: Path, noting: Noting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(street / name / "image.png") for name in "abc"]
+    assert main(["localize", *images, "--gallery", "g"]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("NoFix") == 2
+    assert f"{street}/b/camera.yaml: is of images of 640×360 px, the image has 64×48" in said.err
+    assert [frame.camera and frame.camera.fx for frame in noting.frames] == [50.0, 50.0]
+
+
+def test_one_file_for_all(street: Path, noting: Noting, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [str(street / name / "image.png") for name in "abc"]
+    assert main(["localize", *images, "--gallery", "g", "--camera", str(street / "given.yaml")]) == 0
+    assert [frame.camera and frame.camera.fx for frame in noting.frames] == [70.0] * 3
+    assert main(["localize", *images, "--gallery", "g", "--camera", str(street / "absent.yaml")]) == 1
+    assert "absent.yaml: cannot be read" in capsys.readouterr().err
