@@ -17,7 +17,7 @@ def kept_gallery(source: Source, describer: Describer, folder: Path, progress: P
     """Open the gallery that the model made of these images, or build it.
 
     Args:
-        source: Images, by whose names and positions the gallery is found again.
+        source: Images, by whose names, positions and cameras the gallery is found again.
         describer: The model.
         folder: Folder of all galleries of the study.
         progress: Shows the images described.

@@ -28,7 +28,9 @@ def gallery_of(
     in_bag = any(image.path is None for image in places)
     with TemporaryDirectory() as folder:
         exact = IndexOptions(kind="exact")
-        build_gallery(source, describer, Path(folder), copy_images=in_bag, index=exact, progress=progress)
+        build_gallery(
+            source, describer, Path(folder), copy_images=in_bag, keypoints=None, index=exact, progress=progress
+        )
         yield Gallery.open(folder, describer.device)
 
 
