@@ -70,7 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info = action("info", _info, "show the content of a gallery", gallery)
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
-    action("upgrade", _upgrade, "make the keypoints that a gallery of an earlier version lacks", gallery)
+    upgrade = action(
+        "upgrade", _upgrade, "make the keypoints and cameras that a gallery of an earlier version lacks", gallery
+    )
+    upgrade.add_argument(
+        "--camera",
+        type=Path,
+        metavar="FILE",
+        help="ROS calibration file of all its images (default: camera.yaml or EXIF of images that are referenced)",
+    )
 
     action("verify", _verify, "compare every file with its checksum, and decode every image", gallery)
 
@@ -220,13 +228,13 @@ def _upgrade(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.making.upgrade import upgrade_gallery
     from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.progress import bar
+    from geowarp_ros.readers.camera_files import read_camera
 
-    report = upgrade_gallery(args.gallery, progress=bar)
-    if not report.keypoints:
-        print(f"{args.gallery}: nothing is missing")
-        return 0
-    print(f"{args.gallery}: keypoints of {report.keypoints} photographs in {report.seconds:.1f} s")
-    if (args.gallery / CALIBRATION).exists():
+    camera = read_camera(args.camera) if args.camera else None
+    report = upgrade_gallery(args.gallery, camera=camera, progress=bar)
+    made = f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs in {report.seconds:.1f} s"
+    print(f"{args.gallery}: {made if report.keypoints or report.cameras else 'nothing to add'}")
+    if report.keypoints and (args.gallery / CALIBRATION).exists():
         print("  its calibration was measured without them: run 'geowarp calibrate' again")
     return 0
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.readers.camera_files import write_camera
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,10 @@ def test_keypoints_of_a_gallery_that_has_none(
     (gallery / "calibration.json").write_text("{}")
     assert geowarp("upgrade", gallery) == 0
     said = capsys.readouterr()
-    assert "keypoints of 3 photographs in " in said.out and "run 'geowarp calibrate' again" in said.out
+    assert (
+        "keypoints of 3 and cameras of 0 photographs in " in said.out
+        and "run 'geowarp calibrate' again" in said.out
+    )
     assert "looking at segment 0001: 100%" in said.err
     assert geowarp("info", gallery) == 0
     table = capsys.readouterr().out
@@ -123,7 +128,16 @@ def test_keypoints_of_a_gallery_that_has_none(
     stored = info["keypoints"]["stored"]
     assert stored > 50 and info["keypoints"]["bytes"] == stored * (128 + 8) + 8 * 4 + 3 * 128
     assert geowarp("upgrade", gallery) == 0
-    assert capsys.readouterr().out == f"{gallery}: nothing is missing\n"
+    assert capsys.readouterr().out == f"{gallery}: nothing to add\n"
+    write_camera(tmp_path / "camera.yaml", Camera(640, 512, 500.0, 500.0, 320.0, 256.0))
+    assert geowarp("upgrade", gallery, "--camera", tmp_path / "camera.yaml") == 0
+    assert "keypoints of 0 and cameras of 3 photographs in " in capsys.readouterr().out
+    assert geowarp("info", gallery) == 0
+    assert "cameras     known of 3 images, 1 different" in capsys.readouterr().out
+    camera = Gallery.open(gallery).camera(2)  # 80×64, an eighth
+    assert camera is not None and (camera.fx, camera.source) == (62.5, str(tmp_path / "camera.yaml"))
+    assert geowarp("upgrade", gallery, "--camera", tmp_path / "absent.yaml") == 1
+    assert "absent.yaml: cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

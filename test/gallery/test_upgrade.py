@@ -27,6 +27,7 @@ from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import read_image
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector
 from geowarp_ros.readers import Source
+from geowarp_ros.readers.camera_files import write_camera
 from test.gallery.conftest import WIDE, Views
 from test.gallery.test_build import Killed, content
 from test.gallery.test_photographs import CONFIG, describer, keypoints_of
@@ -126,6 +127,22 @@ def test_cameras_are_added_where_none_is_known(views: Views, tmp_path: Path) -> 
     assert upgrade_gallery(path, CONFIG, other).cameras == 0, "what is known is not replaced"
     index_gallery(path, IndexOptions())
     assert Gallery.open(path).camera(0) == WIDE.scaled_to(64, 48)
+
+
+def test_referenced_images_tell_their_cameras(views: Views, tmp_path: Path) -> None:
+    wide = views(8)
+    wide = replace(wide, images=wide.images[1::2])  # 192×144
+    path = of_format_2(wide, tmp_path / "g", copy_images=False)
+    assert upgrade_gallery(path, CONFIG).cameras == 0 and Gallery.open(path).camera(0) is None
+    write_camera(tmp_path / "views/camera.yaml", WIDE)  # put there since
+    report = upgrade_gallery(path, CONFIG)
+    assert (report.keypoints, report.cameras) == (0, 4)
+    opened = Gallery.open(path)
+    expected = replace(WIDE, source=str(tmp_path / "views/camera.yaml")).scaled_to(64, 48)
+    assert [opened.camera(row) for row in range(4)] == [expected] * 4
+    assert opened.verify() == []
+    stored = of_format_2(wide, tmp_path / "h")
+    assert upgrade_gallery(stored, CONFIG).cameras == 0, "what is stored is no source's image"
 
 
 def test_a_camera_of_other_images_is_refused_and_the_old_gallery_stays(views: Views, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from geowarp_ros.gallery.store import Gallery, OpenSegment
 from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 
 _AT_ONCE = 16
 """Photographs between two lines of the journal."""
@@ -57,7 +58,8 @@ def upgrade_gallery(
     Args:
         gallery: Folder of the gallery.
         keypoints: Keypoints to detect where the gallery stores none.
-        camera: Camera of all photographs of the segments that have none; None: cameras stay unknown.
+        camera: Camera of all photographs of the segments that know none; None: that of ``camera.yaml`` or EXIF
+            where the gallery refers to the source's images.
         progress: Shows the batches of photographs.
 
     Raises:
@@ -73,7 +75,7 @@ def upgrade_gallery(
         lacking = keypoints if manifest.keypoints is None else None
         upgraded = [_Upgrade(segment, resolution, lacking, camera) for segment in opened.segments]
         segments = tuple(each.run(progress) for each in upgraded)
-        if lacking or segments != manifest.segments:
+        if lacking or segments != manifest.segments or any(each.cameras for each in upgraded):
             update = {"modified": now(), "segments": segments, "keypoints": manifest.keypoints or keypoints}
             commit(gallery, manifest.model_copy(update=update))
     made = sum(len(each.writer.counts) for each in upgraded if each.writer)
@@ -88,7 +90,7 @@ class _Upgrade:
         segment: The segment.
         resolution: Working resolution.
         keypoints: Keypoints to make; None: they are there.
-        camera: Camera for photographs of a segment that knows none.
+        camera: Camera for photographs of a segment that knows none; None: as its files tell.
     """
 
     def __init__(
@@ -98,6 +100,8 @@ class _Upgrade:
         self._resolution = resolution
         self._config = keypoints
         self._camera = camera if segment.cameras is None else None
+        tells = segment.cameras is None and camera is None and not segment.info.copied
+        self._files = CameraFiles(None) if tells else None
         self._removed = frozenset(segment.removed.tolist())
         self.writer = KeypointWriter(segment.folder) if keypoints else None
         self.cameras: list[Camera | None] = []
@@ -109,7 +113,7 @@ class _Upgrade:
         if POSITIONS_FILE not in info.files:  # format 1
             np.save(folder / POSITIONS_FILE, self._segment.table.positions, allow_pickle=False)
             names.append(POSITIONS_FILE)
-        if self._config or self._camera:
+        if self._config or self._camera or self._files:
             names += self._look(progress)
         if not names:
             return info
@@ -135,7 +139,7 @@ class _Upgrade:
                 self.cameras += cameras
                 journal.append({"keypoints": counts, "cameras": camera_list.dump_python(cameras, mode="json")})
         keypoint_files = self.writer.finish() if self.writer else ()
-        camera_files = write_cameras(self._segment.folder, self.cameras) if self._camera else ()
+        camera_files = write_cameras(self._segment.folder, self.cameras) if self._segment.cameras is None else ()
         return (*keypoint_files, *camera_files)
 
     def _take_over(self, entry: Mapping[str, Any]) -> bool:
@@ -151,9 +155,11 @@ class _Upgrade:
             return Keypoints.none(), None
         row = self._segment.table[number]
         try:
-            original = read_image(self._segment.folder / row.image)
+            path = self._segment.folder / row.image  # an absolute one stays itself
+            original = read_image(path)
             height, width = resize_shorter(original, self._resolution).shape[:2]
-            camera = self._camera and self._camera.scaled_to(width, height)
+            camera = self._files.of(path) or exif_camera(path) if self._files else self._camera
+            camera = camera and camera.scaled_to(width, height)
         except ImageError as error:
             raise GalleryError(f"image of {row.place.name}: {error}; remove it first, or put it back") from None
         except CameraError as error:
