@@ -226,7 +226,6 @@ def _info(args: argparse.Namespace) -> int:
 
 def _upgrade(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.making.upgrade import upgrade_gallery
-    from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.progress import bar
     from geowarp_ros.readers.camera_files import read_camera
 
@@ -234,8 +233,8 @@ def _upgrade(args: argparse.Namespace) -> int:
     report = upgrade_gallery(args.gallery, camera=camera, progress=bar)
     made = f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs in {report.seconds:.1f} s"
     print(f"{args.gallery}: {made if report.keypoints or report.cameras else 'nothing to add'}")
-    if report.keypoints and (args.gallery / CALIBRATION).exists():
-        print("  its calibration was measured without them: run 'geowarp calibrate' again")
+    if report.keypoints:  # its own calibration as well as the one that ships
+        print("  calibrations measured without keypoints no longer apply: run 'geowarp calibrate' again")
     return 0
 
 
