@@ -11,6 +11,7 @@ A gallery is a folder::
         keypoints.npy …        ragged, and the cameras: :mod:`geowarp_ros.gallery.photographs`; since format 3
         images/000000.jpg …    at working resolution, unless referenced
     index/0001/            compressed index, if there is one: see :mod:`geowarp_ros.gallery.index.indexing`
+    alignment/0001/        the photographs' own poses, if aligned: see :mod:`geowarp_ros.gallery.alignment.stored`
     segments/0002.partial/ being written: see :mod:`geowarp_ros.gallery.making.segment`
 """
 
@@ -42,6 +43,7 @@ MANIFEST = "gallery.json"
 CALIBRATION = "calibration.json"
 SEGMENTS = "segments"
 INDEX = "index"
+ALIGNMENT = "alignment"
 DESCRIPTORS = "descriptors.npy"
 PLACES = "places.csv"
 POSITIONS_FILE = "places.npy"
@@ -127,6 +129,50 @@ class StoredIndex(Section):
         return sum(segment.images for segment in self.segments)
 
 
+class AlignedSegment(Section):
+    """A segment at the time it was aligned."""
+
+    name: str
+    images: int = Field(ge=1, description="Number of rows, including removed ones.")
+    keypoints_blake2b: str = Field(description="Checksum of its keypoints' descriptors.")
+
+
+class SuspiciousTag(Section):
+    """A tag that the geometry contradicts."""
+
+    name: str = Field(description="The photograph.")
+    off_m: float = Field(description="Distance of the tag from where the photograph was taken (m).")
+
+
+class AlignmentSummary(Section):
+    """What an alignment found, for people."""
+
+    photographs: int = Field(description="Number of photographs, without removed ones.")
+    tied: int = Field(description="Number of those whose own pose is known.")
+    components: tuple[int, ...] = Field((), description="Photographs of each group of tied ones, largest first.")
+    residual_m: float | None = Field(None, description="Median distance of tied photographs from their tags (m).")
+    tag_std_m: float | None = Field(None, description="Standard deviation of the tags that was found (m).")
+    suspicious: tuple[SuspiciousTag, ...] = Field((), description="Tags that are wrong, the worst first.")
+    headings: int = Field(0, description="Number of headings found where the tags gave none.")
+    points: int = Field(0, description="Number of triangulated points.")
+    reprojection_px: float | None = Field(None, description="Median reprojection error (px).")
+    pairs: int = Field(0, description="Number of pairs of photographs that see the same.")
+    lines: tuple[str, ...] = Field((), description="What there is to say.")
+    seconds: float = Field(0.0, description="Duration (s).")
+
+
+class StoredAlignment(Section):
+    """The photographs' own poses."""
+
+    name: str = Field(pattern=r"^\d{4,}$", description="Folder under alignment/.")
+    segments: tuple[AlignedSegment, ...] = Field(description="Segments aligned, in the order of their rows.")
+    datum: tuple[float, float, float] = Field(description="Latitude (deg), longitude (deg), altitude (m).")
+    options: dict[str, Any] = Field(description="Options of the alignment.")
+    summary: AlignmentSummary
+    created: str = Field(description="Time of creation, UTC, ISO 8601.")
+    files: dict[str, StoredFile] = Field(description="Size and checksum of each file, by name.")
+
+
 class Manifest(Section):
     """Content of ``gallery.json``."""
 
@@ -139,6 +185,7 @@ class Manifest(Section):
     segments: tuple[Segment, ...] = ()
     keypoints: KeypointConfig | None = Field(None, description="Keypoints of its photographs; null: none stored.")
     index: StoredIndex | None = None
+    alignment: StoredAlignment | None = None
 
     @property
     def images(self) -> int:

@@ -16,11 +16,13 @@ from scipy.spatial import cKDTree
 from geowarp_ros.cameras import Camera
 from geowarp_ros.errors import GalleryError, ImageError
 from geowarp_ros.gallery.alignment.aligned import Alignment, Photograph
+from geowarp_ros.gallery.alignment.stored import open_alignment
 from geowarp_ros.gallery.files import check_size, map_array
 from geowarp_ros.gallery.index.indexing import open_index
 from geowarp_ros.gallery.index.search import Index, check_queries, search_rows
 from geowarp_ros.gallery.local import layout, read_local_features
 from geowarp_ros.gallery.manifest import (
+    ALIGNMENT,
     DESCRIPTORS,
     INDEX,
     PLACES,
@@ -167,6 +169,7 @@ class Gallery:
         gallery = cls(folder, manifest, segments, device)
         if manifest.index is not None:
             _ = gallery._index  # so that a foreign index is refused now
+        _ = gallery.alignment
         return gallery
 
     def __len__(self) -> int:
@@ -233,8 +236,9 @@ class Gallery:
 
     @cached_property
     def alignment(self) -> Alignment | None:
-        """The photographs' own poses, by stored row; None where the gallery is not aligned."""
-        return None
+        """The photographs' own poses, by stored row; None where the gallery is not aligned or nothing is tied."""
+        stored = self.manifest.alignment
+        return None if stored is None else open_alignment(self.path, stored, self.manifest.segments)
 
     def _photograph(self, index: int) -> Photograph | None:
         """Return what a camera's pose is measured against; None without keypoints, a camera or an alignment.
@@ -353,6 +357,8 @@ class Gallery:
         folders = [(segment.folder, segment.info.files) for segment in self.segments]
         if (index := self.manifest.index) is not None:
             folders.append((self.path / INDEX / index.name, index.files))
+        if (alignment := self.manifest.alignment) is not None:
+            folders.append((self.path / ALIGNMENT / alignment.name, alignment.files))
         problems = [
             f"{folder / name}: content has changed, its checksum differs"
             for folder, files in folders

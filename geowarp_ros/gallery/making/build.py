@@ -19,6 +19,7 @@ from geowarp_ros.gallery.making.filling import by_place, fill_segment, identity_
 from geowarp_ros.gallery.making.segment import forget_journal
 from geowarp_ros.gallery.making.shards import ALONE, Shard, finished_shards, note_finished
 from geowarp_ros.gallery.manifest import (
+    ALIGNMENT,
     CALIBRATION,
     INDEX,
     MANIFEST,
@@ -321,6 +322,7 @@ def commit(gallery: Path, manifest: Manifest) -> None:
                 forget_journal(path, named[path.name])
             else:
                 shutil.rmtree(path)
-        for path in (gallery / INDEX).iterdir():
-            if manifest.index is None or path.name != manifest.index.name:
-                shutil.rmtree(path)
+        for folder, stored in ((INDEX, manifest.index), (ALIGNMENT, manifest.alignment)):
+            for path in (gallery / folder).glob("[0-9]*"):
+                if stored is None or path.name != stored.name:
+                    shutil.rmtree(path)

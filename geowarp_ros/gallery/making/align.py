@@ -1,0 +1,100 @@
+"""Aligning a gallery: its photographs' own poses and points, from its keypoints, cameras and tags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from geowarp_ros.errors import GalleryError
+from geowarp_ros.gallery.alignment.aligning import AlignOptions, Report, align
+from geowarp_ros.gallery.alignment.comparisons import ComparedPairs
+from geowarp_ros.gallery.alignment.pairs import Tagged
+from geowarp_ros.gallery.alignment.stored import store_alignment
+from geowarp_ros.gallery.making.build import commit
+from geowarp_ros.gallery.manifest import (
+    AlignmentSummary,
+    SuspiciousTag,
+    now,
+    read_manifest,
+    writing,
+)
+from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.progress import Progress, silent
+
+
+def align_gallery(
+    gallery: Path, options: AlignOptions = AlignOptions(), progress: Progress = silent
+) -> AlignmentSummary:
+    """Find the poses of a gallery's photographs, and the points that they see; the gallery keeps them.
+
+    Tags stay as they are. Pairs of photographs that an earlier run compared, a stopped one too, are not compared
+    again. The old alignment answers until the new one is complete.
+
+    Args:
+        gallery: Folder of the gallery.
+        options: Standard deviations of the tags, and how cameras are held.
+        progress: Shows the pairs compared.
+
+    Raises:
+        GalleryError: The gallery stores no keypoints, another process writes to it, or the disk refuses.
+        ModuleNotFoundError: PoseLib is not installed (extra ``map``).
+    """
+    read_manifest(gallery)  # before the lock's file is made in what may be no gallery
+    with writing(gallery):
+        manifest = read_manifest(gallery).model_copy(update={"alignment": None})
+        if manifest.keypoints is None:
+            raise GalleryError(
+                f"{gallery}: stores no keypoints, which an alignment needs; make them first"
+                f" (geowarp gallery upgrade {gallery})"
+            )
+        opened = Gallery.of_manifest(gallery, manifest)
+        photographs = tagged(opened)
+        frame = opened.frame
+        datum = (frame.datum_latitude_deg, frame.datum_longitude_deg, frame.datum_altitude_m)
+        compared = ComparedPairs(gallery, manifest.segments)
+        alignment, report = align(photographs, datum, options, compared, progress)
+        stored = store_alignment(
+            gallery, manifest.segments, alignment, options.model_dump(), _summary(report, opened)
+        )
+        commit(gallery, manifest.model_copy(update={"modified": now(), "alignment": stored}))
+    return stored.summary
+
+
+def tagged(gallery: Gallery) -> Sequence[Tagged]:
+    """Return the photographs of a gallery as they came, by stored row; a removed one has neither camera nor keypoints."""
+    kept = gallery.numbers.stored(np.arange(len(gallery)))
+    nothing = Tagged(np.array([0.0, 0.0, math.nan]), math.nan, None, Keypoints.none())
+    found = [nothing] * len(gallery.stored)
+    enu, geodetic = gallery.positions_enu, gallery.geodetic
+    for row, place in enumerate(gallery.places):
+        position = enu[row].copy()
+        position[2] = position[2] if math.isfinite(geodetic[row, 2]) else math.nan
+        keypoints = gallery.keypoints(row) or Keypoints.none()
+        found[int(kept[row])] = Tagged(position, place.heading_deg, gallery.camera(row), keypoints)
+    return found
+
+
+def _summary(report: Report, gallery: Gallery) -> AlignmentSummary:
+    names = dict(zip(gallery.numbers.stored(np.arange(len(gallery))).tolist(), gallery.places, strict=True))
+    return AlignmentSummary(
+        photographs=len(gallery),
+        tied=report.tied,
+        components=report.components,
+        residual_m=_known(report.residual_m),
+        tag_std_m=_known(report.tag_std_m),
+        suspicious=tuple(SuspiciousTag(name=names[s.row].name, off_m=s.off_m) for s in report.suspects),
+        headings=report.headings,
+        points=report.points,
+        reprojection_px=_known(report.reprojection_px),
+        pairs=report.pairs,
+        lines=report.lines,
+        seconds=report.seconds,
+    )
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
