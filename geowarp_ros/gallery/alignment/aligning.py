@@ -21,6 +21,7 @@ from geowarp_ros.config import Section
 from geowarp_ros.gallery.alignment import rotations as turning
 from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances
 from geowarp_ros.gallery.alignment.aligned import Alignment
+from geowarp_ros.gallery.alignment.bearings import against_bearings, against_headings
 from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
 from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate, widest_angles
@@ -184,7 +185,8 @@ def _solve(
     options: AlignOptions,
     progress: Progress,
 ) -> _Solved | None:
-    pairs, rotations = _consistent(pairs, len(photographs.rays), options.free_tilt)
+    every = _tags(photographs.positions, photographs.headings_deg, options)
+    pairs, rotations = _consistent(pairs, every, options.free_tilt)
     component = turning.components(pairs, len(photographs.rays))
     rows = np.flatnonzero(component >= 0)
     if not len(rows):
@@ -296,12 +298,16 @@ def _bridges(
     return kept
 
 
-def _consistent(pairs: Sequence[Pair], count: int, free: bool) -> tuple[list[Pair], FloatArray]:
-    """Return the pairs that agree with all others, and the rotations that they agree on."""
+def _consistent(pairs: Sequence[Pair], tags: Tags, free: bool) -> tuple[list[Pair], FloatArray]:
+    """Return the pairs that agree with all others and with the tags, and the rotations that they agree on."""
     if not free:
         pairs = [p for p in pairs if math.acos(min(1.0, p.rotation[1, 1])) < UPRIGHT_RAD]
+        pairs = against_headings(pairs, tags)
     pairs = turning.trusted(pairs)
-    rotations, good = turning.average_rotations(pairs, count)
+    if not free:
+        allowed = against_bearings(pairs, turning.support_of(pairs), tags)
+        pairs = [p for p, fine in zip(pairs, allowed, strict=True) if fine]
+    rotations, good = turning.average_rotations(pairs, len(tags.heading_rad))
     return [p for p, fine in zip(pairs, good, strict=True) if fine], rotations
 
 

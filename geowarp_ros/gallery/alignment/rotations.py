@@ -49,8 +49,7 @@ def average_rotations(pairs: Sequence[Pair], count: int) -> tuple[FloatArray, ND
         return rotations, np.zeros(0, bool)
     first, second = (np.array([getattr(p, side) for p in pairs]) for side in ("first", "second"))
     between = np.stack([p.rotation for p in pairs])
-    closed, open_ = _loops(pairs, between)
-    support = np.minimum([len(p) for p in pairs], 200) * (1 + closed) / (1 + open_)
+    support = support_of(pairs)
     _spread(rotations, first, second, between, support)
     weights = np.ones(len(pairs))
     for step in range(30):
@@ -65,6 +64,14 @@ def average_rotations(pairs: Sequence[Pair], count: int) -> tuple[FloatArray, ND
     error = Rotation.from_matrix(rotations[second] @ between @ rotations[first].transpose(0, 2, 1)).magnitude()
     good = np.asarray(error < WRONG_RAD)
     return rotations, good
+
+
+def support_of(pairs: Sequence[Pair]) -> FloatArray:
+    """Return how far each pair is to be believed: by its inliers, and by the loops of three that hold it."""
+    if not pairs:
+        return np.empty(0)
+    closed, open_ = _loops(pairs, np.stack([p.rotation for p in pairs]))
+    return np.asarray(np.minimum([len(p) for p in pairs], 200) * (1 + closed) / (1 + open_))
 
 
 def trusted(pairs: Sequence[Pair]) -> list[Pair]:
