@@ -53,6 +53,8 @@ BRIDGE_RAD = math.radians(15.0)
 """Maximum rotation between what two components say about a photograph."""
 MIN_TAG_STD_M = 0.02
 """Least standard deviation of tags: that of a surveyor's receiver."""
+MUCH_BETTER = 0.75
+"""Share of the stated standard deviation of tags below which the one that was found is believed instead."""
 COMMON_TILT_RAD = math.radians(3.0)
 """Standard deviation of the tilt that all photographs of a component may have in common."""
 
@@ -152,7 +154,12 @@ def align(
     slack = 3 * math.sqrt(2) * options.heading_std_deg
     candidates = candidate_pairs(positions[:, :2], headings, views, options.neighbours, slack)
     pairs = compare(photographs, rays, candidates, compared, progress)
-    solved = _solve(_Photographs(photographs, rays, positions, headings), candidates, pairs, options, progress)
+    every = _Photographs(photographs, rays, positions, headings)
+    solved = _solve(every, candidates, pairs, options, progress)
+    if solved is not None and solved.tag_std_m < MUCH_BETTER * options.position_std_m:
+        # tags that are better than they were said to be refuse more of what is wrong
+        told = options.model_copy(update={"position_std_m": solved.tag_std_m})
+        solved = _solve(every, candidates, pairs, told, progress) or solved
     alignment = _assemble(solved, positions, datum)
     return alignment, _report(
         alignment, solved, positions, headings, len(pairs), len(compared) - before, time.monotonic() - began

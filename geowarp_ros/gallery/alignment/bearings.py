@@ -2,7 +2,8 @@
 
 Two façades that look alike make a pair with many inliers and a wrong rotation, and loops of three may confirm it:
 all three see the same twin. The tags do not. Pairs join clusters, the best supported first; a pair that would turn
-one cluster against another beyond what the tags of both allow is wrong.
+one cluster against another beyond what the tags of both allow is wrong. What joined while both were small is
+looked at again: a part of a cluster that its own tags turn against the rest is cut off.
 
 Convention:
     Compass angles, rad. Cameras count as upright here: their tilt of some degrees hardly turns a bearing.
@@ -15,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import networkx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,8 @@ MAX_VOTE_RAD = math.radians(60.0)
 """Standard deviation beyond which a bearing between two tags says nothing."""
 GATE = 3.0
 """Standard deviations up to which two clusters may contradict each other."""
+MIN_GROUP = 3
+"""Minimum number of photographs of a group whose shape says anything about its heading."""
 ALIKE = 2.0
 """Factor of a cluster's standard deviation: its votes share tags, so they are not independent."""
 
@@ -122,7 +126,71 @@ def against_bearings(pairs: Sequence[Pair], support: FloatArray, tags: Tags) -> 
         root[moved] = a
         votes[a] = votes[a].and_(votes.pop(b).turned(-between)).and_(told.turned(-offset[p.first]))
         means.pop(a, None), means.pop(b, None)
+    while (wrong := _wrong_bridges(pairs, allowed, offset, tags)).any():
+        allowed &= ~wrong
     return allowed
+
+
+def _wrong_bridges(
+    pairs: Sequence[Pair], allowed: NDArray[np.bool_], offset: FloatArray, tags: Tags
+) -> NDArray[np.bool_]:
+    """Return for each pair whether it is the only one between two groups, and the tags turn these against each other.
+
+    One a cluster: that without which the rest fits its tags best. Groups have a shape, as far as directions and the
+    distances between tags tell, and a shape among its tags has a heading that is better known than any pair's.
+    """
+    rows = np.flatnonzero(allowed)
+    graph = networkx.Graph()
+    graph.add_edges_from((pairs[k].first, pairs[k].second, {"pair": int(k)}) for k in rows)
+    wrong = np.zeros(len(pairs), bool)
+    for cluster in list(networkx.connected_components(graph)):
+        here = graph.subgraph(cluster)
+        shape = _shape(here, pairs, offset, tags)
+        best = math.inf
+        for a, b in networkx.bridges(here):
+            cut = networkx.restricted_view(here, (), ((a, b),))
+            sides = [np.array(sorted(networkx.node_connected_component(cut, side))) for side in (a, b)]
+            if min(map(len, sides)) < MIN_GROUP:
+                continue
+            (turn_a, std_a, cost_a), (turn_b, std_b, cost_b) = (_fit(shape, side, tags) for side in sides)
+            if abs(float(_wrapped(turn_a - turn_b))) > GATE * math.hypot(std_a, std_b) and cost_a + cost_b < best:
+                best, which = cost_a + cost_b, here[a][b]["pair"]
+        if math.isfinite(best):
+            wrong[which] = True
+    return wrong
+
+
+def _shape(graph: networkx.Graph, pairs: Sequence[Pair], offset: FloatArray, tags: Tags) -> dict[int, complex]:
+    """Return where photographs are, east + i north, if their root looks north: along the tree, as far as tags say."""
+    root = min(graph)
+    shape = {root: 0j}
+    flat = tags.position_m[:, 0] + 1j * tags.position_m[:, 1]
+    for a, b in networkx.bfs_edges(graph, root):
+        p = pairs[graph[a][b]["pair"]]
+        bearing = offset[p.first] + math.atan2(p.direction[0], p.direction[2])
+        step = abs(flat[b] - flat[a]) * complex(math.sin(bearing), math.cos(bearing))
+        shape[b] = shape[a] + (step if p.first == a else -step)
+    return shape
+
+
+def _fit(shape: Mapping[int, complex], rows: NDArray[np.int64], tags: Tags) -> tuple[float, float, float]:
+    """Fit a shape to its tags: its heading, the heading's standard deviation, and the robust sum of squares left."""
+    z = np.array([shape[int(row)] for row in rows])
+    t = tags.position_m[rows, 0] + 1j * tags.position_m[rows, 1]
+    std = tags.std_m[rows, 0]
+    weight = 1 / std**2
+    for _ in range(5):
+        z0, t0 = (weight * z).sum() / weight.sum(), (weight * t).sum() / weight.sum()
+        turn = np.angle((weight * np.conj(z - z0) * (t - t0)).sum())
+        off = np.abs((t - t0) - (z - z0) * np.exp(1j * turn)) / std
+        weight = 1 / (std**2 * (1 + off**2 / 4))
+    held = float((weight * np.abs(z - z0) ** 2).sum())
+    # mathematical angles turn the other way
+    return (
+        -float(turn),
+        math.hypot(ROTATION_RAD, ALIKE / math.sqrt(max(held, 1e-9))),
+        float(np.log1p(off**2).sum()),
+    )
 
 
 def _own(tags: Tags, row: int) -> _Votes:
