@@ -1,0 +1,311 @@
+"""Bundle adjustment with tags, headings and gravity as priors.
+
+Levenberg-Marquardt on the reduced camera system (Triggs et al., "Bundle adjustment: a modern synthesis", 1999,
+sec. 6.1), losses of Cauchy by reweighting. pycolmap's has priors for positions alone; a track on one line needs
+gravity too, or it turns about itself.
+
+Convention:
+    A rotation error is a small vector in ENU that acts from the left; each camera's unknowns are (position,
+    rotation).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse.linalg import splu
+from scipy.spatial.transform import Rotation
+
+from geowarp_ros.gallery.alignment.points import Tracks, summed
+from geowarp_ros.gallery.alignment.positions import Tags
+
+FloatArray = NDArray[np.float64]
+
+SOFT = 2.0
+"""Standard deviations at which an observation weighs half."""
+SOFT_TAG = 3.0
+"""Standard deviations at which a tag weighs half."""
+HARD_TAG = 1.5
+"""The same of Huber's loss, where it turns into a constant pull."""
+DENSE = 2400
+"""Number of unknowns up to which the reduced system is factored as a dense one."""
+
+
+@dataclass
+class Scene:
+    """What is adjusted, and how well each part is known.
+
+    Attributes:
+        positions: (N, 3).
+        rotations: (N, 3, 3) ``enu_from_camera``.
+        points: (P, 3).
+        tracks: Observations.
+        rays: (O, 2) normalised coordinates of the observations.
+        ray_std: (O,) their standard deviation, normalised.
+        tags: Tags.
+        up_std_rad: (N,) standard deviation of each camera's "down"; infinite: none is known.
+        together: (K, 2) photographs that seem to be taken at one spot.
+        together_std_m: How far from one another such photographs are, standard deviation per axis.
+        firm: Whether tags hold however far they are off (Huber's loss): while positions are still far off.
+    """
+
+    positions: FloatArray
+    rotations: FloatArray
+    points: FloatArray
+    tracks: Tracks
+    rays: FloatArray
+    ray_std: FloatArray
+    tags: Tags
+    up_std_rad: FloatArray
+    together: NDArray[np.int64]
+    together_std_m: float = math.inf
+    firm: bool = True
+
+    def residuals(self) -> tuple[FloatArray, FloatArray]:
+        """Return reprojection residuals (O, 2) over their standard deviations, and depths (O,)."""
+        seen = self._seen()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off = (seen[:, :2] / seen[:, 2:] - self.rays) / self.ray_std[:, None]
+        return np.where(seen[:, 2:] > 1e-6, off, 1e3), seen[:, 2]
+
+    def _seen(self) -> FloatArray:
+        """Return each observed point (O, 3) in its camera's frame."""
+        ahead = self.points[self.tracks.point] - self.positions[self.tracks.photograph]
+        return np.asarray(np.einsum("oji,oj->oi", self.rotations[self.tracks.photograph], ahead))
+
+    def tag_errors(self) -> FloatArray:
+        """Return (N, 3) position minus tag; 0 where there is no tag."""
+        return np.nan_to_num(self.positions - self.tags.position_m)
+
+
+def adjust(scene: Scene, iterations: int = 30) -> None:
+    """Adjust positions, rotations and points in place."""
+    damping = 1e-4
+    cost = _cost(scene)
+    for _ in range(iterations):
+        system = _System(scene)
+        for _ in range(8):
+            found = system.solve(damping)
+            if found is None:
+                damping *= 8
+                continue
+            step, points = found
+            before = scene.positions, scene.rotations, scene.points
+            scene.positions = scene.positions + step[:, :3]
+            scene.rotations = Rotation.from_rotvec(step[:, 3:]).as_matrix() @ scene.rotations
+            scene.points = scene.points + points
+            after = _cost(scene)
+            if after < cost:
+                damping = max(damping / 5, 1e-9)
+                break
+            scene.positions, scene.rotations, scene.points = before
+            damping *= 8
+        else:
+            return
+        gain = (cost - after) / max(cost, 1e-300)
+        cost = after
+        if gain < 1e-6:
+            return
+
+
+def camera_covariances(scene: Scene) -> FloatArray:
+    """Return the covariance (N, 6, 6) of each camera at the solution, points and other cameras marginalised.
+
+    Infinite where nothing holds them: the system is singular.
+    """
+    return _System(scene).covariances()
+
+
+def _cauchy(squared: FloatArray, soft: float) -> FloatArray:
+    return np.asarray(soft**2 * np.log1p(squared / soft**2))
+
+
+def _cost(scene: Scene) -> float:
+    off, _ = scene.residuals()
+    total = _cauchy((off**2).sum(axis=1), SOFT).sum()
+    flat, height = _tag_terms(scene)
+    if scene.firm:
+        total += _huber(flat).sum() + _huber(height).sum()
+    else:
+        total += _cauchy(flat, SOFT_TAG).sum() + _cauchy(height, SOFT_TAG).sum()
+    total += _cauchy(_heading_terms(scene)[0] ** 2, SOFT_TAG).sum()
+    total += ((scene.rotations[:, :2, 1] / scene.up_std_rad[:, None]) ** 2).sum()
+    total += _cauchy((_apart(scene) ** 2).sum(axis=1), SOFT_TAG).sum()
+    return float(total)
+
+
+def _huber(squared: FloatArray) -> FloatArray:
+    size = np.sqrt(squared)
+    return np.asarray(np.where(size < HARD_TAG, squared, 2 * HARD_TAG * size - HARD_TAG**2))
+
+
+def _tag_weight(scene: Scene, squared: FloatArray) -> FloatArray:
+    if scene.firm:
+        return np.asarray(1.0 / np.maximum(1.0, np.sqrt(squared) / HARD_TAG))
+    return np.asarray(1.0 / (1.0 + squared / SOFT_TAG**2))
+
+
+def _apart(scene: Scene) -> FloatArray:
+    """Return how far photographs of one spot are apart (K, 3), over its standard deviation."""
+    a, b = scene.together.T
+    return np.asarray((scene.positions[a] - scene.positions[b]) / scene.together_std_m)
+
+
+def _tag_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
+    """Return squared horizontal (N,) and vertical (N,) tag errors, over their variances."""
+    terms = (scene.tag_errors() / scene.tags.std_m) ** 2
+    return terms[:, :2].sum(axis=1), terms[:, 2]
+
+
+def _heading_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
+    """Return heading errors (N,) over their standard deviation, 0 where unknown; and their slopes (N, 3)."""
+    axis = scene.rotations[:, :, 2]
+    flat = np.maximum((axis[:, :2] ** 2).sum(axis=1), 1e-3)
+    compass = np.arctan2(axis[:, 0], axis[:, 1])
+    error = np.angle(np.exp(1j * (compass - np.nan_to_num(scene.tags.heading_rad))))
+    known = np.isfinite(scene.tags.heading_rad) & (np.abs(axis[:, 2]) < 0.87)
+    # axis moves by w × axis; compass = atan2(x, y)
+    x, y, z = axis.T
+    slope = np.stack([x * z / flat, y * z / flat, -np.ones_like(x)], axis=1)
+    std = scene.tags.heading_std_rad
+    return np.where(known, error, 0.0) / std, np.where(known[:, None], slope, 0.0) / std
+
+
+class _System:
+    """Normal equations about a scene, points to be eliminated."""
+
+    def __init__(self, scene: Scene) -> None:
+        tracks = scene.tracks
+        self.cameras, self.count = len(scene.positions), tracks.count
+        off, depth = scene.residuals()
+        ahead = scene.points[tracks.point] - scene.positions[tracks.photograph]
+        turned = scene.rotations[tracks.photograph].transpose(0, 2, 1)
+        seen = np.einsum("oij,oj->oi", turned, ahead)
+        in_front = depth > 1e-6
+        z = np.where(in_front, depth, 1.0)
+        weight = np.where(in_front, 1.0 / (1.0 + (off**2).sum(axis=1) / SOFT**2), 0.0)
+        root = np.sqrt(weight) / scene.ray_std
+        project = np.zeros((len(z), 2, 3))
+        project[:, 0, 0] = project[:, 1, 1] = 1 / z
+        project[:, :, 2] = -seen[:, :2] / z[:, None] ** 2
+        of_point = np.einsum("oij,ojk->oik", project, turned) * root[:, None, None]
+        of_turn = np.cross(of_point, ahead[:, None, :])  # row of J R^T [v]x is the row's cross product with v
+        of_camera = np.concatenate([-of_point, of_turn], axis=2)
+        residual = off * np.sqrt(weight)[:, None]
+        flipped = of_camera.transpose(0, 2, 1)
+        blocks = summed(flipped @ of_camera, tracks.photograph, self.cameras)
+        right = -summed((flipped @ residual[:, :, None])[:, :, 0], tracks.photograph, self.cameras)
+        self._add_priors(scene, blocks, right)
+        self.blocks, self.right = blocks, right
+        self.links = self._add_links(scene)
+        self.across = flipped @ of_point  # (O, 6, 3)
+        down = of_point.transpose(0, 2, 1)
+        self.point_blocks = summed(down @ of_point, tracks.point, self.count)
+        self.point_right = -summed((down @ residual[:, :, None])[:, :, 0], tracks.point, self.count)
+        self.tracks = tracks
+
+    @staticmethod
+    def _add_priors(scene: Scene, blocks: FloatArray, right: FloatArray) -> None:
+        flat, height = _tag_terms(scene)
+        weight = _tag_weight(scene, np.column_stack([flat, flat, height])) / scene.tags.std_m**2
+        axes = np.arange(3)
+        blocks[:, axes, axes] += weight
+        right[:, :3] -= weight * scene.tag_errors()
+        error, slope = _heading_terms(scene)
+        weight = 1.0 / (1.0 + error**2 / SOFT_TAG**2)
+        blocks[:, 3:, 3:] += (weight[:, None] * slope)[:, :, None] * slope[:, None, :]
+        right[:, 3:] -= (weight * error)[:, None] * slope
+        down = scene.rotations[:, :, 1]
+        # down moves by w × down; its first two components are to be 0
+        zero = np.zeros(len(down))
+        slope = np.stack(
+            [np.stack([zero, down[:, 2], -down[:, 1]], axis=1), np.stack([-down[:, 2], zero, down[:, 0]], axis=1)],
+            axis=1,
+        )
+        weight = 1.0 / scene.up_std_rad**2
+        blocks[:, 3:, 3:] += weight[:, None, None] * (slope.transpose(0, 2, 1) @ slope)
+        right[:, 3:] -= weight[:, None] * (slope * down[:, :2, None]).sum(axis=1)
+
+    def _add_links(self, scene: Scene) -> sparse.csc_matrix:
+        """Add what holds photographs of one spot together; returns its part beside the diagonal."""
+        size = 6 * self.cameras
+        apart = _apart(scene)
+        weight = 1.0 / (1.0 + (apart**2).sum(axis=1) / SOFT_TAG**2) / scene.together_std_m**2
+        a, b = scene.together.T
+        pull = weight[:, None] * (scene.positions[a] - scene.positions[b])
+        axes = np.arange(3)
+        for side, sign in ((a, -1.0), (b, 1.0)):
+            self.blocks[:, axes, axes] += np.bincount(side, weight, self.cameras)[:, None]
+            self.right[:, :3] += sign * summed(pull, side, self.cameras)
+        rows = (6 * a[:, None] + axes).ravel()
+        columns = (6 * b[:, None] + axes).ravel()
+        half = sparse.csc_matrix((-np.repeat(weight, 3), (rows, columns)), (size, size))
+        return half + half.T
+
+    def _reduced(self, damping: float) -> tuple[sparse.csc_matrix, FloatArray, FloatArray, FloatArray]:
+        """Return S, its right side, the inverses of the points' blocks, and W V^-1 per observation."""
+        tracks = self.tracks
+        axes = np.arange(3)
+        points = self.point_blocks.copy()
+        points[:, axes, axes] *= 1 + damping
+        points[:, axes, axes] += 1e-9 * np.trace(points, axis1=1, axis2=2)[:, None] + 1e-12
+        inverse = np.linalg.inv(points)
+        carried = self.across @ inverse[tracks.point]
+        cameras = self.blocks.copy()
+        axes = np.arange(6)
+        cameras[:, axes, axes] *= 1 + damping
+        cameras[:, axes, axes] += 1e-12
+        rows = (6 * tracks.photograph)[:, None, None] + np.arange(6)[None, :, None]
+        columns = (3 * tracks.point)[:, None, None] + np.arange(3)[None, None, :]
+        rows, columns = (np.broadcast_to(x, self.across.shape).ravel() for x in (rows, columns))
+        shape = (6 * self.cameras, 3 * self.count)
+        left = sparse.csr_matrix((carried.ravel(), (rows, columns)), shape)
+        across = sparse.csr_matrix((self.across.ravel(), (rows, columns)), shape)
+        diagonal = sparse.block_diag(list(cameras), format="csc")
+        reduced = (diagonal - left @ across.T + self.links).tocsc()
+        right = self.right - summed(
+            np.einsum("oij,oj->oi", carried, self.point_right[tracks.point]), tracks.photograph, self.cameras
+        )
+        return reduced, right, inverse, carried
+
+    def solve(self, damping: float) -> tuple[FloatArray, FloatArray] | None:
+        """Return the steps of cameras (N, 6) and points (P, 3); None where the system is singular."""
+        reduced, right, inverse, _ = self._reduced(damping)
+        if reduced.shape[0] <= DENSE:
+            try:
+                step = cho_solve(cho_factor(reduced.toarray(), lower=True), right.ravel())
+            except np.linalg.LinAlgError:
+                return None
+        else:
+            try:
+                step = splu(reduced).solve(right.ravel())
+            except RuntimeError:  # SuperLU: exactly singular
+                return None
+        if not np.isfinite(step).all():
+            return None
+        cameras = step.reshape(-1, 6)
+        tracks = self.tracks
+        back = summed(np.einsum("oij,oi->oj", self.across, cameras[tracks.photograph]), tracks.point, self.count)
+        return cameras, np.einsum("pij,pj->pi", inverse, self.point_right - back)
+
+    def covariances(self) -> FloatArray:
+        reduced, _, _, _ = self._reduced(0.0)
+        size = reduced.shape[0]
+        found = np.empty((self.cameras, 6, 6))
+        try:
+            factor = splu(reduced)
+        except RuntimeError:  # SuperLU: exactly singular
+            return np.full((self.cameras, 6, 6), np.inf)
+        for first in range(0, self.cameras, 64):
+            here = np.arange(first, min(first + 64, self.cameras))
+            unit = np.zeros((size, 6 * len(here)))
+            unit[6 * first + np.arange(6 * len(here)), np.arange(6 * len(here))] = 1.0
+            columns = factor.solve(unit)
+            for k, camera in enumerate(here):
+                found[camera] = columns[6 * camera : 6 * camera + 6, 6 * k : 6 * k + 6]
+        return found

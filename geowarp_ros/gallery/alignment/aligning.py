@@ -1,0 +1,573 @@
+"""Photographs put right: from tags and keypoints to poses and points. See docs/architecture.md.
+
+Pairs that see the same → rotations averaged over the graph → positions by tags, directions and depth ratios →
+points → bundle adjustment with tags, headings and gravity as priors, points found again in between.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.sparse.csgraph import connected_components
+
+from geowarp_ros.config import Section
+from geowarp_ros.gallery.alignment import rotations as turning
+from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances
+from geowarp_ros.gallery.alignment.aligned import Alignment
+from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
+from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
+from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate, widest_angles
+from geowarp_ros.gallery.alignment.positions import Tags, first_turn, solve_positions
+from geowarp_ros.progress import Progress, silent
+
+FloatArray = NDArray[np.float64]
+
+KEYPOINT_PX = 0.7
+"""Standard deviation of a keypoint before it is estimated (px at working resolution)."""
+MIN_ANGLE_RAD = math.radians(2.0)
+"""Minimum angle between two rays of a point."""
+UPRIGHT_RAD = math.radians(25.0)
+"""Maximum tilt of one photograph against another that upright photographs have."""
+NO_ALTITUDE_STD_M = 10.0
+"""Standard deviation of a height where the tag gives none."""
+SAME_TAG_M = 0.02
+"""Distance below which two tags are one."""
+MIN_POINTS = 12
+"""Minimum number of points that hold a photograph."""
+MIN_LINKS = 8
+"""Minimum number of pairs with one tag for a statement on whether these are at one spot."""
+MIN_SPOT_STD_M = 0.01
+MAX_SPOT_STD_M = 0.5
+"""Distance of photographs with one tag (standard deviation) beyond which they are not at one spot."""
+SUSPECT = 4.0
+"""Standard deviations by which a suspicious tag is off."""
+BRIDGE_RAD = math.radians(15.0)
+"""Maximum rotation between what two components say about a photograph."""
+MIN_TAG_STD_M = 0.02
+"""Least standard deviation of tags: that of a surveyor's receiver."""
+COMMON_TILT_RAD = math.radians(3.0)
+"""Standard deviation of the tilt that all photographs of a component may have in common."""
+
+
+class AlignOptions(Section):
+    """How a gallery's photographs are aligned."""
+
+    position_std_m: float = Field(
+        2.0, gt=0.0, le=1000.0, description="Standard deviation of a tag's position per axis (m)."
+    )
+    heading_std_deg: float = Field(
+        10.0, gt=0.0, le=180.0, description="Standard deviation of the headings that come with the tags (°)."
+    )
+    free_tilt: bool = Field(False, description="Whether cameras may be held at any tilt, as drones' are.")
+    neighbours: int = Field(
+        24, ge=1, le=1000, description="Number of nearest photographs with which each is compared."
+    )
+
+
+DEFAULTS = AlignOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A tag that the geometry contradicts.
+
+    Attributes:
+        row: The photograph.
+        off_m: Distance of the tag from the photograph's own position, m.
+    """
+
+    row: int
+    off_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an alignment found.
+
+    Attributes:
+        photographs: Number of photographs.
+        tied: Number of those that are tied.
+        components: Photographs of each component.
+        residual_m: Median distance of the tied photographs' positions from their tags, m; NaN: none is tied.
+        tag_std_m: Standard deviation of the tags, per axis, as the geometry finds it.
+        suspects: Tags that are wrong, the worst first.
+        headings: Number of headings found where the tags gave none.
+        points: Number of points.
+        reprojection_px: Median reprojection error, px.
+        pairs: Number of pairs that see the same.
+        compared: Number of pairs compared by this run.
+        lines: What there is to say to people.
+        seconds: Time.
+    """
+
+    photographs: int
+    tied: int
+    components: tuple[int, ...]
+    residual_m: float
+    tag_std_m: float
+    suspects: tuple[Suspect, ...]
+    headings: int
+    points: int
+    reprojection_px: float
+    pairs: int
+    compared: int
+    lines: tuple[str, ...]
+    seconds: float
+
+
+def align(
+    photographs: Sequence[Tagged],
+    datum: tuple[float, float, float],
+    options: AlignOptions = DEFAULTS,
+    compared: Compared | None = None,
+    progress: Progress = silent,
+) -> tuple[Alignment, Report]:
+    """Find the poses of photographs, and the points that they see.
+
+    Args:
+        photographs: Tags, cameras and keypoints by stored row.
+        datum: Latitude (deg), longitude (deg), altitude (m) of the origin of the tags' ENU frame.
+        options: Standard deviations of the tags.
+        compared: Pairs compared by earlier runs; new ones are added.
+        progress: Shows the pairs compared.
+    """
+    began = time.monotonic()
+    compared = {} if compared is None else compared
+    before = len(compared)
+    count = len(photographs)
+    positions = np.array([p.position_m for p in photographs], float).reshape(count, 3)
+    headings = np.array([p.heading_deg for p in photographs], float)
+    rays = [
+        np.full((len(p.keypoints), 2), np.nan) if p.camera is None else p.camera.normalised(p.keypoints.points)
+        for p in photographs
+    ]
+    views = np.array(
+        [math.nan if p.camera is None else 2 * math.atan(p.camera.width_px / 2 / p.camera.fx) for p in photographs]
+    )
+    views = np.where(np.isfinite(positions[:, :2]).all(axis=1), views, math.nan)
+    slack = 3 * math.sqrt(2) * options.heading_std_deg
+    candidates = candidate_pairs(positions[:, :2], headings, views, options.neighbours, slack)
+    pairs = compare(photographs, rays, candidates, compared, progress)
+    solved = _solve(_Photographs(photographs, rays, positions, headings), candidates, pairs, options, progress)
+    alignment = _assemble(solved, positions, datum, options.position_std_m)
+    return alignment, _report(
+        alignment, solved, positions, headings, len(pairs), len(compared) - before, time.monotonic() - began
+    )
+
+
+@dataclass(frozen=True)
+class _Photographs:
+    every: Sequence[Tagged]
+    rays: Sequence[FloatArray]
+    positions: FloatArray
+    headings_deg: FloatArray
+
+    @property
+    def focal_px(self) -> FloatArray:
+        """(N,) focal lengths; NaN where unknown."""
+        return np.array([math.nan if p.camera is None else p.camera.focal_px for p in self.every])
+
+
+@dataclass
+class _Solved:
+    """Photographs that are tied, by their own numbers."""
+
+    rows: NDArray[np.int64]
+    scene: Scene
+    covariances: FloatArray
+    pixel_std: float
+    tag_std_m: float
+
+
+def _solve(
+    photographs: _Photographs,
+    candidates: Sequence[tuple[int, int]],
+    pairs: Sequence[Pair],
+    options: AlignOptions,
+    progress: Progress,
+) -> _Solved | None:
+    pairs, rotations = _consistent(pairs, len(photographs.rays), options.free_tilt)
+    component = turning.components(pairs, len(photographs.rays))
+    rows = np.flatnonzero(component >= 0)
+    if not len(rows):
+        return None
+    tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
+    here = _renumbered(pairs, rows)
+    rays = [photographs.rays[row] for row in rows.tolist()]
+    placed, turned = _place(component[rows], here, rays, rotations[rows], tags, options)
+    refined = _refine(photographs, rows, placed, turned, here, options, (KEYPOINT_PX,) * 3)
+    if refined is None:
+        return None
+    rows, scene, pixel = refined
+    for _ in range(2):
+        bridges = _bridges(photographs, candidates, rows, scene, options, progress)
+        if not bridges:
+            break
+        new = sorted({bridge.row for bridge in bridges} - set(rows.tolist()))
+        best = {bridge.row: bridge for bridge in sorted(bridges, key=lambda bridge: bridge.inliers)}
+        placed = np.concatenate([scene.positions, *(best[row].position_m[None] for row in new)])
+        turned = np.concatenate([scene.rotations, *(best[row].rotation[None] for row in new)])
+        rows = np.concatenate([rows, np.array(new, np.int64)])
+        pairs = [*pairs, *(pair for bridge in bridges for pair in bridge.pairs)]
+        # components are not yet where they see each other: at first no pixel is worth much
+        refined = _refine(
+            photographs, rows, placed, turned, _renumbered(pairs, rows), options, (5.0, 2.0, pixel, pixel)
+        )
+        if refined is None:
+            return None
+        rows, scene, pixel = refined
+    _hold_together(scene)
+    tag_std = options.position_std_m
+    for _ in range(3):
+        tag_std, before = _tag_std(scene, camera_covariances(scene), tag_std), tag_std
+        scene.tags = replace(scene.tags, std_m=scene.tags.std_m * tag_std / before)
+        adjust(scene)
+    return _Solved(rows, scene, camera_covariances(scene), pixel, tag_std)
+
+
+def _refine(
+    photographs: _Photographs,
+    rows: NDArray[np.int64],
+    placed: FloatArray,
+    turned: FloatArray,
+    pairs: Sequence[Pair],
+    options: AlignOptions,
+    pixels: Sequence[float],
+) -> tuple[NDArray[np.int64], Scene, float] | None:
+    """Find points and adjust, in turns; returns the photographs that points hold, the scene, a pixel's worth."""
+    rays = [photographs.rays[row] for row in rows.tolist()]
+    focal = photographs.focal_px[rows]
+    tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
+    tracks = find_tracks(pairs, np.array([len(r) for r in rays]))
+    up_std = np.full(len(rows), math.inf)
+    if not options.free_tilt:
+        _, label = connected_components(
+            sparse.coo_matrix(
+                (np.ones(len(pairs)), ([p.first for p in pairs], [p.second for p in pairs])), (len(rows),) * 2
+            )
+        )
+        up_std = COMMON_TILT_RAD * np.sqrt(np.bincount(label)[label])
+    empty = np.empty((0, 3)), tracks, np.empty((0, 2)), np.empty(0)
+    scene = Scene(placed, turned, *empty, tags, up_std, np.empty((0, 2), np.int64))
+    pixel = pixels[0]
+    for number, start in enumerate(pixels):
+        pixel = start if number == 0 or start > pixel else pixel
+        pixel = max(pixel, start) if number < len(pixels) - 1 else pixel
+        limit_px = max(2.5, 6 * start) if number < len(pixels) - 1 else 2.5
+        if not _find_points(scene, tracks, rays, focal, pixel, limit_px):
+            return None
+        adjust(scene)
+        if start <= KEYPOINT_PX:
+            pixel = _pixel_std(scene, pixel)
+    scene, kept = _without_loose(scene)
+    return (rows[kept], scene, pixel) if len(kept) else None
+
+
+def _bridges(
+    photographs: _Photographs,
+    candidates: Sequence[tuple[int, int]],
+    rows: NDArray[np.int64],
+    scene: Scene,
+    options: AlignOptions,
+    progress: Progress,
+) -> list[Bridge]:
+    """Return views across components, and of photographs that are not tied, which tags and tilt do not forbid."""
+    count = len(photographs.rays)
+    component = np.full(count, -1, np.int32)
+    component[rows] = _groups(scene)
+    number = np.full(count, -1)
+    number[rows] = np.arange(len(rows))
+    nothing = np.empty(0, np.int64), np.empty((0, 3))
+    points = [nothing] * count
+    order = np.argsort(scene.tracks.photograph, kind="stable")
+    starts = np.searchsorted(scene.tracks.photograph[order], np.arange(len(rows) + 1))
+    for k, row in enumerate(rows):
+        seen = order[starts[k] : starts[k + 1]]
+        points[row] = scene.tracks.keypoint[seen], scene.points[scene.tracks.point[seen]]
+    found = find_bridges(photographs.every, photographs.rays, candidates, Known(component, points), progress)
+    kept = []
+    for bridge in found:
+        k = number[bridge.row]
+        known = scene.positions[k] if k >= 0 else np.nan_to_num(photographs.positions[bridge.row])
+        far = float(np.linalg.norm((bridge.position_m - known)[:2]))
+        turn = scene.rotations[k].T @ bridge.rotation if k >= 0 else np.eye(3)
+        wrong = math.acos(min(1.0, max(-1.0, (np.trace(turn) - 1) / 2))) > BRIDGE_RAD
+        tilted = not options.free_tilt and bridge.rotation[2, 1] > -math.cos(UPRIGHT_RAD)
+        if far < 4 * options.position_std_m + 2.0 and not wrong and not tilted:
+            kept.append(bridge)
+    return kept
+
+
+def _consistent(pairs: Sequence[Pair], count: int, free: bool) -> tuple[list[Pair], FloatArray]:
+    """Return the pairs that agree with all others, and the rotations that they agree on."""
+    if not free:
+        pairs = [p for p in pairs if math.acos(min(1.0, max(-1.0, p.rotation[1, 1]))) < UPRIGHT_RAD]
+    pairs = turning.trusted(pairs)
+    rotations, good = turning.average_rotations(pairs, count)
+    return [p for p, fine in zip(pairs, good, strict=True) if fine], rotations
+
+
+def _renumbered(pairs: Sequence[Pair], rows: NDArray[np.int64]) -> list[Pair]:
+    number = {int(row): k for k, row in enumerate(rows)}
+    return [
+        replace(p, first=number[p.first], second=number[p.second])
+        for p in pairs
+        if p.first in number and p.second in number
+    ]
+
+
+def _place(
+    component: NDArray[np.int32],
+    pairs: Sequence[Pair],
+    rays: Sequence[FloatArray],
+    rotations: FloatArray,
+    tags: Tags,
+    options: AlignOptions,
+) -> tuple[FloatArray, FloatArray]:
+    """Return first positions and rotations, each component by its own tags."""
+    placed, turned = np.empty((len(rotations), 3)), rotations.copy()
+    for number in range(int(component.max()) + 1):
+        rows = np.flatnonzero(component == number)
+        here = _renumbered(pairs, rows)
+        if not options.free_tilt:
+            turned[rows] = turning.upright(turned[rows]) @ turned[rows]
+        own = replace(
+            tags, position_m=tags.position_m[rows], std_m=tags.std_m[rows], heading_rad=tags.heading_rad[rows]
+        )
+        turned[rows] = first_turn(here, turned[rows], own, options.free_tilt) @ turned[rows]
+        placed[rows], turned[rows] = solve_positions(
+            here, [rays[row] for row in rows.tolist()], turned[rows], own, options.free_tilt
+        )
+    return placed, turned
+
+
+def _tags(positions: FloatArray, headings_deg: FloatArray, options: AlignOptions) -> Tags:
+    """Return the tags of photographs; those that share one position count as one, each with its share."""
+    group = _same(positions)
+    share = np.sqrt(np.bincount(group)[group])
+    std = np.repeat(options.position_std_m * share[:, None], 3, axis=1)
+    unknown = ~np.isfinite(positions[:, 2])
+    filled = positions.copy()
+    filled[unknown, 2] = np.nanmean(positions[:, 2]) if not unknown.all() else 0.0
+    std[unknown, 2] = NO_ALTITUDE_STD_M * math.sqrt(len(positions))
+    return Tags(filled, std, np.radians(headings_deg), math.radians(options.heading_std_deg))
+
+
+def _same(positions: FloatArray) -> NDArray[np.int64]:
+    """Return the number (N,) of each photograph's tag: those that share one have the same."""
+    rounded = np.round(np.nan_to_num(positions) / SAME_TAG_M).astype(np.int64)
+    _, group = np.unique(rounded, axis=0, return_inverse=True)
+    return np.asarray(group.reshape(-1), np.int64)
+
+
+def _without_loose(scene: Scene) -> tuple[Scene, NDArray[np.int64]]:
+    """Return the scene without photographs that hardly any point holds, and the numbers of those that stay."""
+    tracks = scene.tracks
+    kept = np.ones(len(scene.positions), bool)
+    while True:
+        seen = np.bincount(tracks.photograph, minlength=len(kept))
+        fine = seen >= MIN_POINTS
+        if not (kept & ~fine).any():
+            break
+        kept &= fine
+        tracks, old = tracks.only(kept[tracks.photograph])
+        scene.points = scene.points[old]
+        alive = kept[scene.tracks.photograph]
+        scene.rays, scene.ray_std = _narrowed(scene, tracks, alive)
+        scene.tracks = tracks
+    rows = np.flatnonzero(kept)
+    number = np.cumsum(kept) - 1
+    scene.tracks = replace(tracks, photograph=number[tracks.photograph])
+    scene.positions, scene.rotations = scene.positions[rows], scene.rotations[rows]
+    scene.tags = replace(
+        scene.tags,
+        position_m=scene.tags.position_m[rows],
+        std_m=scene.tags.std_m[rows],
+        heading_rad=scene.tags.heading_rad[rows],
+    )
+    scene.up_std_rad = scene.up_std_rad[rows]
+    return scene, rows
+
+
+def _narrowed(scene: Scene, tracks: Tracks, alive: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    seen = np.bincount(scene.tracks.point[alive], minlength=scene.tracks.count)
+    kept = alive & (seen >= 2)[scene.tracks.point]
+    assert kept.sum() == len(tracks.point)
+    return scene.rays[kept], scene.ray_std[kept]
+
+
+def _hold_together(scene: Scene) -> None:
+    """Hold photographs with one tag at one spot, if the geometry finds them there: a tag alone does not say so."""
+    group = _same(scene.tags.position_m)
+    order = np.argsort(group, kind="stable")
+    links = [
+        (order[k], order[m])
+        for k in range(len(order))
+        for m in range(k + 1, min(k + 4, len(order)))
+        if group[order[k]] == group[order[m]]
+    ]
+    if len(links) < MIN_LINKS:
+        return
+    scene.together = np.array(links)
+    std = 1.0
+    for _ in range(4):
+        scene.together_std_m = std
+        adjust(scene)
+        a, b = scene.together.T
+        apart = np.abs(scene.positions[a] - scene.positions[b])
+        std = max(1.4826 * float(np.median(apart)), MIN_SPOT_STD_M)
+        if std > MAX_SPOT_STD_M:
+            scene.together = np.empty((0, 2), np.int64)
+            adjust(scene)
+            return
+
+
+def _tag_std(scene: Scene, covariances: FloatArray, assumed: float) -> float:
+    """Return the standard deviation of the tags that the geometry finds (a variance component; robust).
+
+    A tag's error shows less, the more the position follows it: by the share of the tag's variance that is left.
+    """
+    std = scene.tags.std_m[:, 0]
+    left = np.clip(1 - covariances[:, [0, 1], [0, 1]].mean(axis=1) / assumed**2, 0.0, 1.0) * (assumed / std) ** 2
+    squared = (scene.tag_errors()[:, :2] ** 2).sum(axis=1) / std**2
+    weight = 1.0 / (1.0 + squared / SOFT_TAG**2)
+    share = float((weight * squared).sum() / max((weight * 2 * left).sum(), 1e-9))
+    return max(assumed * math.sqrt(share), MIN_TAG_STD_M)
+
+
+def _pixel_std(scene: Scene, assumed: float) -> float:
+    """Return the standard deviation of a keypoint that the residuals show, px, but for those that poses absorb."""
+    off, _ = scene.residuals()
+    free = 2 * len(off) - 3 * scene.tracks.count - 6 * len(scene.positions)
+    shown = 1.4826 * float(np.median(np.abs(off))) * math.sqrt(2 * len(off) / max(free, 0.1 * len(off)))
+    return float(np.clip(shown * assumed, 0.2, 2.0))
+
+
+def _find_points(
+    scene: Scene, tracks: Tracks, rays: Sequence[FloatArray], focal: FloatArray, pixel: float, limit_px: float
+) -> bool:
+    """Put into the scene the points that its poses let rays meet in; returns whether there are any."""
+    flat = _gather(tracks, rays)
+    for _ in range(2):
+        directions = np.column_stack([flat, np.ones(len(flat))])
+        directions = np.einsum("oij,oj->oi", scene.rotations[tracks.photograph], directions)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        points = triangulate(tracks, directions, scene.positions, 2 * pixel / float(np.median(focal)))
+        scene.points, scene.tracks, scene.rays = points, tracks, flat
+        scene.ray_std = pixel / focal[tracks.photograph]
+        off, depth = scene.residuals()
+        with np.errstate(invalid="ignore"):
+            good = (np.linalg.norm(off, axis=1) * pixel < limit_px) & (depth > 0.1)
+        tracks, old = tracks.only(good)
+        flat = _gather(tracks, rays)
+        points = points[old]
+        wide = widest_angles(tracks, points, scene.positions) > MIN_ANGLE_RAD
+        tracks, old = tracks.only(wide[tracks.point])
+        flat, points = _gather(tracks, rays), points[old]
+        scene.points, scene.tracks, scene.rays = points, tracks, flat
+        scene.ray_std = pixel / focal[tracks.photograph]
+        if not tracks.count:
+            return False
+    return True
+
+
+def _gather(tracks: Tracks, rays: Sequence[FloatArray]) -> FloatArray:
+    starts = np.concatenate([[0], np.cumsum([len(r) for r in rays])])
+    return np.concatenate(rays)[starts[tracks.photograph] + tracks.keypoint]
+
+
+def _assemble(
+    solved: _Solved | None, tags: FloatArray, datum: tuple[float, float, float], tag_std_m: float
+) -> Alignment:
+    count = len(tags)
+    positions = np.where(np.isfinite(tags), tags, 0.0)
+    rotations = np.full((count, 3, 3), np.nan)
+    std = np.where(np.isfinite(tags[:, :2]).all(axis=1), tag_std_m, math.inf)
+    heading_std = np.full(count, math.nan)
+    component = np.full(count, -1, np.int32)
+    points = np.empty((0, 3))
+    photograph = keypoint = point = np.empty(0, np.int64)
+    if solved is not None:
+        rows, scene = solved.rows, solved.scene
+        positions[rows], rotations[rows], points = scene.positions, scene.rotations, scene.points
+        component[rows] = _groups(scene)
+        std[rows] = np.sqrt(np.linalg.eigvalsh(solved.covariances[:, :2, :2])[:, -1])
+        heading_std[rows] = np.sqrt(solved.covariances[:, 5, 5])
+        photograph, keypoint, point = rows[scene.tracks.photograph], scene.tracks.keypoint, scene.tracks.point
+    order = np.argsort(photograph, kind="stable")
+    return Alignment(
+        datum=datum,
+        tied=component >= 0,
+        position_m=positions,
+        rotation=rotations,
+        position_std_m=std,
+        heading_std_rad=heading_std,
+        component=component,
+        points_m=points,
+        starts=np.searchsorted(photograph[order], np.arange(count + 1)).astype(np.int64),
+        keypoint=keypoint[order].astype(np.int32),
+        point=point[order].astype(np.int32),
+    )
+
+
+def _groups(scene: Scene) -> NDArray[np.int32]:
+    """Return the component (N,) of each photograph, the largest first: those joined by points or by one spot."""
+    count, tracks = len(scene.positions), scene.tracks
+    spot_a, spot_b = scene.together.T
+    a = np.concatenate([tracks.photograph, spot_a])
+    b = np.concatenate([count + tracks.point, spot_b])
+    size = count + tracks.count
+    _, label = connected_components(sparse.coo_matrix((np.ones(len(a)), (a, b)), (size, size)), directed=False)
+    _, label, often = np.unique(label[:count], return_inverse=True, return_counts=True)
+    rank = np.empty(len(often), np.int32)
+    rank[np.argsort(-often, kind="stable")] = np.arange(len(often), dtype=np.int32)
+    return np.asarray(rank[label.reshape(-1)])
+
+
+def _report(
+    alignment: Alignment,
+    solved: _Solved | None,
+    tags: FloatArray,
+    headings: FloatArray,
+    pairs: int,
+    compared: int,
+    seconds: float,
+) -> Report:
+    off = np.linalg.norm((alignment.position_m - tags)[:, :2], axis=1)
+    tied = alignment.tied
+    errors = np.empty(0)
+    if solved is not None:
+        errors = np.linalg.norm(solved.scene.residuals()[0], axis=1) * solved.pixel_std
+    suspects = _suspects(solved, off) if solved is not None else []
+    return Report(
+        photographs=len(tags),
+        tied=int(tied.sum()),
+        components=tuple(np.bincount(alignment.component[tied]).tolist()),
+        residual_m=float(np.median(off[tied])) if tied.any() else math.nan,
+        tag_std_m=solved.tag_std_m if solved is not None else math.nan,
+        suspects=tuple(suspects),
+        headings=int((tied & ~np.isfinite(headings)).sum()),
+        points=len(alignment.points_m),
+        reprojection_px=float(np.median(errors)) if len(errors) else math.nan,
+        pairs=pairs,
+        compared=compared,
+        lines=(),
+        seconds=seconds,
+    )
+
+
+def _suspects(solved: _Solved, off_m: FloatArray) -> list[Suspect]:
+    limit = np.hypot(SUSPECT * solved.tag_std_m, 2 * np.sqrt(solved.covariances[:, 0, 0]))
+    found = [
+        Suspect(int(row), float(off_m[row]))
+        for row, most in zip(solved.rows, limit, strict=True)
+        if off_m[row] > most
+    ]
+    return sorted(found, key=lambda suspect: -suspect.off_m)
