@@ -133,7 +133,7 @@ def _cost(scene: Scene) -> float:
         total += _huber(flat).sum() + _huber(height).sum()
     else:
         total += _cauchy(flat, SOFT_TAG).sum() + _cauchy(height, SOFT_TAG).sum()
-    total += _cauchy(_heading_terms(scene)[0] ** 2, SOFT_TAG).sum()
+    total += _cauchy(heading_terms(scene)[0] ** 2, SOFT_TAG).sum()
     total += ((scene.rotations[:, :2, 1] / scene.up_std_rad[:, None]) ** 2).sum()
     total += _cauchy((_apart(scene) ** 2).sum(axis=1), SOFT_TAG).sum()
     return float(total)
@@ -162,7 +162,7 @@ def _tag_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
     return terms[:, :2].sum(axis=1), terms[:, 2]
 
 
-def _heading_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
+def heading_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
     """Return heading errors (N,) over their standard deviation, 0 where unknown; and their slopes (N, 3)."""
     axis = scene.rotations[:, :, 2]
     flat = np.maximum((axis[:, :2] ** 2).sum(axis=1), 1e-3)
@@ -216,7 +216,7 @@ class _System:
         axes = np.arange(3)
         blocks[:, axes, axes] += weight
         right[:, :3] -= weight * scene.tag_errors()
-        error, slope = _heading_terms(scene)
+        error, slope = heading_terms(scene)
         weight = 1.0 / (1.0 + error**2 / SOFT_TAG**2)
         blocks[:, 3:, 3:] += (weight[:, None] * slope)[:, :, None] * slope[:, None, :]
         right[:, 3:] -= (weight * error)[:, None] * slope

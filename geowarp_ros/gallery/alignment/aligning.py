@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from geowarp_ros.config import Section
 from geowarp_ros.gallery.alignment import rotations as turning
-from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances
+from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances, heading_terms
 from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
 from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
@@ -39,6 +39,8 @@ NO_ALTITUDE_STD_M = 10.0
 """Standard deviation of a height where the tag gives none."""
 SAME_TAG_M = 0.02
 """Distance below which two tags are one."""
+MIN_PHOTOGRAPHS = 3
+"""Number of photographs below which nothing is aligned: two fit any two tags."""
 MIN_POINTS = 12
 """Minimum number of points that hold a photograph."""
 MIN_LINKS = 8
@@ -48,6 +50,14 @@ MAX_SPOT_STD_M = 0.5
 """Distance of photographs with one tag (standard deviation) beyond which they are not at one spot."""
 SUSPECT = 4.0
 """Standard deviations by which a suspicious tag is off."""
+WORSE = 3.0
+"""By how many times tags may be worse than stated, where nothing else speaks for them."""
+RAYLEIGH = math.sqrt(2 * math.log(2))
+"""Median distance over the standard deviation per axis, of two normal axes."""
+UNEXPLAINED = 0.25
+"""Maximum share of the tags' spread (squared) that the geometry may leave, if they are worse than stated."""
+BY_CHANCE = 0.01
+"""Maximum probability of such a share by chance."""
 BRIDGE_RAD = math.radians(15.0)
 """Maximum rotation between what two components say about a photograph."""
 MIN_TAG_STD_M = 0.02
@@ -154,11 +164,20 @@ def align(
     views = np.where(np.isfinite(positions[:, :2]).all(axis=1), views, math.nan)
     slack = 3 * math.sqrt(2) * options.heading_std_deg
     candidates = candidate_pairs(positions[:, :2], headings, views, options.neighbours, slack)
+    if np.isfinite(views).sum() < MIN_PHOTOGRAPHS:
+        candidates = []
     pairs = compare(photographs, rays, candidates, compared, progress)
     solved = _solve(_Photographs(photographs, rays, positions, headings), candidates, pairs, options, progress)
     alignment = _assemble(solved, positions, datum, options.position_std_m)
     return alignment, _report(
-        alignment, solved, positions, headings, len(pairs), len(compared) - before, time.monotonic() - began
+        photographs,
+        alignment,
+        solved,
+        positions,
+        headings,
+        len(pairs),
+        len(compared) - before,
+        time.monotonic() - began,
     )
 
 
@@ -184,6 +203,7 @@ class _Solved:
     covariances: FloatArray
     pixel_std: float
     tag_std_m: float
+    lines: tuple[str, ...]
 
 
 def _solve(
@@ -224,12 +244,49 @@ def _solve(
             return None
         rows, scene, pixel = refined
     _hold_together(scene)
+    believed, lines = _believed(scene, options)
+    rows = rows[_keep(scene, believed)]
     tag_std = options.position_std_m
-    for _ in range(3):
+    for _ in range(3 if len(rows) else 0):
         tag_std, before = _tag_std(scene, camera_covariances(scene), tag_std), tag_std
         scene.tags = replace(scene.tags, std_m=scene.tags.std_m * tag_std / before)
         adjust(scene)
-    return _Solved(rows, scene, camera_covariances(scene), pixel, tag_std)
+    covariances = camera_covariances(scene) if len(rows) else np.empty((0, 6, 6))
+    positive = (covariances[:, range(6), range(6)] > 0).all(axis=1)
+    held = np.asarray(np.isfinite(covariances).all(axis=(1, 2)) & positive)
+    return _Solved(rows[_keep(scene, held)], scene, covariances[held], pixel, tag_std, lines)
+
+
+def _believed(scene: Scene, options: AlignOptions) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return which photographs (N,) are of components whose tags fit the geometry, and lines on the others.
+
+    Tags may be worse than stated: what the geometry then says must still explain them. Tags that have nothing to do
+    with the geometry correlate with it by chance only: as complex numbers, r² > x with probability (1 - x)^(m - 2)
+    for m places, as a similarity is fitted to them (turn and scale are free where no headings are given). Medians,
+    so that a few outliers do not condemn a component.
+    """
+    component, believed, lines = _groups(scene), np.ones(len(scene.positions), bool), []
+    for number in range(int(component.max(initial=-1)) + 1):
+        rows = np.flatnonzero(component == number)
+        _, first = np.unique(_same(scene.tags.position_m[rows]), return_index=True)
+        places = rows[first]  # each tag counts once, however many photographs share it
+        tags = scene.tags.position_m[places, :2]
+        off = float(np.median(np.linalg.norm(scene.tag_errors()[places, :2], axis=1)))
+        spread = float(np.median(np.linalg.norm(tags - np.median(tags, axis=0), axis=1)))
+        unexplained = min(1.0, (off / max(spread, 1e-9)) ** 2)
+        by_chance = unexplained ** max(len(places) - 2, 0)
+        turned = np.abs(heading_terms(scene)[0][rows])[np.isfinite(scene.tags.heading_rad[rows])]
+        worse = off > WORSE * RAYLEIGH * options.position_std_m
+        said = ""
+        if worse and (unexplained > UNEXPLAINED or by_chance > BY_CHANCE):
+            said = f"positions, by {off:.1f} m in the median ({options.position_std_m:g} m are stated)"
+        elif len(turned) and np.median(turned) > WORSE:
+            degrees = float(np.median(turned)) * options.heading_std_deg
+            said = f"headings, by {degrees:.0f}° in the median ({options.heading_std_deg:g}° are stated)"
+        if said:
+            believed[rows] = False
+            lines.append(f"not tied: {len(rows)} photographs that see one another contradict their given {said}")
+    return believed, tuple(lines)
 
 
 def _refine(
@@ -338,9 +395,7 @@ def _place(
         here = _renumbered(pairs, rows)
         if not options.free_tilt:
             turned[rows] = turning.upright(turned[rows]) @ turned[rows]
-        own = replace(
-            tags, position_m=tags.position_m[rows], std_m=tags.std_m[rows], heading_rad=tags.heading_rad[rows]
-        )
+        own = _of_rows(tags, rows)
         turned[rows] = first_turn(here, turned[rows], own, options.free_tilt) @ turned[rows]
         placed[rows], turned[rows] = solve_positions(
             here, [rays[row] for row in rows.tolist()], turned[rows], own, options.free_tilt
@@ -369,38 +424,34 @@ def _same(positions: FloatArray) -> NDArray[np.int64]:
 
 def _without_loose(scene: Scene) -> tuple[Scene, NDArray[np.int64]]:
     """Return the scene without photographs that hardly any point holds, and the numbers of those that stay."""
-    tracks = scene.tracks
-    kept = np.ones(len(scene.positions), bool)
+    rows = np.arange(len(scene.positions))
     while True:
-        seen = np.bincount(tracks.photograph, minlength=len(kept))
-        fine = seen >= MIN_POINTS
-        if not (kept & ~fine).any():
-            break
-        kept &= fine
-        tracks, old = tracks.only(kept[tracks.photograph])
-        scene.points = scene.points[old]
-        alive = kept[scene.tracks.photograph]
-        scene.rays, scene.ray_std = _narrowed(scene, tracks, alive)
-        scene.tracks = tracks
-    rows = np.flatnonzero(kept)
-    number = np.cumsum(kept) - 1
-    scene.tracks = replace(tracks, photograph=number[tracks.photograph])
-    scene.positions, scene.rotations = scene.positions[rows], scene.rotations[rows]
-    scene.tags = replace(
-        scene.tags,
-        position_m=scene.tags.position_m[rows],
-        std_m=scene.tags.std_m[rows],
-        heading_rad=scene.tags.heading_rad[rows],
-    )
-    scene.up_std_rad = scene.up_std_rad[rows]
-    return scene, rows
+        fine = np.bincount(scene.tracks.photograph, minlength=len(rows)) >= MIN_POINTS
+        if fine.all():
+            return scene, rows
+        rows = rows[_keep(scene, fine)]
 
 
-def _narrowed(scene: Scene, tracks: Tracks, alive: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def _keep(scene: Scene, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Keep some photographs of a scene, and the points that two of them see; returns their numbers."""
+    rows, number = np.flatnonzero(kept), np.cumsum(kept) - 1
+    alive = kept[scene.tracks.photograph]
     seen = np.bincount(scene.tracks.point[alive], minlength=scene.tracks.count)
-    kept = alive & (seen >= 2)[scene.tracks.point]
-    assert kept.sum() == len(tracks.point)
-    return scene.rays[kept], scene.ray_std[kept]
+    observed = alive & (seen >= 2)[scene.tracks.point]
+    tracks, old = scene.tracks.only(alive)
+    scene.tracks = replace(tracks, photograph=number[tracks.photograph])
+    scene.points, scene.rays, scene.ray_std = scene.points[old], scene.rays[observed], scene.ray_std[observed]
+    scene.positions, scene.rotations = scene.positions[rows], scene.rotations[rows]
+    scene.tags = _of_rows(scene.tags, rows)
+    scene.up_std_rad = scene.up_std_rad[rows]
+    scene.together = number[scene.together[kept[scene.together].all(axis=1)]]
+    return rows
+
+
+def _of_rows(tags: Tags, rows: NDArray[np.int64]) -> Tags:
+    return replace(
+        tags, position_m=tags.position_m[rows], std_m=tags.std_m[rows], heading_rad=tags.heading_rad[rows]
+    )
 
 
 def _hold_together(scene: Scene) -> None:
@@ -531,7 +582,25 @@ def _groups(scene: Scene) -> NDArray[np.int32]:
     return np.asarray(rank[label.reshape(-1)])
 
 
+def _lines(
+    photographs: Sequence[Tagged], alignment: Alignment, solved: _Solved | None, pairs: int
+) -> tuple[str, ...]:
+    """Return what people should know: why nothing is aligned, and what was rejected."""
+    count, known = len(photographs), sum(p.camera is not None for p in photographs)
+    lines = solved.lines if solved is not None else ()
+    if alignment.tied.any() or lines:
+        return lines
+    if count < MIN_PHOTOGRAPHS:
+        return (f"nothing to align: {count} photographs, at least {MIN_PHOTOGRAPHS} are needed",)
+    if known < MIN_PHOTOGRAPHS:
+        return (f"nothing to align: the camera of {count - known} of {count} photographs is unknown",)
+    if not pairs:
+        return (f"nothing to align: no two of {count} photographs see the same",)
+    return (f"nothing is aligned: {pairs} pairs see the same, but not from places apart, or unlike their tags",)
+
+
 def _report(
+    photographs: Sequence[Tagged],
     alignment: Alignment,
     solved: _Solved | None,
     tags: FloatArray,
@@ -558,7 +627,7 @@ def _report(
         reprojection_px=float(np.median(errors)) if len(errors) else math.nan,
         pairs=pairs,
         compared=compared,
-        lines=(),
+        lines=_lines(photographs, alignment, solved, pairs),
         seconds=seconds,
     )
 
