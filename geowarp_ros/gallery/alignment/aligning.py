@@ -258,7 +258,7 @@ def _solve(
 
 
 def _believed(scene: Scene, options: AlignOptions) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Return which photographs (N,) are of components whose tags fit the geometry, and lines on the others.
+    """Return which photographs (N,) are of components whose tags fit the geometry; and lines on the rest.
 
     Tags may be worse than stated: what the geometry then says must still explain them. Tags that have nothing to do
     with the geometry correlate with it by chance only: as complex numbers, r² > x with probability (1 - x)^(m - 2)

@@ -1,10 +1,11 @@
-"""Synthetic photographs whose poses and points are known: exact projections, descriptors that tell points apart."""
+"""Synthetic photographs whose poses and points are known: exact projections, descriptors that tell them apart."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ CAMERA = Camera(320, 240, 210.0, 210.0, 159.5, 119.5)
 DATUM = (55.7, 13.2, 40.0)
 
 
-def looking(headings_deg: FloatArray, pitch_deg: FloatArray | float, roll_deg: FloatArray | float) -> FloatArray:
+def looking(
+    headings_deg: NDArray[np.floating[Any]], pitch_deg: FloatArray | float, roll_deg: FloatArray | float
+) -> FloatArray:
     """Return ``enu_from_camera`` (N, 3, 3): north, level and upright, then roll, pitch (up) and heading."""
     north = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     heading, pitch, roll = np.broadcast_arrays(headings_deg, pitch_deg, roll_deg)
