@@ -22,7 +22,7 @@ from geowarp_ros.gallery.alignment import rotations as turning
 from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances, heading_terms
 from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
-from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
+from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Compared, Pair, Tagged, candidate_pairs, compare
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate, widest_angles
 from geowarp_ros.gallery.alignment.positions import Tags, first_turn, solve_positions
 from geowarp_ros.progress import Progress, silent
@@ -50,7 +50,7 @@ MAX_SPOT_STD_M = 0.5
 """Distance of photographs with one tag (standard deviation) beyond which they are not at one spot."""
 SUSPECT = 4.0
 """Standard deviations by which a suspicious tag is off."""
-WORSE = 3.0
+WORSE = 2.0
 """By how many times tags may be worse than stated, where nothing else speaks for them."""
 RAYLEIGH = math.sqrt(2 * math.log(2))
 """Median distance over the standard deviation per axis, of two normal axes."""
@@ -58,6 +58,10 @@ UNEXPLAINED = 0.25
 """Maximum share of the tags' spread (squared) that the geometry may leave, if they are worse than stated."""
 BY_CHANCE = 0.01
 """Maximum probability of such a share by chance."""
+ASTRAY_RAD = math.radians(30.0)
+"""Angle beyond which the direction that two views give is another than that between their positions: 5 σ."""
+MAX_ASTRAY = 0.25
+"""Maximum share of a component's pairs that are so."""
 BRIDGE_RAD = math.radians(15.0)
 """Maximum rotation between what two components say about a photograph."""
 MIN_TAG_STD_M = 0.02
@@ -244,7 +248,7 @@ def _solve(
             return None
         rows, scene, pixel = refined
     _hold_together(scene)
-    believed, lines = _believed(scene, options)
+    believed, lines = _believed(scene, _renumbered(pairs, rows), options)
     rows = rows[_keep(scene, believed)]
     tag_std = options.position_std_m
     for _ in range(3 if len(rows) else 0):
@@ -257,19 +261,30 @@ def _solve(
     return _Solved(rows[_keep(scene, held)], scene, covariances[held], pixel, tag_std, lines)
 
 
-def _believed(scene: Scene, options: AlignOptions) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Return which photographs (N,) are of components whose tags fit the geometry; and lines on the rest.
+def _believed(
+    scene: Scene, pairs: Sequence[Pair], options: AlignOptions
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return which photographs (N,) are of components whose tags fit the geometry, and lines.
 
-    Tags may be worse than stated: what the geometry then says must still explain them. Tags that have nothing to do
+    Tags may be worse than stated: the geometry must then explain them. Tags that have nothing to do
     with the geometry correlate with it by chance only: as complex numbers, r² > x with probability (1 - x)^(m - 2)
     for m places, as a similarity is fitted to them (turn and scale are free where no headings are given). Medians,
     so that a few outliers do not condemn a component.
+
+    And wrong tags must not bend the geometry to them: two views alone say in which direction the other camera is.
     """
     component, believed, lines = _groups(scene), np.ones(len(scene.positions), bool), []
+    directed = [p for p in pairs if p.parallax_rad > MIN_PARALLAX_RAD]
+    first, second = (np.array([getattr(p, side) for p in directed], np.int64) for side in ("first", "second"))
+    local = np.array([p.direction for p in directed]).reshape(-1, 3)
+    ahead = np.einsum("nij,nj->ni", scene.rotations[first], local)
+    step = scene.positions[second] - scene.positions[first]
+    cosine = (ahead * step).sum(axis=1) / np.maximum(np.linalg.norm(step, axis=1), 1e-9)
+    astray = cosine < math.cos(ASTRAY_RAD)
     for number in range(int(component.max(initial=-1)) + 1):
         rows = np.flatnonzero(component == number)
-        _, first = np.unique(_same(scene.tags.position_m[rows]), return_index=True)
-        places = rows[first]  # each tag counts once, however many photographs share it
+        _, distinct = np.unique(_same(scene.tags.position_m[rows]), return_index=True)
+        places = rows[distinct]  # each tag counts once, however many photographs share it
         tags = scene.tags.position_m[places, :2]
         off = float(np.median(np.linalg.norm(scene.tag_errors()[places, :2], axis=1)))
         spread = float(np.median(np.linalg.norm(tags - np.median(tags, axis=0), axis=1)))
@@ -277,12 +292,16 @@ def _believed(scene: Scene, options: AlignOptions) -> tuple[NDArray[np.bool_], t
         by_chance = unexplained ** max(len(places) - 2, 0)
         turned = np.abs(heading_terms(scene)[0][rows])[np.isfinite(scene.tags.heading_rad[rows])]
         worse = off > WORSE * RAYLEIGH * options.position_std_m
+        inside = (component[first] == number) & (component[second] == number)
+        bent = float(astray[inside].mean()) if inside.any() else 0.0
         said = ""
         if worse and (unexplained > UNEXPLAINED or by_chance > BY_CHANCE):
             said = f"positions, by {off:.1f} m in the median ({options.position_std_m:g} m are stated)"
         elif len(turned) and np.median(turned) > WORSE:
             degrees = float(np.median(turned)) * options.heading_std_deg
             said = f"headings, by {degrees:.0f}° in the median ({options.heading_std_deg:g}° are stated)"
+        elif bent > MAX_ASTRAY:
+            said = f"positions: {bent:.0%} of their pairs look into other directions than these say"
         if said:
             believed[rows] = False
             lines.append(f"not tied: {len(rows)} photographs that see one another contradict their given {said}")

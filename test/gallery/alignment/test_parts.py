@@ -85,8 +85,11 @@ def test_baseline_ratios_are_exact() -> None:
 
 def test_find_tracks_equals_a_flood_by_hand() -> None:
     rng = np.random.default_rng(0)
-    matches = lambda: np.unique(rng.integers(0, 12, (6, 2)), axis=0).astype(np.int32)  # noqa: E731
-    pairs = [Pair(a, b, np.eye(3), np.zeros(3), 0.0, matches()) for a in range(4) for b in range(a + 1, 4)]
+    pairs = [
+        Pair(a, b, np.eye(3), np.zeros(3), 0.0, np.unique(rng.integers(0, 12, (6, 2)), axis=0).astype(np.int32))
+        for a in range(4)
+        for b in range(a + 1, 4)
+    ]
     beside: dict[tuple[int, int], set[tuple[int, int]]] = {}
     for p in pairs:
         for i, j in p.matches.tolist():
