@@ -5,7 +5,8 @@ sec. 6.1), losses of Cauchy by reweighting. pycolmap's has priors for positions 
 gravity too, or it turns about itself.
 
 Convention:
-    A rotation error is a small vector in ENU that acts from the left; each camera's unknowns are (position, rotation).
+    A rotation error is a small vector in ENU that acts from the left; each camera's unknowns are (position,
+    rotation).
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Scene:
     def _seen(self) -> FloatArray:
         """Return each observed point (O, 3) in its camera's frame."""
         ahead = self.points[self.tracks.point] - self.positions[self.tracks.photograph]
-        return np.einsum("oji,oj->oi", self.rotations[self.tracks.photograph], ahead)
+        return np.asarray(np.einsum("oji,oj->oi", self.rotations[self.tracks.photograph], ahead))
 
     def tag_errors(self) -> FloatArray:
         """Return (N, 3) position minus tag; 0 where there is no tag."""
@@ -89,7 +90,11 @@ def adjust(scene: Scene, iterations: int = 30) -> None:
     for _ in range(iterations):
         system = _System(scene)
         for _ in range(8):
-            step, points = system.solve(damping)
+            found = system.solve(damping)
+            if found is None:
+                damping *= 8
+                continue
+            step, points = found
             before = scene.positions, scene.rotations, scene.points
             scene.positions = scene.positions + step[:, :3]
             scene.rotations = Rotation.from_rotvec(step[:, 3:]).as_matrix() @ scene.rotations
@@ -102,14 +107,17 @@ def adjust(scene: Scene, iterations: int = 30) -> None:
             damping *= 8
         else:
             return
-        gain = (cost - after) / cost
+        gain = (cost - after) / max(cost, 1e-300)
         cost = after
         if gain < 1e-6:
             return
 
 
 def camera_covariances(scene: Scene) -> FloatArray:
-    """Return the covariance (N, 6, 6) of each camera at the solution, points and other cameras marginalised."""
+    """Return the covariance (N, 6, 6) of each camera at the solution, points and other cameras marginalised.
+
+    Infinite where nothing holds them: the system is singular.
+    """
     return _System(scene).covariances()
 
 
@@ -125,7 +133,7 @@ def _cost(scene: Scene) -> float:
         total += _huber(flat).sum() + _huber(height).sum()
     else:
         total += _cauchy(flat, SOFT_TAG).sum() + _cauchy(height, SOFT_TAG).sum()
-    total += _cauchy(_heading_terms(scene)[0] ** 2, SOFT_TAG).sum()
+    total += _cauchy(heading_terms(scene)[0] ** 2, SOFT_TAG).sum()
     total += ((scene.rotations[:, :2, 1] / scene.up_std_rad[:, None]) ** 2).sum()
     total += _cauchy((_apart(scene) ** 2).sum(axis=1), SOFT_TAG).sum()
     return float(total)
@@ -154,12 +162,12 @@ def _tag_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
     return terms[:, :2].sum(axis=1), terms[:, 2]
 
 
-def _heading_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
-    """Return heading errors (N,) over their standard deviation, 0 where unknown; and d heading / d rotation (N, 3)."""
+def heading_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
+    """Return heading errors (N,) over their standard deviation, 0 where unknown; and their slopes (N, 3)."""
     axis = scene.rotations[:, :, 2]
     flat = np.maximum((axis[:, :2] ** 2).sum(axis=1), 1e-3)
     compass = np.arctan2(axis[:, 0], axis[:, 1])
-    error = np.angle(np.exp(1j * (compass - scene.tags.heading_rad)))
+    error = np.angle(np.exp(1j * (compass - np.nan_to_num(scene.tags.heading_rad))))
     known = np.isfinite(scene.tags.heading_rad) & (np.abs(axis[:, 2]) < 0.87)
     # axis moves by w × axis; compass = atan2(x, y)
     x, y, z = axis.T
@@ -208,7 +216,7 @@ class _System:
         axes = np.arange(3)
         blocks[:, axes, axes] += weight
         right[:, :3] -= weight * scene.tag_errors()
-        error, slope = _heading_terms(scene)
+        error, slope = heading_terms(scene)
         weight = 1.0 / (1.0 + error**2 / SOFT_TAG**2)
         blocks[:, 3:, 3:] += (weight[:, None] * slope)[:, :, None] * slope[:, None, :]
         right[:, 3:] -= (weight * error)[:, None] * slope
@@ -265,16 +273,21 @@ class _System:
         )
         return reduced, right, inverse, carried
 
-    def solve(self, damping: float) -> tuple[FloatArray, FloatArray]:
-        """Return the steps of cameras (N, 6) and points (P, 3)."""
+    def solve(self, damping: float) -> tuple[FloatArray, FloatArray] | None:
+        """Return the steps of cameras (N, 6) and points (P, 3); None where the system is singular."""
         reduced, right, inverse, _ = self._reduced(damping)
         if reduced.shape[0] <= DENSE:
             try:
                 step = cho_solve(cho_factor(reduced.toarray(), lower=True), right.ravel())
             except np.linalg.LinAlgError:
-                return np.zeros((self.cameras, 6)), np.zeros((self.count, 3))
+                return None
         else:
-            step = splu(reduced).solve(right.ravel())
+            try:
+                step = splu(reduced).solve(right.ravel())
+            except RuntimeError:  # SuperLU: exactly singular
+                return None
+        if not np.isfinite(step).all():
+            return None
         cameras = step.reshape(-1, 6)
         tracks = self.tracks
         back = summed(np.einsum("oij,oi->oj", self.across, cameras[tracks.photograph]), tracks.point, self.count)
@@ -284,7 +297,10 @@ class _System:
         reduced, _, _, _ = self._reduced(0.0)
         size = reduced.shape[0]
         found = np.empty((self.cameras, 6, 6))
-        factor = splu(reduced)
+        try:
+            factor = splu(reduced)
+        except RuntimeError:  # SuperLU: exactly singular
+            return np.full((self.cameras, 6, 6), np.inf)
         for first in range(0, self.cameras, 64):
             here = np.arange(first, min(first + 64, self.cameras))
             unit = np.zeros((size, 6 * len(here)))

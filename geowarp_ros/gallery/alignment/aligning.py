@@ -19,11 +19,11 @@ from scipy.sparse.csgraph import connected_components
 
 from geowarp_ros.config import Section
 from geowarp_ros.gallery.alignment import rotations as turning
-from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances
+from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances, heading_terms
 from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.alignment.bearings import against_bearings, against_headings
 from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
-from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
+from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Compared, Pair, Tagged, candidate_pairs, compare
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate, widest_angles
 from geowarp_ros.gallery.alignment.positions import Tags, first_turn, solve_positions
 from geowarp_ros.progress import Progress, silent
@@ -40,6 +40,8 @@ NO_ALTITUDE_STD_M = 10.0
 """Standard deviation of a height where the tag gives none."""
 SAME_TAG_M = 0.02
 """Distance below which two tags are one."""
+MIN_PHOTOGRAPHS = 3
+"""Number of photographs below which nothing is aligned: two fit any two tags."""
 MIN_POINTS = 12
 """Minimum number of points that hold a photograph."""
 MIN_LINKS = 8
@@ -49,12 +51,26 @@ MAX_SPOT_STD_M = 0.5
 """Distance of photographs with one tag (standard deviation) beyond which they are not at one spot."""
 SUSPECT = 4.0
 """Standard deviations by which a suspicious tag is off."""
+WORSE = 2.0
+"""By how many times tags may be worse than stated, where nothing else speaks for them."""
+RAYLEIGH = math.sqrt(2 * math.log(2))
+"""Median distance over the standard deviation per axis, of two normal axes."""
+UNEXPLAINED = 0.25
+"""Maximum share of the tags' spread (squared) that the geometry may leave, if they are worse than stated."""
+BY_CHANCE = 0.01
+"""Maximum probability of such a share by chance."""
+ASTRAY_RAD = math.radians(30.0)
+"""Angle beyond which the direction that two views give is another than that between their positions: 5 σ."""
+MAX_ASTRAY = 0.25
+"""Maximum share of a component's pairs that are so."""
 BRIDGE_RAD = math.radians(15.0)
 """Maximum rotation between what two components say about a photograph."""
 MIN_TAG_STD_M = 0.02
 """Least standard deviation of tags: that of a surveyor's receiver."""
 MUCH_BETTER = 0.75
 """Share of the stated standard deviation of tags below which the one that was found is believed instead."""
+MIN_WITNESSES = 2
+"""Minimum number of photographs with right tags that must see the points of one whose tag is wrong."""
 COMMON_TILT_RAD = math.radians(3.0)
 """Standard deviation of the tilt that all photographs of a component may have in common."""
 
@@ -72,6 +88,9 @@ class AlignOptions(Section):
     neighbours: int = Field(
         24, ge=1, le=1000, description="Number of nearest photographs with which each is compared."
     )
+
+
+DEFAULTS = AlignOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +144,7 @@ class Report:
 def align(
     photographs: Sequence[Tagged],
     datum: tuple[float, float, float],
-    options: AlignOptions = AlignOptions(),
+    options: AlignOptions = DEFAULTS,
     compared: Compared | None = None,
     progress: Progress = silent,
 ) -> tuple[Alignment, Report]:
@@ -151,8 +170,11 @@ def align(
     views = np.array(
         [math.nan if p.camera is None else 2 * math.atan(p.camera.width_px / 2 / p.camera.fx) for p in photographs]
     )
+    views = np.where(np.isfinite(positions[:, :2]).all(axis=1), views, math.nan)
     slack = 3 * math.sqrt(2) * options.heading_std_deg
     candidates = candidate_pairs(positions[:, :2], headings, views, options.neighbours, slack)
+    if np.isfinite(views).sum() < MIN_PHOTOGRAPHS:
+        candidates = []
     pairs = compare(photographs, rays, candidates, compared, progress)
     every = _Photographs(photographs, rays, positions, headings)
     solved = _solve(every, candidates, pairs, options, progress)
@@ -160,9 +182,16 @@ def align(
         # tags that are better than they were said to be refuse more of what is wrong
         told = options.model_copy(update={"position_std_m": solved.tag_std_m})
         solved = _solve(every, candidates, pairs, told, progress) or solved
-    alignment = _assemble(solved, positions, datum)
+    alignment = _assemble(solved, positions, datum, options.position_std_m)
     return alignment, _report(
-        alignment, solved, positions, headings, len(pairs), len(compared) - before, time.monotonic() - began
+        photographs,
+        alignment,
+        solved,
+        positions,
+        headings,
+        len(pairs),
+        len(compared) - before,
+        time.monotonic() - began,
     )
 
 
@@ -172,6 +201,11 @@ class _Photographs:
     rays: Sequence[FloatArray]
     positions: FloatArray
     headings_deg: FloatArray
+
+    @property
+    def focal_px(self) -> FloatArray:
+        """(N,) focal lengths; NaN where unknown."""
+        return np.array([math.nan if p.camera is None else p.camera.focal_px for p in self.every])
 
 
 @dataclass
@@ -183,6 +217,7 @@ class _Solved:
     covariances: FloatArray
     pixel_std: float
     tag_std_m: float
+    lines: tuple[str, ...]
 
 
 def _solve(
@@ -200,7 +235,7 @@ def _solve(
         return None
     tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
     here = _renumbered(pairs, rows)
-    rays = [photographs.rays[row] for row in rows]
+    rays = [photographs.rays[row] for row in rows.tolist()]
     placed, turned = _place(component[rows], here, rays, rotations[rows], tags, options)
     refined = _refine(photographs, rows, placed, turned, here, options, (KEYPOINT_PX,) * 3)
     if refined is None:
@@ -224,12 +259,85 @@ def _solve(
             return None
         rows, scene, pixel = refined
     _hold_together(scene)
+    believed, lines = _believed(scene, _renumbered(pairs, rows), options)
+    rows = rows[_keep(scene, believed)]
     tag_std = options.position_std_m
-    for _ in range(3):
+    for _ in range(3 if len(rows) else 0):
         tag_std, before = _tag_std(scene, camera_covariances(scene), tag_std), tag_std
         scene.tags = replace(scene.tags, std_m=scene.tags.std_m * tag_std / before)
         adjust(scene)
-    return _Solved(rows, scene, camera_covariances(scene), pixel, tag_std)
+    covariances = camera_covariances(scene) if len(rows) else np.empty((0, 6, 6))
+    positive = (covariances[:, range(6), range(6)] > 0).all(axis=1)
+    held = np.asarray(np.isfinite(covariances).all(axis=(1, 2)) & positive)
+    rows, covariances = rows[_keep(scene, held)], covariances[held]
+    sure = _witnessed(scene, _is_suspect(scene, covariances, tag_std))
+    if not sure.all():
+        lines += (f"not tied: {(~sure).sum()} photographs, each far from its tag and tied by one other alone",)
+    return _Solved(rows[_keep(scene, sure)], scene, covariances[sure], pixel, tag_std, lines)
+
+
+def _is_suspect(scene: Scene, covariances: FloatArray, tag_std_m: float) -> NDArray[np.bool_]:
+    """Return whether the tag (N,) of each photograph is wrong, as the geometry says."""
+    off = np.linalg.norm(scene.tag_errors()[:, :2], axis=1)
+    return np.asarray(off > np.hypot(SUSPECT * tag_std_m, 2 * np.sqrt(covariances[:, 0, 0])))
+
+
+def _witnessed(scene: Scene, suspect: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which photographs (N,) stay: of a tag against one pair, nobody knows which of the two is wrong."""
+    tracks, count = scene.tracks, len(scene.positions)
+    seen = sparse.csr_matrix(
+        (np.ones(len(tracks.point)), (tracks.photograph, tracks.point)), (count, tracks.count)
+    )
+    shared = (seen @ seen.T).tocoo()
+    good = (shared.row != shared.col) & (shared.data >= MIN_POINTS) & ~suspect[shared.col]
+    return ~suspect | (np.bincount(shared.row[good], minlength=count) >= MIN_WITNESSES)
+
+
+def _believed(
+    scene: Scene, pairs: Sequence[Pair], options: AlignOptions
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return which photographs (N,) are of components whose tags fit the geometry, and lines.
+
+    Tags may be worse than stated: the geometry must then explain them. Tags that have nothing to do
+    with the geometry correlate with it by chance only: as complex numbers, r² > x with probability (1 - x)^(m - 2)
+    for m places, as a similarity is fitted to them (turn and scale are free where no headings are given). Medians,
+    so that a few outliers do not condemn a component.
+
+    And wrong tags must not bend the geometry to them: two views alone say in which direction the other camera is.
+    """
+    component, believed, lines = _groups(scene), np.ones(len(scene.positions), bool), []
+    directed = [p for p in pairs if p.parallax_rad > MIN_PARALLAX_RAD]
+    first, second = (np.array([getattr(p, side) for p in directed], np.int64) for side in ("first", "second"))
+    local = np.array([p.direction for p in directed]).reshape(-1, 3)
+    ahead = np.einsum("nij,nj->ni", scene.rotations[first], local)
+    step = scene.positions[second] - scene.positions[first]
+    cosine = (ahead * step).sum(axis=1) / np.maximum(np.linalg.norm(step, axis=1), 1e-9)
+    astray = cosine < math.cos(ASTRAY_RAD)
+    for number in range(int(component.max(initial=-1)) + 1):
+        rows = np.flatnonzero(component == number)
+        _, distinct = np.unique(_same(scene.tags.position_m[rows]), return_index=True)
+        places = rows[distinct]  # each tag counts once, however many photographs share it
+        tags = scene.tags.position_m[places, :2]
+        off = float(np.median(np.linalg.norm(scene.tag_errors()[places, :2], axis=1)))
+        spread = float(np.median(np.linalg.norm(tags - np.median(tags, axis=0), axis=1)))
+        unexplained = min(1.0, (off / max(spread, 1e-9)) ** 2)
+        by_chance = unexplained ** max(len(places) - 2, 0)
+        turned = np.abs(heading_terms(scene)[0][rows])[np.isfinite(scene.tags.heading_rad[rows])]
+        worse = off > WORSE * RAYLEIGH * options.position_std_m
+        inside = (component[first] == number) & (component[second] == number)
+        bent = float(astray[inside].mean()) if inside.any() else 0.0
+        said = ""
+        if worse and (unexplained > UNEXPLAINED or by_chance > BY_CHANCE):
+            said = f"positions, by {off:.1f} m in the median ({options.position_std_m:g} m are stated)"
+        elif len(turned) and np.median(turned) > WORSE:
+            degrees = float(np.median(turned)) * options.heading_std_deg
+            said = f"headings, by {degrees:.0f}° in the median ({options.heading_std_deg:g}° are stated)"
+        elif bent > MAX_ASTRAY:
+            said = f"positions: {bent:.0%} of their pairs look into other directions than these say"
+        if said:
+            believed[rows] = False
+            lines.append(f"not tied: {len(rows)} photographs that see one another contradict their given {said}")
+    return believed, tuple(lines)
 
 
 def _refine(
@@ -241,9 +349,9 @@ def _refine(
     options: AlignOptions,
     pixels: Sequence[float],
 ) -> tuple[NDArray[np.int64], Scene, float] | None:
-    """Find points and adjust, in turns; returns the photographs that points hold, the scene, and a pixel's worth."""
-    rays = [photographs.rays[row] for row in rows]
-    focal = np.array([photographs.every[row].camera.focal_px for row in rows])  # type: ignore[union-attr]
+    """Find points and adjust, in turns; returns the photographs that points hold, the scene, a pixel's worth."""
+    rays = [photographs.rays[row] for row in rows.tolist()]
+    focal = photographs.focal_px[rows]
     tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
     tracks = find_tracks(pairs, np.array([len(r) for r in rays]))
     up_std = np.full(len(rows), math.inf)
@@ -342,12 +450,10 @@ def _place(
         here = _renumbered(pairs, rows)
         if not options.free_tilt:
             turned[rows] = turning.upright(turned[rows]) @ turned[rows]
-        own = replace(
-            tags, position_m=tags.position_m[rows], std_m=tags.std_m[rows], heading_rad=tags.heading_rad[rows]
-        )
+        own = _of_rows(tags, rows)
         turned[rows] = first_turn(here, turned[rows], own, options.free_tilt) @ turned[rows]
         placed[rows], turned[rows] = solve_positions(
-            here, [rays[row] for row in rows], turned[rows], own, options.free_tilt
+            here, [rays[row] for row in rows.tolist()], turned[rows], own, options.free_tilt
         )
     return placed, turned
 
@@ -373,38 +479,34 @@ def _same(positions: FloatArray) -> NDArray[np.int64]:
 
 def _without_loose(scene: Scene) -> tuple[Scene, NDArray[np.int64]]:
     """Return the scene without photographs that hardly any point holds, and the numbers of those that stay."""
-    tracks = scene.tracks
-    kept = np.ones(len(scene.positions), bool)
+    rows = np.arange(len(scene.positions))
     while True:
-        seen = np.bincount(tracks.photograph, minlength=len(kept))
-        fine = seen >= MIN_POINTS
-        if not (kept & ~fine).any():
-            break
-        kept &= fine
-        tracks, old = tracks.only(kept[tracks.photograph])
-        scene.points = scene.points[old]
-        alive = kept[scene.tracks.photograph]
-        scene.rays, scene.ray_std = _narrowed(scene, tracks, alive)
-        scene.tracks = tracks
-    rows = np.flatnonzero(kept)
-    number = np.cumsum(kept) - 1
-    scene.tracks = replace(tracks, photograph=number[tracks.photograph])
-    scene.positions, scene.rotations = scene.positions[rows], scene.rotations[rows]
-    scene.tags = replace(
-        scene.tags,
-        position_m=scene.tags.position_m[rows],
-        std_m=scene.tags.std_m[rows],
-        heading_rad=scene.tags.heading_rad[rows],
-    )
-    scene.up_std_rad = scene.up_std_rad[rows]
-    return scene, rows
+        fine = np.bincount(scene.tracks.photograph, minlength=len(rows)) >= MIN_POINTS
+        if fine.all():
+            return scene, rows
+        rows = rows[_keep(scene, fine)]
 
 
-def _narrowed(scene: Scene, tracks: Tracks, alive: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def _keep(scene: Scene, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Keep some photographs of a scene, and the points that two of them see; returns their numbers."""
+    rows, number = np.flatnonzero(kept), np.cumsum(kept) - 1
+    alive = kept[scene.tracks.photograph]
     seen = np.bincount(scene.tracks.point[alive], minlength=scene.tracks.count)
-    kept = alive & (seen >= 2)[scene.tracks.point]
-    assert kept.sum() == len(tracks.point)
-    return scene.rays[kept], scene.ray_std[kept]
+    observed = alive & (seen >= 2)[scene.tracks.point]
+    tracks, old = scene.tracks.only(alive)
+    scene.tracks = replace(tracks, photograph=number[tracks.photograph])
+    scene.points, scene.rays, scene.ray_std = scene.points[old], scene.rays[observed], scene.ray_std[observed]
+    scene.positions, scene.rotations = scene.positions[rows], scene.rotations[rows]
+    scene.tags = _of_rows(scene.tags, rows)
+    scene.up_std_rad = scene.up_std_rad[rows]
+    scene.together = number[scene.together[kept[scene.together].all(axis=1)]]
+    return rows
+
+
+def _of_rows(tags: Tags, rows: NDArray[np.int64]) -> Tags:
+    return replace(
+        tags, position_m=tags.position_m[rows], std_m=tags.std_m[rows], heading_rad=tags.heading_rad[rows]
+    )
 
 
 def _hold_together(scene: Scene) -> None:
@@ -459,7 +561,7 @@ def _find_points(
 ) -> bool:
     """Put into the scene the points that its poses let rays meet in; returns whether there are any."""
     flat = _gather(tracks, rays)
-    for again in range(2):
+    for _ in range(2):
         directions = np.column_stack([flat, np.ones(len(flat))])
         directions = np.einsum("oij,oj->oi", scene.rotations[tracks.photograph], directions)
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -487,11 +589,14 @@ def _gather(tracks: Tracks, rays: Sequence[FloatArray]) -> FloatArray:
     return np.concatenate(rays)[starts[tracks.photograph] + tracks.keypoint]
 
 
-def _assemble(solved: _Solved | None, tags: FloatArray, datum: tuple[float, float, float]) -> Alignment:
+def _assemble(
+    solved: _Solved | None, tags: FloatArray, datum: tuple[float, float, float], tag_std_m: float
+) -> Alignment:
     count = len(tags)
     positions = np.where(np.isfinite(tags), tags, 0.0)
     rotations = np.full((count, 3, 3), np.nan)
-    std, heading_std = np.full(count, math.nan), np.full(count, math.nan)
+    std = np.where(np.isfinite(tags[:, :2]).all(axis=1), tag_std_m, math.inf)
+    heading_std = np.full(count, math.nan)
     component = np.full(count, -1, np.int32)
     points = np.empty((0, 3))
     photograph = keypoint = point = np.empty(0, np.int64)
@@ -532,7 +637,25 @@ def _groups(scene: Scene) -> NDArray[np.int32]:
     return np.asarray(rank[label.reshape(-1)])
 
 
+def _lines(
+    photographs: Sequence[Tagged], alignment: Alignment, solved: _Solved | None, pairs: int
+) -> tuple[str, ...]:
+    """Return what people should know: why nothing is aligned, and what was rejected."""
+    count, known = len(photographs), sum(p.camera is not None for p in photographs)
+    lines = solved.lines if solved is not None else ()
+    if alignment.tied.any() or lines:
+        return lines
+    if count < MIN_PHOTOGRAPHS:
+        return (f"nothing to align: {count} photographs, at least {MIN_PHOTOGRAPHS} are needed",)
+    if known < MIN_PHOTOGRAPHS:
+        return (f"nothing to align: the camera of {count - known} of {count} photographs is unknown",)
+    if not pairs:
+        return (f"nothing to align: no two of {count} photographs see the same",)
+    return (f"nothing is aligned: {pairs} pairs see the same, but not from places apart, or unlike their tags",)
+
+
 def _report(
+    photographs: Sequence[Tagged],
     alignment: Alignment,
     solved: _Solved | None,
     tags: FloatArray,
@@ -559,16 +682,11 @@ def _report(
         reprojection_px=float(np.median(errors)) if len(errors) else math.nan,
         pairs=pairs,
         compared=compared,
-        lines=(),
+        lines=_lines(photographs, alignment, solved, pairs),
         seconds=seconds,
     )
 
 
 def _suspects(solved: _Solved, off_m: FloatArray) -> list[Suspect]:
-    limit = np.hypot(SUSPECT * solved.tag_std_m, 2 * np.sqrt(solved.covariances[:, 0, 0]))
-    found = [
-        Suspect(int(row), float(off_m[row]))
-        for row, most in zip(solved.rows, limit, strict=True)
-        if off_m[row] > most
-    ]
-    return sorted(found, key=lambda suspect: -suspect.off_m)
+    wrong = solved.rows[_is_suspect(solved.scene, solved.covariances, solved.tag_std_m)]
+    return sorted((Suspect(int(row), float(off_m[row])) for row in wrong), key=lambda suspect: -suspect.off_m)

@@ -1,8 +1,9 @@
 """Positions of photographs whose rotations are known: from tags, directions between pairs, and depth ratios.
 
 Two views say in which direction the other camera lies, not how far. Two pairs that share a photograph and points
-do: the same point's depth, in units of one baseline and of the other, is the ratio of the two. Everything is linear
-in positions and baselines: ``p_j - p_i = s_ij d_ij``, ``s_ij z = s_ik z'``, and is solved by reweighted least squares.
+do: the same point's depth, in units of one baseline and of the other, is the ratio of the two. Everything is
+linear in positions and baselines: ``p_j - p_i = s_ij d_ij``, ``s_ij z = s_ik z'``, and is solved by reweighted
+least squares.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Pair
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 MIN_SHARED = 6
 """Minimum number of points for a ratio of two baselines."""
@@ -59,6 +61,8 @@ def first_turn(pairs: Sequence[Pair], rotations: FloatArray, tags: Tags, free: b
         free: Whether up is unknown too: else it turns about the vertical only.
     """
     directed = [p for p in pairs if p.parallax_rad > MIN_PARALLAX_RAD]
+    if free and not directed:
+        return np.eye(3)
     known = np.where(np.isfinite(tags.position_m), tags.position_m, 0.0)
     ahead = np.array([rotations[p.first] @ p.direction for p in directed]).reshape(-1, 3)
     wanted = np.array([known[p.second] - known[p.first] for p in directed]).reshape(-1, 3)
@@ -168,21 +172,18 @@ def solve_positions(
         ahead = np.einsum("nij,nj->ni", rotations[first], local)
         floor = np.maximum(s, 0.5 * told)
         per_edge = w_edge / (DIRECTION_STD * floor)
-        rows, columns, values, wanted = [], [], [], []
+        entries: list[tuple[IntArray, IntArray, FloatArray]] = []  # rows, columns, values
+        wanted = []
         at = 0
-
-        def put(r: FloatArray, c: FloatArray, v: FloatArray) -> None:
-            rows.append(np.ravel(r)), columns.append(np.ravel(c)), values.append(np.ravel(v))
-
         for axis in range(3):
             r = at + e3 + axis
-            put(r, 3 * second + axis, per_edge)
-            put(r, 3 * first + axis, -per_edge)
-            put(r, base_s + np.arange(edges), -per_edge * ahead[:, axis])
+            entries.append((r, 3 * second + axis, per_edge))
+            entries.append((r, 3 * first + axis, -per_edge))
+            entries.append((r, base_s + np.arange(edges), -per_edge * ahead[:, axis]))
             # the turn w: d + w × d
             for other, sign in (((axis + 1) % 3, 1.0), ((axis + 2) % 3, -1.0)):
                 third = 3 - axis - other
-                put(r, np.full(edges, base_turn + other), -per_edge * floor * sign * ahead[:, third])
+                entries.append((r, np.full(edges, base_turn + other), -per_edge * floor * sign * ahead[:, third]))
         wanted.append(np.zeros(3 * edges))
         at += 3 * edges
         if len(both):
@@ -190,22 +191,21 @@ def solve_positions(
             r = at + np.arange(len(both))
             # s_m - exp(log) s_k = 0, relative to s_m
             unit = w_ratio / (ratio_std * np.maximum(floor[m], np.exp(logs) * floor[k]))
-            put(r, base_s + m, unit)
-            put(r, base_s + k, -unit * np.exp(logs))
+            entries.append((r, base_s + m, unit))
+            entries.append((r, base_s + k, -unit * np.exp(logs)))
             wanted.append(np.zeros(len(both)))
             at += len(both)
         for axis in range(3):
             weight = w_tag * sure[:, axis]
-            put(at + every, 3 * every + axis, weight)
+            entries.append((at + every, 3 * every + axis, weight))
             wanted.append(weight * known[:, axis])
             at += count
         hold = np.full(3, 1e-3) if free else np.array([1e4, 1e4, 1e-3])
-        put(at + np.arange(3), base_turn + np.arange(3), hold)
+        entries.append((at + np.arange(3), base_turn + np.arange(3), hold))
         wanted.append(np.zeros(3))
         at += 3
-        matrix = sparse.csr_matrix(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), (at, size)
-        )
+        rows, columns, values = (np.concatenate(part) for part in zip(*entries, strict=True))
+        matrix = sparse.csr_matrix((values, (rows, columns)), (at, size))
         normal = (matrix.T @ matrix + 1e-9 * sparse.eye(size)).tocsc()
         solved = spsolve(normal, matrix.T @ np.concatenate(wanted))
         moved = float(np.abs(solved[: 3 * count].reshape(-1, 3) - positions).max())

@@ -152,6 +152,8 @@ def _solve(
 
 def components(pairs: Sequence[Pair], count: int) -> NDArray[np.int32]:
     """Return the component of each photograph (N,), the largest first; -1 where no pair holds it."""
+    if not pairs:
+        return np.full(count, -1, np.int32)
     first, second = [p.first for p in pairs], [p.second for p in pairs]
     graph = sparse.coo_matrix((np.ones(len(pairs)), (first, second)), (count, count))
     _, labels = connected_components(graph, directed=False)
@@ -168,10 +170,10 @@ def upright(rotations: FloatArray) -> FloatArray:
     down = rotations[:, :, 1].sum(axis=0)
     # a median against the few that are held otherwise
     for _ in range(10):
-        down = down / np.linalg.norm(down)
+        down = down / max(float(np.linalg.norm(down)), 1e-12)
         apart = np.linalg.norm(rotations[:, :, 1] - down, axis=1)
         down = (rotations[:, :, 1] / np.maximum(apart, 0.02)[:, None]).sum(axis=0)
-    down = down / np.linalg.norm(down)
+    down = down / max(float(np.linalg.norm(down)), 1e-12)
     turn, _ = Rotation.align_vectors(np.array([[0.0, 0.0, -1.0]]), down[None])
     return np.asarray(turn.as_matrix())
 
