@@ -14,20 +14,16 @@ from geowarp_ros.gallery.alignment.comparisons import ComparedPairs
 from geowarp_ros.gallery.alignment.pairs import Tagged
 from geowarp_ros.gallery.alignment.stored import store_alignment
 from geowarp_ros.gallery.making.build import commit
-from geowarp_ros.gallery.manifest import (
-    AlignmentSummary,
-    SuspiciousTag,
-    now,
-    read_manifest,
-    writing,
-)
+from geowarp_ros.gallery.manifest import AlignmentSummary, SuspiciousTag, now, read_manifest, writing
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.progress import Progress, silent
 
+DEFAULT_OPTIONS = AlignOptions()
+
 
 def align_gallery(
-    gallery: Path, options: AlignOptions = AlignOptions(), progress: Progress = silent
+    gallery: Path, options: AlignOptions = DEFAULT_OPTIONS, progress: Progress = silent
 ) -> AlignmentSummary:
     """Find the poses of a gallery's photographs, and the points that they see; the gallery keeps them.
 
@@ -65,7 +61,7 @@ def align_gallery(
 
 
 def tagged(gallery: Gallery) -> Sequence[Tagged]:
-    """Return the photographs of a gallery as they came, by stored row; a removed one has neither camera nor keypoints."""
+    """Return the photographs as they came, by stored row; a removed one has neither camera nor keypoints."""
     kept = gallery.numbers.stored(np.arange(len(gallery)))
     nothing = Tagged(np.array([0.0, 0.0, math.nan]), math.nan, None, Keypoints.none())
     found = [nothing] * len(gallery.stored)
