@@ -136,7 +136,7 @@ def _print_report(path: Path, summary: AlignmentSummary) -> None:
     if tags := summary.suspicious:
         named = ", ".join(f"{tag.name} by {tag.off_m:.1f} m" for tag in tags[:NAMED])
         more = f" and {len(tags) - NAMED:,} more" if len(tags) > NAMED else ""
-        lines.append(f"{len(tags):,} suspicious tag{'s' * (len(tags) > 1)}, off {named}{more}")
+        lines.append(f"{_tags(len(tags))}, off {named}{more}")
     if summary.tied:
         lines.append(f"{summary.headings:,} headings found that the tags lack; {summary.points:,} points")
         if summary.reprojection_px is not None:
@@ -144,6 +144,10 @@ def _print_report(path: Path, summary: AlignmentSummary) -> None:
     else:
         lines.append("nothing ties its photographs: they stay tags")
     print(f"{path}: " + "\n  ".join([*lines, *summary.lines]))
+
+
+def _tags(count: int) -> str:
+    return f"{count:,} suspicious tag{'s' * (count != 1)}"
 
 
 def _groups(components: tuple[int, ...]) -> str:
@@ -184,5 +188,5 @@ def describe_alignment(summary: Mapping[str, Any]) -> str:
     line = f"{found['tied']:,} of {found['photographs']:,} photographs tied{_groups(tuple(found['components']))}"
     if found["residual_m"] is not None:
         line += f", {found['residual_m']:.2f} m off their tags in the median"
-    line += f", {len(found['suspicious']):,} suspicious tags, {found['points']:,} points"
+    line += f", {_tags(len(found['suspicious']))}, {found['points']:,} points"
     return line + (f"; {found['later']:,} added later are not aligned yet: {command}" if found["later"] else "")

@@ -16,8 +16,9 @@ import pytest
 
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery.alignment.aligning import AlignOptions, Suspect
+from geowarp_ros.gallery.alignment.picture import AlignedMap
 from geowarp_ros.gallery.making import align as making
-from geowarp_ros.gallery.making.align import align_gallery, tagged
+from geowarp_ros.gallery.making.align import align_gallery, draw_alignment, tagged
 from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
 from geowarp_ros.gallery.manifest import read_manifest, writing
 from geowarp_ros.gallery.store import Gallery
@@ -240,3 +241,33 @@ def test_what_cannot_be_written_loses_nothing(path: Path, fake: FakeAlign) -> No
     left = content(path)
     assert left == {name: data for name, data in before.items() if name != "alignment/pairs.bin"}
     assert_same(opened_alignment(path), fake.alignment)
+
+
+def test_the_map_of_a_gallery(path: Path, fake: FakeAlign, views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    """North of one another by 1e-4°; 002 is gone, 003 looks east, 004 down with its image's top to the south."""
+    with pytest.raises(GalleryError, match="is not aligned"):
+        draw_alignment(Gallery.open(path))
+    east, down = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [[-1, 0, 0], [0, 1, 0], [0, 0, -1]]
+
+    def found(*args: object) -> object:
+        alignment, report = fake(*args)  # type: ignore[arg-type]
+        turned, positions = alignment.rotation.copy(), alignment.position_m.copy()
+        turned[3:], positions[3] = np.array([east, down]), (5.0, 6.0, 7.0)
+        return replace(alignment, rotation=turned, position_m=positions), report
+
+    monkeypatch.setattr(making, "align", found)
+    align_gallery(path)
+    remove_from_gallery(path, ["001.png", "002.png"])
+    add_to_gallery(views(1, "more", first=21), describer(), path)
+    shown: list[AlignedMap] = []
+    monkeypatch.setattr(making, "alignment_picture", shown.append)
+    opened = Gallery.open(path)
+    draw_alignment(opened)
+    (drawn,) = shown
+    assert drawn.title == "4 of 5 photographs tied, 1.25 m off their tags in the median, 1 suspicious tag"
+    assert drawn.suspicious == {1: "003.png  20 m"}, "001.png is removed"
+    assert np.diff(drawn.tags_m[:, 1]) == pytest.approx(np.array([3, 1, 17]) * 11.11, rel=1e-3)
+    assert np.isfinite(drawn.positions_m).all(axis=1).tolist() == [False, True, True, False]
+    np.testing.assert_array_equal(drawn.positions_m[1], [5.0, 6.0])
+    assert drawn.headings_deg[1:3] == pytest.approx([90, 180])
+    assert drawn.points_m.shape == (9, 2)

@@ -115,7 +115,7 @@ def _written(sheet: Image, shown: AlignedMap, tags: FloatArray, view: _View) -> 
     font = ImageFont.load_default(15)
     draw.text((_MARGIN_PX, _TITLE_PX / 2), shown.title, fill=INK, font=ImageFont.load_default(21), anchor="lm")
     for row in list(shown.suspicious)[:NAMED]:
-        right = tags[row][0] < WIDTH_PX * 0.75
+        right = tags[row][0] + 10 + draw.textlength(shown.suspicious[row], font=font) < WIDTH_PX
         at = tags[row] + ((10, 0) if right else (-10, 0))
         draw.text((at[0], at[1]), shown.suspicious[row], fill=LOST, font=font, anchor="lm" if right else "rm")
     north = (WIDTH_PX - _MARGIN_PX, _TITLE_PX + 12)

@@ -25,6 +25,9 @@ from geowarp_ros.types import Image
 
 DEFAULT_OPTIONS = AlignOptions()
 
+NAME_LENGTH = 32
+"""Number of characters, the last ones, by which a photograph is named on the map."""
+
 
 def align_gallery(
     gallery: Path, options: AlignOptions = DEFAULT_OPTIONS, progress: Progress = silent
@@ -116,13 +119,19 @@ def draw_alignment(gallery: Gallery) -> Image:
                 headings[row] = heading(alignment.rotation[number] @ BODY_FROM_OPTICAL.T)
         points = alignment.points_m[:, :2]
     row_of = {place.name: row for row, place in enumerate(gallery.places)}
-    suspicious = {row_of[s.name]: f"{s.name}  {s.off_m:.0f} m" for s in summary.suspicious if s.name in row_of}
+    suspicious = {
+        row_of[s.name]: f"{_short(s.name)}  {s.off_m:.0f} m" for s in summary.suspicious if s.name in row_of
+    }
     title = f"{summary.tied:,} of {summary.photographs:,} photographs tied"
     if summary.residual_m is not None:
         title += f", {summary.residual_m:.2f} m off their tags in the median"
     if suspicious:
-        title += f", {len(suspicious):,} suspicious tags"
+        title += f", {len(suspicious):,} suspicious tag{'s' * (len(suspicious) > 1)}"
     return alignment_picture(AlignedMap(tags, positions, headings, points, suspicious, title))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else f"…{name[-NAME_LENGTH:]}"
 
 
 def _known(value: float) -> float | None:
