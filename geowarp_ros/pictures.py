@@ -18,9 +18,9 @@ from geowarp_ros.types import Answer, FloatArray, Image, NoFix, ScoreUnit
 WIDTH_PX = 800
 """Width of the picture of an answer."""
 FOUND, LOST = (60, 220, 90), (245, 80, 60)
-_PAPER = (20, 23, 28)
-_INK = (236, 239, 244)
-_FAINT = (140, 148, 160)
+PAPER = (20, 23, 28)
+INK = (236, 239, 244)
+FAINT = (140, 148, 160)
 _COLOURS = ((64, 196, 255), (255, 171, 64))  # query, candidate
 
 _GAP_PX = 16
@@ -99,7 +99,7 @@ def match_figure(
     *,
     title: str = "",
     names: tuple[str, str] = ("query", "candidate"),
-    ink: tuple[int, int, int] = _INK,
+    ink: tuple[int, int, int] = INK,
     width_px: int = 1200,
 ) -> Image:
     """Draw two images side by side, each with its quad, and the warped pair below.
@@ -136,7 +136,7 @@ def _compose(
 ) -> Image:
     heights = [max(panel.shape[0] for panel in panels) for panels, _ in rows]
     height_px = _TITLE_PX + sum(heights) + len(rows) * (_CAPTION_PX + _GAP_PX)
-    sheet = Pillow.new("RGB", (width_px, height_px), _PAPER)
+    sheet = Pillow.new("RGB", (width_px, height_px), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP_PX + _ROOM_PX, _TITLE_PX / 2), title, fill=ink, font=ImageFont.load_default(21), anchor="lm")
     y = _TITLE_PX
@@ -145,7 +145,7 @@ def _compose(
             x = _GAP_PX + column * (panel_px + _GAP_PX) + (panel_px - panel.shape[1]) // 2
             left = _GAP_PX + column * (panel_px + _GAP_PX) + _ROOM_PX
             draw.rectangle((left, y + 6, left + 11, y + 17), fill=_COLOURS[column])
-            draw.text((left + 19, y + 12), caption, fill=_FAINT, font=ImageFont.load_default(15), anchor="lm")
+            draw.text((left + 19, y + 12), caption, fill=FAINT, font=ImageFont.load_default(15), anchor="lm")
             sheet.paste(Pillow.fromarray(panel), (x, y + _CAPTION_PX + (height - panel.shape[0]) // 2))
         y += height + _CAPTION_PX + _GAP_PX
     return np.array(sheet)
@@ -163,22 +163,22 @@ def _fit(image: Image, side_px: int) -> Image:
 def _mark(image: Image, quad: FloatArray, colour: tuple[int, int, int]) -> Image:
     """Draw ``quad`` on the image, with room around it, and dim what lies outside."""
     height, width = image.shape[:2]
-    panel: Image = _surround(image, _ROOM_PX, _PAPER)
+    panel: Image = _surround(image, _ROOM_PX, PAPER)
     corners = (quad + 1) * (width / 2, height / 2) + _ROOM_PX - 0.5  # pixel centres at whole numbers
     fixed_point = np.round(np.clip(corners, -4 * width, 4 * width) * 16).astype(np.int32)
     inside = cv2.fillPoly(np.zeros(panel.shape[:2], np.uint8), [fixed_point], 255, cv2.LINE_AA, shift=4)
     opacity = 0.45 + 0.55 * inside[:, :, None] / 255
-    panel = np.round(panel * opacity + np.array(_PAPER) * (1 - opacity)).astype(np.uint8)
+    panel = np.round(panel * opacity + np.array(PAPER) * (1 - opacity)).astype(np.uint8)
     cv2.polylines(panel, [fixed_point], True, colour, 2, cv2.LINE_AA, shift=4)
     for index, corner in enumerate(fixed_point.tolist()):
-        cv2.circle(panel, corner, 6 * 16, _PAPER if index == 0 else colour, -1, cv2.LINE_AA, shift=4)
+        cv2.circle(panel, corner, 6 * 16, PAPER if index == 0 else colour, -1, cv2.LINE_AA, shift=4)
         cv2.circle(panel, corner, 6 * 16, colour, 2, cv2.LINE_AA, shift=4)
     return panel
 
 
 def _warped(image: Image, quad: FloatArray, colour: tuple[int, int, int]) -> Image:
     """Warp the image so that ``quad`` fills it, in a thin frame and the same room as :func:`_mark` leaves."""
-    return _surround(_surround(warp_to_frame(image, quad), 2, colour), _ROOM_PX - 2, _PAPER)
+    return _surround(_surround(warp_to_frame(image, quad), 2, colour), _ROOM_PX - 2, PAPER)
 
 
 def _surround(image: Image, width_px: int, colour: tuple[int, int, int]) -> Image:

@@ -39,6 +39,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "rclpy": "ros",
+    "poselib": "map",
 }
 """Library that a robot can do without -> the extra that installs it."""
 

@@ -18,7 +18,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geowarp_ros.cli.alignment import (
+    add_align_options,
+    align_and_report,
+    align_if_possible,
+    align_options,
+    alignment_summary,
+    camera_summary,
+    describe_alignment,
+    obstacle,
+    unaligned,
+)
 from geowarp_ros.cli.options import add_camera
+from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.index.indexing import IndexOptions
@@ -56,15 +68,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="store keypoints; the calibration that ships was measured without, so calibrate",
     )
     _add_index_options(build, "--index")
+    _add_no_align(build)
+    add_align_options(build, "position-std", "heading-std", "free-tilt")
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
+    _add_no_align(add)
 
     remove = action("remove", _remove, "remove images from a gallery", gallery)
     remove.add_argument("names", nargs="+", metavar="NAME", help="name as shown by 'geowarp localize'")
 
     _add_index_options(
         action("index", _index, "make the index of a gallery again, with later images", gallery), "--kind"
+    )
+
+    align = action(
+        "align",
+        _align,
+        "find where photographs were taken and looked, from what they see and their tags",
+        gallery,
+    )
+    add_align_options(align)
+    align.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="PNG of the map (default: beside what is stored)",
     )
 
     info = action("info", _info, "show the content of a gallery", gallery)
@@ -127,6 +156,10 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_no_align(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-align", action="store_true", help="do not align the photographs, or not anew")
+
+
 def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.add_argument(
         kind,
@@ -148,6 +181,7 @@ def _build(args: argparse.Namespace) -> int:
     from geowarp_ros.progress import bar, silent
 
     shard = Shard.of_environment()
+    how = align_options(args)
     source = _read_source(args)
     report = build_gallery(
         source,
@@ -165,13 +199,20 @@ def _build(args: argparse.Namespace) -> int:
     )
     if report.missing:
         print(f"{args.output}: part {shard} is there, {report.added} images; {report.missing} are still missing")
-    else:
-        _print_report(report)
+        return 0
+    _print_report(report)
+    if shard.count > 1:  # several may be the last, and the others may not have let go of the gallery yet
+        print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
+    elif not args.no_align:
+        align_if_possible(args.output, how)
     return 0
 
 
 def _add(args: argparse.Namespace) -> int:
+    from geowarp_ros.config import parse_config
+    from geowarp_ros.gallery.alignment.aligning import AlignOptions
     from geowarp_ros.gallery.making.build import add_to_gallery
+    from geowarp_ros.gallery.manifest import read_manifest
     from geowarp_ros.progress import bar
 
     source = _read_source(args)
@@ -186,6 +227,20 @@ def _add(args: argparse.Namespace) -> int:
         progress=bar,
     )
     _print_report(report)
+    before = read_manifest(args.gallery).alignment
+    if before is not None and not args.no_align:
+        align_if_possible(args.gallery, parse_config(AlignOptions, before.options))
+    return 0
+
+
+def _align(args: argparse.Namespace) -> int:
+    from geowarp_ros.errors import GalleryError
+
+    how = align_options(args)
+    if why := obstacle(unaligned(args.gallery)):
+        raise GalleryError(f"{args.gallery}: cannot be aligned: {why}")
+    require("poselib")
+    align_and_report(args.gallery, how, args.picture)
     return 0
 
 
@@ -235,6 +290,8 @@ def _upgrade(args: argparse.Namespace) -> int:
     print(f"{args.gallery}: {made if report.keypoints or report.cameras else 'nothing to add'}")
     if report.keypoints:  # its own calibration as well as the one that ships
         print("  calibrations measured without keypoints no longer apply: run 'geowarp calibrate' again")
+    if report.keypoints or report.cameras:
+        print(f"  'geowarp gallery align {args.gallery}' finds where its photographs were taken and looked")
     return 0
 
 
@@ -339,7 +396,8 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "index": _index_summary(gallery),
         "local_features": sorted({segment.local_features for segment in manifest.segments}),
         "keypoints": _keypoint_summary(gallery),
-        "cameras": _camera_summary(gallery),
+        "cameras": camera_summary(gallery),
+        "alignment": alignment_summary(gallery),
         **manifest.model_dump(include={"format_version", "created", "modified", "tool"}),
         "segments": [
             {
@@ -360,13 +418,6 @@ def _keypoint_summary(gallery: Gallery) -> dict[str, Any] | None:
     files = [segment.info.files[name].size for segment in gallery.segments for name in KEYPOINT_FILES]
     stored = sum(int(segment.keypoints.starts[-1]) for segment in gallery.segments if segment.keypoints)
     return {**gallery.keypoint_config.model_dump(), "stored": stored, "bytes": sum(files)}
-
-
-def _camera_summary(gallery: Gallery) -> dict[str, int]:
-    """Return how many photographs have a camera, and how many cameras there are."""
-    numbers = [(s.cameras, s.cameras.kept(s.removed)) for s in gallery.segments if s.cameras]
-    different = {cameras.cameras[number] for cameras, kept in numbers for number in set(kept.tolist())}
-    return {"photographs": sum(len(kept) for _, kept in numbers), "different": len(different)}
 
 
 def _index_summary(gallery: Gallery) -> dict[str, Any]:
@@ -415,6 +466,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
         "keypoints": _describe_keypoints(summary),
         "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"]),
+        "alignment": describe_alignment(summary),
         "search": _describe_index(summary["index"]),
         "size": f"{_size(summary['size_bytes'])}, {_size(summary['bytes_per_image'])} per image,"
         f" images {_size(summary['images_bytes'])}",

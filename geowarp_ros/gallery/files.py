@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArr
     return np.asarray(array)
 
 
-def next_folder(root: Path) -> Path:
-    """Return the folder under ``root`` whose number, four digits or more, follows the largest one there."""
-    taken = [int(path.stem) for path in root.glob("*") if path.stem.isdecimal()]
+def next_folder(root: Path, named: Collection[str] = ()) -> Path:
+    """Return the folder under ``root`` whose number, four digits or more, follows those there and ``named``."""
+    stems = [*(path.stem for path in root.glob("*")), *named]
+    taken = [int(stem) for stem in stems if stem.isdecimal()]
     return root / f"{max(taken, default=0) + 1:04d}"

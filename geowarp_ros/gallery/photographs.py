@@ -125,7 +125,7 @@ def photograph_of(
         camera: Its camera at working resolution.
         alignment: The photographs' own poses.
     """
-    if stored >= len(alignment.tied):
+    if np.isnan(alignment.position_m[stored]).any():
         return None
     keypoints = Keypoints(np.array(keypoints.points), np.array(keypoints.descriptors))
     point = np.full(len(keypoints), -1, np.int32)

@@ -269,19 +269,19 @@ def test_a_photograph_is_put_together_by_stored_row(
     add_to_gallery(views(2, "more", first=9), describer(), path)
     opened = Gallery.open(path)
     assert opened.photograph(4) is None, "no alignment"
-    tied = np.array([False, True, False, True])
-    rotation = np.full((4, 3, 3), np.nan)
+    tied = np.array([False, True, False, True, False, False])
+    rotation = np.full((6, 3, 3), np.nan)
     rotation[tied] = np.eye(3)
     alignment = Alignment(
         datum=(LATITUDE, LONGITUDE, 0.0),
         tied=tied,
-        position_m=np.arange(12.0).reshape(4, 3),
+        position_m=np.concatenate([np.arange(12.0).reshape(4, 3), np.full((2, 3), np.nan)]),
         rotation=rotation,
-        position_std_m=np.array([9.0, 0.5, 9.0, 0.25]),
-        heading_std_rad=np.array([np.nan, 0.01, np.nan, 0.02]),
-        component=np.array([-1, 0, -1, 0], np.int32),
+        position_std_m=np.array([9.0, 0.5, 9.0, 0.25, np.nan, np.nan]),
+        heading_std_rad=np.array([np.nan, 0.01, np.nan, 0.02, np.nan, np.nan]),
+        component=np.array([-1, 0, -1, 0, -1, -1], np.int32),
         points_m=np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]),
-        starts=np.array([0, 0, 2, 2, 4]),
+        starts=np.array([0, 0, 2, 2, 4, 4, 4]),
         keypoint=np.array([5, 7, 0, 59], np.int32),
         point=np.array([2, 0, 1, 2], np.int32),
     )

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class ComparedPairs(MutableMapping[tuple[int, int], Pair]):
         self._pairs: dict[tuple[int, int], Pair] = {}
         self._path = folder / ALIGNMENT / PAIRS
         self._path.parent.mkdir(exist_ok=True)
-        here = {"version": VERSION, "segments": [_identity(segment) for segment in segments]}
+        here: dict[str, Any] = {"version": VERSION, "segments": [_identity(segment) for segment in segments]}
         head = json.dumps(here).encode() + b"\n"
         before, whole = self._read(here)
         if before != here or not whole:
@@ -69,15 +70,15 @@ class ComparedPairs(MutableMapping[tuple[int, int], Pair]):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def _read(self, here: dict[str, object]) -> tuple[object, bool]:
-        """Take over what the file has of these segments; returns its first line, and whether all of it was read."""
+    def _read(self, here: dict[str, Any]) -> tuple[Any, bool]:
+        """Take over what the file has of these segments; returns its first line, and whether all was read."""
         try:
             line, content = self._path.read_bytes().split(b"\n", 1)
             before = json.loads(line)
             if before["version"] != VERSION:
                 return before, False
             moved = _moved(before["segments"], here["segments"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # none there, or it is no such line
             return None, False
         at = 0
         while (record := _unpacked(content, at)) is not None:
@@ -88,15 +89,14 @@ class ComparedPairs(MutableMapping[tuple[int, int], Pair]):
         return before, at == len(content)
 
 
-def _identity(segment: Segment) -> list[object]:
+def _identity(segment: Segment) -> list[Any]:
     names = (POINTS, DESCRIPTORS, CAMERAS, CAMERA_NUMBERS)
     sums = [segment.files[name].blake2b if name in segment.files else "" for name in names]
     return [segment.name, segment.images, *sums]
 
 
-def _moved(before: object, here: object) -> dict[int, int]:
+def _moved(before: list[list[Any]], here: list[list[Any]]) -> dict[int, int]:
     """Return the row now of each row then, of the segments that are the same."""
-    assert isinstance(before, list) and isinstance(here, list)
     starts, row = {}, 0
     for segment in here:
         starts[json.dumps(segment)] = row

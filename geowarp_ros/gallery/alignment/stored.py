@@ -1,7 +1,7 @@
 """An alignment in a gallery's folder, ``alignment/NNNN/``: an array a file, ``<field>.npy``, one row a photograph.
 
 The manifest keeps the checksums of the keypoints that it was made from; with other keypoints it is refused.
-Photographs added later have no pose until the gallery is aligned again; those of segments that are gone are dropped.
+Photographs added later have no pose until the gallery is aligned again; those of deleted segments are dropped.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def store_alignment(
         np.save(where / f"{name}.npy", array, allow_pickle=False)
     files = {f"{name}.npy": StoredFile.of(where / f"{name}.npy") for name in types}
     sync(where)
+    sync(where.parent)
     return StoredAlignment(
         name=where.name,
         segments=aligned_segments(segments),
@@ -129,6 +130,8 @@ def _map(where: Path, stored: StoredAlignment, rows: int) -> Alignment:
     seen = (int(starts[-1]),)
     keypoint = map_array(where / "keypoint.npy", np.dtype("<i4"), seen)
     point = map_array(where / "point.npy", np.dtype("<i4"), seen)
+    if starts[0] != 0 or (np.diff(starts) < 0).any():
+        raise GalleryError(f"{where / 'starts.npy'}: does not ascend from 0")
     if len(point) and not 0 <= point.min() <= point.max() < len(points):
         raise GalleryError(f"{where / 'point.npy'}: names points that points_m.npy does not have")
     return Alignment(stored.datum, points_m=points, starts=starts, keypoint=keypoint, point=point, **each)
@@ -139,19 +142,22 @@ def _select(alignment: Alignment, numbers: NDArray[np.int64]) -> Alignment:
     if len(numbers) == len(alignment.tied) and (numbers == np.arange(len(numbers))).all():
         return alignment
     absent = numbers < 0
+    kept = np.where(absent, 0, numbers)
     each: dict[str, NDArray[Any]] = {}
     for name, (_, _, nothing) in _PER_PHOTOGRAPH.items():
-        each[name] = getattr(alignment, name)[np.where(absent, 0, numbers)]
+        each[name] = getattr(alignment, name)[kept]
         each[name][absent] = nothing
-    begins = alignment.starts[:-1][np.where(absent, 0, numbers)]
-    counts = np.where(absent, 0, np.diff(alignment.starts)[np.where(absent, 0, numbers)])
+    counts = np.where(absent, 0, np.diff(alignment.starts)[kept])
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    rows = np.repeat(begins - starts[:-1], counts) + np.arange(starts[-1])
+    keypoint, point = alignment.keypoint, alignment.point
+    if len(point) != starts[-1] or (np.diff(numbers[~absent]) < 0).any():  # else they stay mapped: rows were added
+        rows = np.repeat(alignment.starts[:-1][kept] - starts[:-1], counts) + np.arange(starts[-1])
+        keypoint, point = keypoint[rows], point[rows]
     return Alignment(
         alignment.datum,
         points_m=alignment.points_m,
         starts=starts,
-        keypoint=alignment.keypoint[rows],
-        point=alignment.point[rows],
+        keypoint=keypoint,
+        point=point,
         **each,
     )

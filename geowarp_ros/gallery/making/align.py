@@ -8,26 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
+from geowarp_ros.attitude import BODY_FROM_OPTICAL, heading
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery.alignment.aligning import AlignOptions, Report, align
 from geowarp_ros.gallery.alignment.comparisons import ComparedPairs
 from geowarp_ros.gallery.alignment.pairs import Tagged
+from geowarp_ros.gallery.alignment.picture import AlignedMap, alignment_picture
 from geowarp_ros.gallery.alignment.stored import store_alignment
 from geowarp_ros.gallery.making.build import commit
-from geowarp_ros.gallery.manifest import (
-    AlignmentSummary,
-    SuspiciousTag,
-    now,
-    read_manifest,
-    writing,
-)
+from geowarp_ros.gallery.manifest import AlignmentSummary, SuspiciousTag, now, read_manifest, writing
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.types import Image
+
+DEFAULT_OPTIONS = AlignOptions()
+
+NAME_LENGTH = 32
+"""Number of characters, the last ones, by which a photograph is named on the map."""
 
 
 def align_gallery(
-    gallery: Path, options: AlignOptions = AlignOptions(), progress: Progress = silent
+    gallery: Path, options: AlignOptions = DEFAULT_OPTIONS, progress: Progress = silent
 ) -> AlignmentSummary:
     """Find the poses of a gallery's photographs, and the points that they see; the gallery keeps them.
 
@@ -65,7 +68,7 @@ def align_gallery(
 
 
 def tagged(gallery: Gallery) -> Sequence[Tagged]:
-    """Return the photographs of a gallery as they came, by stored row; a removed one has neither camera nor keypoints."""
+    """Return the photographs as they came, by stored row; a removed one has neither camera nor keypoints."""
     kept = gallery.numbers.stored(np.arange(len(gallery)))
     nothing = Tagged(np.array([0.0, 0.0, math.nan]), math.nan, None, Keypoints.none())
     found = [nothing] * len(gallery.stored)
@@ -94,6 +97,41 @@ def _summary(report: Report, gallery: Gallery) -> AlignmentSummary:
         lines=report.lines,
         seconds=report.seconds,
     )
+
+
+def draw_alignment(gallery: Gallery) -> Image:
+    """Draw an aligned gallery as a map; see :func:`geowarp_ros.gallery.alignment.picture.alignment_picture`."""
+    stored, alignment = gallery.manifest.alignment, gallery.alignment
+    if stored is None:
+        raise GalleryError(f"{gallery.path}: is not aligned (geowarp gallery align {gallery.path})")
+    summary = stored.summary
+    latitude, longitude, _ = gallery.geodetic.T
+    tags = LocalFrame(*stored.datum).to_enu(latitude, longitude)[:, :2]
+    positions, headings, points = (
+        np.full((len(gallery), 2), np.nan),
+        np.full(len(gallery), np.nan),
+        np.empty((0, 2)),
+    )
+    if alignment is not None:
+        for row, number in enumerate(gallery.numbers.stored(np.arange(len(gallery))).tolist()):
+            if alignment.tied[number]:
+                positions[row] = alignment.position_m[number, :2]
+                headings[row] = heading(alignment.rotation[number] @ BODY_FROM_OPTICAL.T)
+        points = alignment.points_m[:, :2]
+    row_of = {place.name: row for row, place in enumerate(gallery.places)}
+    suspicious = {
+        row_of[s.name]: f"{_short(s.name)}  {s.off_m:.0f} m" for s in summary.suspicious if s.name in row_of
+    }
+    title = f"{summary.tied:,} of {summary.photographs:,} photographs tied"
+    if summary.residual_m is not None:
+        title += f", {summary.residual_m:.2f} m off their tags in the median"
+    if suspicious:
+        title += f", {len(suspicious):,} suspicious tag{'s' * (len(suspicious) > 1)}"
+    return alignment_picture(AlignedMap(tags, positions, headings, points, suspicious, title))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else f"…{name[-NAME_LENGTH:]}"
 
 
 def _known(value: float) -> float | None:

@@ -202,11 +202,14 @@ def add_to_gallery(
         last = manifest.segments[-1] if manifest.segments else None
         form = last.local_features if last else "half"
         codebook = gallery / SEGMENTS / last.name / CODEBOOK if last and form == "pq" else None
+        named = [segment.name for segment in manifest.segments]
+        if manifest.alignment:  # of deleted segments too
+            named += [segment.name for segment in manifest.alignment.segments]
         segment, resumed, unreadable = fill_segment(
             by_place(new),
             describer,
             gallery,
-            [segment.name for segment in manifest.segments],
+            named,
             copy_images=copy_images,
             batch_size=batch_size,
             form=form,

@@ -63,7 +63,7 @@ def fill_segment(
         source: Images in the order of :func:`by_place`.
         describer: The model.
         gallery: Folder of the gallery, locked.
-        named: Segments that the manifest names; they are left alone.
+        named: Segments that the manifest names; they are left alone, and their names are not used again.
         copy_images: Store the images at working resolution; False references the source's files.
         batch_size: Images described at once.
         form: Storage form of the local features.
@@ -97,7 +97,7 @@ def fill_segment(
         "keypoints": keypoints and keypoints.model_dump(),
         "part_of": part_of,
     }
-    folder = _unfinished(gallery, plan, named) or _new_folder(gallery)
+    folder = _unfinished(gallery, plan, named) or _new_folder(gallery, named)
     model = describer.model
     writer = SegmentWriter(folder, model.descriptor_dim, model.channels, GRID, keypoints is not None)
     writer.start(plan)
@@ -264,11 +264,11 @@ def _unfinished(gallery: Path, plan: Mapping[str, Any], named: Collection[str]) 
     return found if found.suffix == _PARTIAL else found.rename(found.with_name(found.name + _PARTIAL))
 
 
-def _new_folder(gallery: Path) -> Path:
+def _new_folder(gallery: Path, named: Collection[str]) -> Path:
     """Make a folder whose number nobody else has: other parts of the same build may do so at the same time."""
     root = gallery / SEGMENTS
     root.mkdir(exist_ok=True)
     with in_turn(gallery):
-        new = next_folder(root).with_suffix(_PARTIAL)
+        new = next_folder(root, named).with_suffix(_PARTIAL)
         new.mkdir()
     return new
