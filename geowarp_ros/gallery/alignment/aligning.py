@@ -16,6 +16,7 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial.transform import Rotation
 
 from geowarp_ros.config import Section
 from geowarp_ros.gallery.alignment import rotations as turning
@@ -177,16 +178,18 @@ def align(
         candidates = []
     pairs = compare(photographs, rays, candidates, compared, progress)
     every = _Photographs(photographs, rays, positions, headings)
-    solved = _solve(every, candidates, pairs, options, progress)
+    solved, lines = _solve(every, candidates, pairs, options, progress)
     if solved is not None and solved.tag_std_m < MUCH_BETTER * options.position_std_m:
         # tags that are better than they were said to be refuse more of what is wrong
         told = options.model_copy(update={"position_std_m": solved.tag_std_m})
-        solved = _solve(every, candidates, pairs, told, progress) or solved
+        again, said = _solve(every, candidates, pairs, told, progress)
+        solved, lines = (solved, lines) if again is None else (again, said)
     alignment = _assemble(solved, positions, datum, options.position_std_m)
     return alignment, _report(
         photographs,
         alignment,
         solved,
+        lines,
         positions,
         headings,
         len(pairs),
@@ -217,7 +220,6 @@ class _Solved:
     covariances: FloatArray
     pixel_std: float
     tag_std_m: float
-    lines: tuple[str, ...]
 
 
 def _solve(
@@ -226,20 +228,24 @@ def _solve(
     pairs: Sequence[Pair],
     options: AlignOptions,
     progress: Progress,
-) -> _Solved | None:
+) -> tuple[_Solved | None, tuple[str, ...]]:
+    """Return what is tied, None if nothing is, and lines about what is not."""
     every = _tags(photographs.positions, photographs.headings_deg, options)
+    if not options.free_tilt:
+        pairs = [p for p in pairs if math.acos(min(1.0, p.rotation[1, 1])) < UPRIGHT_RAD]
+    pairs = trusted = turning.trusted(pairs)
     pairs, rotations = _consistent(pairs, every, options.free_tilt)
     component = turning.components(pairs, len(photographs.rays))
     rows = np.flatnonzero(component >= 0)
     if not len(rows):
-        return None
+        return None, ()
     tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
     here = _renumbered(pairs, rows)
     rays = [photographs.rays[row] for row in rows.tolist()]
     placed, turned = _place(component[rows], here, rays, rotations[rows], tags, options)
     refined = _refine(photographs, rows, placed, turned, here, options, (KEYPOINT_PX,) * 3)
     if refined is None:
-        return None
+        return None, ()
     rows, scene, pixel = refined
     for _ in range(2):
         bridges = _bridges(photographs, candidates, rows, scene, options, progress)
@@ -256,10 +262,10 @@ def _solve(
             photographs, rows, placed, turned, _renumbered(pairs, rows), options, (5.0, 2.0, pixel, pixel)
         )
         if refined is None:
-            return None
+            return None, ()
         rows, scene, pixel = refined
     _hold_together(scene)
-    believed, lines = _believed(scene, _renumbered(pairs, rows), options)
+    believed, lines = _believed(scene, _renumbered(pairs, rows), _torn(scene, rows, trusted), options)
     rows = rows[_keep(scene, believed)]
     tag_std = options.position_std_m
     for _ in range(3 if len(rows) else 0):
@@ -273,7 +279,7 @@ def _solve(
     sure = _witnessed(scene, _is_suspect(scene, covariances, tag_std))
     if not sure.all():
         lines += (f"not tied: {(~sure).sum()} photographs, each far from its tag and tied by one other alone",)
-    return _Solved(rows[_keep(scene, sure)], scene, covariances[sure], pixel, tag_std, lines)
+    return _Solved(rows[_keep(scene, sure)], scene, covariances[sure], pixel, tag_std), lines
 
 
 def _is_suspect(scene: Scene, covariances: FloatArray, tag_std_m: float) -> NDArray[np.bool_]:
@@ -293,8 +299,28 @@ def _witnessed(scene: Scene, suspect: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return ~suspect | (np.bincount(shared.row[good], minlength=count) >= MIN_WITNESSES)
 
 
+def _torn(scene: Scene, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> FloatArray:
+    """Return for each component which share of its photographs' pairs, all that loops confirm, it does not obey.
+
+    Tags that have nothing to do with the geometry refuse pairs until what is left is in pieces that fit any tags.
+    """
+    component = dict(zip(rows.tolist(), _groups(scene).tolist(), strict=True))
+    number = {row: k for k, row in enumerate(rows.tolist())}
+    of, torn = np.zeros((2, 1 + max(component.values(), default=-1)))
+    for p in pairs:
+        one, other = component.get(p.first, -1), component.get(p.second, -1)
+        error = math.inf
+        if one == other != -1:
+            first, second = scene.rotations[number[p.first]], scene.rotations[number[p.second]]
+            error = float(Rotation.from_matrix(second @ p.rotation @ first.T).magnitude())
+        for here in {one, other} - {-1}:
+            of[here] += 1
+            torn[here] += error > turning.WRONG_RAD
+    return np.asarray(torn / np.maximum(of, 1))
+
+
 def _believed(
-    scene: Scene, pairs: Sequence[Pair], options: AlignOptions
+    scene: Scene, pairs: Sequence[Pair], torn: FloatArray, options: AlignOptions
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Return which photographs (N,) are of components whose tags fit the geometry, and lines.
 
@@ -305,7 +331,8 @@ def _believed(
 
     And wrong tags must not bend the geometry to them: two views alone say in which direction the other camera is.
     """
-    component, believed, lines = _groups(scene), np.ones(len(scene.positions), bool), []
+    component, believed = _groups(scene), np.ones(len(scene.positions), bool)
+    lines, few = [], 0
     directed = [p for p in pairs if p.parallax_rad > MIN_PARALLAX_RAD]
     first, second = (np.array([getattr(p, side) for p in directed], np.int64) for side in ("first", "second"))
     local = np.array([p.direction for p in directed]).reshape(-1, 3)
@@ -327,16 +354,23 @@ def _believed(
         inside = (component[first] == number) & (component[second] == number)
         bent = float(astray[inside].mean()) if inside.any() else 0.0
         said = ""
-        if worse and (unexplained > UNEXPLAINED or by_chance > BY_CHANCE):
+        if len(places) < MIN_PHOTOGRAPHS:
+            believed[rows] = False
+            few += len(rows)
+        elif worse and (unexplained > UNEXPLAINED or by_chance > BY_CHANCE):
             said = f"positions, by {off:.1f} m in the median ({options.position_std_m:g} m are stated)"
         elif len(turned) and np.median(turned) > WORSE:
             degrees = float(np.median(turned)) * options.heading_std_deg
             said = f"headings, by {degrees:.0f}° in the median ({options.heading_std_deg:g}° are stated)"
+        elif torn[number] > MAX_ASTRAY:
+            said = f"positions or headings: these refuse {torn[number]:.0%} of their pairs"
         elif bent > MAX_ASTRAY:
             said = f"positions: {bent:.0%} of their pairs look into other directions than these say"
         if said:
             believed[rows] = False
             lines.append(f"not tied: {len(rows)} photographs that see one another contradict their given {said}")
+    if few:
+        lines.append(f"not tied: {few} photographs in groups of fewer than {MIN_PHOTOGRAPHS} places")
     return believed, tuple(lines)
 
 
@@ -416,14 +450,11 @@ def _bridges(
 def _consistent(pairs: Sequence[Pair], tags: Tags, free: bool) -> tuple[list[Pair], FloatArray]:
     """Return the pairs that agree with all others and with the tags, and the rotations that they agree on."""
     if not free:
-        pairs = [p for p in pairs if math.acos(min(1.0, p.rotation[1, 1])) < UPRIGHT_RAD]
-        pairs = against_headings(pairs, tags)
-    pairs = turning.trusted(pairs)
-    if not free:
+        pairs = [p for p, good in zip(pairs, against_headings(pairs, tags), strict=True) if good]
         allowed = against_bearings(pairs, turning.support_of(pairs), tags)
-        pairs = [p for p, fine in zip(pairs, allowed, strict=True) if fine]
-    rotations, good = turning.average_rotations(pairs, len(tags.heading_rad))
-    return [p for p, fine in zip(pairs, good, strict=True) if fine], rotations
+        pairs = [p for p, good in zip(pairs, allowed, strict=True) if good]
+    rotations, agrees = turning.average_rotations(pairs, len(tags.heading_rad))
+    return [p for p, good in zip(pairs, agrees, strict=True) if good], rotations
 
 
 def _renumbered(pairs: Sequence[Pair], rows: NDArray[np.int64]) -> list[Pair]:
@@ -638,13 +669,12 @@ def _groups(scene: Scene) -> NDArray[np.int32]:
 
 
 def _lines(
-    photographs: Sequence[Tagged], alignment: Alignment, solved: _Solved | None, pairs: int
+    photographs: Sequence[Tagged], alignment: Alignment, rejected: tuple[str, ...], pairs: int
 ) -> tuple[str, ...]:
     """Return what people should know: why nothing is aligned, and what was rejected."""
     count, known = len(photographs), sum(p.camera is not None for p in photographs)
-    lines = solved.lines if solved is not None else ()
-    if alignment.tied.any() or lines:
-        return lines
+    if alignment.tied.any() or rejected:
+        return rejected
     if count < MIN_PHOTOGRAPHS:
         return (f"nothing to align: {count} photographs, at least {MIN_PHOTOGRAPHS} are needed",)
     if known < MIN_PHOTOGRAPHS:
@@ -658,6 +688,7 @@ def _report(
     photographs: Sequence[Tagged],
     alignment: Alignment,
     solved: _Solved | None,
+    rejected: tuple[str, ...],
     tags: FloatArray,
     headings: FloatArray,
     pairs: int,
@@ -682,7 +713,7 @@ def _report(
         reprojection_px=float(np.median(errors)) if len(errors) else math.nan,
         pairs=pairs,
         compared=compared,
-        lines=_lines(photographs, alignment, solved, pairs),
+        lines=_lines(photographs, alignment, rejected, pairs),
         seconds=seconds,
     )
 

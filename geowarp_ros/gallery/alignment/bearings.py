@@ -1,4 +1,4 @@
-"""Which pairs of photographs the tags allow: the way from tag to tag has a bearing, and so has the pair's direction.
+"""Which pairs of photographs the tags allow: between two tags is a bearing, and a pair has a direction.
 
 Two façades that look alike make a pair with many inliers and a wrong rotation, and loops of three may confirm it:
 all three see the same twin. The tags do not. Pairs join clusters, the best supported first; a pair that would turn
@@ -12,7 +12,6 @@ Convention:
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,14 +69,11 @@ class _Votes:
 _NOTHING = _Votes(np.empty(0), np.empty(0))
 
 
-def against_headings(pairs: Sequence[Pair], tags: Tags) -> list[Pair]:
-    """Return the pairs whose turn the headings that came with the tags allow, where both have one."""
+def against_headings(pairs: Sequence[Pair], tags: Tags) -> NDArray[np.bool_]:
+    """Return whether the headings that came with the tags allow each pair's turn, or are not both known."""
     limit = GATE * math.hypot(math.sqrt(2.0) * tags.heading_std_rad, ROTATION_RAD)
-    return [
-        p
-        for p in pairs
-        if not abs(_wrapped(_turn(p) - (tags.heading_rad[p.second] - tags.heading_rad[p.first]))) > limit
-    ]
+    turned = [_turn(p) - (tags.heading_rad[p.second] - tags.heading_rad[p.first]) for p in pairs]
+    return ~(np.abs(_wrapped(np.array(turned))) > limit)
 
 
 def against_bearings(pairs: Sequence[Pair], support: FloatArray, tags: Tags) -> NDArray[np.bool_]:
@@ -92,7 +88,7 @@ def against_bearings(pairs: Sequence[Pair], support: FloatArray, tags: Tags) -> 
     root = np.arange(count)
     # heading of each photograph minus that of its cluster's root
     offset = np.zeros(count)
-    members: Mapping[int, list[int]] = defaultdict(list, {k: [k] for k in range(count)})
+    members = {k: [k] for k in range(count)}
     votes = {k: _own(tags, k) for k in range(count)}
     means: dict[int, tuple[float, float]] = {}
     allowed = np.zeros(len(pairs), bool)
@@ -134,14 +130,14 @@ def against_bearings(pairs: Sequence[Pair], support: FloatArray, tags: Tags) -> 
 def _wrong_bridges(
     pairs: Sequence[Pair], allowed: NDArray[np.bool_], offset: FloatArray, tags: Tags
 ) -> NDArray[np.bool_]:
-    """Return for each pair whether it is the only one between two groups, and the tags turn these against each other.
+    """Return for each pair whether it alone joins two groups that the tags turn against each other.
 
-    One a cluster: that without which the rest fits its tags best. Groups have a shape, as far as directions and the
-    distances between tags tell, and a shape among its tags has a heading that is better known than any pair's.
+    One pair a cluster: that without which the rest fits its tags best. Directions and distances between
+    tags give a group a shape, and a shape among its tags has a heading that is better known than any pair's.
     """
     rows = np.flatnonzero(allowed)
     graph = networkx.Graph()
-    graph.add_edges_from((pairs[k].first, pairs[k].second, {"pair": int(k)}) for k in rows)
+    graph.add_edges_from((pairs[k].first, pairs[k].second, {"pair": k}) for k in rows.tolist())
     wrong = np.zeros(len(pairs), bool)
     for cluster in list(networkx.connected_components(graph)):
         here = graph.subgraph(cluster)
@@ -161,7 +157,7 @@ def _wrong_bridges(
 
 
 def _shape(graph: networkx.Graph, pairs: Sequence[Pair], offset: FloatArray, tags: Tags) -> dict[int, complex]:
-    """Return where photographs are, east + i north, if their root looks north: along the tree, as far as tags say."""
+    """Return where photographs are, east + i north, if their root looks north; lengths are those between tags."""
     root = min(graph)
     shape = {root: 0j}
     flat = tags.position_m[:, 0] + 1j * tags.position_m[:, 1]
@@ -174,7 +170,7 @@ def _shape(graph: networkx.Graph, pairs: Sequence[Pair], offset: FloatArray, tag
 
 
 def _fit(shape: Mapping[int, complex], rows: NDArray[np.int64], tags: Tags) -> tuple[float, float, float]:
-    """Fit a shape to its tags: its heading, the heading's standard deviation, and the robust sum of squares left."""
+    """Fit a shape to its tags: its heading, the standard deviation of it, and the robust sum of squares left."""
     z = np.array([shape[int(row)] for row in rows])
     t = tags.position_m[rows, 0] + 1j * tags.position_m[rows, 1]
     std = tags.std_m[rows, 0]

@@ -117,16 +117,16 @@ def test_two_photographs_at_one_place_with_contradicting_tags() -> None:
 @pytest.mark.parametrize("headings", [False, True])
 @pytest.mark.parametrize("town", [ring(1, 14), street(1, 14)], ids=["ring", "street"])
 @pytest.mark.parametrize("how", ["permuted", "anywhere"])
+@pytest.mark.parametrize("seed", range(6))
 def test_tags_that_have_nothing_to_do_with_the_photographs_tie_nothing(
-    town: Town, headings: bool, how: str
+    town: Town, headings: bool, how: str, seed: int
 ) -> None:
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     count = len(town.positions)
     where = rng.permutation(town.positions)[:, :2] if how == "permuted" else rng.uniform(-50, 50, (count, 2))
     found, report = align(town.tagged(where - town.positions[:, :2], headings), DATUM)
     assert not found.tied.any() and len(found.points_m) == 0
-    assert report.lines
-    assert all("contradict" in line or "unlike their tags" in line for line in report.lines)
+    assert any("not tied" in line or "unlike their tags" in line for line in report.lines)
 
 
 def test_headings_that_contradict_the_positions_tie_nothing() -> None:
