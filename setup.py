@@ -10,7 +10,7 @@ EXTRAS = {
     "report": ["plotly>=5.22", "scikit-learn>=1.4"],  # evaluate, calibrate
     "train": ["tensorboard>=2.16", "matplotlib>=3.8", "scikit-learn>=1.4"],  # train, demo, benchmark
     "pose": ["poselib>=2.0.5"],  # sharper poses; no wheels for aarch64, OpenCV does without
-    "map": ["poselib>=2.0.5"],  # gallery align, on a workstation: the robot reads what it made
+    "map": ["poselib>=2.0.5", "networkx>=3"],  # gallery align, on a workstation: the robot reads what it made
     "export": ["onnx>=1.16", "onnxscript>=0.5"],
 }
 

@@ -68,9 +68,10 @@ class VerificationConfig(Section):
 class PositionConfig(Section):
     """Everything that decides between fix and no fix, and the position of the fix."""
 
-    estimate: Literal["best", "cluster"] = Field(
-        "cluster",
-        description="best: position of the first candidate; cluster: weighted mean of the candidates around it.",
+    estimate: Literal["pose", "cluster", "best"] = Field(
+        "pose",
+        description="pose: the camera's own, by matches with an aligned gallery; cluster where it is not trusted. "
+        "cluster: weighted mean of the candidates around the first; best: position of the first candidate.",
     )
     cluster_radius_m: float = Field(
         10.0,
@@ -114,7 +115,7 @@ class PositionConfig(Section):
 
 
 class PoseConfig(Section):
-    """The camera's pose from matches with aligned photographs; no parameter while no gallery can be aligned."""
+    """The camera's pose from matches with aligned photographs; not parameters of the node."""
 
     photographs: int = Field(
         10, ge=1, le=100, description="Maximum number of first candidates it is measured against."

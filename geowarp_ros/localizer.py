@@ -215,7 +215,7 @@ class Localizer:
         with clock("verify"):
             verified = tuple(self.verifier(query, ranked))
         camera, pose = None, None
-        if self.gallery.alignment is not None:
+        if self.config.position.estimate == "pose" and self.gallery.alignment is not None:
             with clock("pose"):
                 camera = self._camera_of(query)
                 pose = self._pose(query, camera, verified, late=count < config.rerank.candidates)

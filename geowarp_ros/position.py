@@ -126,7 +126,7 @@ def estimate_position(
         altitude_m=altitude,
         covariance=covariance,
         confidence=confidence,
-        method=config.estimate,
+        method="best" if config.estimate == "best" else "cluster",
     )
 
 
@@ -134,7 +134,7 @@ def locate(evidence: Evidence, estimate: str) -> tuple[FloatArray, FloatArray, F
     """Position (2,) about the best candidate, m; scatter (2, 2) about it, m²; shares (M,) of the agreeing ones."""
     points, weights = evidence.east_north_m[evidence.agrees], evidence.weights[evidence.agrees]
     share = weights / weights.sum()
-    centre = share @ points if estimate == "cluster" else np.zeros(2)
+    centre = np.zeros(2) if estimate == "best" else share @ points
     offsets = points - centre
     return np.asarray(centre), np.asarray((offsets * share[:, None]).T @ offsets), np.asarray(share)
 
@@ -175,5 +175,5 @@ def _altitude(
     altitudes = np.array([c.place.altitude_m for c, agree in zip(candidates, agrees, strict=True) if agree])
     if not np.isfinite(altitudes).all():
         return 0.0, config.vertical_std_m**2
-    mean = float(share @ altitudes) if config.estimate == "cluster" else float(altitudes[0])
+    mean = float(altitudes[0]) if config.estimate == "best" else float(share @ altitudes)
     return mean, float(share @ (altitudes - mean) ** 2) + config.position_std_m**2

@@ -63,9 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="storage of local features: half precision, or 2 or 16 times smaller (default: half)",
     )
     build.add_argument(
-        "--keypoints",
+        "--no-keypoints",
         action="store_true",
-        help="store keypoints; the calibration that ships was measured without, so calibrate",
+        help="store no keypoints: smaller, without poses; the calibration that ships does not apply then",
     )
     _add_index_options(build, "--index")
     _add_no_align(build)
@@ -190,7 +190,7 @@ def _build(args: argparse.Namespace) -> int:
         copy_images=not args.reference_images,
         batch_size=args.batch_size,
         local_features=args.local_features,
-        keypoints=DEFAULT_KEYPOINTS if args.keypoints else None,
+        keypoints=None if args.no_keypoints else DEFAULT_KEYPOINTS,
         index=_index_options(args),
         replace_existing=args.replace,
         shard=shard,

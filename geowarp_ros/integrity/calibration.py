@@ -93,7 +93,8 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str, stored: Keypoin
         "rerank.mode": config.rerank.mode,
         "rerank.candidates": str(config.rerank.candidates),
         "rerank.retrieval_weight": f"{config.rerank.retrieval_weight:g}",
-        "position.estimate": config.position.estimate,
+        # where a pose is not trusted, it is the cluster that answers
+        "position.estimate": "best" if config.position.estimate == "best" else "cluster",
         "position.cluster_radius_m": f"{config.position.cluster_radius_m:g}",
         **_verification(config),
         **({"keypoints": str(keypoints)} if keypoints else {}),

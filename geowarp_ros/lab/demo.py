@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,12 @@ from geowarp_ros.evaluation.bags import TruthOptions, read_drive, read_fixes
 from geowarp_ros.evaluation.drive import Drive
 from geowarp_ros.evaluation.judging import judge
 from geowarp_ros.evaluation.run import Answered, join_recorded
+from geowarp_ros.gallery.making.align import align_gallery
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.lab.world.config import WorldConfig
 from geowarp_ros.lab.world.dataset import is_world, write_world
+from geowarp_ros.lab.world.tags import PHONE, retag
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
@@ -80,7 +82,7 @@ def make_world(config: WorldConfig, folder: Path, progress: Progress = silent) -
 
 
 def make_gallery(world: Path, model: str, folder: Path, progress: Progress = silent) -> Gallery:
-    """Build the gallery of the world's gallery split unless it exists already for this model.
+    """Build and align the gallery of the world's gallery split, with tags as phones give them, unless it is there.
 
     Raises:
         GeowarpError: No such model, or the gallery cannot be written.
@@ -89,13 +91,16 @@ def make_gallery(world: Path, model: str, folder: Path, progress: Progress = sil
     try:
         gallery = Gallery.open(folder)
         gallery.check_model(describer.fingerprint)
-        return gallery
+        if gallery.keypoint_config is None:
+            raise GalleryError(f"{folder}: is of an earlier version, without keypoints")
     except GalleryError:
         source = read_source(world, split="gallery")
-        build_gallery(
-            source, describer, folder, keypoints=None, replace_existing=folder.exists(), progress=progress
-        )
-        return Gallery.open(folder)
+        source = replace(source, images=retag(source.images, PHONE))
+        build_gallery(source, describer, folder, replace_existing=folder.exists(), progress=progress)
+        gallery = Gallery.open(folder)
+    if gallery.manifest.alignment is None:
+        align_gallery(folder, progress=progress)
+    return Gallery.open(folder)
 
 
 def replay(

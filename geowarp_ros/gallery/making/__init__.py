@@ -32,5 +32,4 @@ def build_gallery(
     from geowarp_ros.readers import read_source
 
     read = read_source(Path(source)) if isinstance(source, str | Path) else source
-    options.setdefault("keypoints", None)  # the calibration that ships was measured without
     return build.build_gallery(read, open_describer(LocalizerConfig(model=model)), Path(output), **options)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from geowarp_ros.gallery.alignment.aligning import AlignOptions
+from geowarp_ros.gallery.making.align import align_gallery
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.making.filling import identity_of
-from geowarp_ros.gallery.manifest import MANIFEST
+from geowarp_ros.gallery.manifest import MANIFEST, read_manifest
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Source
 
 
-def kept_gallery(source: Source, describer: Describer, folder: Path, progress: Progress = silent) -> Gallery:
+def kept_gallery(
+    source: Source,
+    describer: Describer,
+    folder: Path,
+    progress: Progress = silent,
+    align: AlignOptions | None = None,
+) -> Gallery:
     """Open the gallery that the model made of these images, or build it.
 
     Args:
@@ -21,6 +29,7 @@ def kept_gallery(source: Source, describer: Describer, folder: Path, progress: P
         describer: The model.
         folder: Folder of all galleries of the study.
         progress: Shows the images described.
+        align: How it is aligned if it is not; None: not at all.
 
     Raises:
         SourceError: No image can be read.
@@ -29,7 +38,9 @@ def kept_gallery(source: Source, describer: Describer, folder: Path, progress: P
     path = folder / f"{describer.fingerprint}-{identity_of(source)}"
     if not (path / MANIFEST).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        build_gallery(source, describer, path, keypoints=None, progress=progress)
+        build_gallery(source, describer, path, progress=progress)
+    if align and (manifest := read_manifest(path)).alignment is None and manifest.keypoints is not None:
+        align_gallery(path, align, progress)
     gallery = Gallery.open(path, describer.device)
     gallery.check_model(describer.fingerprint)
     return gallery

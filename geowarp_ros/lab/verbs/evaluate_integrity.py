@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
     roots = _render(recipe, args.output / "towns")
 
     def find(images: Images) -> tuple[SourceImage, ...]:
-        return select(images, roots.get(images.path, args.data))
+        return select(images, roots.get(images.path, args.data), args.recipe.parent)
 
     asked: list[Asked] = []
     for drive in recipe.drives:
         places = find(drive.gallery)
         source = Source(places, description=drive.name)
-        gallery = kept_gallery(source, describer, args.output / "galleries", bar)
+        gallery = kept_gallery(source, describer, args.output / "galleries", bar, drive.align)
         localizer = Localizer.of(describer, gallery, config, calibrated=False)
         asked.append(ask_drive(localizer, drive, find, recipe.plain_seeds, bar))
     measured_with = settings_of(config, describer.fingerprint, gallery.keypoint_config)

@@ -33,6 +33,10 @@ class Tags(Section):
     seed: int = Field(0, ge=0, description="Seed of the errors.")
 
 
+PHONE = Tags(std_m=1.0, heading_std_deg=None)
+"""Tags of the demo's photographs."""
+
+
 def retag(images: Sequence[SourceImage], tags: Tags) -> tuple[SourceImage, ...]:
     """Return the images with wrong tags; equal ``tags`` give equal errors.
 
