@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -32,6 +33,8 @@ SOFT_TAG = 3.0
 """Standard deviations at which a tag weighs half."""
 HARD_TAG = 1.5
 """The same of Huber's loss, where it turns into a constant pull."""
+_AT_ONCE = 2000
+"""Blocks of the reduced system that are made at once."""
 DENSE = 2400
 """Number of unknowns up to which the reduced system is factored as a dense one."""
 
@@ -83,12 +86,19 @@ class Scene:
         return np.nan_to_num(self.positions - self.tags.position_m)
 
 
-def adjust(scene: Scene, iterations: int = 30) -> None:
-    """Adjust positions, rotations and points in place."""
+def adjust(scene: Scene, iterations: int = 30, enough: float = 1e-6) -> None:
+    """Adjust positions, rotations and points in place.
+
+    Args:
+        scene: What is adjusted.
+        iterations: Maximum number of steps.
+        enough: Share of the cost that a step must gain for another to follow.
+    """
     damping = 1e-4
+    coupling = _Coupling.of(scene.tracks, len(scene.positions))
     cost = _cost(scene)
     for _ in range(iterations):
-        system = _System(scene)
+        system = _System(scene, coupling)
         for _ in range(8):
             found = system.solve(damping)
             if found is None:
@@ -109,7 +119,7 @@ def adjust(scene: Scene, iterations: int = 30) -> None:
             return
         gain = (cost - after) / max(cost, 1e-300)
         cost = after
-        if gain < 1e-6:
+        if gain < enough:
             return
 
 
@@ -118,7 +128,7 @@ def camera_covariances(scene: Scene) -> FloatArray:
 
     Infinite where nothing holds them: the system is singular.
     """
-    return _System(scene).covariances()
+    return _System(scene, _Coupling.of(scene.tracks, len(scene.positions))).covariances()
 
 
 def _cauchy(squared: FloatArray, soft: float) -> FloatArray:
@@ -176,11 +186,52 @@ def heading_terms(scene: Scene) -> tuple[FloatArray, FloatArray]:
     return np.where(known, error, 0.0) / std, np.where(known[:, None], slope, 0.0) / std
 
 
+@dataclass(frozen=True, slots=True)
+class _Coupling:
+    """Observations of the same point, two by two, in blocks of the two photographs that made them.
+
+    Attributes:
+        one: (K,) number of an observation, by block.
+        other: (K,) number of the same or another observation of its point.
+        starts: (B + 1,) where each block begins, and the end.
+        row: (B,) photograph of ``one``.
+        column: (B,) photograph of ``other``, not below it.
+    """
+
+    one: NDArray[np.int64]
+    other: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, tracks: Tracks, cameras: int) -> _Coupling:
+        point, photograph = tracks.point, tracks.photograph
+        ones, others = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for apart in range(int(np.bincount(point).max(initial=0))):  # observations of a point follow one another
+            k = np.flatnonzero(point[: len(point) - apart] == point[apart:])
+            ones.append(k)
+            others.append(k + apart)
+        one, other = np.concatenate(ones), np.concatenate(others)
+        swapped = photograph[one] > photograph[other]
+        one, other = np.where(swapped, other, one), np.where(swapped, one, other)
+        order = np.argsort(photograph[one] * cameras + photograph[other], kind="stable")
+        one, other = one[order], other[order]
+        blocks, starts = np.unique(photograph[one] * cameras + photograph[other], return_index=True)
+        return cls(one, other, np.append(starts, len(one)), blocks // cameras, blocks % cameras)
+
+
+def _factor(matrix: sparse.csc_matrix) -> Any:
+    """Factor a symmetric positive definite matrix; RuntimeError if it is singular."""
+    return splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+
+
 class _System:
     """Normal equations about a scene, points to be eliminated."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, coupling: _Coupling) -> None:
         tracks = scene.tracks
+        self.coupling = coupling
         self.cameras, self.count = len(scene.positions), tracks.count
         off, depth = scene.residuals()
         ahead = scene.points[tracks.point] - scene.positions[tracks.photograph]
@@ -260,18 +311,32 @@ class _System:
         axes = np.arange(6)
         cameras[:, axes, axes] *= 1 + damping
         cameras[:, axes, axes] += 1e-12
-        rows = (6 * tracks.photograph)[:, None, None] + np.arange(6)[None, :, None]
-        columns = (3 * tracks.point)[:, None, None] + np.arange(3)[None, None, :]
-        rows, columns = (np.broadcast_to(x, self.across.shape).ravel() for x in (rows, columns))
-        shape = (6 * self.cameras, 3 * self.count)
-        left = sparse.csr_matrix((carried.ravel(), (rows, columns)), shape)
-        across = sparse.csr_matrix((self.across.ravel(), (rows, columns)), shape)
-        diagonal = sparse.block_diag(list(cameras), format="csc")
-        reduced = (diagonal - left @ across.T + self.links).tocsc()
+        reduced = self._coupled(cameras, carried) + self.links
         right = self.right - summed(
             np.einsum("oij,oj->oi", carried, self.point_right[tracks.point]), tracks.photograph, self.cameras
         )
         return reduced, right, inverse, carried
+
+    def _coupled(self, cameras: FloatArray, carried: FloatArray) -> sparse.csc_matrix:
+        """Return the cameras' blocks less what the points that they share take away."""
+        c = self.coupling
+        taken = np.empty((len(c.row), 6, 6))
+        for first in range(0, len(c.row), _AT_ONCE):
+            last = min(first + _AT_ONCE, len(c.row))
+            here = slice(c.starts[first], c.starts[last])
+            products = carried[c.one[here]] @ self.across[c.other[here]].transpose(0, 2, 1)
+            taken[first:last] = np.add.reduceat(products, c.starts[first:last] - c.starts[first])
+        same = c.row == c.column
+        diagonal = cameras.copy()
+        diagonal[c.row[same]] -= taken[same]
+        upper, row, column = -taken[~same], c.row[~same], c.column[~same]
+        every = np.arange(self.cameras)
+        values = np.concatenate([diagonal, upper, upper.transpose(0, 2, 1)])
+        rows, columns = np.concatenate([every, row, column]), np.concatenate([every, column, row])
+        at = np.broadcast_to((6 * rows)[:, None, None] + np.arange(6)[None, :, None], values.shape)
+        across = np.broadcast_to((6 * columns)[:, None, None] + np.arange(6)[None, None, :], values.shape)
+        size = 6 * self.cameras
+        return sparse.csc_matrix((values.ravel(), (at.ravel(), across.ravel())), (size, size))
 
     def solve(self, damping: float) -> tuple[FloatArray, FloatArray] | None:
         """Return the steps of cameras (N, 6) and points (P, 3); None where the system is singular."""
@@ -283,7 +348,7 @@ class _System:
                 return None
         else:
             try:
-                step = splu(reduced).solve(right.ravel())
+                step = _factor(reduced).solve(right.ravel())
             except RuntimeError:  # SuperLU: exactly singular
                 return None
         if not np.isfinite(step).all():
@@ -298,7 +363,7 @@ class _System:
         size = reduced.shape[0]
         found = np.empty((self.cameras, 6, 6))
         try:
-            factor = splu(reduced)
+            factor = _factor(reduced)
         except RuntimeError:  # SuperLU: exactly singular
             return np.full((self.cameras, 6, 6), np.inf)
         for first in range(0, self.cameras, 64):

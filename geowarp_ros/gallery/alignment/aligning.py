@@ -56,7 +56,7 @@ WORSE = 2.0
 """By how many times tags may be worse than stated, where nothing else speaks for them."""
 RAYLEIGH = math.sqrt(2 * math.log(2))
 """Median distance over the standard deviation per axis, of two normal axes."""
-UNEXPLAINED = 0.25
+UNEXPLAINED = 0.1
 """Maximum share of the tags' spread (squared) that the geometry may leave, if they are worse than stated."""
 BY_CHANCE = 0.01
 """Maximum probability of such a share by chance."""
@@ -68,6 +68,8 @@ BRIDGE_RAD = math.radians(15.0)
 """Maximum rotation between what two components say about a photograph."""
 MIN_TAG_STD_M = 0.02
 """Least standard deviation of tags: that of a surveyor's receiver."""
+ROUGH = 1e-4
+"""Gain at which an adjustment stops that another will follow."""
 MUCH_BETTER = 0.75
 """Share of the stated standard deviation of tags below which the one that was found is believed instead."""
 MIN_WITNESSES = 2
@@ -405,7 +407,7 @@ def _refine(
         limit_px = max(2.5, 6 * start) if number < len(pixels) - 1 else 2.5
         if not _find_points(scene, tracks, rays, focal, pixel, limit_px):
             return None
-        adjust(scene)
+        adjust(scene, enough=ROUGH)
         if start <= KEYPOINT_PX:
             pixel = _pixel_std(scene, pixel)
     scene, kept = _without_loose(scene)

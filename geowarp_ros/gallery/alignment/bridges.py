@@ -115,7 +115,11 @@ def _look(
         "params": [focal, 0.0, 0.0],
     }
     pose, said = poselib.estimate_absolute_pose(
-        rays[row][both[:, 0]] * focal, where, lens, {"max_reproj_error": REPROJECTION_PX}, {}
+        rays[row][both[:, 0]] * focal,
+        where,
+        lens,
+        {"max_reproj_error": REPROJECTION_PX, "max_iterations": 2000},
+        {},
     )
     good = np.asarray(said["inliers"], bool)
     inliers, matches = len(np.unique(both[good, 0])), len(np.unique(both[:, 0]))

@@ -167,7 +167,7 @@ def moved(scene: Scene, camera: FloatArray, points: FloatArray) -> Scene:
 def test_the_right_side_is_the_slope_of_the_cost(firm: bool) -> None:
     scene = scene_of(ring(0, 6), noise=0.3)
     scene.firm = firm
-    system = adjustment._System(scene)
+    system = adjustment._System(scene, adjustment._Coupling.of(scene.tracks, len(scene.positions)))
     rng = np.random.default_rng(1)
     for _ in range(5):
         camera, points = rng.normal(0, 1, (6, 6)), rng.normal(0, 1, (len(scene.points), 3))
@@ -188,7 +188,7 @@ def test_adjust_comes_back_to_the_truth_and_covariances_are_the_dense_inverse() 
     assert np.abs(scene.positions - town.positions).max() < 1e-3
     assert np.abs(scene.rotations - town.rotations).max() < 1e-4
     scene = scene_of(town)
-    system = adjustment._System(scene)
+    system = adjustment._System(scene, adjustment._Coupling.of(scene.tracks, len(scene.positions)))
     cameras, count = 6 * system.cameras, 3 * system.count
     whole = np.zeros((cameras + count, cameras + count))
     for k, block in enumerate(system.blocks):
