@@ -190,6 +190,7 @@ class Pose:
         residual_px: Median reprojection error of the inliers.
         apart_m: Distance from the nearest of the candidates it was measured against, m.
         significance: Decimal logarithm of how unlikely it is that as many matches obey it by chance.
+        photographs_std_m: Standard deviation per axis that the photographs' own positions have in common, m.
     """
 
     method: PoseMethod
@@ -203,11 +204,17 @@ class Pose:
     residual_px: float
     apart_m: float
     significance: float = math.nan
+    photographs_std_m: float = 0.0
 
     @property
     def std_m(self) -> float:
         """Horizontal standard deviation along the worse axis, m, not calibrated."""
         return float(np.sqrt(np.linalg.eigvalsh(np.asarray(self.covariance, float)[:2, :2])[-1]))
+
+    @property
+    def fit_std_m(self) -> float:
+        """The same were the photographs where the gallery says: how well the matches determine the position."""
+        return math.sqrt(max(self.std_m**2 - self.photographs_std_m**2, 0.0))
 
 
 @dataclass(frozen=True, slots=True)

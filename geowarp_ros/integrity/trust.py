@@ -42,7 +42,7 @@ POSE_FEATURES = (
 def pose_row(pose: Pose, evidence: Evidence) -> FloatArray:
     """A pose and its candidates' evidence as numbers in the order of :data:`POSE_FEATURES`; NaN if unknown."""
     own = [
-        math.log(max(pose.std_m, 1e-4)),
+        math.log(max(pose.fit_std_m, 1e-4)),
         math.log(max(pose.near_m, 1e-2)),
         math.log(max(pose.inliers, 1)),
         math.log(max(pose.photographs, 1)),
@@ -84,7 +84,7 @@ class RuleOfThumb(PoseTrust):
 
     def confidence(self, pose: Pose, evidence: Evidence) -> float:
         """0.5 at the edge of the rule, more within it."""
-        std = RULE_STD_M / (RULE_STD_M + pose.std_m)
+        std = RULE_STD_M / (RULE_STD_M + pose.fit_std_m)
         near = RULE_NEAR_M / (RULE_NEAR_M + pose.near_m)
         return min(std, near)
 

@@ -21,10 +21,10 @@ FIRST = 5
 """Number of photographs that are matched before it is asked whether that was enough."""
 
 CERTAIN_STD_M = 0.1
-"""Horizontal standard deviation that more photographs need not improve."""
+"""Horizontal standard deviation, these taken as right, that more photographs need not improve."""
 
 SUFFICIENT_STD_M = 0.4
-"""Horizontal standard deviation that rays need not improve: they cost as much again."""
+"""The same that rays need not improve: they cost as much again."""
 
 
 def estimate_pose(
@@ -59,13 +59,14 @@ def estimate_pose(
     pose = None
     for count in sorted({min(FIRST, len(tied)), len(tied)} - {0}):
         pose = sharper(pose, pose_from_points(view, count))
-        if late() or (pose is not None and pose.std_m < CERTAIN_STD_M):
+        if late() or (pose is not None and pose.fit_std_m < CERTAIN_STD_M):
             return pose
-    if not tied or (pose is not None and pose.std_m < SUFFICIENT_STD_M):
+    if not tied or (pose is not None and pose.fit_std_m < SUFFICIENT_STD_M):
         return pose
     return sharper(pose, pose_from_anchors(view))
 
 
 def sharper(first: Pose | None, second: Pose | None) -> Pose | None:
-    """Return the pose of the smaller horizontal standard deviation."""
-    return min((pose for pose in (first, second) if pose is not None), key=lambda pose: pose.std_m, default=None)
+    """Return the pose that its matches determine better."""
+    both = (pose for pose in (first, second) if pose is not None)
+    return min(both, key=lambda pose: pose.fit_std_m, default=None)

@@ -108,4 +108,5 @@ class View:
             residual_px=float(np.median(refined.residuals_px[refined.inlier])),
             apart_m=min(math.dist(refined.position_m, photograph.position_m) for photograph in support),
             significance=refined.significance,
+            photographs_std_m=math.sqrt(position_variance),
         )

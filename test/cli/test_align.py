@@ -64,7 +64,7 @@ def geowarp(*words: object) -> int:
 
 def build(source: Path, model: str, gallery: Path, *more: object, keypoints: bool = True) -> int:
     words = ("build", source, "--model", model, "--device", "cpu", "--output", gallery)
-    return geowarp(*words, *(("--keypoints",) if keypoints else ()), *more)
+    return geowarp(*words, *(() if keypoints else ("--no-keypoints",)), *more)
 
 
 def test_the_life_of_an_alignment(model: str, tmp_path: Path, fake: FakeAlign, capsys: Said) -> None:

@@ -161,7 +161,7 @@ def test_two_processes_of_torchrun(tmp_path: Path) -> None:
         lines.append(f"{number}.png,{45 + rng.random() / 100},{9 + rng.random() / 100}")
     (folder / "positions.csv").write_text("\n".join(lines))
     root = Path(__file__).parents[2]
-    program = [sys.executable, "-m", "geowarp_ros.cli", "gallery", "build", str(folder), "--keypoints"]
+    program = [sys.executable, "-m", "geowarp_ros.cli", "gallery", "build", str(folder)]
     program += ["--batch-size", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     processes = [

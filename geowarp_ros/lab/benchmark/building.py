@@ -14,8 +14,8 @@ from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.encoders import EncoderName
 
 ENCODER = "describing alone"
-BUILD = "gallery build"
-BUILD_WITH_KEYPOINTS = "gallery build --keypoints"
+BUILD = "gallery build --no-keypoints"
+BUILD_WITH_KEYPOINTS = "gallery build"
 
 
 def measure_building(encoder: EncoderName, size: Size, images: int, bench: Bench) -> Times:

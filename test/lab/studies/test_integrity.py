@@ -179,7 +179,7 @@ def test_a_wrong_recipe_is_refused_by_name(tmp_path: Path, text: str, said: str)
 def test_the_recipe_that_ships_can_be_read() -> None:
     recipe = read_recipe(Path(__file__).parents[3] / "docs/recipes/integrity.yaml")
     assert {drive.calibrates for drive in recipe.drives} == {True, False}
-    known = {*recipe.towns, "tower", "lund", "seneca"}
+    known = {*recipe.towns, "tower", "lund", "seneca", "brighton"}
     assert {i.path for d in recipe.drives for i in (d.gallery, d.queries, *d.foreign)} <= known
 
 
