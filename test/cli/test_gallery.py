@@ -107,7 +107,7 @@ def test_keypoints_of_a_gallery_that_has_none(
     source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery = tmp_path / "g"
-    build = ("build", source, "--model", model, "--output", gallery, "--device", "cpu")
+    build = ("build", source, "--model", model, "--output", gallery, "--device", "cpu", "--no-keypoints")
     assert geowarp(*build) == 0
     assert geowarp("info", gallery) == 0
     assert f"keypoints   none; 'geowarp gallery upgrade {gallery}' makes them" in capsys.readouterr().out

@@ -39,8 +39,10 @@ def kept_gallery(
     if not (path / MANIFEST).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         build_gallery(source, describer, path, progress=progress)
-    if align and (manifest := read_manifest(path)).alignment is None and manifest.keypoints is not None:
-        align_gallery(path, align, progress)
+    if align:
+        stored = read_manifest(path).alignment
+        if stored is None or stored.options != align.model_dump():
+            align_gallery(path, align, progress)
     gallery = Gallery.open(path, describer.device)
     gallery.check_model(describer.fingerprint)
     return gallery
