@@ -16,6 +16,7 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from geowarp_ros.config import Section
@@ -70,6 +71,8 @@ MIN_TAG_STD_M = 0.02
 """Least standard deviation of tags: that of a surveyor's receiver."""
 ROUGH = 1e-4
 """Gain at which an adjustment stops that another will follow."""
+STRAINED_SPOTS = 8
+"""Number of nearest places, its own among them, whose tags are looked at together."""
 MUCH_BETTER = 0.75
 """Share of the stated standard deviation of tags below which the one that was found is believed instead."""
 MIN_WITNESSES = 2
@@ -638,6 +641,9 @@ def _assemble(
         positions[rows], rotations[rows], points = scene.positions, scene.rotations, scene.points
         component[rows] = _groups(scene)
         std[rows] = np.sqrt(np.linalg.eigvalsh(solved.covariances[:, :2, :2])[:, -1])
+        std[rows] = np.hypot(
+            std[rows], strain(positions[rows, :2], tags[rows, :2], component[rows], solved.tag_std_m)
+        )
         heading_std[rows] = np.sqrt(solved.covariances[:, 5, 5])
         photograph, keypoint, point = rows[scene.tracks.photograph], scene.tracks.keypoint, scene.tracks.point
     order = np.argsort(photograph, kind="stable")
@@ -654,6 +660,31 @@ def _assemble(
         keypoint=keypoint[order].astype(np.int32),
         point=point[order].astype(np.int32),
     )
+
+
+def strain(positions: FloatArray, tags: FloatArray, component: NDArray[np.int32], tag_std_m: float) -> FloatArray:
+    """Return by how much (N,) tags about a photograph are off together, m per axis, beyond what chance does.
+
+    A wrong tie bends a component, and its own covariance does not know. Tags that err alike look the same: nobody
+    knows which of the two is wrong, so either way a position is known no better than that.
+
+    Args:
+        positions: (N, 2) of the photographs.
+        tags: (N, 2) as they were given.
+        component: (N,) of each photograph.
+        tag_std_m: Standard deviation of a tag per axis.
+    """
+    found = np.zeros(len(positions))
+    for number in np.unique(component):
+        rows = np.flatnonzero(component == number)
+        _, first, spot = np.unique(_same(tags[rows]), return_index=True, return_inverse=True)
+        count = min(STRAINED_SPOTS, len(first))
+        off = (positions - tags)[rows[first]]
+        near = cKDTree(tags[rows[first]]).query(tags[rows[first]], k=count)[1].reshape(-1, count)
+        squared = (np.median(off[near], axis=1) ** 2).sum(axis=1) / 2
+        by_chance = math.pi / 2 * tag_std_m**2 / count  # variance of a median
+        found[rows] = np.sqrt(np.maximum(squared - 2 * by_chance, 0.0))[spot.reshape(-1)]
+    return found
 
 
 def _groups(scene: Scene) -> NDArray[np.int32]:

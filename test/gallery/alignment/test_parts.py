@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from geowarp_ros.gallery.alignment import adjustment
 from geowarp_ros.gallery.alignment.adjustment import Scene, adjust, camera_covariances
+from geowarp_ros.gallery.alignment.aligning import strain
 from geowarp_ros.gallery.alignment.pairs import Pair, candidate_pairs
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate
 from geowarp_ros.gallery.alignment.positions import Tags, baseline_ratios
@@ -205,3 +206,20 @@ def test_adjust_comes_back_to_the_truth_and_covariances_are_the_dense_inverse() 
     for k, found in enumerate(camera_covariances(scene)):
         wanted = inverse[6 * k : 6 * k + 6, 6 * k : 6 * k + 6]
         assert np.allclose(found, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_strain_is_what_tags_about_a_photograph_have_in_common() -> None:
+    rng = np.random.default_rng(0)
+    true = np.column_stack([np.arange(0.0, 400.0, 5.0), np.zeros(80)])
+    tags = true + rng.normal(0, 1.0, true.shape)
+    component = np.zeros(80, np.int32)
+    assert np.median(strain(true, tags, component, 1.0)) < 0.1
+    bent = true + np.array([0.0, 4.0]) * (true[:, :1] > 200)
+    found = strain(bent, tags, component, 1.0)
+    assert np.median(found[:35]) < 0.1
+    assert abs(np.median(found[45:]) - 4.0 / np.sqrt(2)) < 0.3
+    # one outlier in eight moves no median, and another group's tags are not asked
+    tags[20] += 50.0
+    assert strain(true, tags, component, 1.0)[18:23].max() < 1.0
+    assert np.median(strain(bent, tags, (true[:, 0] > 200).astype(np.int32), 1.0)[:40]) < 0.1
+    assert strain(true[:1], tags[:1], component[:1], 1.0).shape == (1,)
