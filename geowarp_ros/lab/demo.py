@@ -65,8 +65,8 @@ class Replay:
             ("fixes", f"{fixed}"),
             ("no-fixes", f"{answered - fixed}"),
             ("dropped", f"{images - answered}"),
-            ("median error", _quantile(self.errors_m, 0.5, "m")),
-            ("95 % error", _quantile(self.errors_m, 0.95, "m")),
+            ("median error", _quantile(self.errors_m, 0.5, "m", 2)),
+            ("95 % error", _quantile(self.errors_m, 0.95, "m", 2)),
             ("latency p50", _quantile(self.latencies_ms, 0.5, "ms")),
             ("latency p95", _quantile(self.latencies_ms, 0.95, "ms")),
         ]
@@ -191,5 +191,5 @@ def _await_node(robot: object, process: subprocess.Popen[bytes], log: Path) -> N
         time.sleep(0.05)
 
 
-def _quantile(values: FloatArray, probability: float, unit: str) -> str:
-    return f"{np.quantile(values, probability):.1f} {unit}" if len(values) else "–"
+def _quantile(values: FloatArray, probability: float, unit: str, decimals: int = 1) -> str:
+    return f"{np.quantile(values, probability):.{decimals}f} {unit}" if len(values) else "–"

@@ -158,7 +158,7 @@ def _legend(replay: Replay, aligned: bool) -> list[Line2D]:
     lost = len(replay.answered) - len(replay.errors_m)
     dropped = len(replay.drive.images) - len(replay.answered)
     entries: list[tuple[str, dict[str, Any]]] = [
-        ("gallery", {"marker": ".", "color": _GALLERY, "linestyle": "", "markersize": 7}),
+        ("tag" if aligned else "gallery", {"marker": ".", "color": _GALLERY, "linestyle": "", "markersize": 7}),
         ("true track", {"color": _TRACK, "linewidth": 2.2}),
         (
             f"fix ({len(replay.errors_m)})",
