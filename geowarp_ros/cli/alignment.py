@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.cli.verbs import require
 from geowarp_ros.config import parse_config
+from geowarp_ros.gallery.alignment.options import MIN_PHOTOGRAPHS, AlignOptions
 
 if TYPE_CHECKING:
-    from geowarp_ros.gallery.alignment.aligning import AlignOptions
     from geowarp_ros.gallery.manifest import AlignmentSummary
     from geowarp_ros.gallery.store import Gallery
 
@@ -23,15 +23,12 @@ OPTIONS = {
 }
 """Option -> its name in ``AlignOptions``, and what it takes."""
 
-MIN_PHOTOGRAPHS = 3
 NAMED = 5
 """Number of suspicious tags that are named."""
 
 
 def add_align_options(parser: argparse.ArgumentParser, *options: str) -> None:
     """Add some of :data:`OPTIONS`, or all; what is left out keeps its default."""
-    from geowarp_ros.gallery.alignment.aligning import AlignOptions
-
     for option in options or OPTIONS:
         name, metavar = OPTIONS[option]
         field = AlignOptions.model_fields[name]
@@ -51,8 +48,6 @@ def align_options(args: argparse.Namespace) -> AlignOptions:
     Raises:
         ConfigError: A value is out of range.
     """
-    from geowarp_ros.gallery.alignment.aligning import AlignOptions
-
     names = [name for name, _ in OPTIONS.values()]
     return parse_config(AlignOptions, {name: value for name, value in vars(args).items() if name in names})
 

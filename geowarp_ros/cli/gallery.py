@@ -210,7 +210,7 @@ def _build(args: argparse.Namespace) -> int:
 
 def _add(args: argparse.Namespace) -> int:
     from geowarp_ros.config import parse_config
-    from geowarp_ros.gallery.alignment.aligning import AlignOptions
+    from geowarp_ros.gallery.alignment.options import AlignOptions
     from geowarp_ros.gallery.making.build import add_to_gallery
     from geowarp_ros.gallery.manifest import read_manifest
     from geowarp_ros.progress import bar

@@ -15,8 +15,8 @@ import torch
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
-from geowarp_ros.cli.alignment import MIN_PHOTOGRAPHS
-from geowarp_ros.gallery.alignment.aligning import AlignOptions, Suspect
+from geowarp_ros.gallery.alignment.aligning import Suspect
+from geowarp_ros.gallery.alignment.options import MIN_PHOTOGRAPHS, AlignOptions
 from geowarp_ros.gallery.making import align as making
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import read_image

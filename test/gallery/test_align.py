@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery.alignment.aligning import AlignOptions, Suspect
+from geowarp_ros.gallery.alignment.aligning import Suspect
+from geowarp_ros.gallery.alignment.options import AlignOptions
 from geowarp_ros.gallery.alignment.picture import AlignedMap
 from geowarp_ros.gallery.making import align as making
 from geowarp_ros.gallery.making.align import align_gallery, draw_alignment, tagged

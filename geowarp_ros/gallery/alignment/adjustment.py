@@ -12,27 +12,29 @@ Convention:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
+from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.points import Tracks, summed
 from geowarp_ros.gallery.alignment.positions import Tags
-
-FloatArray = NDArray[np.float64]
 
 SOFT = 2.0
 """Standard deviations at which an observation weighs half."""
 SOFT_TAG = 3.0
-"""Standard deviations at which a tag weighs half."""
+"""Standard deviations at which a heading, or two photographs of one spot, weigh half."""
 HARD_TAG = 1.5
-"""The same of Huber's loss, where it turns into a constant pull."""
+"""Standard deviations beyond which a tag pulls no harder (Huber's loss): a photograph is never lost to it."""
+MIN_POINTS = 12
+"""Minimum number of points that hold a photograph."""
 _AT_ONCE = 2000
 """Blocks of the reduced system that are made at once."""
 DENSE = 2400
@@ -54,7 +56,6 @@ class Scene:
         up_std_rad: (N,) standard deviation of each camera's "down"; infinite: none is known.
         together: (K, 2) photographs that seem to be taken at one spot.
         together_std_m: How far from one another such photographs are, standard deviation per axis.
-        firm: Whether tags hold however far they are off (Huber's loss): while positions are still far off.
     """
 
     positions: FloatArray
@@ -67,7 +68,6 @@ class Scene:
     up_std_rad: FloatArray
     together: NDArray[np.int64]
     together_std_m: float = math.inf
-    firm: bool = True
 
     def residuals(self) -> tuple[FloatArray, FloatArray]:
         """Return reprojection residuals (O, 2) over their standard deviations, and depths (O,)."""
@@ -84,6 +84,35 @@ class Scene:
     def tag_errors(self) -> FloatArray:
         """Return (N, 3) position minus tag; 0 where there is no tag."""
         return np.nan_to_num(self.positions - self.tags.position_m)
+
+    def groups(self) -> NDArray[np.int32]:
+        """Return the component (N,) of each photograph, the largest first: joined by points or by one spot."""
+        count, tracks = len(self.positions), self.tracks
+        spot_a, spot_b = self.together.T
+        a = np.concatenate([tracks.photograph, spot_a])
+        b = np.concatenate([count + tracks.point, spot_b])
+        size = count + tracks.count
+        joined = sparse.coo_matrix((np.ones(len(a)), (a, b)), (size, size))
+        _, label = connected_components(joined, directed=False)
+        _, label, often = np.unique(label[:count], return_inverse=True, return_counts=True)
+        rank = np.empty(len(often), np.int32)
+        rank[np.argsort(-often, kind="stable")] = np.arange(len(often), dtype=np.int32)
+        return np.asarray(rank[label.reshape(-1)])
+
+    def keep(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Keep some photographs and the points that two of them see; returns their numbers."""
+        rows, number = np.flatnonzero(kept), np.cumsum(kept) - 1
+        alive = kept[self.tracks.photograph]
+        seen = np.bincount(self.tracks.point[alive], minlength=self.tracks.count)
+        observed = alive & (seen >= 2)[self.tracks.point]
+        tracks, old = self.tracks.only(alive)
+        self.tracks = replace(tracks, photograph=number[tracks.photograph])
+        self.points, self.rays, self.ray_std = self.points[old], self.rays[observed], self.ray_std[observed]
+        self.positions, self.rotations = self.positions[rows], self.rotations[rows]
+        self.tags = self.tags.of(rows)
+        self.up_std_rad = self.up_std_rad[rows]
+        self.together = number[self.together[kept[self.together].all(axis=1)]]
+        return rows
 
 
 def adjust(scene: Scene, iterations: int = 30, enough: float = 1e-6) -> None:
@@ -139,10 +168,7 @@ def _cost(scene: Scene) -> float:
     off, _ = scene.residuals()
     total = _cauchy((off**2).sum(axis=1), SOFT).sum()
     flat, height = _tag_terms(scene)
-    if scene.firm:
-        total += _huber(flat).sum() + _huber(height).sum()
-    else:
-        total += _cauchy(flat, SOFT_TAG).sum() + _cauchy(height, SOFT_TAG).sum()
+    total += _huber(flat).sum() + _huber(height).sum()
     total += _cauchy(heading_terms(scene)[0] ** 2, SOFT_TAG).sum()
     total += ((scene.rotations[:, :2, 1] / scene.up_std_rad[:, None]) ** 2).sum()
     total += _cauchy((_apart(scene) ** 2).sum(axis=1), SOFT_TAG).sum()
@@ -154,10 +180,8 @@ def _huber(squared: FloatArray) -> FloatArray:
     return np.asarray(np.where(size < HARD_TAG, squared, 2 * HARD_TAG * size - HARD_TAG**2))
 
 
-def _tag_weight(scene: Scene, squared: FloatArray) -> FloatArray:
-    if scene.firm:
-        return np.asarray(1.0 / np.maximum(1.0, np.sqrt(squared) / HARD_TAG))
-    return np.asarray(1.0 / (1.0 + squared / SOFT_TAG**2))
+def _tag_weight(squared: FloatArray) -> FloatArray:
+    return np.asarray(1.0 / np.maximum(1.0, np.sqrt(squared) / HARD_TAG))
 
 
 def _apart(scene: Scene) -> FloatArray:
@@ -263,7 +287,7 @@ class _System:
     @staticmethod
     def _add_priors(scene: Scene, blocks: FloatArray, right: FloatArray) -> None:
         flat, height = _tag_terms(scene)
-        weight = _tag_weight(scene, np.column_stack([flat, flat, height])) / scene.tags.std_m**2
+        weight = _tag_weight(np.column_stack([flat, flat, height])) / scene.tags.std_m**2
         axes = np.arange(3)
         blocks[:, axes, axes] += weight
         right[:, :3] -= weight * scene.tag_errors()

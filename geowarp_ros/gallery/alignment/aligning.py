@@ -14,23 +14,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
-from geowarp_ros.config import Section
 from geowarp_ros.gallery.alignment import rotations as turning
-from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust, camera_covariances, heading_terms
-from geowarp_ros.gallery.alignment.aligned import Alignment
+from geowarp_ros.gallery.alignment.adjustment import MIN_POINTS, SOFT_TAG, Scene, adjust, camera_covariances
+from geowarp_ros.gallery.alignment.aligned import Alignment, FloatArray
 from geowarp_ros.gallery.alignment.bearings import against_bearings, against_headings
+from geowarp_ros.gallery.alignment.belief import believed_components, strain, suspicious, torn_share, witnessed
 from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
-from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Compared, Pair, Tagged, candidate_pairs, compare
+from geowarp_ros.gallery.alignment.options import DEFAULTS, MIN_PHOTOGRAPHS, AlignOptions
+from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate, widest_angles
-from geowarp_ros.gallery.alignment.positions import Tags, first_turn, solve_positions
+from geowarp_ros.gallery.alignment.positions import Tags, first_turn, same_tag, solve_positions
 from geowarp_ros.progress import Progress, silent
-
-FloatArray = NDArray[np.float64]
 
 KEYPOINT_PX = 0.7
 """Standard deviation of a keypoint before it is estimated (px at working resolution)."""
@@ -40,63 +36,21 @@ UPRIGHT_RAD = math.radians(25.0)
 """Maximum tilt of one photograph against another that upright photographs have."""
 NO_ALTITUDE_STD_M = 10.0
 """Standard deviation of a height where the tag gives none."""
-SAME_TAG_M = 0.02
-"""Distance below which two tags are one."""
-MIN_PHOTOGRAPHS = 3
-"""Number of photographs below which nothing is aligned: two fit any two tags."""
-MIN_POINTS = 12
-"""Minimum number of points that hold a photograph."""
 MIN_LINKS = 8
 """Minimum number of pairs with one tag for a statement on whether these are at one spot."""
 MIN_SPOT_STD_M = 0.01
 MAX_SPOT_STD_M = 0.5
 """Distance of photographs with one tag (standard deviation) beyond which they are not at one spot."""
-SUSPECT = 4.0
-"""Standard deviations by which a suspicious tag is off."""
-WORSE = 2.0
-"""By how many times tags may be worse than stated, where nothing else speaks for them."""
-RAYLEIGH = math.sqrt(2 * math.log(2))
-"""Median distance over the standard deviation per axis, of two normal axes."""
-UNEXPLAINED = 0.1
-"""Maximum share of the tags' spread (squared) that the geometry may leave, if they are worse than stated."""
-BY_CHANCE = 0.01
-"""Maximum probability of such a share by chance."""
-ASTRAY_RAD = math.radians(30.0)
-"""Angle beyond which the direction that two views give is another than that between their positions: 5 σ."""
-MAX_ASTRAY = 0.25
-"""Maximum share of a component's pairs that are so."""
 BRIDGE_RAD = math.radians(15.0)
 """Maximum rotation between what two components say about a photograph."""
 MIN_TAG_STD_M = 0.02
 """Least standard deviation of tags: that of a surveyor's receiver."""
 ROUGH = 1e-4
 """Gain at which an adjustment stops that another will follow."""
-STRAINED_SPOTS = 8
-"""Number of nearest places, its own among them, whose tags are looked at together."""
 MUCH_BETTER = 0.75
 """Share of the stated standard deviation of tags below which the one that was found is believed instead."""
-MIN_WITNESSES = 2
-"""Minimum number of photographs with right tags that must see the points of one whose tag is wrong."""
 COMMON_TILT_RAD = math.radians(3.0)
 """Standard deviation of the tilt that all photographs of a component may have in common."""
-
-
-class AlignOptions(Section):
-    """How a gallery's photographs are aligned."""
-
-    position_std_m: float = Field(
-        2.0, gt=0.0, le=1000.0, description="Standard deviation of a tag's position per axis (m)."
-    )
-    heading_std_deg: float = Field(
-        10.0, gt=0.0, le=180.0, description="Standard deviation of the headings that come with the tags (°)."
-    )
-    free_tilt: bool = Field(False, description="Whether cameras may be held at any tilt, as drones' are.")
-    neighbours: int = Field(
-        24, ge=1, le=1000, description="Number of nearest photographs with which each is compared."
-    )
-
-
-DEFAULTS = AlignOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +177,7 @@ class _Solved:
     rows: NDArray[np.int64]
     scene: Scene
     covariances: FloatArray
-    pixel_std: float
+    reprojection_px: FloatArray
     tag_std_m: float
 
 
@@ -270,8 +224,10 @@ def _solve(
             return None, ()
         rows, scene, pixel = refined
     _hold_together(scene)
-    believed, lines = _believed(scene, _renumbered(pairs, rows), _torn(scene, rows, trusted), options)
-    rows = rows[_keep(scene, believed)]
+    believed, lines = believed_components(
+        scene, _renumbered(pairs, rows), torn_share(scene, rows, trusted), options
+    )
+    rows = rows[scene.keep(believed)]
     tag_std = options.position_std_m
     for _ in range(3 if len(rows) else 0):
         tag_std, before = _tag_std(scene, camera_covariances(scene), tag_std), tag_std
@@ -280,103 +236,14 @@ def _solve(
     covariances = camera_covariances(scene) if len(rows) else np.empty((0, 6, 6))
     positive = (covariances[:, range(6), range(6)] > 0).all(axis=1)
     held = np.asarray(np.isfinite(covariances).all(axis=(1, 2)) & positive)
-    rows, covariances = rows[_keep(scene, held)], covariances[held]
-    sure = _witnessed(scene, _is_suspect(scene, covariances, tag_std))
+    rows, covariances = rows[scene.keep(held)], covariances[held]
+    sure = witnessed(scene, suspicious(scene, covariances, tag_std))
     if not sure.all():
         lines += (f"not tied: {(~sure).sum()} photographs, each far from its tag and tied by one other alone",)
-    return _Solved(rows[_keep(scene, sure)], scene, covariances[sure], pixel, tag_std), lines
-
-
-def _is_suspect(scene: Scene, covariances: FloatArray, tag_std_m: float) -> NDArray[np.bool_]:
-    """Return whether the tag (N,) of each photograph is wrong, as the geometry says."""
-    off = np.linalg.norm(scene.tag_errors()[:, :2], axis=1)
-    return np.asarray(off > np.hypot(SUSPECT * tag_std_m, 2 * np.sqrt(covariances[:, 0, 0])))
-
-
-def _witnessed(scene: Scene, suspect: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which photographs (N,) stay: of a tag against one pair, nobody knows which of the two is wrong."""
-    tracks, count = scene.tracks, len(scene.positions)
-    seen = sparse.csr_matrix(
-        (np.ones(len(tracks.point)), (tracks.photograph, tracks.point)), (count, tracks.count)
-    )
-    shared = (seen @ seen.T).tocoo()
-    good = (shared.row != shared.col) & (shared.data >= MIN_POINTS) & ~suspect[shared.col]
-    return ~suspect | (np.bincount(shared.row[good], minlength=count) >= MIN_WITNESSES)
-
-
-def _torn(scene: Scene, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> FloatArray:
-    """Return for each component which share of its photographs' pairs, all that loops confirm, it does not obey.
-
-    Tags that have nothing to do with the geometry refuse pairs until what is left is in pieces that fit any tags.
-    """
-    component = dict(zip(rows.tolist(), _groups(scene).tolist(), strict=True))
-    number = {row: k for k, row in enumerate(rows.tolist())}
-    of, torn = np.zeros((2, 1 + max(component.values(), default=-1)))
-    for p in pairs:
-        one, other = component.get(p.first, -1), component.get(p.second, -1)
-        error = math.inf
-        if one == other != -1:
-            first, second = scene.rotations[number[p.first]], scene.rotations[number[p.second]]
-            error = float(Rotation.from_matrix(second @ p.rotation @ first.T).magnitude())
-        for here in {one, other} - {-1}:
-            of[here] += 1
-            torn[here] += error > turning.WRONG_RAD
-    return np.asarray(torn / np.maximum(of, 1))
-
-
-def _believed(
-    scene: Scene, pairs: Sequence[Pair], torn: FloatArray, options: AlignOptions
-) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Return which photographs (N,) are of components whose tags fit the geometry, and lines.
-
-    Tags may be worse than stated: the geometry must then explain them. Tags that have nothing to do
-    with the geometry correlate with it by chance only: as complex numbers, r² > x with probability (1 - x)^(m - 2)
-    for m places, as a similarity is fitted to them (turn and scale are free where no headings are given). Medians,
-    so that a few outliers do not condemn a component.
-
-    And wrong tags must not bend the geometry to them: two views alone say in which direction the other camera is.
-    """
-    component, believed = _groups(scene), np.ones(len(scene.positions), bool)
-    lines, few = [], 0
-    directed = [p for p in pairs if p.parallax_rad > MIN_PARALLAX_RAD]
-    first, second = (np.array([getattr(p, side) for p in directed], np.int64) for side in ("first", "second"))
-    local = np.array([p.direction for p in directed]).reshape(-1, 3)
-    ahead = np.einsum("nij,nj->ni", scene.rotations[first], local)
-    step = scene.positions[second] - scene.positions[first]
-    cosine = (ahead * step).sum(axis=1) / np.maximum(np.linalg.norm(step, axis=1), 1e-9)
-    astray = cosine < math.cos(ASTRAY_RAD)
-    for number in range(int(component.max(initial=-1)) + 1):
-        rows = np.flatnonzero(component == number)
-        _, distinct = np.unique(_same(scene.tags.position_m[rows]), return_index=True)
-        places = rows[distinct]  # each tag counts once, however many photographs share it
-        tags = scene.tags.position_m[places, :2]
-        off = float(np.median(np.linalg.norm(scene.tag_errors()[places, :2], axis=1)))
-        spread = float(np.median(np.linalg.norm(tags - np.median(tags, axis=0), axis=1)))
-        unexplained = min(1.0, (off / max(spread, 1e-9)) ** 2)
-        by_chance = unexplained ** max(len(places) - 2, 0)
-        turned = np.abs(heading_terms(scene)[0][rows])[np.isfinite(scene.tags.heading_rad[rows])]
-        worse = off > WORSE * RAYLEIGH * options.position_std_m
-        inside = (component[first] == number) & (component[second] == number)
-        bent = float(astray[inside].mean()) if inside.any() else 0.0
-        said = ""
-        if len(places) < MIN_PHOTOGRAPHS:
-            believed[rows] = False
-            few += len(rows)
-        elif worse and (unexplained > UNEXPLAINED or by_chance > BY_CHANCE):
-            said = f"positions, by {off:.1f} m in the median ({options.position_std_m:g} m are stated)"
-        elif len(turned) and np.median(turned) > WORSE:
-            degrees = float(np.median(turned)) * options.heading_std_deg
-            said = f"headings, by {degrees:.0f}° in the median ({options.heading_std_deg:g}° are stated)"
-        elif torn[number] > MAX_ASTRAY:
-            said = f"positions or headings: these refuse {torn[number]:.0%} of their pairs"
-        elif bent > MAX_ASTRAY:
-            said = f"positions: {bent:.0%} of their pairs look into other directions than these say"
-        if said:
-            believed[rows] = False
-            lines.append(f"not tied: {len(rows)} photographs that see one another contradict their given {said}")
-    if few:
-        lines.append(f"not tied: {few} photographs in groups of fewer than {MIN_PHOTOGRAPHS} places")
-    return believed, tuple(lines)
+    rows, covariances = rows[scene.keep(sure)], covariances[sure]
+    off = np.linalg.norm(scene.residuals()[0], axis=1)
+    reprojection = off * scene.ray_std * photographs.focal_px[rows][scene.tracks.photograph]
+    return _Solved(rows, scene, covariances, reprojection, tag_std), lines
 
 
 def _refine(
@@ -428,7 +295,7 @@ def _bridges(
     """Return views across components, and of photographs that are not tied, which tags and tilt do not forbid."""
     count = len(photographs.rays)
     component = np.full(count, -1, np.int32)
-    component[rows] = _groups(scene)
+    component[rows] = scene.groups()
     number = np.full(count, -1)
     number[rows] = np.arange(len(rows))
     nothing = np.empty(0, np.int64), np.empty((0, 3))
@@ -486,7 +353,7 @@ def _place(
         here = _renumbered(pairs, rows)
         if not options.free_tilt:
             turned[rows] = turning.upright(turned[rows]) @ turned[rows]
-        own = _of_rows(tags, rows)
+        own = tags.of(rows)
         turned[rows] = first_turn(here, turned[rows], own, options.free_tilt) @ turned[rows]
         placed[rows], turned[rows] = solve_positions(
             here, [rays[row] for row in rows.tolist()], turned[rows], own, options.free_tilt
@@ -496,7 +363,7 @@ def _place(
 
 def _tags(positions: FloatArray, headings_deg: FloatArray, options: AlignOptions) -> Tags:
     """Return the tags of photographs; those that share one position count as one, each with its share."""
-    group = _same(positions)
+    group = same_tag(positions)
     share = np.sqrt(np.bincount(group)[group])
     std = np.repeat(options.position_std_m * share[:, None], 3, axis=1)
     unknown = ~np.isfinite(positions[:, 2])
@@ -506,13 +373,6 @@ def _tags(positions: FloatArray, headings_deg: FloatArray, options: AlignOptions
     return Tags(filled, std, np.radians(headings_deg), math.radians(options.heading_std_deg))
 
 
-def _same(positions: FloatArray) -> NDArray[np.int64]:
-    """Return the number (N,) of each photograph's tag: those that share one have the same."""
-    rounded = np.round(np.nan_to_num(positions) / SAME_TAG_M).astype(np.int64)
-    _, group = np.unique(rounded, axis=0, return_inverse=True)
-    return np.asarray(group.reshape(-1), np.int64)
-
-
 def _without_loose(scene: Scene) -> tuple[Scene, NDArray[np.int64]]:
     """Return the scene without photographs that hardly any point holds, and the numbers of those that stay."""
     rows = np.arange(len(scene.positions))
@@ -520,34 +380,12 @@ def _without_loose(scene: Scene) -> tuple[Scene, NDArray[np.int64]]:
         fine = np.bincount(scene.tracks.photograph, minlength=len(rows)) >= MIN_POINTS
         if fine.all():
             return scene, rows
-        rows = rows[_keep(scene, fine)]
-
-
-def _keep(scene: Scene, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Keep some photographs of a scene, and the points that two of them see; returns their numbers."""
-    rows, number = np.flatnonzero(kept), np.cumsum(kept) - 1
-    alive = kept[scene.tracks.photograph]
-    seen = np.bincount(scene.tracks.point[alive], minlength=scene.tracks.count)
-    observed = alive & (seen >= 2)[scene.tracks.point]
-    tracks, old = scene.tracks.only(alive)
-    scene.tracks = replace(tracks, photograph=number[tracks.photograph])
-    scene.points, scene.rays, scene.ray_std = scene.points[old], scene.rays[observed], scene.ray_std[observed]
-    scene.positions, scene.rotations = scene.positions[rows], scene.rotations[rows]
-    scene.tags = _of_rows(scene.tags, rows)
-    scene.up_std_rad = scene.up_std_rad[rows]
-    scene.together = number[scene.together[kept[scene.together].all(axis=1)]]
-    return rows
-
-
-def _of_rows(tags: Tags, rows: NDArray[np.int64]) -> Tags:
-    return replace(
-        tags, position_m=tags.position_m[rows], std_m=tags.std_m[rows], heading_rad=tags.heading_rad[rows]
-    )
+        rows = rows[scene.keep(fine)]
 
 
 def _hold_together(scene: Scene) -> None:
     """Hold photographs with one tag at one spot, if the geometry finds them there: a tag alone does not say so."""
-    group = _same(scene.tags.position_m)
+    group = same_tag(scene.tags.position_m)
     order = np.argsort(group, kind="stable")
     links = [
         (order[k], order[m])
@@ -639,7 +477,7 @@ def _assemble(
     if solved is not None:
         rows, scene = solved.rows, solved.scene
         positions[rows], rotations[rows], points = scene.positions, scene.rotations, scene.points
-        component[rows] = _groups(scene)
+        component[rows] = scene.groups()
         std[rows] = np.sqrt(np.linalg.eigvalsh(solved.covariances[:, :2, :2])[:, -1])
         std[rows] = np.hypot(
             std[rows], strain(positions[rows, :2], tags[rows, :2], component[rows], solved.tag_std_m)
@@ -660,45 +498,6 @@ def _assemble(
         keypoint=keypoint[order].astype(np.int32),
         point=point[order].astype(np.int32),
     )
-
-
-def strain(positions: FloatArray, tags: FloatArray, component: NDArray[np.int32], tag_std_m: float) -> FloatArray:
-    """Return by how much (N,) tags about a photograph are off together, m per axis, beyond what chance does.
-
-    A wrong tie bends a component, and its own covariance does not know. Tags that err alike look the same: nobody
-    knows which of the two is wrong, so either way a position is known no better than that.
-
-    Args:
-        positions: (N, 2) of the photographs.
-        tags: (N, 2) as they were given.
-        component: (N,) of each photograph.
-        tag_std_m: Standard deviation of a tag per axis.
-    """
-    found = np.zeros(len(positions))
-    for number in np.unique(component):
-        rows = np.flatnonzero(component == number)
-        _, first, spot = np.unique(_same(tags[rows]), return_index=True, return_inverse=True)
-        count = min(STRAINED_SPOTS, len(first))
-        off = (positions - tags)[rows[first]]
-        near = cKDTree(tags[rows[first]]).query(tags[rows[first]], k=count)[1].reshape(-1, count)
-        squared = (np.median(off[near], axis=1) ** 2).sum(axis=1) / 2
-        by_chance = math.pi / 2 * tag_std_m**2 / count  # variance of a median
-        found[rows] = np.sqrt(np.maximum(squared - 2 * by_chance, 0.0))[spot.reshape(-1)]
-    return found
-
-
-def _groups(scene: Scene) -> NDArray[np.int32]:
-    """Return the component (N,) of each photograph, the largest first: those joined by points or by one spot."""
-    count, tracks = len(scene.positions), scene.tracks
-    spot_a, spot_b = scene.together.T
-    a = np.concatenate([tracks.photograph, spot_a])
-    b = np.concatenate([count + tracks.point, spot_b])
-    size = count + tracks.count
-    _, label = connected_components(sparse.coo_matrix((np.ones(len(a)), (a, b)), (size, size)), directed=False)
-    _, label, often = np.unique(label[:count], return_inverse=True, return_counts=True)
-    rank = np.empty(len(often), np.int32)
-    rank[np.argsort(-often, kind="stable")] = np.arange(len(often), dtype=np.int32)
-    return np.asarray(rank[label.reshape(-1)])
 
 
 def _lines(
@@ -730,9 +529,6 @@ def _report(
 ) -> Report:
     off = np.linalg.norm((alignment.position_m - tags)[:, :2], axis=1)
     tied = alignment.tied
-    errors = np.empty(0)
-    if solved is not None:
-        errors = np.linalg.norm(solved.scene.residuals()[0], axis=1) * solved.pixel_std
     suspects = _suspects(solved, off) if solved is not None else []
     return Report(
         photographs=len(tags),
@@ -743,7 +539,7 @@ def _report(
         suspects=tuple(suspects),
         headings=int((tied & ~np.isfinite(headings)).sum()),
         points=len(alignment.points_m),
-        reprojection_px=float(np.median(errors)) if len(errors) else math.nan,
+        reprojection_px=float(np.median(solved.reprojection_px)) if solved and len(solved.rows) else math.nan,
         pairs=pairs,
         compared=compared,
         lines=_lines(photographs, alignment, rejected, pairs),
@@ -752,5 +548,5 @@ def _report(
 
 
 def _suspects(solved: _Solved, off_m: FloatArray) -> list[Suspect]:
-    wrong = solved.rows[_is_suspect(solved.scene, solved.covariances, solved.tag_std_m)]
+    wrong = solved.rows[suspicious(solved.scene, solved.covariances, solved.tag_std_m)]
     return sorted((Suspect(int(row), float(off_m[row])) for row in wrong), key=lambda suspect: -suspect.off_m)

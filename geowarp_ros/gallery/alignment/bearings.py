@@ -19,10 +19,9 @@ import networkx
 import numpy as np
 from numpy.typing import NDArray
 
+from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Pair
 from geowarp_ros.gallery.alignment.positions import Tags
-
-FloatArray = NDArray[np.float64]
 
 DIRECTION_RAD = math.radians(6.0)
 """Standard deviation of a pair's direction, cameras taken as upright."""

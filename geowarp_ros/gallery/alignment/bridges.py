@@ -13,16 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.gallery.alignment.pairs import Pair, Tagged
+from geowarp_ros.gallery.alignment.aligned import FloatArray
+from geowarp_ros.gallery.alignment.pairs import MIN_SHARE, RATIO, Pair, Tagged, pinhole
 from geowarp_ros.keypoints.matching import match
 from geowarp_ros.progress import Progress
 
-FloatArray = NDArray[np.float64]
-
-RATIO = 0.8
 REPROJECTION_PX = 2.5
 MIN_INLIERS = 12
-MIN_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +104,10 @@ def _look(
     both, where, who = np.concatenate(matched), np.concatenate(points), np.concatenate(whose)
     if len(np.unique(both[:, 0])) < MIN_INLIERS:
         return None
-    focal = here.camera.focal_px
-    lens = {
-        "model": "SIMPLE_PINHOLE",
-        "width": here.camera.width_px,
-        "height": here.camera.height_px,
-        "params": [focal, 0.0, 0.0],
-    }
     pose, said = poselib.estimate_absolute_pose(
-        rays[row][both[:, 0]] * focal,
+        rays[row][both[:, 0]] * here.camera.focal_px,
         where,
-        lens,
+        pinhole(here.camera),
         {"max_reproj_error": REPROJECTION_PX, "max_iterations": 2000},
         {},
     )

@@ -12,17 +12,17 @@ import os
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from geowarp_ros.cameras import Camera
+from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.keypoints.matching import match
 from geowarp_ros.progress import Progress
-
-FloatArray = NDArray[np.float64]
 
 RATIO = 0.8
 EPIPOLAR_PX = 1.5
@@ -142,14 +142,11 @@ def relate(photographs: Sequence[Tagged], rays: Sequence[FloatArray], first: int
     matches, one, two = matches[good], one[good], two[good]
     if len(matches) < MIN_INLIERS:
         return nothing
-    lenses = [
-        {"model": "SIMPLE_PINHOLE", "width": c.width_px, "height": c.height_px, "params": [c.focal_px, 0.0, 0.0]}
-        for c in (a.camera, b.camera)
-    ]
     pose, said = poselib.estimate_relative_pose(
         one * a.camera.focal_px,
         two * b.camera.focal_px,
-        *lenses,
+        pinhole(a.camera),
+        pinhole(b.camera),
         {"max_epipolar_error": EPIPOLAR_PX, "max_iterations": 5000},
         {},
     )
@@ -169,6 +166,12 @@ def relate(photographs: Sequence[Tagged], rays: Sequence[FloatArray], first: int
         matches[inliers].astype(np.int32),
         float(inliers.mean()),
     )
+
+
+def pinhole(camera: Camera) -> dict[str, Any]:
+    """Return what PoseLib calls a camera, for normalised coordinates times its focal length."""
+    size = {"width": camera.width_px, "height": camera.height_px}
+    return {"model": "SIMPLE_PINHOLE", **size, "params": [camera.focal_px, 0.0, 0.0]}
 
 
 def _angles(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -11,9 +11,9 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
+from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.pairs import Pair
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sparse
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
+from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Pair
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MIN_SHARED = 6
 """Minimum number of points for a ratio of two baselines."""
 MAX_PARTNERS = 12
 """Maximum number of pairs of a photograph whose baselines are compared with one another."""
+SAME_TAG_M = 0.02
+"""Distance below which two tags are one."""
 DIRECTION_STD = 0.1
 """Standard deviation of a direction between two photographs, rad."""
 RATIO_STD = 0.05
@@ -49,6 +51,19 @@ class Tags:
     std_m: FloatArray
     heading_rad: FloatArray
     heading_std_rad: float
+
+    def of(self, rows: NDArray[np.int64]) -> Tags:
+        """Return the tags of some photographs."""
+        return replace(
+            self, position_m=self.position_m[rows], std_m=self.std_m[rows], heading_rad=self.heading_rad[rows]
+        )
+
+
+def same_tag(positions: FloatArray) -> NDArray[np.int64]:
+    """Return the number (N,) of each photograph's tag: those that share one have the same."""
+    rounded = np.round(np.nan_to_num(positions) / SAME_TAG_M).astype(np.int64)
+    _, group = np.unique(rounded, axis=0, return_inverse=True)
+    return np.asarray(group.reshape(-1), np.int64)
 
 
 def first_turn(pairs: Sequence[Pair], rotations: FloatArray, tags: Tags, free: bool) -> FloatArray:

@@ -21,9 +21,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
+from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.pairs import Pair
-
-FloatArray = NDArray[np.float64]
 
 LOOP_RAD = math.radians(3.0)
 """Maximum rotation that a loop of three right pairs leaves."""

@@ -10,8 +10,9 @@ import numpy as np
 
 from geowarp_ros.attitude import BODY_FROM_OPTICAL, heading
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.gallery.alignment.aligning import AlignOptions, Report, align
+from geowarp_ros.gallery.alignment.aligning import Report, align
 from geowarp_ros.gallery.alignment.comparisons import ComparedPairs
+from geowarp_ros.gallery.alignment.options import DEFAULTS, AlignOptions
 from geowarp_ros.gallery.alignment.pairs import Tagged
 from geowarp_ros.gallery.alignment.picture import AlignedMap, alignment_picture
 from geowarp_ros.gallery.alignment.stored import store_alignment
@@ -23,14 +24,12 @@ from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Image
 
-DEFAULT_OPTIONS = AlignOptions()
-
 NAME_LENGTH = 32
 """Number of characters, the last ones, by which a photograph is named on the map."""
 
 
 def align_gallery(
-    gallery: Path, options: AlignOptions = DEFAULT_OPTIONS, progress: Progress = silent
+    gallery: Path, options: AlignOptions = DEFAULTS, progress: Progress = silent
 ) -> AlignmentSummary:
     """Find the poses of a gallery's photographs, and the points that they see; the gallery keeps them.
 

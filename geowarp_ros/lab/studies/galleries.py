@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geowarp_ros.gallery.alignment.aligning import AlignOptions
+from geowarp_ros.gallery.alignment.options import AlignOptions
 from geowarp_ros.gallery.making.align import align_gallery
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.making.filling import identity_of

@@ -34,7 +34,7 @@ from geowarp_ros.evaluation.asking import (
 from geowarp_ros.evaluation.calibration import Collected, collect, plain_questions
 from geowarp_ros.evaluation.fixes import Judged, Share
 from geowarp_ros.evaluation.sets import Neighbours
-from geowarp_ros.gallery.alignment.aligning import AlignOptions
+from geowarp_ros.gallery.alignment.options import AlignOptions
 from geowarp_ros.integrity.calibration import Calibration, Sample, covariance_of, fit_calibration
 from geowarp_ros.integrity.trust import POSE_CORRECT_WITHIN_M
 from geowarp_ros.lab.studies.priors import Within, ask_within, circle_elsewhere, circle_of_prior

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from geowarp_ros.gallery.alignment.aligned import Alignment
-from geowarp_ros.gallery.alignment.aligning import AlignOptions, Report, Suspect
+from geowarp_ros.gallery.alignment.aligning import Report, Suspect
+from geowarp_ros.gallery.alignment.options import AlignOptions
 from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged
 from geowarp_ros.gallery.alignment.stored import store_alignment
 from geowarp_ros.gallery.making.build import commit

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from geowarp_ros.gallery.alignment.aligning import AlignOptions, align
+from geowarp_ros.gallery.alignment.aligning import align
+from geowarp_ros.gallery.alignment.options import AlignOptions
 from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged
 from geowarp_ros.keypoints.detector import Keypoints
 from test.gallery.alignment.scenes import (
