@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
@@ -20,22 +19,12 @@ from geowarp_ros.gallery.alignment.options import MIN_PHOTOGRAPHS, AlignOptions
 from geowarp_ros.gallery.making import align as making
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.images import read_image
-from geowarp_ros.model.checkpoints import save_model
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers.camera_files import write_camera
 from test.gallery.alignment.fakes import FakeAlign
 from test.rerank.conftest import textured
 
 DEFAULTS = AlignOptions()
 Said = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(GeoWarp(ModelConfig(encoder="resnet18", regression=False)), path)
-    return str(path)
 
 
 @pytest.fixture

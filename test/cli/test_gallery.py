@@ -9,22 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.model.checkpoints import save_model
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers.camera_files import write_camera
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(GeoWarp(ModelConfig(encoder="resnet18", regression=False)), path)
-    return str(path)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geowarp_ros.gallery.alignment.options import AlignOptions
 from geowarp_ros.gallery.making.align import align_gallery
-from geowarp_ros.gallery.making.build import build_gallery
+from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, build_gallery
 from geowarp_ros.gallery.making.filling import identity_of
 from geowarp_ros.gallery.manifest import MANIFEST, read_manifest
 from geowarp_ros.gallery.store import Gallery
@@ -29,16 +29,17 @@ def kept_gallery(
         describer: The model.
         folder: Folder of all galleries of the study.
         progress: Shows the images described.
-        align: How it is aligned if it is not; None: not at all.
+        align: How its photographs are aligned; None: not, and it stores no keypoints, so that every method that is
+            compared detects its own.
 
     Raises:
         SourceError: No image can be read.
         GalleryError: The gallery is truncated or cannot be written.
     """
-    path = folder / f"{describer.fingerprint}-{identity_of(source)}"
+    path = folder / f"{describer.fingerprint}-{identity_of(source)}{'-aligned' if align else ''}"
     if not (path / MANIFEST).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        build_gallery(source, describer, path, progress=progress)
+        build_gallery(source, describer, path, keypoints=DEFAULT_KEYPOINTS if align else None, progress=progress)
     if align:
         stored = read_manifest(path).alignment
         if stored is None or stored.options != align.model_dump():

@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, build or reuse galleries, ask every query, write and print the tables."""
     from geowarp_ros.evaluation.sets import check_reachable, read_sets, spread
+    from geowarp_ros.gallery.alignment.options import AlignOptions
     from geowarp_ros.lab.studies.dataset import evaluate_model
     from geowarp_ros.lab.studies.galleries import kept_gallery
     from geowarp_ros.progress import bar
@@ -103,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         )
     outcomes: list[Outcome] = []
     for contender in _contenders(given.get("models", [config.localizer.model]), sets, config, args.output):
-        gallery = kept_gallery(sets.gallery, contender.describer, args.output / "galleries", bar)
+        align = AlignOptions() if any(image.camera for image in sets.gallery.images) else None
+        gallery = kept_gallery(sets.gallery, contender.describer, args.output / "galleries", bar, align)
         if missing := len(sets.gallery.images) - len(gallery):
             notes.append(f"{contender.label}: {missing} gallery images cannot be read and are not searched.")
         possible, refused = _possible(contender, config)
