@@ -20,12 +20,20 @@ from geowarp_ros.gallery.alignment import rotations as turning
 from geowarp_ros.gallery.alignment.adjustment import MIN_POINTS, SOFT_TAG, Scene, adjust, camera_covariances
 from geowarp_ros.gallery.alignment.aligned import Alignment, FloatArray
 from geowarp_ros.gallery.alignment.bearings import against_bearings, against_headings
-from geowarp_ros.gallery.alignment.belief import believed_components, strain, suspicious, torn_share, witnessed
+from geowarp_ros.gallery.alignment.belief import (
+    believed_components,
+    outvoted,
+    strain,
+    suspicious,
+    torn_share,
+    witnessed,
+)
 from geowarp_ros.gallery.alignment.bridges import Bridge, Known, find_bridges
 from geowarp_ros.gallery.alignment.options import DEFAULTS, MIN_PHOTOGRAPHS, AlignOptions
 from geowarp_ros.gallery.alignment.pairs import Compared, Pair, Tagged, candidate_pairs, compare
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate, widest_angles
 from geowarp_ros.gallery.alignment.positions import Tags, first_turn, same_tag, solve_positions
+from geowarp_ros.gallery.alignment.seams import cut_seams
 from geowarp_ros.progress import Progress, silent
 
 KEYPOINT_PX = 0.7
@@ -224,9 +232,23 @@ def _solve(
             return None, ()
         rows, scene, pixel = refined
     _hold_together(scene)
+    all_tied = len(rows)
+    while (odd := outvoted(scene)).any():
+        rows = rows[scene.keep(~odd)]
+        scene, kept = _without_loose(scene)
+        rows = rows[kept]
+        adjust(scene, enough=ROUGH)
+    odd_ones = all_tied - len(rows)
+    cut = cut_seams(scene)
+    scene, kept = _without_loose(scene)
+    rows = rows[kept]
     believed, lines = believed_components(
         scene, _renumbered(pairs, rows), torn_share(scene, rows, trusted), options
     )
+    if odd_ones:
+        lines += (f"not tied: {odd_ones} photographs whose points put them elsewhere than others of their spot",)
+    if cut:
+        lines += (f"cut: {cut} times where few points joined two groups that the tags of both hold apart",)
     rows = rows[scene.keep(believed)]
     tag_std = options.position_std_m
     for _ in range(3 if len(rows) else 0):
@@ -397,16 +419,20 @@ def _hold_together(scene: Scene) -> None:
         return
     scene.together = np.array(links)
     std = 1.0
-    for _ in range(4):
-        scene.together_std_m = std
-        adjust(scene)
+    for _ in range(8):
+        # tighter step by step, so that those that hardly anything holds elsewhere come along
+        scene.together_std_m, before = std, std
+        adjust(scene, enough=ROUGH)
         a, b = scene.together.T
         apart = np.abs(scene.positions[a] - scene.positions[b])
-        std = max(1.4826 * float(np.median(apart)), MIN_SPOT_STD_M)
-        if std > MAX_SPOT_STD_M:
+        found = max(1.4826 * float(np.median(apart)), MIN_SPOT_STD_M)
+        if found > MAX_SPOT_STD_M:
             scene.together = np.empty((0, 2), np.int64)
-            adjust(scene)
-            return
+            break
+        std = max(found, std / 3)
+        if std > 0.9 * before:
+            break
+    adjust(scene)
 
 
 def _tag_std(scene: Scene, covariances: FloatArray, assumed: float) -> float:

@@ -36,6 +36,9 @@ ASTRAY_RAD = math.radians(30.0)
 """Angle beyond which the direction that two views give is another than that between their positions: 5 σ."""
 MAX_ASTRAY = 0.25
 """Maximum share of a component's pairs that are so."""
+APART, APART_M = 10.0, 0.3
+"""Minimum distance of a photograph from all others of its spot that says that its ties are wrong: in standard
+deviations of such distances, and m."""
 STRAINED_SPOTS = 8
 """Number of nearest places, its own among them, whose tags are looked at together."""
 MIN_WITNESSES = 2
@@ -57,6 +60,28 @@ def witnessed(scene: Scene, suspect: NDArray[np.bool_]) -> NDArray[np.bool_]:
     shared = (seen @ seen.T).tocoo()
     good = (shared.row != shared.col) & (shared.data >= MIN_POINTS) & ~suspect[shared.col]
     return ~suspect | (np.bincount(shared.row[good], minlength=count) >= MIN_WITNESSES)
+
+
+def outvoted(scene: Scene) -> NDArray[np.bool_]:
+    """Return which photographs (N,) their points put elsewhere than the others of their spot are.
+
+    Windows repeat: shifted by one, a façade's match is as good as the right one. Where photographs with one tag
+    are at one spot, the others know better; of two alone, the one with more points.
+    """
+    count = len(scene.positions)
+    a, b = scene.together.T
+    apart = np.linalg.norm(scene.positions[a] - scene.positions[b], axis=1)
+    nearest = np.full(count, math.inf)
+    np.minimum.at(nearest, a, apart)
+    np.minimum.at(nearest, b, apart)
+    odd = np.isfinite(nearest) & (nearest > max(APART * scene.together_std_m, APART_M))
+    points = np.bincount(scene.tracks.photograph, minlength=count)
+    spot = same_tag(scene.tags.position_m)
+    for here in np.unique(spot[odd]):
+        rows = np.flatnonzero(spot == here)
+        if odd[rows].all():
+            odd[rows[int(points[rows].argmax())]] = False
+    return np.asarray(odd)
 
 
 def torn_share(scene: Scene, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> FloatArray:

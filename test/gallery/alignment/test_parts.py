@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from geowarp_ros.gallery.alignment import adjustment
 from geowarp_ros.gallery.alignment.adjustment import Scene, adjust, camera_covariances
-from geowarp_ros.gallery.alignment.belief import strain
+from geowarp_ros.gallery.alignment.belief import outvoted, strain
 from geowarp_ros.gallery.alignment.pairs import Pair, candidate_pairs
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate
 from geowarp_ros.gallery.alignment.positions import Tags, baseline_ratios
@@ -221,3 +221,21 @@ def test_strain_is_what_tags_about_a_photograph_have_in_common() -> None:
     assert strain(true, tags, component, 1.0)[18:23].max() < 1.0
     assert np.median(strain(bent, tags, (true[:, 0] > 200).astype(np.int32), 1.0)[:40]) < 0.1
     assert strain(true[:1], tags[:1], component[:1], 1.0).shape == (1,)
+
+
+def test_outvoted_are_those_whose_spot_is_elsewhere() -> None:
+    scene = scene_of(ring(0, 8))
+    at = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    scene.positions = np.column_stack([10.0 * at, np.zeros(8), np.zeros(8)])
+    scene.tags.position_m[:] = scene.positions + 1.0
+    scene.together = np.array([(0, 1), (0, 2), (1, 2), (3, 4), (5, 6)])
+    scene.together_std_m = 0.02
+    assert not outvoted(scene).any()
+    scene.positions[2] += [4.0, 0.0, 0.0]  # two others know better
+    scene.positions[3] += [0.0, 0.25, 0.0]  # near enough
+    scene.positions[6] += [0.0, 3.0, 0.0]  # of two, one
+    points = np.bincount(scene.tracks.photograph)
+    fewer = 5 if points[5] < points[6] else 6
+    assert np.flatnonzero(outvoted(scene)).tolist() == [2, fewer]
+    scene.together_std_m = 0.5  # photographs with one tag are metres apart here
+    assert not outvoted(scene).any()
