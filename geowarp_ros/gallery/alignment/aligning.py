@@ -419,18 +419,14 @@ def _hold_together(scene: Scene) -> None:
         return
     scene.together = np.array(links)
     std = 1.0
-    for _ in range(8):
-        # tighter step by step, so that those that hardly anything holds elsewhere come along
-        scene.together_std_m, before = std, std
+    for _ in range(4):
+        scene.together_std_m = std
         adjust(scene, enough=ROUGH)
         a, b = scene.together.T
         apart = np.abs(scene.positions[a] - scene.positions[b])
-        found = max(1.4826 * float(np.median(apart)), MIN_SPOT_STD_M)
-        if found > MAX_SPOT_STD_M:
+        std = max(1.4826 * float(np.median(apart)), MIN_SPOT_STD_M)
+        if std > MAX_SPOT_STD_M:
             scene.together = np.empty((0, 2), np.int64)
-            break
-        std = max(found, std / 3)
-        if std > 0.9 * before:
             break
     adjust(scene)
 

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     config = localizer_config(settings(args), "evaluate integrity")
     require("matplotlib", "sklearn")
     from geowarp_ros.integrity.calibration import beside_model, save_calibration, settings_of
+    from geowarp_ros.lab.studies.alignments import alignment_row, alignment_table
     from geowarp_ros.lab.studies.galleries import kept_gallery
     from geowarp_ros.lab.studies.integrity import (
         ask_drive,
@@ -61,16 +62,23 @@ def run(args: argparse.Namespace) -> int:
         return select(images, roots.get(images.path, args.data), args.recipe.parent)
 
     asked: list[Asked] = []
+    aligned = []
     for drive in recipe.drives:
         places = find(drive.gallery)
         source = Source(places, description=drive.name)
         gallery = kept_gallery(source, describer, args.output / "galleries", bar, drive.align)
         localizer = Localizer.of(describer, gallery, config, calibrated=False)
         asked.append(ask_drive(localizer, drive, find, recipe.plain_seeds, bar))
+        if drive.gallery.tags is not None:
+            truth = find(drive.gallery.model_copy(update={"tags": None}))
+            aligned.append(
+                alignment_row(drive.name, gallery, [image.place for image in truth], drive.gallery.tags)
+            )
     measured_with = settings_of(config, describer.fingerprint, gallery.keypoint_config)
     calibration, summary = fit_asked(asked, recipe.false_fix_rate, measured_with)
     every = (table(asked, calibration) for table in (fix_table, pose_table, prior_table, elsewhere_table))
-    tables = [table for table in every if table.rows]
+    tables = [*every, alignment_table([row for row in aligned if row is not None])]
+    tables = [table for table in tables if table.rows]
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
     if args.store:
