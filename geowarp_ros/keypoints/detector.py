@@ -37,7 +37,7 @@ def keep_freed_memory() -> None:
     """Let the process keep what is freed, up to 256 MiB, rather than hand it back to the system at once.
 
     SIFT's pyramid is 70 MB at 640×480. glibc returns it after every image, and for the next one the system maps
-    and clears it page by page: 40 % of a detection's time. ``mallopt(3)``; elsewhere than with glibc nothing happens.
+    and clears it page by page: 40 % of a detection's time. ``mallopt(3)``; nothing happens without glibc.
     """
     if os.name == "posix" and (tune := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         trim_threshold, mmap_threshold = -1, -3

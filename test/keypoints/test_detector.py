@@ -56,7 +56,7 @@ def test_the_strongest_come_first_and_no_more_than_asked() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 @pytest.mark.parametrize("place", ["main thread", "other thread"])
 def test_a_second_image_needs_no_new_pages(place: str) -> None:
-    """The first maps the pyramid's 18 000 pages (70 MB); were they handed back, the second would map them again."""
+    """The first maps the pyramid's 18 000 pages (70 MB); handed back, they would be mapped anew for the second."""
     import resource
 
     image, detect = textured(2, 240, 320), KeypointDetector(KeypointConfig())
