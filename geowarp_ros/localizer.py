@@ -272,7 +272,11 @@ class Localizer:
         config = PoseConfig()
         found = [self.gallery.photograph(candidate.index) for candidate in ranked[: config.photographs]]
         photographs = [photograph for photograph in found if photograph is not None]
-        return estimate_pose(query.keypoints(self._keypoints), camera, photographs, config, affords=affords)
+        kind, count = self._keypoints, self.config.position.verification.keypoints
+        return estimate_pose(
+            query.keypoints(kind), camera, photographs, config, affords=affords,
+            compared=lambda photograph: query.compared(kind, photograph.prepared(count), count),
+        )  # fmt: skip
 
     def judge(self, ranked: Ranked | Answer, min_confidence: float | None = None) -> Fix | NoFix:
         """Estimate the position and decide whether it is a fix.

@@ -166,6 +166,7 @@ def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
         config: PoseConfig,
         *,
         affords: Callable[[PoseMethod], bool],
+        compared: object,
     ) -> Pose | None:
         asked.append((len(query), camera, len(photographs)))
         return found if camera and affords("points") and affords("anchors") else None

@@ -10,6 +10,7 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.keypoints.matching import Comparison
 from geowarp_ros.pose.anchors import pose_from_anchors
 from geowarp_ros.pose.points import pose_from_points
 from geowarp_ros.pose.refinement import Gravity
@@ -35,6 +36,7 @@ def estimate_pose(
     *,
     gravity: Gravity | None = None,
     affords: Callable[[PoseMethod], bool] = lambda rung: True,
+    compared: Callable[[Photograph], Comparison | None] = lambda photograph: None,
 ) -> Pose | None:
     """Estimate where a camera is and where it looks.
 
@@ -45,6 +47,7 @@ def estimate_pose(
         config: How many are looked at, ratio and thresholds.
         gravity: Where up is, if an IMU says.
         affords: Whether there is time for a rung; asked just before it.
+        compared: Comparisons with the photographs' keypoints that others have begun; None where nobody has.
 
     Returns:
         The pose, its covariance not calibrated; None without a camera, without enough matches, or where the
@@ -55,7 +58,7 @@ def estimate_pose(
     by_row = {photograph.row: photograph for photograph in photographs}
     tied = [photograph for photograph in by_row.values() if np.isfinite(photograph.rotation).all()]
     tied = tied[: config.photographs]
-    view = View(query, camera, tied, config, gravity, Rays.of(query, camera))
+    view = View(query, camera, tied, config, gravity, Rays.of(query, camera), compared)
     pose = None
     for count in sorted({min(FIRST, len(tied)), len(tied)} - {0}):
         pose = sharper(pose, pose_from_points(view, count))
