@@ -230,8 +230,8 @@ class SessionConfig(LocalizerConfig):
         0.0,
         ge=0.0,
         le=60_000.0,
-        description="Time budget from an image's arrival to its answer (ms): re-rank fewer candidates (at least "
-        "one) when time is short. 0: no limit.",
+        description="Time budget from an image's arrival to its answer (ms). When time is short, first the pose's "
+        "later rungs are dropped, then the pose, then candidates to re-rank but for one. 0: no limit.",
     )
     base_frame: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
         "",

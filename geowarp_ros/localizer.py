@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,15 +27,28 @@ from geowarp_ros.model.describer import Describer, Query, open_describer
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
-from geowarp_ros.types import Answer, Candidate, Evidence, Fix, Frame, Header, Image, Near, NoFix, Pose
+from geowarp_ros.types import (
+    Answer,
+    Candidate,
+    Deadline,
+    Evidence,
+    Fix,
+    Frame,
+    Header,
+    Image,
+    Near,
+    NoDeadline,
+    NoFix,
+    Pose,
+    PoseMethod,
+)
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 _log = logging.getLogger(__name__)
 
-Deadline: TypeAlias = Callable[[], "int | None"]
-"""Asked just before re-ranking: how many candidates there is time for; None: all that are configured."""
+NO_DEADLINE = NoDeadline()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,7 @@ class Ranked:
         camera: The camera model that it rests on; None without one.
         reranked: How many were handed to the re-ranker.
         timing_ms: Duration of each stage, ms.
+        dropped: What there was no time for, see :class:`Header`.
     """
 
     candidates: tuple[Candidate, ...]
@@ -57,6 +71,7 @@ class Ranked:
     timing_ms: dict[str, float]
     pose: Pose | None = None
     camera: Camera | None = None
+    dropped: tuple[str, ...] = ()
 
 
 class Localizer:
@@ -145,7 +160,7 @@ class Localizer:
         self,
         frame: Frame | Image | Path | str | Pillow.Image,
         near: Near | None = None,
-        deadline: Deadline = lambda: None,
+        deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
         """Say where an image was taken.
 
@@ -154,7 +169,7 @@ class Localizer:
                 is that of ``camera.yaml`` beside or above it, else of its EXIF.
             near: A prior that limits the search; if nothing in its circle convinces, the whole gallery is
                 searched. None: the whole gallery.
-            deadline: Limits the number of candidates that are re-ranked.
+            deadline: What there is time for.
 
         Raises:
             ImageError: The image is no camera picture (empty, absurd size, wrong type).
@@ -175,15 +190,16 @@ class Localizer:
         with clock("describe"):
             query = self.describer(image, frame.camera)
         ranked = self.rank(query, near, deadline=deadline)
-        result, reranked = self.judge(ranked), ranked.reranked
+        result, reranked, dropped = self.judge(ranked), ranked.reranked, ranked.dropped
         if near is not None and not _convinces(ranked, result):
             clock.add(ranked.timing_ms)
             near, ranked = None, self.rank(query, deadline=deadline)
             result, reranked = self.judge(ranked), reranked + ranked.reranked
+            dropped = tuple(dict.fromkeys(dropped + ranked.dropped))
         clock.add(ranked.timing_ms)
         unit = self.reranker.unit if any(c.score is not None for c in ranked.candidates) else None
         camera = ranked.camera.source or "given" if ranked.camera else ""
-        header = Header(frame.stamp_ns, frame.frame_id, near, reranked, unit, clock.timing_ms, camera)
+        header = Header(frame.stamp_ns, frame.frame_id, near, reranked, unit, clock.timing_ms, camera, dropped)
         return Answer(header, result, ranked.candidates, ranked.evidence, ranked.pose, self._pair(query, ranked))
 
     def rank(
@@ -191,7 +207,7 @@ class Localizer:
         query: Query,
         near: Near | None = None,
         without: Collection[int] = (),
-        deadline: Deadline = lambda: None,
+        deadline: Deadline = NO_DEADLINE,
     ) -> Ranked:
         """Search the gallery, re-rank and verify the first candidates, estimate the pose, gather the evidence.
 
@@ -199,10 +215,10 @@ class Localizer:
             query: As :attr:`describer` made it.
             near: Search only this circle; None: the whole gallery.
             without: Gallery rows to ignore, for evaluations that leave places out.
-            deadline: Limits the number of candidates that are re-ranked; where not all are, the pose's later rungs
-                are left out, too.
+            deadline: What there is time for. The pose's later rungs are dropped first, then its earlier ones, then
+                candidates but for one. The verification never is: without it nothing can be believed.
         """
-        config, clock = self.config, StageClock()
+        config, clock, dropped = self.config, StageClock(), list[str]()
         with clock("search"):
             found = self.gallery.search(query.descriptor, config.retrieval.candidates, near, without)
         if self._keypoints is not None:
@@ -211,17 +227,30 @@ class Localizer:
         with clock("rerank"):
             affordable = deadline()
             count = config.rerank.candidates if affordable is None else min(affordable, config.rerank.candidates)
+            if count < min(len(found), config.rerank.candidates):
+                dropped.append("candidates")
             ranked = self.reranker(query, found[:count]) + found[count:]
         with clock("verify"):
             verified = tuple(self.verifier(query, ranked))
+
+        def rung(method: PoseMethod) -> bool:
+            if not deadline.affords(method):
+                dropped.append(method)
+                return False
+            if method == "anchors":
+                clock.go_on_as("anchors")
+            return True
+
         camera, pose = None, None
         if self.config.position.estimate == "pose" and self.gallery.alignment is not None:
             with clock("pose"):
                 camera = self._camera_of(query)
-                pose = self._pose(query, camera, verified, late=count < config.rerank.candidates)
+                pose = self._pose(query, camera, verified, rung)
         with clock("position"):
             evidence = gather_evidence(verified, config.position.cluster_radius_m) if verified else None
-        return Ranked(verified, evidence, min(count, len(found)), clock.timing_ms, pose, camera)
+        return Ranked(
+            verified, evidence, min(count, len(found)), clock.timing_ms, pose, camera, tuple(reversed(dropped))
+        )
 
     def _camera_of(self, query: Query) -> Camera | None:
         """Return the query's camera, else the gallery's only one if its images have the query's aspect ratio."""
@@ -232,12 +261,22 @@ class Localizer:
         except CameraError:
             return None
 
-    def _pose(self, query: Query, camera: Camera | None, ranked: Sequence[Candidate], late: bool) -> Pose | None:
+    def _pose(
+        self,
+        query: Query,
+        camera: Camera | None,
+        ranked: Sequence[Candidate],
+        affords: Callable[[PoseMethod], bool],
+    ) -> Pose | None:
         assert self._keypoints is not None, "an alignment is made of keypoints"
         config = PoseConfig()
         found = [self.gallery.photograph(candidate.index) for candidate in ranked[: config.photographs]]
         photographs = [photograph for photograph in found if photograph is not None]
-        return estimate_pose(query.keypoints(self._keypoints), camera, photographs, config, late=lambda: late)
+        kind, count = self._keypoints, self.config.position.verification.keypoints
+        return estimate_pose(
+            query.keypoints(kind), camera, photographs, config, affords=affords,
+            compared=lambda photograph: query.compared(kind, photograph.prepared(count), count),
+        )  # fmt: skip
 
     def judge(self, ranked: Ranked | Answer, min_confidence: float | None = None) -> Fix | NoFix:
         """Estimate the position and decide whether it is a fix.
@@ -293,13 +332,20 @@ class StageClock:
 
     def __init__(self) -> None:
         self.timing_ms: dict[str, float] = {}
+        self._stage, self._began_s = "", 0.0
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Time what runs within the context."""
-        start = time.perf_counter()
+        self._stage, self._began_s = stage, time.perf_counter()
         yield
-        self.add({stage: (time.perf_counter() - start) * 1e3})
+        self.go_on_as("")
+
+    def go_on_as(self, stage: str) -> None:
+        """Count what follows within the context as another stage."""
+        now_s = time.perf_counter()
+        self.add({self._stage: (now_s - self._began_s) * 1e3})
+        self._stage, self._began_s = stage, now_s
 
     def add(self, timing_ms: dict[str, float]) -> None:
         """Add durations: a second search counts, too."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,6 +269,27 @@ class NoFix:
     confidence: float = 0.0
 
 
+class Deadline(Protocol):
+    """What there is still time for, by the clock at the moment of asking."""
+
+    def __call__(self) -> int | None:
+        """Number of candidates to re-rank, at least 1; None: all that are configured."""
+
+    def affords(self, rung: PoseMethod, /) -> bool:
+        """Whether there is time for a rung of the pose."""
+
+
+class NoDeadline:
+    """The null deadline: there is time for everything."""
+
+    def __call__(self) -> None:
+        """Return that all candidates are re-ranked."""
+
+    def affords(self, rung: PoseMethod, /) -> bool:
+        """Return that there is time."""
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What belongs to an answer whatever it says.
@@ -281,6 +302,7 @@ class Header:
         score_unit: Unit of the candidates' scores; None where nothing was re-ranked.
         timing_ms: Duration of each stage, ms.
         camera: Source of the camera model that was used; empty without one.
+        dropped: What there was no time for: rungs of the pose, and ``candidates`` where not all were re-ranked.
     """
 
     stamp_ns: int = 0
@@ -290,6 +312,7 @@ class Header:
     score_unit: ScoreUnit | None = None
     timing_ms: dict[str, float] = field(default_factory=dict)
     camera: str = ""
+    dropped: tuple[str, ...] = ()
 
     @property
     def total_ms(self) -> float:
@@ -355,7 +378,8 @@ class Answer:
         (x, y, z, w of the body frame, x forward, in ENU), pose_covariance (36 values row-major: east, north, up,
         rotation about each, m² and rad²), camera (source of the camera model), candidates
         (:meth:`Candidate.to_dict`), score_unit (mean cosine | inliers), near (latitude, longitude, radius_m of the
-        circle searched), timing_ms. What is not known, or what a NoFix lacks, is null.
+        circle searched), timing_ms, dropped (what there was no time for: anchors | points | candidates). What is
+        not known, or what a NoFix lacks, is null.
         """
         result, near = self.result, self.header.near
         fix = self.fix
@@ -383,6 +407,7 @@ class Answer:
                 "latitude": near.latitude_deg, "longitude": near.longitude_deg, "radius_m": near.radius_m
             },
             "timing_ms": {stage: round(value, 3) for stage, value in self.header.timing_ms.items()},
+            "dropped": list(self.header.dropped),
         }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from geowarp_ros import localizer as localizer_module
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
-from geowarp_ros.config import LocalizerConfig, SessionConfig, parse_config
+from geowarp_ros.config import LocalizerConfig, PoseConfig, SessionConfig, parse_config
 from geowarp_ros.errors import CameraError, GalleryError, ImageError
 from geowarp_ros.evaluation.asking import Question, way
 from geowarp_ros.evaluation.calibration import collect, collect_samples
@@ -41,7 +41,7 @@ from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source, SourceImage
 from geowarp_ros.readers.camera_files import write_camera
-from geowarp_ros.types import Answer, Frame, Header, Image, Near, NoFix, Place, Pose
+from geowarp_ros.types import Answer, Frame, Header, Image, Near, NoFix, Place, Pose, PoseMethod
 
 PLACES = 12
 SPACING_M = 40.0
@@ -75,6 +75,19 @@ def gallery_path(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> 
     output = tmp_path_factory.mktemp("galleries") / "gallery"
     build_gallery(source, Describer(load_model(model_path), "cpu"), output)
     return output
+
+
+class Late:
+    """A deadline with time for all but some rungs, and for so many candidates."""
+
+    def __init__(self, *rungs: PoseMethod, candidates: int | None = None) -> None:
+        self.rungs, self.candidates = rungs, candidates
+
+    def __call__(self) -> int | None:
+        return self.candidates
+
+    def affords(self, rung: PoseMethod, /) -> bool:
+        return rung not in self.rungs
 
 
 def config(model_path: Path, **sections: object) -> LocalizerConfig:
@@ -147,10 +160,16 @@ def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
     )  # fmt: skip
 
     def estimate(
-        query: Keypoints, camera: Camera | None, photographs: list[Photograph], *_: Any, **__: Any
+        query: Keypoints,
+        camera: Camera | None,
+        photographs: list[Photograph],
+        config: PoseConfig,
+        *,
+        affords: Callable[[PoseMethod], bool],
+        compared: object,
     ) -> Pose | None:
         asked.append((len(query), camera, len(photographs)))
-        return found if camera else None
+        return found if camera and affords("points") and affords("anchors") else None
 
     monkeypatch.setattr(localizer_module, "estimate_pose", estimate)
     gallery = Gallery.open(gallery_path)
@@ -176,9 +195,17 @@ def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
     assert points > 0 and photographs == 0
     assert scaled is not None and (scaled.width_px, scaled.fx) == (96, 100.0)
 
+    # what there is no time for is named, and has no duration
+    assert answer.header.dropped == () and "anchors" in answer.header.timing_ms
+    late = aligned.localize(Frame(picture(7), camera=camera), deadline=Late("anchors"))
+    assert late.pose is None and late.to_dict()["dropped"] == ["anchors"]
+    assert "pose" in late.header.timing_ms and "anchors" not in late.header.timing_ms
+    later = aligned.localize(Frame(picture(7), camera=camera), deadline=Late("points", "anchors", candidates=1))
+    assert later.header.dropped == ("points", "candidates") and later.candidates[0].inliers is not None
+
     unknown = aligned.localize(Frame(picture(7)))
     assert unknown.fix is not None and (unknown.fix.method, unknown.header.camera) == ("cluster", "")
-    assert unknown.candidates[0].place.name == "07.png" and asked[1][1] is None
+    assert unknown.candidates[0].place.name == "07.png" and asked[-1][1] is None
 
 
 def test_a_picture_of_nowhere_is_no_fix(localizer: Localizer) -> None:
@@ -311,11 +338,13 @@ def test_where_a_circle_convinces_nobody_the_whole_gallery_is_searched(localizer
 
 def test_late_images_have_fewer_candidates_re_ranked(localizer: Localizer) -> None:
     in_full = localizer.localize(picture(3))
-    late = localizer.localize(picture(3), deadline=lambda: 1)
+    late = localizer.localize(picture(3), deadline=Late(candidates=1))
     assert sum(c.score is not None for c in in_full.candidates) == in_full.header.reranked == 5
     assert sum(c.score is not None for c in late.candidates) == late.header.reranked == 1
     assert {c.index for c in late.candidates} == {c.index for c in in_full.candidates}
-    assert localizer.localize(picture(3), deadline=lambda: 99).header.reranked == 5
+    assert (in_full.header.dropped, late.header.dropped) == ((), ("candidates",))
+    ample = localizer.localize(picture(3), deadline=Late(candidates=99)).header
+    assert ample.reranked == 5 and not ample.dropped
 
 
 def test_what_a_change_leaves_alone_is_kept(localizer: Localizer) -> None:

@@ -18,6 +18,7 @@ from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
 from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
+from geowarp_ros.keypoints.matching import Comparison, Key, Prepared, prepare
 from geowarp_ros.model.checkpoints import fingerprint, load_model
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import Precision, for_inference
@@ -67,6 +68,8 @@ class Query:
     original: Image | None = None
     camera: Camera | None = None
     _detected: dict[KeypointConfig, Keypoints] = field(default_factory=dict, repr=False, compare=False)
+    _prepared: dict[tuple[KeypointConfig, int], dict[Key, Prepared]] = field(default_factory=dict, repr=False)
+    _compared: dict[tuple[KeypointConfig, int], Comparison] = field(default_factory=dict, repr=False)
 
     def keypoints(self, config: KeypointConfig) -> Keypoints:
         """Return its keypoints, detected when first asked for: all that need them share them."""
@@ -75,6 +78,24 @@ class Query:
             original = self.pixels if self.original is None else self.original
             self._detected[config] = KeypointDetector(config)(original, width, height)
         return self._detected[config]
+
+    def compared(self, config: KeypointConfig, place: dict[Key, Prepared], strongest: int) -> Comparison:
+        """Return the comparison of its keypoints with a place's, the same to all who ask with the same ``place``.
+
+        Args:
+            config: Kind and settings of both.
+            place: The place's; must not change.
+            strongest: Number of keypoints that can be matched by themselves, as in ``place``.
+        """
+        own, pair = (
+            (config, strongest),
+            (config, id(place)),
+        )  # the comparison keeps the place, so its id is its own
+        if own not in self._prepared:
+            self._prepared[own] = prepare(self.keypoints(config).descriptors, strongest)
+        if pair not in self._compared:
+            self._compared[pair] = Comparison(self._prepared[own], place)
+        return self._compared[pair]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
-"""Limits of time: fewer candidates to re-rank before a deadline, fewer images a second. NumPy only."""
+"""Limits of time: what there is time for before a deadline, fewer images a second. NumPy only."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from geowarp_ros.types import Answer
+from geowarp_ros.types import Answer, Deadline, NoDeadline, PoseMethod
 
 WINDOW = 9
 """Number of images whose costs are remembered: load comes and goes."""
@@ -16,9 +17,18 @@ WINDOW = 9
 PESSIMISM = 0.8
 """Quantile of the remembered costs that is expected of the next image; the median is late every other time."""
 
+RUNGS: dict[PoseMethod, str] = {"points": "pose", "anchors": "anchors"}
+"""Rungs of the pose -> the stages that they take."""
+
+FADING = 0.99
+"""Factor on the remembered costs of a rung with every image that has no time for it: the load may have gone."""
+
 
 class Pace:
-    """Learns from recent answers how many candidates can be re-ranked by a deadline.
+    """Learns from recent answers what there is time for by a deadline.
+
+    Later rungs are dropped first: a candidate is re-ranked if there is time for the verification and the position
+    after it, a rung of the pose if there is time for it and the position when its turn comes.
 
     A candidate's cost is the duration of re-ranking over the number re-ranked. What does not depend on that number
     (the query's share) is spread over it: if few are re-ranked each looks more expensive than it is, so the choice
@@ -32,37 +42,63 @@ class Pace:
         self._clock = clock
         self.forget()
 
-    def deadline(self, at_s: float | None) -> Callable[[], int | None]:
-        """Return what tells the localizer how many candidates there is time for.
+    def deadline(self, at_s: float | None) -> Deadline:
+        """Return what tells the localizer what there is time for.
 
         Args:
             at_s: Time by the clock (s) at which the answer is due; None: no deadline.
-
-        Returns:
-            A function to call just before re-ranking: a number of candidates, at least 1; None without a deadline
-            or before anything was learned.
         """
-
-        def affordable() -> int | None:
-            learned_s = self._learned_s  # another thread may forget it
-            if at_s is None or not learned_s:
-                return None
-            each_s, afterwards_s = np.quantile(learned_s, PESSIMISM, axis=0)
-            return max(1, int(min((at_s - self._clock() - afterwards_s) / each_s, 1e6)))
-
-        return affordable
+        return NoDeadline() if at_s is None else _Due(at_s, self._clock, self._each_s, self._stages_s)
 
     def learn(self, answer: Answer) -> None:
         """Take the durations of an answer: of re-ranking, and of what comes after it."""
         header = answer.header
+        for rung, stage in RUNGS.items():
+            if rung in header.dropped:
+                costs_s = self._stages_s.get(stage, deque())
+                costs_s.extend([costs_s.popleft() * FADING for _ in range(len(costs_s))])
         if header.reranked:
-            afterwards_ms = sum(header.timing_ms.get(stage, 0.0) for stage in ("verify", "pose", "position"))
-            each_ms = max(header.timing_ms["rerank"] / header.reranked, 1e-6)
-            self._learned_s.append((each_ms * 1e-3, afterwards_ms * 1e-3))
+            self._each_s.append(max(header.timing_ms["rerank"] / header.reranked, 1e-6) * 1e-3)
+            for stage, duration_ms in header.timing_ms.items():
+                if stage not in {RUNGS[rung] for rung in RUNGS if rung in header.dropped}:
+                    self._stages_s.setdefault(stage, deque(maxlen=WINDOW)).append(duration_ms * 1e-3)
 
     def forget(self) -> None:
         """Forget the durations."""
-        self._learned_s: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._each_s: deque[float] = deque(maxlen=WINDOW)
+        self._stages_s: dict[str, deque[float]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A deadline by what has been learned.
+
+    Attributes:
+        at_s: When the answer is due, by the clock.
+        clock: Steady clock (s).
+        each_s: Recent costs of re-ranking a candidate.
+        stages_s: Recent costs of each stage.
+    """
+
+    at_s: float
+    clock: Callable[[], float]
+    each_s: deque[float]
+    stages_s: Mapping[str, deque[float]]
+
+    def __call__(self) -> int | None:
+        """Number of candidates to re-rank; None before anything was learned."""
+        if not self.each_s:
+            return None
+        left_s = self.at_s - self.clock() - self._cost_s("verify") - self._cost_s("position")
+        return max(1, int(min(left_s / np.quantile(self.each_s, PESSIMISM), 1e6)))
+
+    def affords(self, rung: PoseMethod, /) -> bool:
+        """Whether a rung will be done in time; one that was never tried costs nothing."""
+        return self.clock() + self._cost_s(RUNGS[rung]) + self._cost_s("position") <= self.at_s
+
+    def _cost_s(self, stage: str) -> float:
+        costs_s = self.stages_s.get(stage)
+        return float(np.quantile(costs_s, PESSIMISM)) if costs_s else 0.0
 
 
 class Throttle:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from geowarp_ros.motion.odometry import Odometer
 from geowarp_ros.motion.pace import Pace
 from geowarp_ros.motion.prior import Prior
 from geowarp_ros.motion.tracking import build_tracker
-from geowarp_ros.types import Answer, FloatArray, Frame, Near
+from geowarp_ros.types import Answer, Deadline, FloatArray, Frame, Near
 
 BACK_IN_TIME_NS = 1_000_000_000
 """An image older than the one before it by more than this (ns) means that time jumped back, as in a looping bag;
@@ -53,7 +52,7 @@ class LocalizerLike(Protocol):
     def gallery(self) -> GalleryLike:
         """The gallery it searches."""
 
-    def localize(self, frame: Frame, near: Near | None, deadline: Callable[[], int | None]) -> Answer:
+    def localize(self, frame: Frame, near: Near | None, deadline: Deadline) -> Answer:
         """Say where an image was taken."""
 
 

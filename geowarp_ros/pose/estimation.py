@@ -10,12 +10,13 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.keypoints.matching import Comparison
 from geowarp_ros.pose.anchors import pose_from_anchors
 from geowarp_ros.pose.points import pose_from_points
 from geowarp_ros.pose.refinement import Gravity
 from geowarp_ros.pose.sightings import Rays
 from geowarp_ros.pose.view import View
-from geowarp_ros.types import Pose
+from geowarp_ros.types import Pose, PoseMethod
 
 FIRST = 5
 """Number of photographs that are matched before it is asked whether that was enough."""
@@ -34,7 +35,8 @@ def estimate_pose(
     config: PoseConfig,
     *,
     gravity: Gravity | None = None,
-    late: Callable[[], bool] = lambda: False,
+    affords: Callable[[PoseMethod], bool] = lambda rung: True,
+    compared: Callable[[Photograph], Comparison | None] = lambda photograph: None,
 ) -> Pose | None:
     """Estimate where a camera is and where it looks.
 
@@ -44,24 +46,25 @@ def estimate_pose(
         photographs: Of the ranked candidates, best first; those that nothing ties are passed over.
         config: How many are looked at, ratio and thresholds.
         gravity: Where up is, if an IMU says.
-        late: Whether time is up; asked between the rungs.
+        affords: Whether there is time for a rung; asked just before it.
+        compared: Comparisons with the photographs' keypoints that others have begun; None where nobody has.
 
     Returns:
         The pose, its covariance not calibrated; None without a camera, without enough matches, or where the
         matches do not determine it.
     """
-    if camera is None:
+    if camera is None or not affords("points"):
         return None
     by_row = {photograph.row: photograph for photograph in photographs}
     tied = [photograph for photograph in by_row.values() if np.isfinite(photograph.rotation).all()]
     tied = tied[: config.photographs]
-    view = View(query, camera, tied, config, gravity, Rays.of(query, camera))
+    view = View(query, camera, tied, config, gravity, Rays.of(query, camera), compared)
     pose = None
     for count in sorted({min(FIRST, len(tied)), len(tied)} - {0}):
         pose = sharper(pose, pose_from_points(view, count))
-        if late() or (pose is not None and pose.fit_std_m < CERTAIN_STD_M):
+        if pose is not None and pose.fit_std_m < CERTAIN_STD_M:
             return pose
-    if not tied or (pose is not None and pose.fit_std_m < SUFFICIENT_STD_M):
+    if not tied or (pose is not None and pose.fit_std_m < SUFFICIENT_STD_M) or not affords("anchors"):
         return pose
     return sharper(pose, pose_from_anchors(view))
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.cameras import Camera
-from geowarp_ros.gallery.alignment.aligned import Photograph
+from geowarp_ros.gallery.alignment.aligned import LOCATED, SEEN, Photograph
 from geowarp_ros.keypoints.detector import Keypoints
-from geowarp_ros.keypoints.matching import match
+from geowarp_ros.keypoints.matching import REST, STRONGEST, Comparison, prepare
 from geowarp_ros.types import FloatArray
 
 Numbers = NDArray[np.int64]
@@ -103,6 +103,7 @@ def sightings(
     ratio: float,
     *,
     located: bool | None = None,
+    compared: Comparison | None = None,
 ) -> Sightings:
     """Match a query with one photograph.
 
@@ -113,15 +114,15 @@ def sightings(
         number: By which the sightings name it.
         ratio: Maximum ratio of the distances to the nearest and the second-nearest descriptor.
         located: Match only keypoints with a triangulated point (True), without (False), or all.
+        compared: Comparison of their keypoints that others have begun; None: nobody has.
     """
-    usable = np.isfinite(photograph.rays).all(axis=1)
-    if located is not None:
-        usable &= (photograph.point >= 0) == located
-    of_q, of_p = np.flatnonzero(np.isfinite(rays.by_pixel).all(axis=(1, 2))), np.flatnonzero(usable)
-    first, second = query.descriptors[of_q], photograph.keypoints.descriptors[of_p]
-    pairs = match(first, second, ratio)
-    apart = first[pairs[:, 0]].astype(np.float64) - second[pairs[:, 1]]
-    q, p = of_q[pairs[:, 0]], of_p[pairs[:, 1]]
+    every = len(query) + len(photograph.keypoints)
+    if compared is None:
+        compared = Comparison(prepare(query.descriptors, every), photograph.prepared(every))
+    parts = {True: (LOCATED,), False: (SEEN,), None: (LOCATED, SEEN)}[located]
+    usable = np.asarray(np.isfinite(rays.by_pixel).all(axis=(1, 2)))
+    q, p = compared.pairs(ratio, parts, (STRONGEST, REST), usable).T
+    apart = query.descriptors[q].astype(np.float64) - photograph.keypoints.descriptors[p]
     return Sightings(
         keypoint=q,
         pixels=query.points[q].astype(np.float64),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.keypoints.matching import Comparison
 from geowarp_ros.pose.refinement import Gravity, Refined, refine, rough_agreement
 from geowarp_ros.pose.sightings import Rays, Sightings, point_covariances, sightings, together
 from geowarp_ros.pose.solvers import Guess
@@ -48,6 +49,7 @@ class View:
         config: Ratio and thresholds.
         gravity: Where up is, if something says.
         rays: Of the query's keypoints.
+        compared: Comparisons with the photographs' keypoints that others have begun; None where nobody has.
     """
 
     query: Keypoints
@@ -56,15 +58,18 @@ class View:
     config: PoseConfig
     gravity: Gravity | None
     rays: Rays
+    compared: Callable[[Photograph], Comparison | None] = lambda photograph: None
     _matched: dict[tuple[int, bool], Sightings] = field(default_factory=dict)
 
     def sightings(self, count: int, *, located: bool) -> Sightings:
         """Matches with the first ``count`` photographs' keypoints, those with a point (``located``) or without."""
         for number in range(count):
             if (number, located) not in self._matched:
+                photograph = self.photographs[number]
                 self._matched[number, located] = sightings(
-                    self.query, self.rays, self.photographs[number], number, self.config.ratio, located=located
-                )
+                    self.query, self.rays, photograph, number, self.config.ratio,
+                    located=located, compared=self.compared(photograph),
+                )  # fmt: skip
         return together([self._matched[number, located] for number in range(count)])
 
     def pose(self, method: PoseMethod, seen: Sightings, guesses: Sequence[Guess], count: int = 2) -> Pose | None:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.config import VerificationConfig
+from geowarp_ros.gallery.alignment.aligned import LOCATED, RAYLESS, SEEN
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.keypoints.detector import KeypointConfig
-from geowarp_ros.keypoints.matching import match
+from geowarp_ros.keypoints.matching import STRONGEST, match
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
 from geowarp_ros.types import Candidate, Image, ScoreUnit
@@ -101,9 +102,15 @@ class StoredKeypointMatcher:
         """Yield the matched keypoints."""
         own = query.keypoints(self._stored)
         for index in indices:
-            place = self._gallery.keypoints(index)
-            assert place is not None, "the gallery has a keypoint configuration"
-            pairs = match(own.descriptors[: self._count], place.descriptors[: self._count], self._ratio)
+            if (photograph := self._gallery.photograph(index)) is not None:  # the pose will match it, too
+                place = photograph.keypoints
+                compared = query.compared(self._stored, photograph.prepared(self._count), self._count)
+                pairs = compared.pairs(self._ratio, (LOCATED, SEEN, RAYLESS), (STRONGEST,))
+            else:
+                stored = self._gallery.keypoints(index)
+                assert stored is not None, "the gallery has a keypoint configuration"
+                place = stored
+                pairs = match(own.descriptors[: self._count], place.descriptors[: self._count], self._ratio)
             yield own.points[pairs[:, 0]], place.points[pairs[:, 1]]
 
 

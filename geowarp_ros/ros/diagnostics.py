@@ -53,6 +53,7 @@ class Statistics:
         self.over_budget = self.lost_in_a_row = self.resets = 0
         self.bad: Counter[str] = Counter()
         self.no_fixes: Counter[str] = Counter()
+        self.no_time: Counter[str] = Counter()
         self.encoding = self.last_bad = ""
         self.last: Fix | NoFix | None = None
         self.arrived_s = self.answered_s = clock()
@@ -110,6 +111,7 @@ class Statistics:
                 self.lost_in_a_row += 1
             self.over_budget += late
             self.late.append(late)
+            self.no_time.update(answer.header.dropped)
             self.confidences.append(result.confidence)
             self.reranked.append(answer.header.reranked)
             for stage, duration_ms in {**answer.header.timing_ms, "total": total_ms}.items():
@@ -211,6 +213,7 @@ def _localization(
         values["confidence p50"], values["confidence p95"] = f"{median:.2f}", f"{high:.2f}"
         values["candidates re-ranked p50"] = f"{_percentiles(counts.reranked)[0]:g}"
     values["over budget"] = counts.over_budget
+    values.update({f"no time: {what}": count for what, count in sorted(counts.no_time.items())})
     for stage, (median, high) in counts.latencies_ms.items():
         values[f"{stage} p50 (ms)"], values[f"{stage} p95 (ms)"] = f"{median:.1f}", f"{high:.1f}"
     return *_verdict(situation, counts, config), values

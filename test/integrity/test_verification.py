@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from geowarp_ros.config import PositionConfig, VerificationConfig
+from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.integrity.verification import (
     CHANCE_INLIERS,
     GeometricVerifier,
@@ -116,6 +117,27 @@ def test_orb_is_detected_whatever_the_gallery_stores(places: list[Image]) -> Non
     assert isinstance(build_matcher(gallery, "sift", VerificationConfig()), StoredKeypointMatcher)
     without = MemoryGallery(np.zeros((4, 1)), places)
     assert isinstance(build_matcher(without, "sift", VerificationConfig()), KeypointMatcher)
+
+
+def test_what_the_pose_will_match_is_verified_as_what_is_stored(places: list[Image]) -> None:
+    """Photographs of an aligned gallery: the same matches, whatever is known of their keypoints."""
+    config, rng = VerificationConfig(keypoints=300), np.random.default_rng(0)
+    gallery = MemoryGallery(np.zeros((2, 1)), [places[0], places[1]], keypoints=KeypointConfig())
+    query = query_of(pixels=np.asarray(cv2.warpPerspective(places[0], HOMOGRAPHY, (320, 240)), np.uint8))
+    stored = list(StoredKeypointMatcher(gallery, KeypointConfig(), config)(query, [0, 1]))
+    for row in (0, 1):
+        keypoints = gallery.keypoints(row)
+        assert keypoints is not None
+        count = len(keypoints)
+        rays = np.where(rng.random((count, 1)) < 0.1, np.nan, np.ones((count, 2)))
+        point = np.where(rng.random(count) < 0.3, np.arange(count), -1).astype(np.int32)
+        gallery.aligned[row] = Photograph(
+            row, keypoints, rays, np.zeros((count, 3)), point, np.zeros(3), np.eye(3), 1.0, 0.1
+        )
+    aligned = list(StoredKeypointMatcher(gallery, KeypointConfig(), config)(query, [0, 1]))
+    assert len(stored[0][0]) > 100
+    for first, second in zip(stored, aligned, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_no_more_keypoints_are_matched_than_asked(places: list[Image]) -> None:

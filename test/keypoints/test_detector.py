@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -48,6 +51,27 @@ def test_the_strongest_come_first_and_no_more_than_asked() -> None:
     some = KeypointDetector(KeypointConfig(count=50))(image, 320, 240)
     assert len(every) > 200 and len(some) == 50
     np.testing.assert_array_equal(some.points, every.points[:50])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.parametrize("place", ["main thread", "other thread"])
+def test_a_second_image_needs_no_new_pages(place: str) -> None:
+    """The first maps the pyramid's 18 000 pages (70 MB); handed back, they would be mapped anew for the second."""
+    import resource
+
+    image, detect = textured(2, 240, 320), KeypointDetector(KeypointConfig())
+
+    def faults_of_three() -> list[int]:
+        counts = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            detect(image, 320, 240)
+            counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        return counts
+
+    with ThreadPoolExecutor(1) as pool:
+        counts = faults_of_three() if place == "main thread" else pool.submit(faults_of_three).result()
+    assert min(counts[1:]) < 1000, counts
 
 
 def test_an_image_without_texture_has_none() -> None:

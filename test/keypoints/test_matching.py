@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geowarp_ros.keypoints.matching import match
+from geowarp_ros.keypoints import matching
+from geowarp_ros.keypoints.matching import REST, STRONGEST, Comparison, Nearest, Prepared, match, prepare
 
 
 def descriptors(count: int, seed: int, like: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -49,6 +50,39 @@ def test_matches_are_those_of_opencv_where_each_is_chosen_once() -> None:
     good = [(m.queryIdx, m.trainIdx) for m, n in two if m.distance < 0.8 * n.distance]
     assert len(good) > 100 and len({j for _, j in good}) == len(good)
     assert [tuple(pair) for pair in match(a, b, 0.8).tolist()] == good
+
+
+@pytest.mark.parametrize(
+    ("count", "other", "strongest"), [(200, 300, 120), (40, 300, 120), (200, 30, 120), (9, 1, 5)]
+)
+def test_parts_that_are_compared_once_match_as_by_themselves(
+    count: int, other: int, strongest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks in whatever order, the matches are those of a loop over the descriptors that he asks for."""
+    rng = np.random.default_rng(5)
+    b = descriptors(other, 6)
+    a = descriptors(count, 7, like=b)
+    part, usable = rng.integers(0, 3, other).astype(np.int8), rng.random(count) < 0.8
+    compared = Comparison(prepare(a, strongest), prepare(b, strongest, part))
+    computed, plain = [0], matching.nearest
+
+    def counting(x: Prepared, y: Prepared) -> Nearest:
+        computed[0] += len(x.numbers) * len(y.numbers)
+        return plain(x, y)
+
+    monkeypatch.setattr(matching, "nearest", counting)
+    asked = [((0, 1, 2), (STRONGEST,), None), ((0,), (STRONGEST, REST), usable), ((1,), (STRONGEST, REST), usable)]
+    for parts, halves, rows in asked:
+        own = np.flatnonzero(np.arange(count) < (strongest if halves == (STRONGEST,) else count))
+        own = own if rows is None else own[rows[own]]
+        place = np.flatnonzero(
+            np.isin(part, parts) & (np.arange(other) < (strongest if REST not in halves else other))
+        )
+        expected = by_loop(a[own], b[place], 0.8) if len(place) > 1 else []
+        found = compared.pairs(0.8, parts, halves, rows)
+        assert [tuple(pair) for pair in found.tolist()] == [(own[i], place[j]) for i, j in expected]
+        assert expected or other < 40
+    assert computed[0] <= count * other, "a distance was computed twice"
 
 
 def test_extreme_descriptors_do_not_overflow() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geowarp_ros.motion.pace import WINDOW, Pace, Throttle
-from geowarp_ros.types import Answer, Header, NoFix
+from geowarp_ros.types import Answer, Header, NoFix, PoseMethod
 
 CANDIDATES = 5
 """Number that is re-ranked when there is time."""
@@ -25,12 +25,14 @@ class SlowLocalizer:
     def __init__(self, clock: HandClock) -> None:
         self.clock, self.pace = clock, Pace(clock)
         self.each_s, self.fixed_s, self.verify_s, self.position_s = 0.010, 0.0, 0.0, 0.0
+        self.points_s = self.anchors_s = 0.0
         self.seen = 0
+        self.dropped: list[str] = []
 
     def localize(self, left_s: float | None = None, found: int = 20) -> None:
         """Answer an image; with ``left_s`` until it is due."""
-        affordable = self.pace.deadline(None if left_s is None else self.clock.now + left_s)
-        count = affordable()
+        deadline = self.pace.deadline(None if left_s is None else self.clock.now + left_s)
+        count = deadline()
         self.seen = min(found, CANDIDATES if count is None else min(count, CANDIDATES))
         took_s = {
             "search": 0.0,
@@ -38,9 +40,23 @@ class SlowLocalizer:
             "verify": self.verify_s,
             "position": self.position_s,
         }
+        position_s = took_s.pop("position")
         self.clock.now += sum(took_s.values())
-        timing_ms = {stage: 1e3 * value for stage, value in took_s.items()}
-        self.pace.learn(Answer(Header(reranked=self.seen, timing_ms=timing_ms), NoFix("low_confidence")))
+        self.dropped = ["candidates"] if self.seen < min(found, CANDIDATES) else []
+        rungs: tuple[tuple[PoseMethod, str, float], ...] = (
+            ("points", "pose", self.points_s),
+            ("anchors", "anchors", self.anchors_s),
+        )
+        for rung, stage, cost_s in rungs:
+            if not deadline.affords(rung):
+                self.dropped.append(rung)
+                break
+            took_s[stage] = cost_s
+            self.clock.now += cost_s
+        self.clock.now += position_s
+        timing_ms = {stage: 1e3 * value for stage, value in {**took_s, "position": position_s}.items()}
+        header = Header(reranked=self.seen, timing_ms=timing_ms, dropped=tuple(self.dropped))
+        self.pace.learn(Answer(header, NoFix("low_confidence")))
 
 
 @pytest.fixture
@@ -84,6 +100,51 @@ def test_time_is_kept_for_what_comes_afterwards(slow: SlowLocalizer, clock: Hand
     assert slow.seen == 3
     slow.pace.forget()
     assert slow.pace.deadline(clock.now)() is None
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "dropped", "reranked"),
+    [
+        (0.1161, [], 5),  # 5 × 10 + 20 + 15 + 30 + 1 ms
+        (0.1159, ["anchors"], 5),
+        (0.0861, ["anchors"], 5),
+        (0.0859, ["points"], 5),
+        (0.0711, ["points"], 5),
+        (0.0709, ["candidates", "points"], 4),
+        (0.0005, ["candidates", "points"], 1),
+    ],
+)
+def test_later_rungs_are_dropped_first(
+    slow: SlowLocalizer, clock: HandClock, budget_s: float, dropped: list[str], reranked: int
+) -> None:
+    slow.verify_s, slow.points_s, slow.anchors_s, slow.position_s = 0.020, 0.015, 0.030, 0.001
+    slow.localize()
+    began = clock.now
+    slow.localize(budget_s)
+    assert (slow.dropped, slow.seen) == (dropped, reranked)
+    assert clock.now - began <= budget_s or reranked == 1
+
+
+def test_a_rung_comes_back_when_the_load_has_gone_and_seldom_before(slow: SlowLocalizer, clock: HandClock) -> None:
+    slow.anchors_s = 0.080
+    slow.localize(1.0)
+    late = 0
+    for _ in range(200):
+        began = clock.now
+        slow.localize(0.100)  # 50 ms are left for 80
+        late += clock.now - began > 0.100
+    assert late <= 10
+    slow.anchors_s = 0.040
+    for _ in range(100):
+        slow.localize(0.100)
+    assert slow.dropped == []
+
+
+def test_a_rung_that_nobody_timed_is_tried_while_there_is_time(slow: SlowLocalizer, clock: HandClock) -> None:
+    deadline = slow.pace.deadline(clock.now + 0.010)
+    assert deadline.affords("points") and deadline.affords("anchors")
+    clock.now += 0.011
+    assert not deadline.affords("points")
 
 
 def test_costs_are_learned_anew_within_a_window(slow: SlowLocalizer) -> None:

@@ -10,6 +10,7 @@ from scipy.stats import chi2
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.pose import anchors, estimate_pose, solvers
 from geowarp_ros.pose.sightings import KEYPOINT_STD_PX, Rays, sightings, together
+from geowarp_ros.types import PoseMethod
 from test.pose.conftest import CAMERA, TRACK, TRUE_POSITION, TRUE_ROTATION, Street, facade, looking, pose_error
 
 CONFIG = PoseConfig()
@@ -36,6 +37,24 @@ def test_rays_of_several_spots_give_a_pose(rng: np.random.Generator, solver: str
     error = pose_error(pose)
     assert np.abs(error[:3]).max() < 0.3
     assert error @ np.linalg.solve(pose.covariance, error) < chi2.ppf(0.999, 6)
+
+
+def test_a_rung_without_time_is_not_tried(rng: np.random.Generator) -> None:
+    street = Street(facade(rng), rng, std_px=KEYPOINT_STD_PX, located=POINTLESS)
+    query, _ = street.seen(TRUE_POSITION, TRUE_ROTATION)
+    asked: list[PoseMethod] = []
+
+    def only_points(rung: PoseMethod) -> bool:
+        asked.append(rung)
+        return rung == "points"
+
+    photographs = street.photographs(TRACK)
+    assert estimate_pose(query, CAMERA, photographs, CONFIG, affords=only_points) is None
+    assert asked == ["points", "anchors"]  # no point: only the second rung would have given the pose
+    with_points = Street(facade(rng), rng)
+    query, photographs = with_points.seen(TRUE_POSITION, TRUE_ROTATION)[0], with_points.photographs(TRACK)
+    assert estimate_pose(query, CAMERA, photographs, CONFIG, affords=only_points) is not None
+    assert estimate_pose(query, CAMERA, photographs, CONFIG, affords=lambda rung: False) is None
 
 
 def test_without_noise_the_pose_is_exact(rng: np.random.Generator, solver: str) -> None:

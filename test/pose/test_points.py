@@ -20,7 +20,6 @@ from test.pose.conftest import (
     TRUE_ROTATION,
     Street,
     facade,
-    looking,
     pose_error,
 )
 
@@ -226,11 +225,3 @@ def test_duplicates_are_no_further_evidence(rng: np.random.Generator) -> None:
     assert once is not None and twice is not None
     assert twice.inliers == once.inliers
     assert twice.std_m > 0.9 * once.std_m
-
-
-def test_time_that_is_up_ends_the_search(rng: np.random.Generator) -> None:
-    street = Street(facade(rng), rng)
-    many = street.photographs([(np.array([east, 0.0, 1.5]), looking(0.0)) for east in np.arange(-6.0, 10.0, 2.0)])
-    query, _ = street.seen(TRUE_POSITION, TRUE_ROTATION)
-    pose = estimate_pose(query, CAMERA, many, CONFIG, late=lambda: True)
-    assert pose is not None and pose.photographs <= 5

@@ -17,6 +17,7 @@ from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.types import Candidate, Image, Place
 
 if TYPE_CHECKING:
+    from geowarp_ros.gallery.alignment.aligned import Photograph
     from geowarp_ros.gallery.store import Gallery
 else:
     Gallery = object  # test_cuda.py runs without faiss too
@@ -36,6 +37,8 @@ class MemoryGallery(Gallery):
         self.images = images
         self._local_features = local_features
         self._keypoint_config = keypoints
+        self.aligned: dict[int, Photograph] = {}
+        self.photograph = self.aligned.get  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self.descriptors)

@@ -162,6 +162,15 @@ def test_answers_over_budget_are_counted_and_a_warning_where_they_are_many(stati
     assert render(statistics, latency_budget_ms=200.0)["front/loc: localization"].level == DiagnosticStatus.OK
 
 
+def test_what_there_was_no_time_for_is_counted_by_name(statistics: Statistics) -> None:
+    for dropped in (("anchors",), ("points", "candidates"), ("anchors",), ()):
+        statistics.count_answer(Answer(Header(reranked=1, dropped=dropped), FIX), 100.0)
+    said = values(render(statistics)["front/loc: localization"])
+    assert {key: said[key] for key in said if key.startswith("no time")} == {
+        "no time: anchors": "2", "no time: candidates": "1", "no time: points": "1",
+    }  # fmt: skip
+
+
 def test_confidence_prior_rate_and_memory_are_said(statistics: Statistics) -> None:
     for number in range(101):
         statistics.count_answer(replace(FOUND, result=replace(FIX, confidence=number / 100)), 4.0)

@@ -33,7 +33,7 @@ from geowarp_ros.motion.pace import Pace
 from geowarp_ros.pictures import WIDTH_PX
 from geowarp_ros.ros.executor import PoolExecutor
 from geowarp_ros.ros.node import LocalizerNode
-from geowarp_ros.types import Answer, Candidate, Fix, Frame, Header, Near, NoFix, Place, Pose
+from geowarp_ros.types import Answer, Candidate, Deadline, Fix, Frame, Header, Near, NoFix, Place, Pose
 from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import (
     PATIENCE_S,
@@ -132,7 +132,7 @@ class NotingPace(Pace):
         super().__init__()
         self.script = script
 
-    def deadline(self, at_s: float | None) -> Callable[[], int | None]:
+    def deadline(self, at_s: float | None) -> Deadline:
         self.script.due_s.append(at_s)
         return super().deadline(at_s)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.keypoints.matching import Key, Prepared, prepare
 
 FloatArray = NDArray[np.float64]
 
@@ -52,6 +53,10 @@ class Alignment:
         return self.keypoint[seen], self.point[seen]
 
 
+LOCATED, SEEN, RAYLESS = 0, 1, 2
+"""Parts of a photograph's keypoints: with a triangulated point, with a ray only, with neither."""
+
+
 @dataclass(frozen=True, slots=True)
 class Photograph:
     """A photograph of the gallery as the estimation of a camera's pose needs it.
@@ -77,3 +82,16 @@ class Photograph:
     rotation: FloatArray
     position_std_m: float
     heading_std_rad: float
+    _prepared: dict[int, dict[Key, Prepared]] = field(default_factory=dict, repr=False, compare=False)
+
+    def prepared(self, strongest: int) -> dict[Key, Prepared]:
+        """Return its descriptors for matching, in parts LOCATED, SEEN and RAYLESS; kept for the next query.
+
+        Args:
+            strongest: So many can be matched by themselves.
+        """
+        if strongest not in self._prepared:
+            part = np.where(self.point >= 0, LOCATED, SEEN).astype(np.int8)
+            part[~np.isfinite(self.rays).all(axis=1)] = RAYLESS
+            self._prepared[strongest] = prepare(self.keypoints.descriptors, strongest, part)
+        return self._prepared[strongest]
