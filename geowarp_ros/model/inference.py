@@ -1,8 +1,8 @@
 """The network optimised for inference: the same function in fewer and cheaper steps.
 
-Batch norms are folded into the preceding convolutions, ReLU and residual sums are fused into the convolutions, and
-weights are stored in the layout that the kernels read. This is a copy: training, saving and fingerprinting use the
-:class:`~geowarp_ros.model.geowarp.GeoWarp` itself.
+Batch norms are folded into the preceding convolutions, activations and residual sums are fused into the
+convolutions, and weights are stored in the layout that the kernels read. This is a copy: training, saving and
+fingerprinting use the :class:`~geowarp_ros.model.geowarp.GeoWarp` itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from geowarp_ros.errors import ConfigError
-from geowarp_ros.model.encoders import BasicBlock, Bottleneck
+from geowarp_ros.model.encoders import BasicBlock, Bottleneck, InvertedResidual
 from geowarp_ros.model.geowarp import GeoWarp
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -29,6 +29,9 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "hardtanh"}
+"""Activations that are done where the convolution writes, by oneDNN's names."""
 
 _X86 = ("x86_64", "AMD64")
 """Names of this architecture by :func:`platform.machine`."""
@@ -119,10 +122,10 @@ class Fused(nn.Sequential):
 
 
 class Convolution(nn.Module):
-    """A convolution with its batch norm folded in, and the ReLU behind it."""
+    """A convolution, its batch norm folded in, and the activation behind it: none, relu, or hardtanh (0..6)."""
 
     def __init__(
-        self, convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, onednn: bool, dtype: torch.dtype
+        self, convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, act: str, onednn: bool, dtype: torch.dtype
     ) -> None:
         super().__init__()
         weight, bias = convolution.weight, convolution.bias
@@ -139,37 +142,48 @@ class Convolution(nn.Module):
             list(convolution.dilation),
             convolution.groups,
         )
-        self._relu = relu
+        self._act = act
         self._onednn = onednn
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """(B, in, H, W) -> (B, out, h, w). A ``shortcut`` is added before the ReLU, and may be overwritten."""
+        """(B, in, H, W) -> (B, out, h, w). A ``shortcut`` is added before the activation, and overwritten."""
         if not self._onednn:
             padding, stride, dilation, groups = self._geometry
             y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
             y = y if shortcut is None else y.add_(shortcut)
-            return y.relu_() if self._relu else y
+            if self._act == "none":
+                return y
+            return y.relu_() if self._act == "relu" else y.clamp_(0, 6)
         ops: Any = torch.ops.mkldnn
-        given, act = (self.weight, self.bias, *self._geometry), "relu" if self._relu else "none"
+        given = (self.weight, self.bias, *self._geometry)
+        limits = [0.0, 6.0] if self._act == "hardtanh" else []
         fused: Tensor = (
-            ops._convolution_pointwise(x, *given, act, [], "")
+            ops._convolution_pointwise(x, *given, self._act, limits, "")
             if shortcut is None
-            else ops._convolution_pointwise_(shortcut, x, *given, "add", 1.0, act, [], "")
+            else ops._convolution_pointwise_(
+                shortcut, x, *given, "add", 1.0, None if self._act == "none" else self._act, [], ""
+            )
         )
         return fused
 
 
 class Residual(nn.Module):
-    """A residual block: the last convolution adds the shortcut and ends with the ReLU."""
+    """A residual block: the last convolution adds the shortcut and, but for MobileNetV2, ends with the ReLU."""
 
-    def __init__(self, block: BasicBlock | Bottleneck, onednn: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, block: BasicBlock | Bottleneck | InvertedResidual, onednn: bool, dtype: torch.dtype
+    ) -> None:
         super().__init__()
+        self.downsample: nn.Module = nn.Identity()
+        if isinstance(block, InvertedResidual):
+            *first, last = _fuse(list(_flat(block.conv)), onednn, dtype)
+            self.first, self.last = nn.Sequential(*first), last
+            return
         pairs = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
         if isinstance(block, Bottleneck):
             pairs.append((block.conv3, block.bn3))
-        self.first = nn.Sequential(*(Convolution(c, n, True, onednn, dtype) for c, n in pairs[:-1]))
-        self.last = Convolution(*pairs[-1], True, onednn, dtype)
-        self.downsample: nn.Module = nn.Identity()
+        self.first = nn.Sequential(*(Convolution(c, n, "relu", onednn, dtype) for c, n in pairs[:-1]))
+        self.last = Convolution(*pairs[-1], "relu", onednn, dtype)
         if block.downsample is not None:
             self.downsample = nn.Sequential(*_fuse(list(block.downsample), onednn, dtype))
 
@@ -189,17 +203,19 @@ def _flat(layers: nn.Sequential) -> Iterator[nn.Module]:
 
 
 def _fuse(layers: list[nn.Module], onednn: bool, dtype: torch.dtype) -> Iterator[nn.Module]:
-    """Yield the layers with each convolution, the batch norm and the ReLU behind it as one."""
+    """Yield the layers with each convolution, the batch norm and the activation behind it as one."""
     while layers:
         layer = layers.pop(0)
-        if isinstance(layer, BasicBlock | Bottleneck):
+        if isinstance(layer, InvertedResidual) and not layer.adds:
+            yield from _fuse(list(_flat(layer.conv)), onednn, dtype)
+        elif isinstance(layer, BasicBlock | Bottleneck | InvertedResidual):
             yield Residual(layer, onednn, dtype)
         elif isinstance(layer, nn.Conv2d):
             norm = layers.pop(0) if layers and isinstance(layers[0], nn.BatchNorm2d) else None
-            relu = bool(layers) and isinstance(layers[0], nn.ReLU)
-            if relu:
+            act = _ACTIVATIONS.get(type(layers[0]), "none") if layers else "none"
+            if act != "none":
                 layers.pop(0)
-            yield Convolution(layer, norm, relu, onednn, dtype)  # type: ignore[arg-type]
+            yield Convolution(layer, norm, act, onednn, dtype)  # type: ignore[arg-type]
         else:
             yield layer
 

@@ -156,6 +156,7 @@ def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output
     from geowarp_ros.model.describer import open_describer
 
     backbones = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}
+    backbones["mobilenet_v2"] = "MobileNetV2"
     aggregations = {"gem": "GeM", "netvlad": "NV"}
     found: list[Contender] = []
     for name in (model for model in models if model != DENSEVLAD):
