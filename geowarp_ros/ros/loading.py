@@ -100,7 +100,7 @@ def load(opener: Opener, config: NodeConfig) -> Loaded:
         "model": config.model,
         "model fingerprint": gallery.model_fingerprint,
         "device": config.device,
-        "runtime": localizer.describer.runtime,
+        "runtime": localizer.runtime,
         "datum": f"{datum.datum_latitude_deg:.7f}, {datum.datum_longitude_deg:.7f}",
     }
     return Loaded(localizer, datum, about)
