@@ -8,7 +8,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("--encoder", required=True, choices=("alexnet", "vgg16", "resnet18", "resnet50"))
+    parser.add_argument(
+        "--encoder", required=True, choices=("alexnet", "vgg16", "resnet18", "resnet50", "mobilenet_v2")
+    )
     parser.add_argument("--aggregation", required=True, choices=("gem", "netvlad"))
     parser.add_argument(
         "--features-extractor",
@@ -28,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="shorter side in px that the model works at; 0: images as they are",
     )
+    parser.add_argument(
+        "--projection",
+        type=int,
+        default=0,
+        help="channels that the stored local features are projected to, to be trained; 0: the encoder's",
+    )
     parser.add_argument("--half", action="store_true", help="store float16: half the size, other last digits")
 
 
@@ -37,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.model.published import import_weights
 
     sources = args.features_extractor, args.homography_regression
-    model = import_weights(args.encoder, args.aggregation, *sources, args.resolution)
+    model = import_weights(args.encoder, args.aggregation, *sources, args.resolution, args.projection)
     notes = {"imported_from": ", ".join(path.name for path in sources if path)}
     save_model(model, args.output, half=args.half, notes=notes)
     print(

@@ -6,15 +6,22 @@ have it. The numbers of the layers are torchvision's, so that its state dicts lo
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-EncoderName: TypeAlias = Literal["alexnet", "vgg16", "resnet18", "resnet50"]
+EncoderName: TypeAlias = Literal["alexnet", "vgg16", "resnet18", "resnet50", "mobilenet_v2"]
 
-CHANNELS: dict[EncoderName, int] = {"alexnet": 256, "vgg16": 512, "resnet18": 256, "resnet50": 1024}
+CHANNELS: dict[EncoderName, int] = {
+    "alexnet": 256,
+    "vgg16": 512,
+    "resnet18": 256,
+    "resnet50": 1024,
+    "mobilenet_v2": 576,
+}
 """C of each encoder's feature map."""
 
 
@@ -60,6 +67,31 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         return torch.relu(self.bn3(self.conv3(y)) + shortcut)
+
+
+class InvertedResidual(nn.Module):
+    """1×1 expansion, 3×3 depthwise, linear 1×1 convolution, shortcut (MobileNetV2, Sandler et al., CVPR 2018)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = in_channels * expansion
+        self.conv = nn.Sequential(
+            *([_limited(in_channels, inner, 1)] if expansion > 1 else []),
+            _limited(inner, inner, 3, stride, groups=inner),
+            nn.Conv2d(inner, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.adds = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, channels, H/stride, W/stride)."""
+        y: Tensor = self.conv(x)
+        return x + y if self.adds else y
+
+
+def _limited(in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU6(inplace=True))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
@@ -113,6 +145,25 @@ def _resnet(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, 
     return nn.Sequential(*layers)  # layer4 is left out: the stride stays 16
 
 
+def _mobilenet_v2() -> nn.Sequential:
+    layers: list[nn.Module] = [_limited(3, 32, 3, 2)]
+    in_channels = 32
+    # table 2 of Sandler et al., CVPR 2018: expansion, channels, depth, stride
+    for expansion, channels, depth, stride in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+    ):
+        for index in range(depth):
+            layers.append(InvertedResidual(in_channels, channels, 1 if index else stride, expansion))
+            in_channels = channels
+    # of the block that goes to stride 32 its expansion, under torchvision's name
+    layers.append(nn.Sequential(OrderedDict(conv=nn.Sequential(_limited(96, 576, 1)))))
+    return nn.Sequential(*layers)
+
+
 def build_encoder(name: EncoderName) -> nn.Sequential:
     """Return encoder E, randomly initialised: (B, 3, H, W) -> (B, C, h, w), stride 16.
 
@@ -126,6 +177,7 @@ def build_encoder(name: EncoderName) -> nn.Sequential:
         "vgg16": _vgg16,
         "resnet18": lambda: _resnet(BasicBlock, (2, 2, 2)),
         "resnet50": lambda: _resnet(Bottleneck, (3, 4, 6)),
+        "mobilenet_v2": _mobilenet_v2,
     }
     encoder = builders[name]()
     for module in encoder.modules():

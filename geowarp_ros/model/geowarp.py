@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from geowarp_ros.config import Section
@@ -26,6 +28,12 @@ class ModelConfig(Section):
         le=4096,
         description="Shorter side that images are resized to before the encoder, px; 0: as they are.",
     )
+    projection: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Channels that local features are projected to (1x1 convolution); 0: those of the encoder.",
+    )
     regression: bool = Field(True, description="Whether the checkpoint has a warping regression.")
     retrieval_weight: float = Field(
         0.0,
@@ -34,12 +42,20 @@ class ModelConfig(Section):
         description="Re-ranking sorts by score / 225 - weight x descriptor distance; 0: as in the paper.",
     )
 
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_later_versions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``projection`` out where there is none: headers and fingerprints of earlier models stay."""
+        entries: dict[str, Any] = handler(self)
+        return {name: value for name, value in entries.items() if name != "projection" or value}
+
 
 class GeoWarp(nn.Module):
     """Encoder E, aggregation A and warping regression R with the keys of the published checkpoints.
 
     ``encoder.*`` and ``pool.*`` are the features extractor's, ``regression.conv.*`` and ``regression.linear.*``
-    the homography regression's. Images are (B, 3, H, W), ImageNet-normalised (:mod:`geowarp_ros.images`).
+    the homography regression's. A ``projection`` shortens the local features that a gallery stores, not the
+    descriptor; it starts as an orthogonal one, which keeps inner products on average. Images are (B, 3, H, W),
+    ImageNet-normalised (:mod:`geowarp_ros.images`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -48,20 +64,21 @@ class GeoWarp(nn.Module):
         channels = CHANNELS[config.encoder]
         self.encoder = build_encoder(config.encoder)
         self.pool = build_aggregation(config.aggregation, channels)
+        self.projection = _projection(channels, config.projection) if config.projection else None
         self.regression = WarpRegression() if config.regression else None
 
     @property
     def channels(self) -> int:
-        """C of the feature map."""
-        return CHANNELS[self.config.encoder]
+        """C of the local features."""
+        return self.config.projection or CHANNELS[self.config.encoder]
 
     @property
     def descriptor_dim(self) -> int:
         """D of the descriptor."""
-        return descriptor_dim(self.config.aggregation, self.channels)
+        return descriptor_dim(self.config.aggregation, CHANNELS[self.config.encoder])
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, h, w). Under autocast the encoder alone runs in half precision.
+        """(B, 3, H, W) -> (B, C, h, w), C the encoder's. Under autocast the encoder alone runs in half precision.
 
         What follows squares and cubes activations, which float16 does not hold.
         """
@@ -72,11 +89,11 @@ class GeoWarp(nn.Module):
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """One encoder pass (eq. 5) for both uses: descriptors (B, D) and local features (B, C, 15, 15)."""
         feature_map = self.feature_map(images)
-        return self.pool(feature_map), pool_local_features(feature_map)
+        return self.pool(feature_map), pool_local_features(feature_map, self.projection)
 
     def local_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, 15, 15), unit length over C."""
-        return pool_local_features(self.feature_map(images))
+        return pool_local_features(self.feature_map(images), self.projection)
 
     def regress(self, f_q: Tensor, f_p: Tensor) -> tuple[Tensor, Tensor]:
         """W of eq. 9 from local features: the quads (B, 4, 2) of both images.
@@ -106,3 +123,11 @@ class GeoWarp(nn.Module):
         quad_q, quad_p = self.regress(self.local_features(image_q), self.local_features(image_p))
         warped_q, warped_p = warp(image_q, quad_q), warp(image_p, quad_p)
         return similarity(self.local_features(warped_q), self.local_features(warped_p)), quad_q, quad_p
+
+
+def _projection(channels: int, kept: int) -> nn.Conv2d:
+    projection = nn.Conv2d(channels, kept, 1)
+    nn.init.orthogonal_(projection.weight)
+    assert projection.bias is not None
+    nn.init.zeros_(projection.bias)
+    return projection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 
 from geowarp_ros.model.aggregation import l2_norm
 
@@ -15,9 +15,13 @@ CELLS = GRID * GRID
 """A score (eq. 4) divided by their number is a mean cosine, -1..1."""
 
 
-def pool_local_features(feature_map: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, C, 15, 15): adaptive average, then L2 norm over C at each cell."""
-    return l2_norm(F.adaptive_avg_pool2d(feature_map, GRID))
+def pool_local_features(feature_map: Tensor, projection: nn.Module | None = None) -> Tensor:
+    """(B, C, h, w) -> (B, C, 15, 15): adaptive average, then L2 norm over C at each cell.
+
+    A ``projection`` (1×1 convolution) comes between them; it is the same before the average and costs less here.
+    """
+    pooled = F.adaptive_avg_pool2d(feature_map, GRID)
+    return l2_norm(pooled if projection is None else projection(pooled))
 
 
 def correlate(f_q: Tensor, f_p: Tensor) -> Tensor:

@@ -26,6 +26,11 @@ _WRAPPERS = ("state_dict", "model_state_dict")
 # torchvision's names of what stands at place N of the truncated network
 _RESNET_PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}
 _NOT_KEPT = re.compile(r"(layer4|fc|classifier)\.")
+_MOBILENET_NOT_KEPT = re.compile(r"features\.(14\.conv\.(?!0\.)|1[5-8]\.)")
+_FLAT_BLOCK = re.compile(r"(features\.(\d+)\.conv)\.(\d)\.")
+# place in a flat MobileNetV2 block, its activations counted -> torchvision's; the first block has no expansion
+_FLAT_PLACES = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
+_FLAT_PLACES_FIRST = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
 
 
 def import_weights(
@@ -34,6 +39,7 @@ def import_weights(
     features_extractor: Path,
     homography_regression: Path | None = None,
     resolution: int = 0,
+    projection: int = 0,
 ) -> GeoWarp:
     """Build a model from a published pair of state dicts, or from ImageNet weights for the encoder alone.
 
@@ -42,10 +48,11 @@ def import_weights(
         aggregation: Layer A. With ImageNet weights it keeps its start: p = 3 for gem, and for netvlad random
             centroids from a fixed seed, which want training.
         features_extractor: ``.pth`` or ``.safetensors`` with keys ``encoder.*`` and ``pool.*``, or torchvision's
-            classifier. A ``module.`` prefix or a ``state_dict`` wrapper is seen through; the batch norms'
-            counters may be absent.
+            classifier (of MobileNetV2 the flat layout ``features.N.conv.M`` as well). A ``module.`` prefix or
+            a ``state_dict`` wrapper is seen through; the batch norms' counters may be absent.
         homography_regression: The same with keys ``conv.*`` and ``linear.*``; None: a model without warp.
         resolution: Shorter side in px that the model will work at; 0: images as they are.
+        projection: Channels of the local features; 0: the encoder's. It starts as an orthogonal projection.
 
     Returns:
         The model, in eval mode.
@@ -60,6 +67,7 @@ def import_weights(
             "encoder": encoder,
             "aggregation": aggregation,
             "resolution": resolution,
+            "projection": projection,
             "regression": homography_regression is not None,
         },
     )
@@ -68,7 +76,7 @@ def import_weights(
         model = GeoWarp(config)
     own = model.state_dict()
     features = _read_state_dict(features_extractor)
-    expected = {key: t for key, t in own.items() if not key.startswith("regression.")}
+    expected = {key: t for key, t in own.items() if key.startswith(("encoder.", "pool."))}
     if (classifier := _from_classifier(features)) is not None:
         features, expected = classifier, {k: t for k, t in expected.items() if k.startswith("encoder.")}
         if aggregation == "netvlad":
@@ -93,6 +101,8 @@ def _from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """Rename a torchvision classifier's keys to ``encoder.N…``; None if ``state`` is no such classifier."""
     if not any(key.startswith(("features.", "conv1.")) for key in state):
         return None
+    if any(key.startswith("features.1.conv.") for key in state):
+        state = {key: t for key, t in _nested(state).items() if not _MOBILENET_NOT_KEPT.match(key)}
     renamed = {}
     for key, tensor in state.items():
         head, _, rest = key.partition(".")
@@ -103,6 +113,19 @@ def _from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         elif not _NOT_KEPT.match(key):
             renamed[key] = tensor
     return renamed
+
+
+def _nested(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Rename the keys of a flat MobileNetV2, ``features.N.conv.M…``, to torchvision's; nested ones stay."""
+    if "features.1.conv.0.weight" not in state:
+        return state
+
+    def place(found: re.Match[str]) -> str:
+        block, number, position = found.groups()
+        places = _FLAT_PLACES_FIRST if number == "1" else _FLAT_PLACES
+        return f"{block}.{places.get(position, position)}."
+
+    return {_FLAT_BLOCK.sub(place, key): tensor for key, tensor in state.items()}
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -48,6 +48,8 @@ def encode(name: str, state: Mapping[str, Tensor], image: Array) -> Array:
                     return x[0].numpy()
                 x, place = x.relu(), place + 2
             x, place = F.max_pool2d(x, 2, 2), place + 1
+    if name == "mobilenet_v2":
+        return mobilenet(state, x)[0].numpy()
     x = F.max_pool2d(norm(conv(x, "encoder.0", 2, 3), "encoder.1").relu(), 3, 2, 1)
     bottleneck = name == "resnet50"
     for stage, depth in zip((4, 5, 6), (3, 4, 6) if bottleneck else (2, 2, 2), strict=True):
@@ -65,6 +67,30 @@ def encode(name: str, state: Mapping[str, Tensor], image: Array) -> Array:
                 y = norm(conv(y, f"{key}.conv2", 1, 1), f"{key}.bn2")
             x = (y + shortcut).relu()
     return x[0].numpy()
+
+
+def mobilenet(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """MobileNetV2 by its paper's table, to the expansion of the first block of stride 32."""
+
+    def step(x: Tensor, key: str, stride: int = 1, *, norm: str, each: bool = False) -> Tensor:
+        weight = state[f"{key}.weight"]
+        y = F.conv2d(x, weight, None, stride, weight.shape[2] // 2, groups=x.shape[1] if each else 1)
+        mean, var, gain, bias = (state[f"{norm}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(y, mean, var, gain, bias)
+
+    def limited(x: Tensor, key: str, stride: int = 1, each: bool = False) -> Tensor:
+        return step(x, f"{key}.0", stride, norm=f"{key}.1", each=each).clamp(0, 6)
+
+    x = limited(x, "encoder.0", 2)
+    x = limited(x, "encoder.1.conv.0", each=True)
+    x = step(x, "encoder.1.conv.1", norm="encoder.1.conv.2")
+    strides = {2: 2, 4: 2, 7: 2}
+    for block in range(2, 14):
+        key, stride = f"encoder.{block}.conv", strides.get(block, 1)
+        y = limited(limited(x, f"{key}.0"), f"{key}.1", stride, each=True)
+        y = step(y, f"{key}.2", norm=f"{key}.3")
+        x = x + y if block not in (2, 4, 7, 11) else y  # those change the size or the channels
+    return limited(x, "encoder.14.conv.0")
 
 
 def normalise(image: Image) -> Array:

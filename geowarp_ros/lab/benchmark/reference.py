@@ -67,4 +67,4 @@ class ReferenceWay:
 
     def _local(self, image: Tensor) -> Tensor:
         feature_map: Tensor = self._model.encoder(image)
-        return pool_local_features(feature_map)
+        return pool_local_features(feature_map, self._model.projection)

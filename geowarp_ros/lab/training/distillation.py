@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,14 +48,15 @@ from geowarp_ros.lab.training.session import (
 )
 from geowarp_ros.lab.training.teacher import SqueezeNet
 from geowarp_ros.lab.training.warping import with_regression
+from geowarp_ros.model.encoders import CHANNELS
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.matching import pool_local_features
 from geowarp_ros.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 
-STUDENTS = ("resnet18", "resnet50")
-"""Encoders whose last two stages have strides 8 and 16, as the teacher's maps."""
+STUDENTS = {"resnet18": (-1, 128), "resnet50": (-1, 512), "mobilenet_v2": (7, 32)}
+"""Encoder -> its first layer behind the map of stride 8, as the teacher's, and that map's channels."""
 
 
 class Distillation(SessionConfig):
@@ -91,6 +93,9 @@ class Distillation(SessionConfig):
     batch_generated: int = Field(6, ge=1, description="Images of the batch used for generated pairs.")
     sparse_start: bool = Field(False, description="Start with sparse channels: lower the last batch norm's bias.")
     mine_every: int = Field(300, ge=1, description="Steps between validations and mining of look-alikes.")
+    batch_norm: Literal["trained", "frozen"] = Field(
+        "trained", description="frozen: batch norms keep the statistics that the model starts with."
+    )
     averaging: float = Field(0.99, ge=0.0, lt=1.0, description="Decay of the moving average per step.")
 
 
@@ -154,6 +159,8 @@ def distill(
         raise TrainingError("distillation runs in one process: its running average is not shared")
     if model.config.encoder not in STUDENTS:
         raise TrainingError(f"encoder {model.config.encoder!r}: expected one of {', '.join(STUDENTS)}")
+    if config.sparse_start and not model.config.encoder.startswith("resnet"):
+        raise TrainingError(f"sparse_start: for a resnet's last block, and the encoder is {model.config.encoder}")
     if config.teacher_weight > 0 and teacher is None:
         raise TrainingError(f"teacher_weight = {config.teacher_weight:g} needs a teacher")
     if not config.grounds:
@@ -181,14 +188,17 @@ class _Trainer:
     ) -> None:
         device = training_device(config)
         with seeded(config.seed):
-            self.teaching = Teaching((model.channels // 2, model.channels), SqueezeNet.channels).to(device)
+            self.teaching = Teaching(
+                (STUDENTS[model.config.encoder][1], CHANNELS[model.config.encoder]), SqueezeNet.channels
+            ).to(device)
             self.averaged = GeoWarp(model.config).to(device)
         for network in (model, teacher):
             if network is not None:
                 network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(model.state_dict())
         self.averaged.eval()
-        trained = [*model.encoder.parameters(), *model.pool.parameters(), *self.teaching.parameters()]
+        trained = [p for name, p in model.named_parameters() if not name.startswith("regression.")]
+        trained += self.teaching.parameters()
         groups = parameter_groups(trained, config.weight_decay)
         if model.regression is not None and config.warp_weight > 0:
             groups.append({"params": list(model.regression.parameters()), "weight_decay": 1e-3, "warp": True})
@@ -252,17 +262,18 @@ class _Trainer:
         if config.score_weight > 0:
             contests = draw_contests(different, session.rng("contests"))
             images = torch.cat([images, warped_pairs(self.averaged, images, contests, session.autocast)])
-        train_mode(self.model, "trained")
+        train_mode(self.model, config.batch_norm)
         with session.autocast():
             found = student_maps(self.model, images)
         last = found[-1][:batch].float()
         described = self.model.pool(last)
+        cells = last if self.model.projection is None else self.model.projection(last)
         terms = {
             "places": contrastive_loss(described, described, same, different, config.temperature),
-            "cells": cell_loss(last, views.quads, links, different, config.cell_temperature),
+            "cells": cell_loss(cells, views.quads, links, different, config.cell_temperature),
         }
         if contests is not None:
-            warped = pool_local_features(found[-1][batch:].float())
+            warped = pool_local_features(found[-1][batch:].float(), self.model.projection)
             terms["score"] = ranking_loss(warped, contests, config.score_temperature)
         if config.warp_weight > 0:
             regression_of(self.model).train()
@@ -416,8 +427,9 @@ def _sampled(maps: Tensor, points: Tensor) -> Tensor:
 
 def student_maps(model: GeoWarp, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the encoder's maps of strides 8 and 16, the latter its output."""
-    middle = model.encoder[:-1](images)
-    return middle, model.encoder[-1](middle)
+    first, _ = STUDENTS[model.config.encoder]
+    middle = model.encoder[:first](images)
+    return middle, model.encoder[first:](middle)
 
 
 @torch.no_grad()

@@ -136,7 +136,9 @@ def starting_model(start: str, config: ModelConfig) -> GeoWarp:
         return GeoWarp(config)
     if start == "default" or Path(start).suffix == ".safetensors":
         return load_model(start)
-    imported = import_weights(config.encoder, config.aggregation, Path(start), resolution=config.resolution)
+    imported = import_weights(
+        config.encoder, config.aggregation, Path(start), None, config.resolution, config.projection
+    )
     if not config.regression:
         return imported
     model = GeoWarp(config)

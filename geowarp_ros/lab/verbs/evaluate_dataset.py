@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=absent, help="seed of the bootstrap")
     parser.add_argument("--output", type=Path, required=True, help="folder of tables, plot and galleries; reused")
-    add_settings(parser, "candidates", "device")
+    add_settings(parser, "candidates", "device", "runtime", "threads")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -156,6 +156,7 @@ def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output
     from geowarp_ros.model.describer import open_describer
 
     backbones = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}
+    backbones["mobilenet_v2"] = "MobileNetV2"
     aggregations = {"gem": "GeM", "netvlad": "NV"}
     found: list[Contender] = []
     for name in (model for model in models if model != DENSEVLAD):

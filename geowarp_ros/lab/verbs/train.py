@@ -58,4 +58,6 @@ def add_start_arguments(parser: argparse.ArgumentParser, encoders: Sequence[str]
     text = "architecture, unless --init is a model"
     parser.add_argument("--init", default="scratch", help=init)
     parser.add_argument("--encoder", choices=encoders, default="resnet18", help=text)
+    projection = "channels that local features are projected to, unless --init is a model; 0: the encoder's"
+    parser.add_argument("--projection", type=int, default=0, help=projection)
     parser.add_argument("--aggregation", choices=("gem", "netvlad"), default="gem", help=text)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher", type=Path, help="SqueezeNet 1.0 state dict (.pt), if the recipe has a teacher"
     )
     add_output_arguments(parser)
-    add_start_arguments(parser, ("resnet18", "resnet50"))
+    add_start_arguments(parser, ("resnet18", "resnet50", "mobilenet_v2"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     teacher = load_teacher(args.teacher) if args.teacher else None
     with seeded(config.seed):
         architecture = ModelConfig(
-            encoder=args.encoder, aggregation=args.aggregation, resolution=config.resolution
+            encoder=args.encoder,
+            aggregation=args.aggregation,
+            resolution=config.resolution,
+            projection=args.projection,
         )
         model = starting_model(args.init, architecture)
         recall = distill(args.data, args.output, config, model, teacher, resume=args.resume, progress=progress.bar)

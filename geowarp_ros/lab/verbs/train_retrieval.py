@@ -33,7 +33,12 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.model.geowarp import ModelConfig
 
     config = config_from_arguments(args, RetrievalTraining)
-    architecture = ModelConfig(encoder=args.encoder, aggregation=args.aggregation, resolution=args.resolution)
+    architecture = ModelConfig(
+        encoder=args.encoder,
+        aggregation=args.aggregation,
+        resolution=args.resolution,
+        projection=args.projection,
+    )
     with seeded(config.seed):
         model = starting_model(args.init, architecture)
     recall = train_retrieval(args.source, args.output, config, model, resume=args.resume, progress=progress.bar)

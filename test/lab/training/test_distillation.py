@@ -257,6 +257,28 @@ def test_the_warp_is_trained_along_and_its_pairs_are_ranked(lane: Path, tmp_path
     assert torch.equal(last["regression.linear.bias"], averaged)
 
 
+def test_mobilenet_is_trained_with_its_projection_and_frozen_statistics(lane: Path, tmp_path: Path) -> None:
+    changes = {"teacher_weight": 0.0, "sparse_start": False, "warp_weight": 1.0, "score_weight": 1.0}
+    config = QUICK.model_copy(update={**changes, "batch_norm": "frozen", "iterations": 2})
+    with seeded(0):
+        model = GeoWarp(ModelConfig(encoder="mobilenet_v2", projection=24))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(TrainingError, match="sparse_start: for a resnet's last block"):
+        distill(lane, tmp_path, QUICK, model, SqueezeNet())
+    distill(lane, tmp_path, config, model, None)
+    after = model.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert {"projection.weight", "encoder.0.0.weight", "encoder.14.conv.0.1.bias"} <= changed
+    assert not [key for key in changed if key.startswith("encoder.") and ("running" in key or "tracked" in key)]
+    assert load_model(tmp_path / "last.safetensors").channels == 24
+
+
+def test_mobilenets_maps_have_the_teachers_strides() -> None:
+    images = torch.rand(1, 3, 96, 128)
+    maps = student_maps(GeoWarp(ModelConfig(encoder="mobilenet_v2", regression=False)).eval(), images)
+    assert [tuple(found.shape) for found in maps] == [(1, 32, 12, 16), (1, 576, 6, 8)]
+
+
 def test_the_score_needs_a_warp(lane: Path, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"teacher_weight": 0.0, "score_weight": 1.0})
     with pytest.raises(TrainingError, match=r"score_weight = 1 needs a model with a warp, or warp_weight"):
