@@ -86,6 +86,12 @@ class Drive(Section):
     correct_within_m: float = Field(
         25.0, gt=0.0, description="Distance from the truth up to which a fix is right (m)."
     )
+    truth_std_m: float = Field(
+        0.0,
+        ge=0.0,
+        description="Standard deviation of the queries' own positions per axis (m), for the ellipses; "
+        "0: exact, as in rendered towns.",
+    )
     without: Literal["place", "folder"] = Field(
         "place",
         description="Places that are left out. place: all within twice correct_within_m; folder: those of the "
@@ -318,7 +324,8 @@ def _published(sample: Sample, calibration: Calibration) -> _Published:
 def pose_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
     """Tabulate one row per drive with poses and method: share, wrong ones, errors, headings, and what they claim.
 
-    The last column is of the answers with the true place left out: the share that got a pose all the same.
+    The last columns: of the answers with the true place left out, the share that got a pose all the same; and how
+    many poses were right, whether trusted or not.
     """
     rows: list[tuple[Cell, ...]] = []
     for item in asked:
@@ -330,15 +337,29 @@ def pose_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
             chosen = judged.fixed & ((judged.method == method) | (method == "all"))
             if chosen.any():
                 nowhere = _text(fixes.share(posed)) if method == "all" else ""
-                rows.append((item.name, method, *_pose_cells(judged, chosen), nowhere))
+                found = _text(_found(item)) if method == "all" else ""
+                truth_std_m = item.drive.truth_std_m
+                rows.append((item.name, method, *_pose_cells(judged, chosen, truth_std_m), nowhere, found))
     header = (
         *("drive", "method", "fixes", f"beyond {POSE_CORRECT_WITHIN_M:g} m", "error, median / 95 %"),
         *("heading, median / 95 %", "inside 95 % ellipse", "heading inside 95 %", "posed without its place"),
+        f"poses within {POSE_CORRECT_WITHIN_M:g} m, trusted or not",
     )
     return Table("poses", "Poses, with 95 % Wilson intervals", header, tuple(rows))
 
 
-def _pose_cells(judged: Judged, chosen: NDArray[np.bool_]) -> tuple[Cell, ...]:
+def _found(item: Asked) -> Share:
+    samples = item.as_it_is.samples
+    right = [sample.posed is not None and sample.posed.right for sample in samples]
+    return fixes.share(np.array([*right, *[False] * item.as_it_is.textureless], bool))
+
+
+def _truth_m2(std_m: float) -> FloatArray:
+    """What the truth's own error adds (2, 2) to what an answer claims."""
+    return np.asarray(std_m**2 * np.eye(2))
+
+
+def _pose_cells(judged: Judged, chosen: NDArray[np.bool_], truth_std_m: float) -> tuple[Cell, ...]:
     of = judged.only(chosen)
     metres = fixes.error_quantiles(of.error_m)
     turned = np.abs(of.heading_error_deg[np.isfinite(of.heading_error_deg)])
@@ -350,7 +371,7 @@ def _pose_cells(judged: Judged, chosen: NDArray[np.bool_]) -> tuple[Cell, ...]:
         _text(fixes.share(of.error_m > POSE_CORRECT_WITHIN_M)),
         f"{metres[0.5]:.2f} / {metres[0.95]:.2f} m",
         f"{degrees[0.5]:.2f} / {degrees[0.95]:.2f}°" if len(turned) else "–",
-        _text(fixes.inside_ellipses(fixes.nees(of.error_en_m, of.covariance_m2))[0.95]),
+        _text(fixes.inside_ellipses(fixes.nees(of.error_en_m, of.covariance_m2 + _truth_m2(truth_std_m)))[0.95]),
         _text(fixes.share(inside)),
     )
 
@@ -362,7 +383,9 @@ def fix_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
         judged = judge(item.as_it_is, calibration)
         errors = judged.error_m[judged.fixed]
         right = judged.fixed & (judged.error_m <= item.drive.correct_within_m)
-        values = fixes.nees(judged.error_en_m[right], judged.covariance_m2[right])
+        values = fixes.nees(
+            judged.error_en_m[right], judged.covariance_m2[right] + _truth_m2(item.drive.truth_std_m)
+        )
         quantiles = fixes.error_quantiles(errors)
         rows.append(
             (

@@ -124,6 +124,14 @@ def test_the_pose_table_tells_methods_apart_by_hand() -> None:
     # standard deviations by the rule of thumb: hypot(4 · 0.05, 0.1) m and hypot(4 · 0.2, 0.5)°
     assert said(points[6]).endswith("2 of 3") and said(points[7]).endswith("2 of 3")
     assert said(every[8]).endswith("1 of 4") and points[8] == ""
+    assert said(every[9]).endswith("2 of 5") and points[9] == ""
+    # where the truth itself is known within 6 m per axis, an error of 6 m says nothing
+    rough = Asked(DRIVE.model_copy(update={"truth_std_m": 6.0}), as_it_is, lost, {})
+    assert said(pose_table([rough], CALIBRATION).rows[1][6]).endswith("3 of 3")
+    assert (
+        fix_table([rough], CALIBRATION).rows[0][5]
+        != fix_table([Asked(DRIVE, as_it_is, lost, {})], CALIBRATION).rows[0][5]
+    )
 
 
 def test_with_a_prior_the_circle_counts_where_it_convinces_else_the_whole_gallery() -> None:
