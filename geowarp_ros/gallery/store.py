@@ -50,7 +50,7 @@ UNKNOWN_SPACING_M = 10.0
 """Spacing of a gallery with one spot only."""
 
 PHOTOGRAPHS_KEPT = 64
-"""Number of photographs that stay in memory (0.7 MB with 600 keypoints): successive queries see them again."""
+"""Number of photographs that stay in memory (0.7 MB each, with 600 keypoints): successive queries see the same."""
 
 
 @dataclass(frozen=True, slots=True)
