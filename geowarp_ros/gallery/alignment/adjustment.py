@@ -401,9 +401,9 @@ class _System:
         zoom: FloatArray = np.empty(0)
         if len(self.zoom_right):
             block, right = self._zoom_system(cameras, points, damping)
-            zoom = np.linalg.lstsq(block, right, rcond=None)[0]
+            zoom = np.asarray(np.linalg.lstsq(block, right, rcond=None)[0], np.float64)
         by = np.append(1.0, -zoom)
-        return cameras @ by, points @ by, zoom
+        return np.asarray(cameras @ by), np.asarray(points @ by), zoom
 
     def zoom_std(self) -> FloatArray:
         found = self._eliminated(0.0)
@@ -445,7 +445,7 @@ class _System:
         cameras = step.reshape(self.cameras, 6, -1)
         back = summed(self.across.transpose(0, 2, 1) @ cameras[tracks.photograph], tracks.point, self.count)
         ahead = np.concatenate([self.point_right[:, :, None], self.zoom_on_points], axis=2)
-        return cameras, inverse @ (ahead - back)
+        return np.asarray(cameras), np.asarray(inverse @ (ahead - back))
 
     def covariances(self) -> FloatArray:
         reduced, _, _, _ = self._reduced(0.0)

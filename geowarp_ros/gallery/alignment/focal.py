@@ -110,7 +110,9 @@ class Lens:
 
     def refusal(self) -> str:
         """Return the line that says that it is not."""
-        return f"focal length of {self} not determined by {self.pairs} pairs: give --camera"
+        return (
+            f"focal length of {self} not determined by {self.pairs} pairs: give --camera (geowarp gallery upgrade)"
+        )
 
     def told(self, std: float) -> str:
         """Return the line that says what it is."""
