@@ -36,7 +36,7 @@ COEFFICIENTS: dict[DistortionModel, tuple[int, ...]] = {
 ASPECT_TOLERANCE = 0.01
 """Maximum relative difference of the aspect ratios of a camera and an image of it at another size."""
 
-ESTIMATED = "estimated by the alignment"
+ESTIMATED = "the alignment's estimate"
 """Source of a camera of which photographs alone tell the focal length."""
 
 MAX_RAY_DEG = 89.0

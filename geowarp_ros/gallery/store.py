@@ -252,7 +252,7 @@ class Gallery:
         if len(different) != 1 or (camera := different.pop()) is None:
             return None
         estimated = any(one is not None and one.source == ESTIMATED for one in found)
-        return replace(camera, source="the gallery's camera" + (f", {ESTIMATED}" if estimated else ""))
+        return replace(camera, source="the gallery's camera" + (f" ({ESTIMATED})" if estimated else ""))
 
     @cached_property
     def alignment(self) -> Alignment | None:

@@ -18,6 +18,10 @@ from geowarp_ros.config import Section
 from geowarp_ros.types import Image
 
 DESCRIPTOR_DIM = 128
+CONTRASTS = (0.04, 0.02, 0.01)
+"""SIFT's contrast threshold, and lower ones for images that show few keypoints by it: fields, sand, snow."""
+FEW = 200
+"""Number of keypoints below which an image shows few."""
 _BYTES_PER_UNIT = 512.0
 """A RootSIFT descriptor has unit length; its largest components lie about 0.3 to 0.5."""
 _SHIFT_PX = 0.25
@@ -68,7 +72,7 @@ class KeypointDetector:
 
     def __init__(self, config: KeypointConfig) -> None:
         self.config = config
-        self._sift: Any = cv2.SIFT.create(nfeatures=config.count)
+        self._sifts: list[Any] = [cv2.SIFT.create(nfeatures=config.count, contrastThreshold=c) for c in CONTRASTS]
 
     def __call__(self, image: Image, width_px: int, height_px: int) -> Keypoints:
         """Detect keypoints.
@@ -84,7 +88,10 @@ class KeypointDetector:
         if wanted != (width, height):
             shrinks = wanted[0] < width
             grey = cv2.resize(grey, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        found, raw = self._sift.detectAndCompute(grey, None)
+        for sift in self._sifts:
+            found, raw = sift.detectAndCompute(grey, None)
+            if len(found) >= FEW:
+                break
         if raw is None:
             return Keypoints.none()
         strongest = np.argsort([-keypoint.response for keypoint in found], kind="stable")[: self.config.count]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints, root_sift
+from geowarp_ros.keypoints.detector import FEW, KeypointConfig, KeypointDetector, Keypoints, root_sift
 from geowarp_ros.keypoints.matching import match
 from geowarp_ros.types import Image
 from test.rerank.conftest import textured
@@ -48,6 +48,18 @@ def test_the_strongest_come_first_and_no_more_than_asked() -> None:
     some = KeypointDetector(KeypointConfig(count=50))(image, 320, 240)
     assert len(every) > 200 and len(some) == 50
     np.testing.assert_array_equal(some.points, every.points[:50])
+
+
+def test_an_image_of_little_contrast_shows_keypoints_that_its_twin_of_more_contrast_has() -> None:
+    strong = textured(2, 240, 320)
+    faint = np.rint(127 + (strong.astype(float) - 127) * 0.12).astype(np.uint8)
+    detect = KeypointDetector(KeypointConfig())
+    by_default = cv2.SIFT.create(nfeatures=2000).detect(cv2.resize(faint[..., 0], (640, 480)), None)
+    found, wanted = detect(faint, 320, 240), detect(strong, 320, 240)
+    assert len(by_default) < FEW <= len(found)
+    matches = match(found.descriptors, wanted.descriptors, 0.8)
+    apart = np.linalg.norm(found.points[matches[:, 0]] - wanted.points[matches[:, 1]], axis=1)
+    assert len(matches) > 100 and (apart < 1.0).mean() > 0.9
 
 
 def test_an_image_without_texture_has_none() -> None:

@@ -71,7 +71,7 @@ def test_estimated_cameras_go_with_their_photographs(views: Views, tmp_path: Pat
     assert opened.camera(0) == wide and opened.camera(1) == wide and opened.camera(2) != wide
     remove_from_gallery(path, [place.name for place in opened.places][2:])
     only = Gallery.open(path).only_camera
-    assert only == replace(wide, source=f"the gallery's camera, {ESTIMATED}")
+    assert only == replace(wide, source=f"the gallery's camera ({ESTIMATED})")
 
 
 def test_estimated_cameras_that_are_not_there_are_refused(path: Path) -> None:
