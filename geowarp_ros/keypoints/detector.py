@@ -90,7 +90,7 @@ class KeypointDetector:
             grey = cv2.resize(grey, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         for sift in self._sifts:
             found, raw = sift.detectAndCompute(grey, None)
-            if len(found) >= FEW:
+            if len(found) >= min(FEW, self.config.count):
                 break
         if raw is None:
             return Keypoints.none()
