@@ -36,6 +36,9 @@ COEFFICIENTS: dict[DistortionModel, tuple[int, ...]] = {
 ASPECT_TOLERANCE = 0.01
 """Maximum relative difference of the aspect ratios of a camera and an image of it at another size."""
 
+ESTIMATED = "the alignment's estimate"
+"""Source of a camera of which photographs alone tell the focal length."""
+
 MAX_RAY_DEG = 89.0
 """Maximum angle between a ray and the optical axis: beyond it, (x / z, y / z) says nothing."""
 
@@ -53,7 +56,8 @@ class Camera:
         cy: Principal point in y (px).
         model: Distortion model; ``equidistant`` is a fisheye projection even without coefficients.
         distortion: Its coefficients; empty: none.
-        source: Where it is from, for people: ``camera_info``, a file's name, ``EXIF``, ``the gallery's camera``.
+        source: Where it is from, for people: ``camera_info``, a file's name, ``EXIF``, :data:`ESTIMATED`,
+            ``the gallery's camera``.
 
     Raises:
         CameraError: Sizes or focal lengths that are not positive, numbers that are not finite, an unknown model or

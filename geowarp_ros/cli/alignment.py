@@ -66,12 +66,6 @@ def obstacle(gallery: Gallery) -> str:
         return f"it has {len(gallery)} photographs, {MIN_PHOTOGRAPHS} are needed; 'geowarp gallery add' adds more"
     if gallery.keypoint_config is None:
         return f"it stores no keypoints; 'geowarp gallery upgrade {gallery.path}' makes them"
-    known = camera_summary(gallery)["photographs"]
-    if known < MIN_PHOTOGRAPHS:
-        return (
-            f"the camera is known of {known} photographs, {MIN_PHOTOGRAPHS} are needed;"
-            f" 'geowarp gallery upgrade {gallery.path} --camera FILE' gives one"
-        )
     return ""
 
 
@@ -157,6 +151,12 @@ def camera_summary(gallery: Gallery) -> dict[str, int]:
     numbers = [(s.cameras, s.cameras.kept(s.removed)) for s in gallery.segments if s.cameras]
     different = {cameras.cameras[number] for cameras, kept in numbers for number in set(kept.tolist())}
     return {"photographs": sum(len(kept) for _, kept in numbers), "different": len(different)}
+
+
+def estimated_cameras(gallery: Gallery) -> list[str]:
+    """Return the cameras that the alignment estimated, each in a line."""
+    stored = gallery.manifest.alignment
+    return [str(camera) for camera in stored.cameras] if stored else []
 
 
 def alignment_summary(gallery: Gallery) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from geowarp_ros.cli.alignment import (
     alignment_summary,
     camera_summary,
     describe_alignment,
+    estimated_cameras,
     obstacle,
     unaligned,
 )
@@ -396,7 +397,7 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "index": _index_summary(gallery),
         "local_features": sorted({segment.local_features for segment in manifest.segments}),
         "keypoints": _keypoint_summary(gallery),
-        "cameras": camera_summary(gallery),
+        "cameras": {**camera_summary(gallery), "estimated": estimated_cameras(gallery)},
         "alignment": alignment_summary(gallery),
         **manifest.model_dump(include={"format_version", "created", "modified", "tool"}),
         "segments": [
@@ -465,7 +466,8 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
         "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
         "keypoints": _describe_keypoints(summary),
-        "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"]),
+        "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"])
+        + "".join(f"; of others {camera}" for camera in summary["cameras"]["estimated"]),
         "alignment": describe_alignment(summary),
         "search": _describe_index(summary["index"]),
         "size": f"{_size(summary['size_bytes'])}, {_size(summary['bytes_per_image'])} per image,"

@@ -30,6 +30,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from geowarp_ros import __version__
+from geowarp_ros.cameras import Camera
 from geowarp_ros.config import Section, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
@@ -169,6 +170,7 @@ class StoredAlignment(Section):
     datum: tuple[float, float, float] = Field(description="Latitude (deg), longitude (deg), altitude (m).")
     options: dict[str, Any] = Field(description="Options of the alignment.")
     summary: AlignmentSummary
+    cameras: tuple[Camera, ...] = Field((), description="Cameras that it estimated, at working resolution.")
     created: str = Field(description="Time of creation, UTC, ISO 8601.")
     files: dict[str, StoredFile] = Field(description="Size and checksum of each file, by name.")
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from geowarp_ros.cameras import Camera
+from geowarp_ros.cameras import ESTIMATED, Camera
 from geowarp_ros.errors import GalleryError, ImageError
 from geowarp_ros.gallery.alignment.aligned import Alignment, Photograph
 from geowarp_ros.gallery.alignment.stored import open_alignment
@@ -33,7 +33,13 @@ from geowarp_ros.gallery.manifest import (
     checksum,
     read_manifest,
 )
-from geowarp_ros.gallery.photographs import KEYPOINT_FILES, StoredCameras, StoredKeypoints, photograph_of
+from geowarp_ros.gallery.photographs import (
+    KEYPOINT_FILES,
+    NO_CAMERA,
+    StoredCameras,
+    StoredKeypoints,
+    photograph_of,
+)
 from geowarp_ros.gallery.places import POSITIONS, PlaceTable, Row
 from geowarp_ros.gallery.rows import RowNumbers, Stacked, among
 from geowarp_ros.geodesy import LocalFrame
@@ -222,17 +228,31 @@ class Gallery:
     def camera(self, index: int) -> Camera | None:
         """Return the camera of row ``index`` for its image at working resolution; None where unknown."""
         segment, number = self.places.locate(index)
-        return None if segment.cameras is None else segment.cameras[number]
+        camera = None if segment.cameras is None else segment.cameras[number]
+        if camera is None and self.alignment is not None:
+            camera = self.alignment.estimated_camera(int(self.numbers.stored(np.int64(index))))
+        return camera
 
     @cached_property
     def only_camera(self) -> Camera | None:
         """The camera that took all photographs, at its images' size; None where several did, or one is unknown."""
-        stored = [segment.cameras for segment in self.segments]
-        known = [cameras for cameras in stored if cameras is not None and (cameras.numbers >= 0).all()]
-        different = {replace(camera, source="") for cameras in known for camera in cameras.cameras}
-        if len(known) < len(stored) or len(different) != 1:
+        found: set[Camera | None] = set()
+        alignment = self.alignment
+        for segment, first in zip(self.segments, self.stored.starts, strict=False):
+            kept, known = np.delete(np.arange(segment.info.images), segment.removed), segment.cameras
+            numbers = np.full(len(kept), NO_CAMERA) if known is None else known.numbers[kept]
+            found |= {known.cameras[number] for number in set(numbers.tolist()) - {NO_CAMERA}} if known else set()
+            rest = first + kept[numbers == NO_CAMERA]
+            if alignment is None or alignment.camera is None:
+                found |= {None} if len(rest) else set()
+            else:
+                _, one_of_each = np.unique(alignment.camera[rest], return_index=True)
+                found |= {alignment.estimated_camera(int(row)) for row in rest[one_of_each]}
+        different = {camera and replace(camera, source="") for camera in found}
+        if len(different) != 1 or (camera := different.pop()) is None:
             return None
-        return replace(different.pop(), source="the gallery's camera")
+        estimated = any(one is not None and one.source == ESTIMATED for one in found)
+        return replace(camera, source="the gallery's camera" + (f" ({ESTIMATED})" if estimated else ""))
 
     @cached_property
     def alignment(self) -> Alignment | None:

@@ -12,7 +12,7 @@ Convention:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ MIN_POINTS = 12
 """Minimum number of points that hold a photograph."""
 _AT_ONCE = 2000
 """Blocks of the reduced system that are made at once."""
+MAX_ZOOM = 0.1
+"""Logarithm by which a focal length changes at most in one step."""
 DENSE = 2400
 """Number of unknowns up to which the reduced system is factored as a dense one."""
 
@@ -56,6 +58,8 @@ class Scene:
         up_std_rad: (N,) standard deviation of each camera's "down"; infinite: none is known.
         together: (K, 2) photographs that seem to be taken at one spot.
         together_std_m: How far from one another such photographs are, standard deviation per axis.
+        lens: (N,) which unknown focal length each photograph has; -1: it is known. None: all are.
+        zoom: (G,) unknown focal lengths over those that ``rays`` were first made with; ``rays`` follow them.
     """
 
     positions: FloatArray
@@ -68,6 +72,8 @@ class Scene:
     up_std_rad: FloatArray
     together: NDArray[np.int64]
     together_std_m: float = math.inf
+    lens: NDArray[np.int64] | None = None
+    zoom: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def residuals(self) -> tuple[FloatArray, FloatArray]:
         """Return reprojection residuals (O, 2) over their standard deviations, and depths (O,)."""
@@ -84,6 +90,15 @@ class Scene:
     def tag_errors(self) -> FloatArray:
         """Return (N, 3) position minus tag; 0 where there is no tag."""
         return np.nan_to_num(self.positions - self.tags.position_m)
+
+    def lens_of_rays(self) -> NDArray[np.int64]:
+        """Return the unknown focal length (O,) of each observation, -1: it is known."""
+        return np.full(len(self.rays), -1) if self.lens is None else self.lens[self.tracks.photograph]
+
+    def zoomed(self, by: FloatArray) -> None:
+        """Make unknown focal lengths longer by factors (G,)."""
+        own = np.append(by, 1.0)[self.lens_of_rays()]
+        self.rays, self.ray_std, self.zoom = self.rays / own[:, None], self.ray_std / own, self.zoom * by
 
     def groups(self) -> NDArray[np.int32]:
         """Return the component (N,) of each photograph, the largest first: joined by points or by one spot."""
@@ -111,6 +126,7 @@ class Scene:
         self.positions, self.rotations = self.positions[rows], self.rotations[rows]
         self.tags = self.tags.of(rows)
         self.up_std_rad = self.up_std_rad[rows]
+        self.lens = None if self.lens is None else self.lens[rows]
         self.together = number[self.together[kept[self.together].all(axis=1)]]
         return rows
 
@@ -133,16 +149,18 @@ def adjust(scene: Scene, iterations: int = 30, enough: float = 1e-6) -> None:
             if found is None:
                 damping *= 8
                 continue
-            step, points = found
-            before = scene.positions, scene.rotations, scene.points
+            step, points, zoom = found
+            before = scene.positions, scene.rotations, scene.points, scene.rays, scene.ray_std, scene.zoom
             scene.positions = scene.positions + step[:, :3]
             scene.rotations = Rotation.from_rotvec(step[:, 3:]).as_matrix() @ scene.rotations
             scene.points = scene.points + points
+            if len(zoom):
+                scene.zoomed(np.exp(np.clip(zoom, -MAX_ZOOM, MAX_ZOOM)))
             after = _cost(scene)
             if after < cost:
                 damping = max(damping / 5, 1e-9)
                 break
-            scene.positions, scene.rotations, scene.points = before
+            scene.positions, scene.rotations, scene.points, scene.rays, scene.ray_std, scene.zoom = before
             damping *= 8
         else:
             return
@@ -158,6 +176,11 @@ def camera_covariances(scene: Scene) -> FloatArray:
     Infinite where nothing holds them: the system is singular.
     """
     return _System(scene, _Coupling.of(scene.tracks, len(scene.positions))).covariances()
+
+
+def zoom_std(scene: Scene) -> FloatArray:
+    """Return the standard deviation (G,) of the logarithms of unknown focal lengths, all else marginalised."""
+    return _System(scene, _Coupling.of(scene.tracks, len(scene.positions))).zoom_std()
 
 
 def _cauchy(squared: FloatArray, soft: float) -> FloatArray:
@@ -283,6 +306,13 @@ class _System:
         self.point_blocks = summed(down @ of_point, tracks.point, self.count)
         self.point_right = -summed((down @ residual[:, :, None])[:, :, 0], tracks.point, self.count)
         self.tracks = tracks
+        # a longer focal length moves what is seen outwards: each has a column beside the right side
+        lens = scene.lens_of_rays()[:, None] == np.arange(len(scene.zoom))
+        outwards = (seen[:, :2] / z[:, None] * root[:, None])[:, :, None] * lens[:, None, :]  # (O, 2, G)
+        self.of_zoom = summed(flipped @ outwards, tracks.photograph, self.cameras)  # (N, 6, G)
+        self.zoom_on_points = summed(down @ outwards, tracks.point, self.count)  # (P, 3, G)
+        self.zoom_block = np.einsum("oig,oih->gh", outwards, outwards)
+        self.zoom_right = -np.einsum("oig,oi->g", outwards, residual)
 
     @staticmethod
     def _add_priors(scene: Scene, blocks: FloatArray, right: FloatArray) -> None:
@@ -362,25 +392,60 @@ class _System:
         size = 6 * self.cameras
         return sparse.csc_matrix((values.ravel(), (at.ravel(), across.ravel())), (size, size))
 
-    def solve(self, damping: float) -> tuple[FloatArray, FloatArray] | None:
-        """Return the steps of cameras (N, 6) and points (P, 3); None where the system is singular."""
-        reduced, right, inverse, _ = self._reduced(damping)
+    def solve(self, damping: float) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+        """Return the steps of cameras (N, 6), points (P, 3) and zooms (G,); None where the system is singular."""
+        found = self._eliminated(damping)
+        if found is None:
+            return None
+        cameras, points = found
+        zoom: FloatArray = np.empty(0)
+        if len(self.zoom_right):
+            block, right = self._zoom_system(cameras, points, damping)
+            zoom = np.asarray(np.linalg.lstsq(block, right, rcond=None)[0], np.float64)
+        by = np.append(1.0, -zoom)
+        return np.asarray(cameras @ by), np.asarray(points @ by), zoom
+
+    def zoom_std(self) -> FloatArray:
+        found = self._eliminated(0.0)
+        if found is None:
+            return np.full(len(self.zoom_right), np.inf)
+        block, _ = self._zoom_system(*found, 0.0)
+        values, vectors = np.linalg.eigh(block)
+        return np.asarray(np.sqrt((vectors**2 / np.maximum(values, 1e-12)).sum(axis=1)))
+
+    def _zoom_system(
+        self, cameras: FloatArray, points: FloatArray, damping: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the normal equations of the zooms, (G, G) and (G,), all else eliminated."""
+        took = np.einsum("nig,nih->gh", self.of_zoom, cameras) + np.einsum(
+            "pig,pih->gh", self.zoom_on_points, points
+        )
+        return self.zoom_block * (1 + damping) - took[:, 1:], self.zoom_right - took[:, 0]
+
+    def _eliminated(self, damping: float) -> tuple[FloatArray, FloatArray] | None:
+        """Return what cameras (N, 6, 1 + G) and points (P, 3, 1 + G) do for the right side, and for each zoom."""
+        reduced, right, inverse, carried = self._reduced(damping)
+        tracks = self.tracks
+        beside = self.of_zoom - summed(
+            carried @ self.zoom_on_points[tracks.point], tracks.photograph, self.cameras
+        )
+        sides = np.concatenate([right[:, :, None], beside], axis=2).reshape(reduced.shape[0], -1)
         if reduced.shape[0] <= DENSE:
             try:
-                step = cho_solve(cho_factor(reduced.toarray(), lower=True), right.ravel())
+                step = cho_solve(cho_factor(reduced.toarray(), lower=True), sides)
             except np.linalg.LinAlgError:
                 return None
         else:
             try:
-                step = _factor(reduced).solve(right.ravel())
+                step = _factor(reduced).solve(sides)
             except RuntimeError:  # SuperLU: exactly singular
                 return None
         if not np.isfinite(step).all():
             return None
-        cameras = step.reshape(-1, 6)
-        tracks = self.tracks
-        back = summed(np.einsum("oij,oi->oj", self.across, cameras[tracks.photograph]), tracks.point, self.count)
-        return cameras, np.einsum("pij,pj->pi", inverse, self.point_right - back)
+        cameras = step.reshape(self.cameras, 6, -1)
+        back = summed(self.across.transpose(0, 2, 1) @ cameras[tracks.photograph], tracks.point, self.count)
+        ahead = np.concatenate([self.point_right[:, :, None], self.zoom_on_points], axis=2)
+        return np.asarray(cameras), np.asarray(inverse @ (ahead - back))
 
     def covariances(self) -> FloatArray:
         reduced, _, _, _ = self._reduced(0.0)
@@ -397,4 +462,8 @@ class _System:
             columns = factor.solve(unit)
             for k, camera in enumerate(here):
                 found[camera] = columns[6 * camera : 6 * camera + 6, 6 * k : 6 * k + 6]
+        if len(self.zoom_right) and (eliminated := self._eliminated(0.0)) is not None:
+            block, _ = self._zoom_system(*eliminated, 0.0)
+            moved = eliminated[0][:, :, 1:]  # how a camera follows each zoom
+            found += moved @ np.linalg.pinv(block) @ moved.transpose(0, 2, 1)
         return found

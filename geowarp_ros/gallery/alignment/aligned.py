@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.keypoints.matching import Key, Prepared, prepare
 
@@ -33,6 +34,8 @@ class Alignment:
         starts: (N + 1,) the observations of row i are ``starts[i]:starts[i + 1]`` of the next two.
         keypoint: (O,) number of the observed keypoint within its photograph.
         point: (O,) row of ``points_m``.
+        cameras: Cameras that were estimated.
+        camera: (N,) which of them took each photograph; -1: none, its own is known or nobody knows it.
     """
 
     datum: tuple[float, float, float]
@@ -46,6 +49,13 @@ class Alignment:
     starts: NDArray[np.int64]
     keypoint: NDArray[np.int32]
     point: NDArray[np.int32]
+    cameras: tuple[Camera, ...] = ()
+    camera: NDArray[np.int32] | None = None
+
+    def estimated_camera(self, row: int) -> Camera | None:
+        """Return the camera that was estimated of a photograph; None where none was."""
+        number = -1 if self.camera is None else int(self.camera[row])
+        return None if number < 0 else self.cameras[number]
 
     def observations(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the keypoints of a photograph that see a triangulated point, and the rows of those points."""

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from geowarp_ros.gallery.alignment import rotations as turning
-from geowarp_ros.gallery.alignment.adjustment import MIN_POINTS, SOFT_TAG, Scene, adjust, camera_covariances
+from geowarp_ros.gallery.alignment.adjustment import (
+    MIN_POINTS,
+    SOFT_TAG,
+    Scene,
+    adjust,
+    camera_covariances,
+    zoom_std,
+)
 from geowarp_ros.gallery.alignment.aligned import Alignment, FloatArray
 from geowarp_ros.gallery.alignment.bearings import against_bearings, against_headings
 from geowarp_ros.gallery.alignment.belief import (
@@ -92,6 +99,8 @@ class Report:
         compared: Number of pairs compared by this run.
         lines: What there is to say to people.
         seconds: Time.
+        zoom: Unknown focal lengths over those that their photographs came with, by ``Tagged.lens``.
+        zoom_std: Standard deviations of their logarithms.
     """
 
     photographs: int
@@ -107,6 +116,8 @@ class Report:
     compared: int
     lines: tuple[str, ...]
     seconds: float
+    zoom: tuple[float, ...] = ()
+    zoom_std: tuple[float, ...] = ()
 
 
 def align(
@@ -165,6 +176,17 @@ def align(
     )
 
 
+def zooms(
+    photographs: Sequence[Tagged], pairs: Sequence[Pair], options: AlignOptions
+) -> tuple[FloatArray, FloatArray, int] | None:
+    """Return the zooms (G,) that a first adjustment finds, their standard deviations, and its observations."""
+    positions = np.array([p.position_m for p in photographs], float)
+    headings = np.array([p.heading_deg for p in photographs], float)
+    rays = [p.camera.normalised(p.keypoints.points) if p.camera else np.empty((0, 2)) for p in photographs]
+    _, _, refined = _first(_Photographs(photographs, rays, positions, headings), pairs, options)
+    return None if refined is None else (refined[1].zoom, zoom_std(refined[1]), len(refined[1].rays))
+
+
 @dataclass(frozen=True)
 class _Photographs:
     every: Sequence[Tagged]
@@ -177,6 +199,11 @@ class _Photographs:
         """(N,) focal lengths; NaN where unknown."""
         return np.array([math.nan if p.camera is None else p.camera.focal_px for p in self.every])
 
+    @property
+    def lens(self) -> NDArray[np.int64]:
+        """(N,) which unknown focal length each has; -1: its camera is known."""
+        return np.array([p.lens for p in self.every], np.int64)
+
 
 @dataclass
 class _Solved:
@@ -187,6 +214,7 @@ class _Solved:
     covariances: FloatArray
     reprojection_px: FloatArray
     tag_std_m: float
+    zoom_std: FloatArray
 
 
 def _solve(
@@ -197,20 +225,7 @@ def _solve(
     progress: Progress,
 ) -> tuple[_Solved | None, tuple[str, ...]]:
     """Return what is tied, None if nothing is, and lines about what is not."""
-    every = _tags(photographs.positions, photographs.headings_deg, options)
-    if not options.free_tilt:
-        pairs = [p for p in pairs if math.acos(min(1.0, p.rotation[1, 1])) < UPRIGHT_RAD]
-    pairs = trusted = turning.trusted(pairs)
-    pairs, rotations = _consistent(pairs, every, options.free_tilt)
-    component = turning.components(pairs, len(photographs.rays))
-    rows = np.flatnonzero(component >= 0)
-    if not len(rows):
-        return None, ()
-    tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
-    here = _renumbered(pairs, rows)
-    rays = [photographs.rays[row] for row in rows.tolist()]
-    placed, turned = _place(component[rows], here, rays, rotations[rows], tags, options)
-    refined = _refine(photographs, rows, placed, turned, here, options, (KEYPOINT_PX,) * 3)
+    pairs, trusted, refined = _first(photographs, pairs, options)
     if refined is None:
         return None, ()
     rows, scene, pixel = refined
@@ -226,7 +241,14 @@ def _solve(
         pairs = [*pairs, *(pair for bridge in bridges for pair in bridge.pairs)]
         # components are not yet where they see each other: at first no pixel is worth much
         refined = _refine(
-            photographs, rows, placed, turned, _renumbered(pairs, rows), options, (5.0, 2.0, pixel, pixel)
+            photographs,
+            rows,
+            placed,
+            turned,
+            _renumbered(pairs, rows),
+            options,
+            (5.0, 2.0, pixel, pixel),
+            scene.zoom,
         )
         if refined is None:
             return None, ()
@@ -262,10 +284,31 @@ def _solve(
     sure = witnessed(scene, suspicious(scene, covariances, tag_std))
     if not sure.all():
         lines += (f"not tied: {(~sure).sum()} photographs, each far from its tag and tied by one other alone",)
+    of_zoom = zoom_std(scene) if len(rows) else np.full(len(scene.zoom), np.inf)
     rows, covariances = rows[scene.keep(sure)], covariances[sure]
     off = np.linalg.norm(scene.residuals()[0], axis=1)
     reprojection = off * scene.ray_std * photographs.focal_px[rows][scene.tracks.photograph]
-    return _Solved(rows, scene, covariances, reprojection, tag_std), lines
+    return _Solved(rows, scene, covariances, reprojection, tag_std, of_zoom), lines
+
+
+def _first(
+    photographs: _Photographs, pairs: Sequence[Pair], options: AlignOptions
+) -> tuple[list[Pair], list[Pair], tuple[NDArray[np.int64], Scene, float] | None]:
+    """Return the pairs that agree, those that loops confirm, and what :func:`_refine` makes of them."""
+    every = _tags(photographs.positions, photographs.headings_deg, options)
+    if not options.free_tilt:
+        pairs = [p for p in pairs if math.acos(min(1.0, p.rotation[1, 1])) < UPRIGHT_RAD]
+    trusted = turning.trusted(pairs)
+    pairs, rotations = _consistent(trusted, every, options.free_tilt)
+    component = turning.components(pairs, len(photographs.rays))
+    rows = np.flatnonzero(component >= 0)
+    if not len(rows):
+        return pairs, trusted, None
+    tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
+    here = _renumbered(pairs, rows)
+    rays = [photographs.rays[row] for row in rows.tolist()]
+    placed, turned = _place(component[rows], here, rays, rotations[rows], tags, options)
+    return pairs, trusted, _refine(photographs, rows, placed, turned, here, options, (KEYPOINT_PX,) * 3)
 
 
 def _refine(
@@ -276,6 +319,7 @@ def _refine(
     pairs: Sequence[Pair],
     options: AlignOptions,
     pixels: Sequence[float],
+    zoom: FloatArray | None = None,
 ) -> tuple[NDArray[np.int64], Scene, float] | None:
     """Find points and adjust, in turns; returns the photographs that points hold, the scene, a pixel's worth."""
     rays = [photographs.rays[row] for row in rows.tolist()]
@@ -291,7 +335,9 @@ def _refine(
         )
         up_std = COMMON_TILT_RAD * np.sqrt(np.bincount(label)[label])
     empty = np.empty((0, 3)), tracks, np.empty((0, 2)), np.empty(0)
-    scene = Scene(placed, turned, *empty, tags, up_std, np.empty((0, 2), np.int64))
+    lens = photographs.lens[rows]
+    zoom = np.ones(photographs.lens.max(initial=-1) + 1) if zoom is None else zoom
+    scene = Scene(placed, turned, *empty, tags, up_std, np.empty((0, 2), np.int64), lens=lens, zoom=zoom)
     pixel = pixels[0]
     for number, start in enumerate(pixels):
         pixel = start if number == 0 or start > pixel else pixel
@@ -456,6 +502,8 @@ def _find_points(
     scene: Scene, tracks: Tracks, rays: Sequence[FloatArray], focal: FloatArray, pixel: float, limit_px: float
 ) -> bool:
     """Put into the scene the points that its poses let rays meet in; returns whether there are any."""
+    longer = np.append(scene.zoom, 1.0)[-1 if scene.lens is None else scene.lens]
+    rays, focal = [r / by for r, by in zip(rays, longer, strict=True)], focal * longer
     flat = _gather(tracks, rays)
     for _ in range(2):
         directions = np.column_stack([flat, np.ones(len(flat))])
@@ -566,6 +614,8 @@ def _report(
         compared=compared,
         lines=_lines(photographs, alignment, rejected, pairs),
         seconds=seconds,
+        zoom=tuple(solved.scene.zoom.tolist()) if solved else (),
+        zoom_std=tuple(solved.zoom_std.tolist()) if solved else (),
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ PAIRS = "pairs.bin"
 VERSION = 1
 """Version of the comparison: results of another are forgotten."""
 
+SAME_FOCAL = 0.02
+"""Relative difference of focal lengths up to which a comparison stays what it is."""
+NOTHING: Mapping[tuple[int, int], float] = MappingProxyType({})
+
 _HEAD = struct.Struct("<II14dI")
 """First, second, rotation, direction, parallax, share, number of matches."""
 
@@ -36,13 +41,17 @@ class ComparedPairs(MutableMapping[tuple[int, int], Pair]):
     Args:
         folder: Folder of the gallery, locked.
         segments: Segments in the manifest's order.
+        focal_px: Estimated focal lengths by size: pairs compared with others are forgotten.
     """
 
-    def __init__(self, folder: Path, segments: Sequence[Segment]) -> None:
+    def __init__(
+        self, folder: Path, segments: Sequence[Segment], focal_px: Mapping[tuple[int, int], float] = NOTHING
+    ) -> None:
         self._pairs: dict[tuple[int, int], Pair] = {}
         self._path = folder / ALIGNMENT / PAIRS
         self._path.parent.mkdir(exist_ok=True)
         here: dict[str, Any] = {"version": VERSION, "segments": [_identity(segment) for segment in segments]}
+        here["focal_px"] = {"×".join(map(str, size)): focal for size, focal in sorted(focal_px.items())}
         head = json.dumps(here).encode() + b"\n"
         before, whole = self._read(here)
         if before != here or not whole:
@@ -77,6 +86,10 @@ class ComparedPairs(MutableMapping[tuple[int, int], Pair]):
             before = json.loads(line)
             if before["version"] != VERSION:
                 return before, False
+            focal, used = here["focal_px"], before.get("focal_px", {})
+            if focal.keys() != used.keys() or any(abs(used[k] / focal[k] - 1) > SAME_FOCAL for k in focal):
+                return before, False
+            here["focal_px"] = used
             moved = _moved(before["segments"], here["segments"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError):  # none there, or it is no such line
             return None, False

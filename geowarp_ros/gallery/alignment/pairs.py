@@ -43,12 +43,16 @@ class Tagged:
         heading_deg: Compass heading of the optical axis; NaN where unknown.
         camera: Intrinsics for the image at working resolution; None where unknown: it is not tied.
         keypoints: Its keypoints.
+        size: Width and height of the image at working resolution; None where its camera is known.
+        lens: Which unknown focal length it has, of which its camera is a first guess; -1: its camera is known.
     """
 
     position_m: FloatArray
     heading_deg: float
     camera: Camera | None
     keypoints: Keypoints
+    size: tuple[int, int] | None = None
+    lens: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +132,24 @@ def _compared(
         yield from threads.map(lambda pair: relate(photographs, rays, *pair), rows)
 
 
-def relate(photographs: Sequence[Tagged], rays: Sequence[FloatArray], first: int, second: int) -> Pair:
-    """Match two photographs and estimate their relative pose (five-point LO-RANSAC of PoseLib)."""
+def relate(
+    photographs: Sequence[Tagged],
+    rays: Sequence[FloatArray],
+    first: int,
+    second: int,
+    known: NDArray[Any] | None = None,
+) -> Pair:
+    """Match two photographs, if their matches are not known, and estimate their relative pose.
+
+    By five-point LO-RANSAC of PoseLib.
+    """
     import poselib
 
     nothing = Pair(first, second, np.eye(3), np.zeros(3), 0.0, np.empty((0, 2), np.int32))
     a, b = photographs[first], photographs[second]
     if a.camera is None or b.camera is None:
         return nothing
-    matches = match(a.keypoints.descriptors, b.keypoints.descriptors, RATIO)
+    matches = match(a.keypoints.descriptors, b.keypoints.descriptors, RATIO) if known is None else known
     one, two = rays[first][matches[:, 0]], rays[second][matches[:, 1]]
     good = np.isfinite(one).all(axis=1) & np.isfinite(two).all(axis=1)
     matches, one, two = matches[good], one[good], two[good]

@@ -116,5 +116,7 @@ def widest_angles(tracks: Tracks, points: FloatArray, positions: FloatArray) -> 
 def summed(values: FloatArray, group: IntArray, count: int) -> FloatArray:
     """Return the sums of ``values`` (O, …) over each of ``count`` groups."""
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
-    sums = np.stack([np.bincount(group, flat[:, k], count) for k in range(flat.shape[1])], axis=1)
+    sums = np.empty((count, flat.shape[1]))
+    for k in range(flat.shape[1]):
+        sums[:, k] = np.bincount(group, flat[:, k], count)
     return np.asarray(sums.reshape(count, *values.shape[1:]))

@@ -36,6 +36,7 @@ _PER_PHOTOGRAPH: dict[str, tuple[str, tuple[int, ...], Any]] = {
     "position_std_m": ("<f8", (), math.nan),
     "heading_std_rad": ("<f8", (), math.nan),
     "component": ("<i4", (), -1),
+    "camera": ("<i4", (), -1),  # absent where none was estimated
 }
 """Type and shape of a row, and what a photograph that was not aligned has."""
 
@@ -67,6 +68,8 @@ def store_alignment(
     where = next_folder(folder / ALIGNMENT)
     where.mkdir(parents=True)
     types = {name: dtype for name, (dtype, _, _) in _PER_PHOTOGRAPH.items()}
+    if alignment.camera is None:
+        del types["camera"]
     types |= {"points_m": "<f8", "starts": "<i8", "keypoint": "<i4", "point": "<i4"}
     for name, dtype in types.items():
         array = np.ascontiguousarray(getattr(alignment, name), dtype)
@@ -80,6 +83,7 @@ def store_alignment(
         datum=alignment.datum,
         options=options,
         summary=summary,
+        cameras=alignment.cameras,
         created=now(),
         files=files,
     )
@@ -124,6 +128,7 @@ def _map(where: Path, stored: StoredAlignment, rows: int) -> Alignment:
     each = {
         name: map_array(where / f"{name}.npy", np.dtype(dtype), (rows, *shape))
         for name, (dtype, shape, _) in _PER_PHOTOGRAPH.items()
+        if f"{name}.npy" in stored.files
     }
     starts = map_array(where / "starts.npy", np.dtype("<i8"), (rows + 1,))
     points = map_array(where / "points_m.npy", np.dtype("<f8"), (stored.summary.points, 3))
@@ -134,7 +139,18 @@ def _map(where: Path, stored: StoredAlignment, rows: int) -> Alignment:
         raise GalleryError(f"{where / 'starts.npy'}: does not ascend from 0")
     if len(point) and not 0 <= point.min() <= point.max() < len(points):
         raise GalleryError(f"{where / 'point.npy'}: names points that points_m.npy does not have")
-    return Alignment(stored.datum, points_m=points, starts=starts, keypoint=keypoint, point=point, **each)
+    camera = each.get("camera", np.empty(0))
+    if len(camera) and not -1 <= camera.min() <= camera.max() < len(stored.cameras):
+        raise GalleryError(f"{where / 'camera.npy'}: names cameras that the manifest does not have")
+    return Alignment(
+        stored.datum,
+        points_m=points,
+        starts=starts,
+        keypoint=keypoint,
+        point=point,
+        cameras=stored.cameras,
+        **each,
+    )
 
 
 def _select(alignment: Alignment, numbers: NDArray[np.int64]) -> Alignment:
@@ -145,6 +161,8 @@ def _select(alignment: Alignment, numbers: NDArray[np.int64]) -> Alignment:
     kept = np.where(absent, 0, numbers)
     each: dict[str, NDArray[Any]] = {}
     for name, (_, _, nothing) in _PER_PHOTOGRAPH.items():
+        if getattr(alignment, name) is None:
+            continue
         each[name] = getattr(alignment, name)[kept]
         each[name][absent] = nothing
     counts = np.where(absent, 0, np.diff(alignment.starts)[kept])
@@ -159,5 +177,6 @@ def _select(alignment: Alignment, numbers: NDArray[np.int64]) -> Alignment:
         starts=starts,
         keypoint=keypoint,
         point=point,
+        cameras=alignment.cameras,
         **each,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from geowarp_ros.attitude import BODY_FROM_OPTICAL, heading
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.alignment.aligning import Report, align
 from geowarp_ros.gallery.alignment.comparisons import ComparedPairs
+from geowarp_ros.gallery.alignment.focal import Size, estimating
 from geowarp_ros.gallery.alignment.options import DEFAULTS, AlignOptions
 from geowarp_ros.gallery.alignment.pairs import Tagged
 from geowarp_ros.gallery.alignment.picture import AlignedMap, alignment_picture
@@ -47,7 +49,10 @@ def align_gallery(
     """
     read_manifest(gallery)  # before the lock's file is made in what may be no gallery
     with writing(gallery):
-        manifest = read_manifest(gallery).model_copy(update={"alignment": None})
+        manifest = read_manifest(gallery)
+        before = manifest.alignment.cameras if manifest.alignment else ()
+        known = {(max(size), min(size)): c.focal_px for c in before for size in [(c.width_px, c.height_px)]}
+        manifest = manifest.model_copy(update={"alignment": None})
         if manifest.keypoints is None:
             raise GalleryError(
                 f"{gallery}: stores no keypoints, which an alignment needs; make them first"
@@ -57,8 +62,12 @@ def align_gallery(
         photographs = tagged(opened)
         frame = opened.frame
         datum = (frame.datum_latitude_deg, frame.datum_longitude_deg, frame.datum_altitude_m)
-        compared = ComparedPairs(gallery, manifest.segments)
-        alignment, report = align(photographs, datum, options, compared, progress)
+
+        def run(given: Sequence[Tagged], focal_px: Mapping[Size, float]) -> tuple[Alignment, Report]:
+            compared = ComparedPairs(gallery, manifest.segments, focal_px)
+            return align(given, datum, options, compared, progress)
+
+        alignment, report = estimating(photographs, run, options, known, progress)
         stored = store_alignment(
             gallery, manifest.segments, alignment, options.model_dump(), _summary(report, opened)
         )
@@ -76,8 +85,19 @@ def tagged(gallery: Gallery) -> Sequence[Tagged]:
         position = enu[row].copy()
         position[2] = position[2] if math.isfinite(geodetic[row, 2]) else math.nan
         keypoints = gallery.keypoints(row) or Keypoints.none()
-        found[int(kept[row])] = Tagged(position, place.heading_deg, gallery.camera(row), keypoints)
+        camera = gallery.camera(row)
+        size = _size(gallery, row) if camera is None and len(keypoints) else None
+        found[int(kept[row])] = Tagged(position, place.heading_deg, camera, keypoints, size)
     return found
+
+
+def _size(gallery: Gallery, row: int) -> tuple[int, int] | None:
+    """Return width and height of a photograph at working resolution; None where it cannot be read any more."""
+    try:
+        height, width = gallery.image(row).shape[:2]
+    except GalleryError:
+        return None
+    return width, height
 
 
 def _summary(report: Report, gallery: Gallery) -> AlignmentSummary:

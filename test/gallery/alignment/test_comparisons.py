@@ -57,6 +57,20 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [len(one) for one in found.values()] == [3, 0, 2]
 
 
+@pytest.mark.parametrize(
+    ("focal_px", "kept"),
+    [({(320, 240): 212.0}, 1), ({(320, 240): 220.0}, 0), ({(240, 240): 210.0}, 0), ({}, 0)],
+    ids=["nearly the same", "another", "another size", "none"],
+)
+def test_pairs_compared_with_another_focal_length_are_forgotten(
+    tmp_path: Path, focal_px: dict[tuple[int, int], float], kept: int
+) -> None:
+    ComparedPairs(tmp_path, TWO, {(320, 240): 210.0})[0, 1] = PAIRS[0]
+    assert len(ComparedPairs(tmp_path, TWO, focal_px)) == kept
+    if kept:  # many small changes are a great one
+        assert len(ComparedPairs(tmp_path, TWO, {(320, 240): 214.2 + 2})) == 0
+
+
 def test_a_kill_at_any_byte_keeps_the_whole_records(tmp_path: Path) -> None:
     filled(tmp_path)
     path = tmp_path / "alignment/pairs.bin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from geowarp_ros.gallery.alignment import adjustment
-from geowarp_ros.gallery.alignment.adjustment import Scene, adjust, camera_covariances
+from geowarp_ros.gallery.alignment.adjustment import Scene, adjust, camera_covariances, zoom_std
 from geowarp_ros.gallery.alignment.belief import outvoted, strain
 from geowarp_ros.gallery.alignment.pairs import Pair, candidate_pairs
 from geowarp_ros.gallery.alignment.points import Tracks, find_tracks, triangulate
@@ -175,6 +176,48 @@ def test_the_right_side_is_the_slope_of_the_cost() -> None:
         # the cost is the sum of squares, twice that whose slope is the right side
         slope = -2 * ((system.right * camera).sum() + (system.point_right * points).sum())
         assert (ahead - behind) / (2 * step) == pytest.approx(slope, rel=1e-4)
+
+
+def test_the_step_of_a_focal_length_is_that_of_the_dense_system_with_numerical_slopes() -> None:
+    scene = scene_of(ring(0, 5), noise=0.02)
+    scene.lens, scene.zoom = np.array([0, 0, -1, 1, 1]), np.ones(2)
+    coupling = adjustment._Coupling.of(scene.tracks, 5)
+    system = adjustment._System(scene, coupling)
+    steps, step = np.eye(2), 1e-6
+    slopes = []
+    for zoom in steps:
+        ahead, behind = (replace(scene) for _ in range(2))
+        ahead.zoomed(np.exp(step * zoom))
+        behind.zoomed(np.exp(-step * zoom))
+        assert ahead.zoom[zoom == 1] == pytest.approx(1 + step)
+        slopes.append((adjustment._cost(ahead) - adjustment._cost(behind)) / (2 * step))
+    np.testing.assert_allclose(slopes, -2 * system.zoom_right, rtol=1e-4)
+    # all unknowns at once, without elimination
+    cameras, count = 6 * system.cameras, 3 * system.count
+    whole = np.zeros((cameras + count + 2,) * 2)
+    for k, block in enumerate(system.blocks):
+        whole[6 * k : 6 * k + 6, 6 * k : 6 * k + 6] = block
+    whole[:cameras, :cameras] += system.links.toarray()
+    for k, block in enumerate(system.point_blocks):
+        at = cameras + 3 * k
+        whole[at : at + 3, at : at + 3] = block
+    for i, p, block in zip(scene.tracks.photograph, scene.tracks.point, system.across, strict=True):
+        whole[6 * i : 6 * i + 6, cameras + 3 * p : cameras + 3 * p + 3] += block
+    whole[:-2, -2:] = np.concatenate([system.of_zoom.reshape(-1, 2), system.zoom_on_points.reshape(-1, 2)])
+    whole = np.triu(whole, 1) + np.triu(whole, 1).T + np.diag(np.diag(whole))
+    whole[-2:, -2:] = system.zoom_block
+    right = np.concatenate([system.right.ravel(), system.point_right.ravel(), system.zoom_right])
+    wanted = np.linalg.solve(whole, right)
+    found = system.solve(0.0)
+    assert found is not None
+    # points are held by a billionth of their weight
+    step_found = np.concatenate([part.ravel() for part in found])
+    np.testing.assert_allclose(step_found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+    inverse = np.linalg.inv(whole)
+    np.testing.assert_allclose(zoom_std(scene), np.sqrt(np.diag(inverse)[-2:]), rtol=1e-3)
+    for k, covariance in enumerate(camera_covariances(scene)):
+        block = inverse[6 * k : 6 * k + 6, 6 * k : 6 * k + 6]
+        np.testing.assert_allclose(covariance, block, rtol=1e-3, atol=1e-5 * np.abs(block).max())
 
 
 def test_adjust_comes_back_to_the_truth_and_covariances_are_the_dense_inverse() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geowarp_ros.cameras import ESTIMATED, Camera
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery.index.indexing import IndexOptions
 from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, index_gallery, remove_from_gallery
@@ -44,6 +45,39 @@ def test_round_trip(path: Path) -> None:
     assert_same(opened_alignment(path), expected)
     assert {*stored.files} == {f"{name}.npy" for name in FILES}
     assert Gallery.open(path).verify() == []
+
+
+def test_estimated_cameras_go_with_their_photographs(views: Views, tmp_path: Path) -> None:
+    source = views(5)
+    blind = replace(source, images=tuple(replace(image, camera=None) for image in source.images))
+    path = build_gallery(blind, describer(), tmp_path / "blind", keypoints=CONFIG).gallery
+    assert Gallery.open(path).only_camera is None
+    wide = Camera(64, 48, 50.0, 50.0, 31.5, 23.5, source=ESTIMATED)
+    tall = Camera(48, 64, 50.0, 50.0, 23.5, 31.5, source=ESTIMATED)
+    expected = replace(alignment_for(path), cameras=(wide, tall), camera=np.array([1, 0, 1, 0, -1], np.int32))
+    stored = put(path, expected)
+    assert stored.cameras == (wide, tall) and "camera.npy" in stored.files
+    assert_same(opened_alignment(path), expected)
+    opened = Gallery.open(path)
+    assert [opened.camera(row) for row in range(5)] == [tall, wide, tall, wide, None]
+    photograph = opened.photograph(1)
+    assert photograph is not None
+    np.testing.assert_array_equal(photograph.rays, wide.normalised(photograph.keypoints.points))
+    assert opened.only_camera is None, "two, and one is unknown"
+    assert opened.verify() == []
+    remove_from_gallery(path, ["000.png", "002.png", "004.png"])
+    add_to_gallery(replace(views(2, "more", first=7), skipped=()), describer(), path)
+    opened = Gallery.open(path)
+    assert opened.camera(0) == wide and opened.camera(1) == wide and opened.camera(2) != wide
+    remove_from_gallery(path, [place.name for place in opened.places][2:])
+    only = Gallery.open(path).only_camera
+    assert only == replace(wide, source=f"the gallery's camera ({ESTIMATED})")
+
+
+def test_estimated_cameras_that_are_not_there_are_refused(path: Path) -> None:
+    put(path, replace(alignment_for(path), camera=np.zeros(5, np.int32)))
+    with pytest.raises(GalleryError, match=r"camera\.npy: names cameras that the manifest does not have"):
+        Gallery.open(path)
 
 
 def test_nothing_tied_is_no_alignment(path: Path) -> None:
