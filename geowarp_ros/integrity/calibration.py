@@ -218,9 +218,9 @@ class Sample:
 
 
 def fit_calibration(
-    samples: Sequence[Sample], false_fix_rate: float = 0.01, seed: int = 0
+    samples: Sequence[Sample], false_fix_rate: float = 0.01, seed: int = 0, drives: Sequence[int] = ()
 ) -> tuple[Calibration, dict[str, float]]:
-    """Fit a calibration on answers from a held-out drive.
+    """Fit a calibration on answers from held-out drives.
 
     The confidence that each sample would have had is found by 5-fold cross-validation; the minimum confidence
     follows from it (:func:`fit_logistic`). Standard deviation and scatter gain maximise the likelihood of
@@ -230,6 +230,7 @@ def fit_calibration(
         samples: Answers, right and wrong; the wrong ones may come from leaving the true place out of the gallery.
         false_fix_rate: Wanted share of wrong positions among those published, 0..1.
         seed: Seed of the folds.
+        drives: Number of the drive of each sample, which are held to the rate one by one; empty: all are of one.
 
     Returns:
         The calibration, and what the cross-validation showed: ``auc``, ``brier``, ``availability`` (share of the
@@ -242,7 +243,7 @@ def fit_calibration(
     rows = (
         np.stack([feature_row(sample.evidence) for sample in samples]) if samples else np.empty((0, len(FEATURES)))
     )
-    fitted = fit_logistic(rows, FEATURES, right, false_fix_rate, seed)
+    fitted = fit_logistic(rows, FEATURES, right, false_fix_rate, seed, drives)
     # where few are kept, the right ones that are more likely right than wrong tell the covariance, too
     telling = right & (fitted.kept | (fitted.held_out >= 0.5))
     telling = telling if telling.any() else right

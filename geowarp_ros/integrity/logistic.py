@@ -79,9 +79,17 @@ LEAST_OF_EACH = 10
 
 
 def fit_logistic(
-    rows: FloatArray, names: Sequence[str], right: BoolArray, false_fix_rate: float, seed: int = 0
+    rows: FloatArray,
+    names: Sequence[str],
+    right: BoolArray,
+    false_fix_rate: float,
+    seed: int = 0,
+    drives: Sequence[int] = (),
 ) -> FittedLogistic:
     """Fit a model; the minimum confidence follows from 5-fold cross-validation.
+
+    Many answers of one kind of place must not hide the wrong ones of another: where answers are of several drives,
+    each of them is held to the rate, but for one wrong answer.
 
     Args:
         rows: (N, F) features; one that is NaN anywhere is not used.
@@ -89,6 +97,7 @@ def fit_logistic(
         right: (N,) whether each answer is right.
         false_fix_rate: Wanted share of wrong ones among those kept, 0..1.
         seed: Seed of the folds.
+        drives: Number of the drive of each answer; empty: all are of one.
 
     Raises:
         ValueError: Fewer than LEAST_OF_EACH right or wrong ones.
@@ -109,6 +118,9 @@ def fit_logistic(
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     held_out = cross_val_predict(model, rows, right, cv=folds, method="predict_proba")[:, 1]
     threshold = minimum_confidence(held_out, right, false_fix_rate)
+    for drive in np.unique(drives):
+        here = np.asarray(drives) == drive
+        threshold = max(threshold, minimum_confidence(held_out[here], right[here], false_fix_rate, forgiven=1))
     kept = held_out >= threshold
     model.fit(rows, right)
     scaler, logistic = model[0], model[1]
@@ -129,17 +141,19 @@ def fit_logistic(
     return FittedLogistic(values, held_out, summary)
 
 
-def minimum_confidence(confidence: FloatArray, right: BoolArray, false_fix_rate: float) -> float:
+def minimum_confidence(
+    confidence: FloatArray, right: BoolArray, false_fix_rate: float, forgiven: int = 0
+) -> float:
     """Smallest threshold that holds the wanted rate of wrong ones among those kept; 1 if none does.
 
     Where so few are kept that a single wrong one breaks the rate, counting says little: one is then forgiven if
-    the confidences themselves promise the rate.
+    the confidences themselves promise the rate; as many as ``forgiven`` are in any case.
     """
     order = np.argsort(-confidence, kind="stable")
     ordered = confidence[order]
     # equal confidences cannot be told apart by a threshold: look at the last of each run
     last = np.flatnonzero(np.diff(ordered, append=-np.inf))
     wrong, expected = np.cumsum(~right[order])[last], np.cumsum(1 - ordered)[last]
-    allowed = false_fix_rate * (last + 1)
+    allowed = np.maximum(false_fix_rate * (last + 1), forgiven)
     good = np.flatnonzero((wrong <= allowed) | ((wrong <= 1) & (expected <= allowed)))
     return float(ordered[last[good[-1]]]) if len(good) else 1.0

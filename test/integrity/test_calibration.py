@@ -23,7 +23,7 @@ from geowarp_ros.integrity.calibration import (
     save_calibration,
     settings_of,
 )
-from geowarp_ros.integrity.logistic import minimum_confidence
+from geowarp_ros.integrity.logistic import fit_logistic, minimum_confidence
 from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.model.checkpoints import DEFAULT_MODEL, fingerprint, load_model
 from geowarp_ros.types import Evidence
@@ -273,6 +273,22 @@ def test_theminimum_confidence_by_hand() -> None:
     assert minimum_confidence(confidence[:3], np.array([False, True, True]), 0.01) == 1.0
     # equal confidences stand or fall together
     assert minimum_confidence(np.array([0.9, 0.5, 0.5]), np.array([True, True, False]), 0.01) == 0.9
+    # one wrong answer is forgiven in any case, two are not
+    assert minimum_confidence(np.array([0.9, 0.8, 0.7, 0.6]), np.array([False, True, False, True]), 0.01, 1) == 0.8
+
+
+def test_each_drive_is_held_to_the_rate() -> None:
+    rng = np.random.default_rng(0)
+    # 990 answers of a drive where 2 tells right from wrong, 60 of one where it does not
+    easy, hard = rng.normal(0, 1, 990), rng.normal(2, 1, 60)
+    told = np.concatenate([easy + 4 * (np.arange(990) % 3 > 0), hard])
+    right = np.concatenate([np.arange(990) % 3 > 0, np.arange(60) % 2 > 0])
+    drives = [0] * 990 + [1] * 60
+    alone = fit_logistic(told[:, None], ("x",), right, 0.05)
+    each = fit_logistic(told[:, None], ("x",), right, 0.05, drives=drives)
+    wrong = np.array(drives, bool) & ~right
+    assert (alone.kept & wrong).sum() > 5 and (each.kept & wrong).sum() <= 1
+    assert each.kept.sum() > 300
 
 
 def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> None:

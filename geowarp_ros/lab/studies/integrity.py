@@ -258,15 +258,16 @@ def fit_asked(
     Raises:
         SourceError: Too few right or wrong answers.
     """
-    samples = [
-        sample
-        for item in asked
-        if item.drive.calibrates
+    calibrating = [item for item in asked if item.drive.calibrates]
+    found = [
+        (sample, drive)
+        for drive, item in enumerate(calibrating)
         for collected in (item.as_it_is, item.without, *item.elsewhere.values())
         for sample in collected.samples
     ]
+    samples, drives = [sample for sample, _ in found], [drive for _, drive in found]
     try:
-        calibration, summary = fit_calibration(samples, false_fix_rate)
+        calibration, summary = fit_calibration(samples, false_fix_rate, drives=drives)
     except ValueError as error:
         raise SourceError(f"these drives cannot calibrate: {error}") from None
     named = {"title": "the calibration beside the model", "measured_with": measured_with}
