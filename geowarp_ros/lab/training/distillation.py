@@ -40,6 +40,7 @@ from geowarp_ros.lab.training.ranking import draw_contests, ranking_loss, warped
 from geowarp_ros.lab.training.retrieval import train_mode, validate
 from geowarp_ros.lab.training.session import (
     LAST_MODEL,
+    PRECISIONS,
     Session,
     SessionConfig,
     parameter_groups,
@@ -50,6 +51,7 @@ from geowarp_ros.lab.training.teacher import SqueezeNet
 from geowarp_ros.lab.training.warping import with_regression
 from geowarp_ros.model.encoders import CHANNELS
 from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.inference import Fused
 from geowarp_ros.model.matching import pool_local_features
 from geowarp_ros.progress import Progress, silent
 
@@ -96,6 +98,7 @@ class Distillation(SessionConfig):
     batch_norm: Literal["trained", "frozen"] = Field(
         "trained", description="frozen: batch norms keep the statistics that the model starts with."
     )
+    frozen_layers: int = Field(0, ge=0, description="First layers of the encoder that keep their weights.")
     averaging: float = Field(0.99, ge=0.0, lt=1.0, description="Decay of the moving average per step.")
 
 
@@ -163,6 +166,8 @@ def distill(
         raise TrainingError(f"sparse_start: for a resnet's last block, and the encoder is {model.config.encoder}")
     if config.teacher_weight > 0 and teacher is None:
         raise TrainingError(f"teacher_weight = {config.teacher_weight:g} needs a teacher")
+    if config.frozen_layers and (config.batch_norm == "trained" or config.teacher_weight > 0):
+        raise TrainingError("frozen_layers: expected batch_norm: frozen, and no teacher")
     if not config.grounds:
         raise TrainingError("grounds: the recipe names no photographs")
     if model.regression is None and config.warp_weight > 0:
@@ -197,7 +202,12 @@ class _Trainer:
                 network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(model.state_dict())
         self.averaged.eval()
-        trained = [p for name, p in model.named_parameters() if not name.startswith("regression.")]
+        frozen = model.encoder[: config.frozen_layers].requires_grad_(False)
+        dtype = PRECISIONS[config.precision]
+        self.frozen = Fused(frozen.eval(), device, dtype) if config.frozen_layers else None
+        trained = [
+            p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("regression.")
+        ]
         trained += self.teaching.parameters()
         groups = parameter_groups(trained, config.weight_decay)
         if model.regression is not None and config.warp_weight > 0:
@@ -264,7 +274,7 @@ class _Trainer:
             images = torch.cat([images, warped_pairs(self.averaged, images, contests, session.autocast)])
         train_mode(self.model, config.batch_norm)
         with session.autocast():
-            found = student_maps(self.model, images)
+            found = self._maps(images)
         last = found[-1][:batch].float()
         described = self.model.pool(last)
         cells = last if self.model.projection is None else self.model.projection(last)
@@ -289,6 +299,15 @@ class _Trainer:
             centres = [session.memory[f"centre {index}"] for index in range(len(wanted))]
             terms["teacher"] = self.teaching([stage[half] for stage in found], wanted, centres)
         return terms
+
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the encoder's map of stride 16, behind that of stride 8 where no layers are frozen."""
+        if self.frozen is None:
+            return student_maps(self.model, images)
+        with torch.no_grad():
+            lower = self.frozen(images)
+        return (self.model.encoder[self.config.frozen_layers :](lower),)
 
 
 @torch.no_grad()
