@@ -11,6 +11,7 @@ EXTRAS = {
     "train": ["tensorboard>=2.16", "matplotlib>=3.8", "scikit-learn>=1.4"],  # train, demo, benchmark
     "pose": ["poselib>=2.0.5"],  # sharper poses; no wheels for aarch64, OpenCV does without
     "map": ["poselib>=2.0.5", "networkx>=3"],  # gallery align, on a workstation: the robot reads what it made
+    "fast": ["onnxruntime>=1.18", "onnx>=1.16"],  # encoders on a CPU, on the robot; wheels for aarch64, too
     "export": ["onnx>=1.16", "onnxscript>=0.5"],
 }
 
@@ -61,7 +62,6 @@ setup(
         "lab": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
         "test": [
             "evo",
-            "onnxruntime>=1.18",
             "pytest<9",
             "pytest-xdist>=3.2",
             "hypothesis",

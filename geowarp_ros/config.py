@@ -140,6 +140,18 @@ class LocalizerConfig(Section):
         "float32",
         description="Precision of the encoder. bfloat16: CUDA and CPUs with bfloat16 instructions; float16: CUDA.",
     )
+    runtime: Literal["auto", "torch", "onnxruntime"] = Field(
+        "auto",
+        description="What encoder and regression compute with on a CPU. auto: the faster for each, ONNX Runtime "
+        "where it is installed ('geowarp_ros[fast]'). onnxruntime: both, in float32.",
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Threads of torch, OpenCV, FAISS and ONNX Runtime, for the whole process. 0: one for each "
+        "physical core that affinity, control group and OMP_NUM_THREADS leave it.",
+    )
     retrieval: RetrievalConfig = RetrievalConfig()
     rerank: RerankConfig = RerankConfig()
     position: PositionConfig = PositionConfig()

@@ -254,6 +254,11 @@ class Localizer:
         )
 
     @property
+    def runtime(self) -> str:
+        """What the encoder computes with: torch or onnxruntime."""
+        return self.describer.runtime
+
+    @property
     def caution(self) -> str:
         """What slows the localizer down, for people: CUDA memory that is short; empty if nothing."""
         return self.describer.passes.caution

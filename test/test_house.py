@@ -82,7 +82,7 @@ def test_only_ros_says_ros() -> None:
 
 
 FLOORS = (
-    {"errors", "progress", "memory", "provenance"},
+    {"errors", "progress", "memory", "provenance", "threads"},
     {"files", "config", "cameras", "geodesy"},
     {"types"},
     {"geometry", "images", "pictures", "keypoints", "attitude"},
@@ -130,10 +130,10 @@ def test_nothing_outside_the_laboratory_imports_it() -> None:
     assert not found
 
 
-OWNED = {"faiss": "gallery", "rosbags": "readers"}
+OWNED = {"faiss": "gallery", "rosbags": "readers", "onnxruntime": "model"}
 """Library that could be replaced -> the room that knows it, and the laboratory."""
-SHARE = {"rosbags": {"evaluation", "ros"}}
-"""Rooms that write bags."""
+SHARE = {"rosbags": {"evaluation", "ros"}, "faiss": {"threads.py"}}
+"""Rooms that write bags; what sets every library's threads."""
 
 
 @pytest.mark.parametrize("library", OWNED)
@@ -222,7 +222,8 @@ def test_a_robot_localises_without_what_reports_and_trainings_need() -> None:
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("matplotlib", "plotly", "sklearn", "tensorboard", "onnx", "kornia"):
+        absent = ("matplotlib", "plotly", "sklearn", "tensorboard", "onnx", "onnxruntime", "kornia")
+        if name.split(".")[0] in absent:
             raise ModuleNotFoundError("absent", name=name.split(".")[0])
 sys.meta_path.insert(0, Absent())
 import geowarp_ros.localizer, geowarp_ros.motion.session, geowarp_ros.gallery.making.build, geowarp_ros.ros.node

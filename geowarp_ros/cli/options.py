@@ -14,6 +14,8 @@ from geowarp_ros.errors import ConfigError, did_you_mean
 SHORTCUTS: dict[str, tuple[str, str]] = {
     "model": ("model", "model file, by which the gallery was made"),
     "device": ("device", "auto, cpu or cuda"),
+    "runtime": ("runtime", "auto, torch or onnxruntime"),
+    "threads": ("threads", "threads of all libraries; 0: one for each physical core"),
     "rerank": ("rerank.method", "re-ranking method: none, geowarp, geowarp-unwarped, sift, orb"),
     "candidates": ("rerank.candidates", "number of candidates to re-rank"),
     "min_confidence": ("position.min_confidence", "minimum confidence of a fix; -1: as calibrated, or 0.5"),

@@ -23,6 +23,8 @@ from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import Precision, for_inference
 from geowarp_ros.model.matching import GRID, similarity
 from geowarp_ros.model.passes import Passes, pixels_per_pass
+from geowarp_ros.model.runtimes import OnnxLayers, Runtime
+from geowarp_ros.threads import use_threads
 from geowarp_ros.types import Image
 
 
@@ -38,13 +40,14 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def open_describer(config: LocalizerConfig) -> Describer:
-    """Load the model that the configuration names, on its device.
+    """Load the model that the configuration names, on its device, and set the process's number of threads.
 
     Raises:
-        ModelError: The file is missing, truncated or foreign, or CUDA is asked for and absent.
+        ModelError: The file is missing, truncated or foreign, or CUDA or ONNX Runtime is asked for and absent.
     """
     device = choose_device(config.device)
-    return Describer(load_model(config.model, device), device, config.precision)
+    use_threads(config.threads)
+    return Describer(load_model(config.model, device), device, config.precision, config.runtime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +109,26 @@ class Describer:
         passes: Splits images into encoder passes.
 
     Raises:
-        ConfigError: The device does not compute in that precision.
+        ConfigError: The device does not compute in that precision, or the runtime not on that device.
+        ModelError: ONNX Runtime is asked for by name and not installed.
     """
 
-    def __init__(self, model: GeoWarp, device: torch.device | str, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: GeoWarp,
+        device: torch.device | str,
+        precision: Precision = "float32",
+        runtime: Runtime = "auto",
+    ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
-        self.network = for_inference(model, self.device, precision)
+        self.network = for_inference(model, self.device, precision, runtime)
         self.passes = Passes(pixels_per_pass(self.device))
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the encoder computes with."""
+        return "onnxruntime" if isinstance(self.network.encoder, OnnxLayers) else "torch"
 
     @cached_property
     def fingerprint(self) -> str:

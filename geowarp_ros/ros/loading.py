@@ -47,14 +47,14 @@ class SharedModel:
         self._loaded: WeakValueDictionary[tuple[str, ...], Describer] = WeakValueDictionary()
 
     def __call__(self, config: NodeConfig) -> Localizer:
-        """Open a localizer; its model is loaded unless one of the same file, device and precision is in use.
+        """Open a localizer; its model is loaded unless one of the same file and the same settings is in use.
 
         Raises:
             GeowarpError: As :func:`open_localizer`.
         """
         from geowarp_ros.model.describer import open_describer
 
-        key = config.model, config.device, config.precision
+        key = config.model, config.device, config.precision, config.runtime, str(config.threads)
         with self._lock:  # two nodes that configure at once load one model
             describer = self._loaded.get(key) or open_describer(config)
             self._loaded[key] = describer
@@ -100,6 +100,7 @@ def load(opener: Opener, config: NodeConfig) -> Loaded:
         "model": config.model,
         "model fingerprint": gallery.model_fingerprint,
         "device": config.device,
+        "runtime": localizer.runtime,
         "datum": f"{datum.datum_latitude_deg:.7f}, {datum.datum_longitude_deg:.7f}",
     }
     return Loaded(localizer, datum, about)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geowarp_ros.errors import ConfigError
+from geowarp_ros.model import fused as fused_layers
 from geowarp_ros.model import inference
 from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.encoders import CHANNELS, EncoderName
@@ -32,7 +33,7 @@ def test_every_encoder_fused_equals_itself(
     encoder: EncoderName, onednn: bool, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not onednn:
-        monkeypatch.setattr(inference, "_onednn_fuses", lambda device: False)
+        monkeypatch.setattr(fused_layers, "_onednn_fuses", lambda device: False)
     model = models(encoder)
     fused = for_inference(model, CPU)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.encoder.modules())
@@ -46,7 +47,7 @@ def test_every_encoder_fused_equals_itself(
 @pytest.mark.parametrize("onednn", [True, False])
 def test_the_regression_fused_equals_itself(onednn: bool, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     if not onednn:
-        monkeypatch.setattr(inference, "_onednn_fuses", lambda device: False)
+        monkeypatch.setattr(fused_layers, "_onednn_fuses", lambda device: False)
     model = models("resnet18")
     with torch.inference_mode():
         f_q, f_p = model.local_features(images(1)), model.local_features(images(2))

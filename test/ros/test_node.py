@@ -65,7 +65,7 @@ class ScriptedGallery:
 class ScriptedLocalizer:
     """Answers as told; ``gate`` holds it, ``frames`` is what it was shown."""
 
-    gallery = ScriptedGallery()
+    gallery, runtime = ScriptedGallery(), "torch"
 
     def __init__(self, script: Script) -> None:
         self.script = script

@@ -21,7 +21,7 @@ BUILD_WITH_KEYPOINTS = "gallery build"
 def measure_building(encoder: EncoderName, size: Size, images: int, bench: Bench) -> Times:
     """Time ``gallery build`` from JPEG files over describing the same images, decoded before, in equal batches."""
     model, about = make_model(encoder, bench.weights)
-    describer = Describer(model, bench.device, bench.precision)
+    describer = Describer(model, bench.device, bench.precision, bench.runtime)
     with tempfile.TemporaryDirectory() as name:
         source = write_pictures(Path(name) / "pictures", size, images)
         decoded = [image.read() for image in source.images]

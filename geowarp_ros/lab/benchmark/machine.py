@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from geowarp_ros import __version__
 
-_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "asimd", "bf16")
 
 
 def describe_machine() -> dict[str, str]:
@@ -26,10 +27,18 @@ def describe_machine() -> dict[str, str]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "system": platform.platform(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()} kernels",
+        "onnxruntime": _version("onnxruntime"),
         "geowarp_ros": __version__,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
 
 
 def _cpuinfo() -> dict[str, str]:

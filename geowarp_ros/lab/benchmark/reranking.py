@@ -70,8 +70,9 @@ def _scene(encoder: EncoderName, size: Size, candidates: int, bench: Bench) -> I
     """Yield a query with a temporary gallery, and the title of a comparison on them."""
     model, about = make_model(encoder, bench.weights)
     with tempfile.TemporaryDirectory() as folder:
-        scene = make_scene(model, size, candidates, Path(folder), bench.precision, bench.device)
-        yield scene, f"{encoder}, {size}, P = {candidates}, {bench.precision}, {bench.device} ({about})"
+        scene = make_scene(model, size, candidates, Path(folder), bench.precision, bench.device, bench.runtime)
+        how = f"{scene.describer.runtime}, {bench.precision}, {bench.device}"
+        yield scene, f"{encoder}, {size}, P = {candidates}, {how} ({about})"
 
 
 def _rerankers(methods: Sequence[Method], scene: Scene, candidates: int) -> dict[str, Reranker]:

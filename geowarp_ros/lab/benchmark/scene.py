@@ -18,6 +18,7 @@ from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.inference import Precision
+from geowarp_ros.model.runtimes import Runtime
 from geowarp_ros.readers import Source, read_source
 from geowarp_ros.types import Image
 
@@ -95,9 +96,10 @@ def make_scene(
     folder: Path,
     precision: Precision = "float32",
     device: torch.device = CPU,
+    runtime: Runtime = "auto",
 ) -> Scene:
     """Write images to ``folder`` and build their gallery; describe and search on ``device``."""
-    describer = Describer(model, device, precision)
+    describer = Describer(model, device, precision, runtime)
     source = write_pictures(folder / "pictures", size, places)
     gallery = build_gallery(source, describer, folder / "gallery", keypoints=None).gallery
     files = tuple(sorted((folder / "pictures").glob("*.jpg")))

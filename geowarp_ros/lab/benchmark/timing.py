@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from geowarp_ros.model.inference import Precision
+from geowarp_ros.model.runtimes import Runtime
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import FloatArray
 
@@ -71,6 +72,7 @@ class Bench:
         rounds: Number of measured rounds.
         weights: Model file, used for the encoder that it has; empty: random weights, which take as long.
         precision: Precision of the networks.
+        runtime: Runtime of the networks.
         device: Device of the networks and of the search.
         clock: Clock (s).
         progress: Shows the rounds.
@@ -79,6 +81,7 @@ class Bench:
     rounds: int
     weights: str = ""
     precision: Precision = "float32"
+    runtime: Runtime = "auto"
     device: torch.device = CPU
     clock: Clock = WALL
     progress: Progress = silent

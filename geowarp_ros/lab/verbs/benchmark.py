@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from geowarp_ros.lab.benchmark.timing import Bench, Times
 
 PARTS = {
-    "encoders": "encoder pass: as trained, fused, in each precision",
+    "encoders": "encoder pass: as trained, fused, in each precision and runtime; the regression in each runtime",
     "rerank": "exact mode, fast mode and the reference implementation over the encoder passes alone",
     "rerankers": "re-rankers without weights of their own over one encoder pass",
     "building": "gallery build over describing alone",
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="output folder")
     add("--parts", nargs="+", choices=PARTS, help="parts to run, see below (all that need no folder)")
-    encoders = ["resnet18", "resnet50", "vgg16"]
+    encoders = ["resnet18", "mobilenet_v2", "resnet50", "vgg16"]
     add("--encoders", nargs="+", default=encoders, help="encoders; most parts use the first")
     add("--sizes", nargs="+", default=["640x480"], metavar="WxH", help="image sizes at the encoder (640x480)")
     add("--batches", nargs="+", type=int, default=[1], metavar="N", help="encoders: images per pass (1)")
@@ -68,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", default="default", help="model used for its own encoder; other encoders get random weights")
     precisions = ("float32", "bfloat16", "float16")
     add("--precision", choices=precisions, default="float32", help="precision, except in part encoders (float32)")
+    runtimes = ("auto", "torch", "onnxruntime")
+    add("--runtime", choices=runtimes, default="auto", help="runtime, except in part encoders (auto)")
     devices = ("auto", "cpu", "cuda")
     add("--device", choices=devices, default="auto", help="device of the networks; auto: CUDA if available")
     add("--galleries", nargs="+", type=int, default=[10_000, 100_000], metavar="N", help="search: gallery sizes")
@@ -88,22 +90,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-reference", action="store_true", help="rerank: skip the reference implementation, which is slow")
     text = "time base; processor: CPU time of all threads, unaffected by other load, on a CPU only"
     add("--clock", choices=("wall", "processor"), default="wall", help=text)
-    add("--threads", type=int, default=0, help="threads of the networks; 0: torch's choice")
+    add("--threads", type=int, default=0, help="threads of all libraries; 0: one for each physical core")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure the parts; write and print the tables."""
-    import torch
-
     from geowarp_ros.lab.benchmark.machine import describe_machine
     from geowarp_ros.lab.benchmark.report import write_report
+    from geowarp_ros.threads import use_threads
 
     args.parts = args.parts or [
         part for part in PARTS if {"features": args.gallery, "keypoints": args.world}.get(part, True)
     ]
     _check(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     bench = _bench(args)
     found = {part: _compare(part, args, bench) for part in args.parts if part not in TABLES}
     tables = {part: _tabulate(part, args) for part in args.parts if part in TABLES}
@@ -130,6 +130,7 @@ def _bench(args: argparse.Namespace) -> Bench:
     from geowarp_ros.lab.benchmark.timing import PROCESSOR, WALL, Bench
     from geowarp_ros.model.describer import choose_device
     from geowarp_ros.model.inference import check_precision
+    from geowarp_ros.model.runtimes import check_runtime
     from geowarp_ros.progress import bar
 
     device = choose_device(args.device)
@@ -140,9 +141,10 @@ def _bench(args: argparse.Namespace) -> Bench:
                 " include GPU time; expected clock = 'wall', or device = 'cpu'"
             )
         check_precision(device, args.precision)
+        check_runtime(args.runtime, device, args.precision)
     args.device = device.type
     clock = PROCESSOR if args.clock == "processor" else WALL
-    return Bench(args.rounds, args.model, args.precision, device, clock, bar)
+    return Bench(args.rounds, args.model, args.precision, args.runtime, device, clock, bar)
 
 
 def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -185,13 +187,14 @@ def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 def _compare(part: str, args: argparse.Namespace, bench: Bench) -> list[Times]:
     """Return the comparisons of a part."""
     from geowarp_ros.lab.benchmark.building import measure_building
-    from geowarp_ros.lab.benchmark.encoders import measure_encoder
+    from geowarp_ros.lab.benchmark.encoders import measure_encoder, measure_regression
     from geowarp_ros.lab.benchmark.reranking import measure_rerankers, measure_reranking
     from geowarp_ros.lab.benchmark.training import measure_training
 
     sizes, first = [parse_size(text) for text in args.sizes], args.encoders[0]
     if part == "encoders":
-        return [times for name in args.encoders for times in measure_encoder(name, sizes, args.batches, bench)]
+        found = [times for name in args.encoders for times in measure_encoder(name, sizes, args.batches, bench)]
+        return found + ([measure_regression(args.candidates, bench)] if bench.device.type == "cpu" else [])
     if part == "rerank":
         pairs, reference = itertools.product(args.encoders, sizes), not args.no_reference
         return [measure_reranking(name, size, args.candidates, bench, reference) for name, size in pairs]

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=absent, help="seed of the bootstrap")
     parser.add_argument("--output", type=Path, required=True, help="folder of tables, plot and galleries; reused")
-    add_settings(parser, "candidates", "device")
+    add_settings(parser, "candidates", "device", "runtime", "threads")
 
 
 def run(args: argparse.Namespace) -> int:

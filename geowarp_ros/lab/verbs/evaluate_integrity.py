@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path(), help="folder of the recipe's sources")
     parser.add_argument("--output", type=Path, required=True, help="folder for towns, galleries, tables, plot")
     parser.add_argument("--store", action="store_true", help="store the calibration beside the model file")
-    add_settings(parser, "model", "device")
+    add_settings(parser, "model", "device", "runtime", "threads")
 
 
 def run(args: argparse.Namespace) -> int:
