@@ -13,6 +13,7 @@ The result is an exponential moving average of the weights.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -50,9 +51,11 @@ from geowarp_ros.lab.training.session import (
 from geowarp_ros.lab.training.teacher import SqueezeNet
 from geowarp_ros.lab.training.warping import with_regression
 from geowarp_ros.model.encoders import CHANNELS
+from geowarp_ros.model.fused import Fused
 from geowarp_ros.model.geowarp import GeoWarp
-from geowarp_ros.model.inference import Fused
+from geowarp_ros.model.inference import Precision
 from geowarp_ros.model.matching import pool_local_features
+from geowarp_ros.model.runtimes import in_runtime
 from geowarp_ros.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -202,9 +205,8 @@ class _Trainer:
                 network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(model.state_dict())
         self.averaged.eval()
-        frozen = model.encoder[: config.frozen_layers].requires_grad_(False)
-        dtype = PRECISIONS[config.precision]
-        self.frozen = Fused(frozen.eval(), device, dtype) if config.frozen_layers else None
+        first = config.frozen_layers
+        self.frozen = _frozen(model.encoder[:first], device, config.precision) if first else None
         trained = [
             p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("regression.")
         ]
@@ -220,8 +222,11 @@ class _Trainer:
         matches = Matches(lesson.photographs, config.height, config.width)
         self.matches = matches if config.match_photographs else None
         self.augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
+        self.drawing = (
+            self.averaged if self.frozen is None else with_first_layers(self.averaged, self.frozen, first)
+        )
         self.warping = WarpLosses(
-            self.averaged, config.k, config.views, config.colour, self.session.autocast, model.regression
+            self.drawing, config.k, config.views, config.colour, self.session.autocast, model.regression
         )
 
     def run(self, validation: Sequence[tuple[Photographs, float]], progress: Progress) -> None:
@@ -232,7 +237,7 @@ class _Trainer:
 
         def mine(step: int) -> None:
             if step:
-                found = describe(self.averaged, lesson.photographs, autocast=session.autocast, progress=progress)
+                found = describe(self.drawing, lesson.photographs, autocast=session.autocast, progress=progress)
                 session.memory["look-alikes"] = torch.from_numpy(lesson.look_alikes(found))
 
         for pixels, indices, links in session.batches(config.iterations, self._read, config.mine_every, mine):
@@ -247,7 +252,7 @@ class _Trainer:
             _average(self.averaged, self.model, min(config.averaging, step / (step + 20)))
             if session.ends_round(config.mine_every):
                 recalls = [
-                    validate(self.averaged, held_out, radius_m, 1, progress) for held_out, radius_m in validation
+                    validate(self.drawing, held_out, radius_m, 1, progress) for held_out, radius_m in validation
                 ]
                 session.log("recall@1", float(np.mean(recalls)))
                 session.save_best(float(np.mean(recalls)), model=self.averaged)
@@ -271,7 +276,7 @@ class _Trainer:
         images, contests = views.images, None
         if config.score_weight > 0:
             contests = draw_contests(different, session.rng("contests"))
-            images = torch.cat([images, warped_pairs(self.averaged, images, contests, session.autocast)])
+            images = torch.cat([images, warped_pairs(self.drawing, images, contests, session.autocast)])
         train_mode(self.model, config.batch_norm)
         with session.autocast():
             found = self._maps(images)
@@ -300,7 +305,6 @@ class _Trainer:
             terms["teacher"] = self.teaching([stage[half] for stage in found], wanted, centres)
         return terms
 
-
     def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the encoder's map of stride 16, behind that of stride 8 where no layers are frozen."""
         if self.frozen is None:
@@ -308,6 +312,21 @@ class _Trainer:
         with torch.no_grad():
             lower = self.frozen(images)
         return (self.model.encoder[self.config.frozen_layers :](lower),)
+
+
+def with_first_layers(model: GeoWarp, layers: nn.Module, count: int) -> GeoWarp:
+    """Return ``model`` with ``layers`` in the place of its encoder's first ``count``; all others are shared."""
+    found = copy.copy(model)
+    found._modules = {**model._modules, "encoder": nn.Sequential(layers, *model.encoder[count:])}
+    return found
+
+
+def _frozen(layers: nn.Sequential, device: torch.device, precision: Precision) -> nn.Module:
+    """Return layers that are not trained as fast as this machine computes them."""
+    layers.requires_grad_(False).eval()
+    if device.type == "cpu":
+        return in_runtime(Fused(layers, device, torch.float32), "auto", faster=True)
+    return Fused(layers, device, PRECISIONS[precision])
 
 
 @torch.no_grad()

@@ -51,9 +51,13 @@ def run(args: argparse.Namespace) -> int:
         images = [
             image
             for ground in recipe.grounds
-            for image in read_photographs([args.data / ground.path], ground.split or None, hold_out=ground.hold_out)
+            for image in read_photographs(
+                [args.data / ground.path], ground.split or None, hold_out=ground.hold_out
+            )
         ]
-        start_projection(model, Photographs(images, common_frame(images), resolution=recipe.resolution), recipe.seed)
+        start_projection(
+            model, Photographs(images, common_frame(images), resolution=recipe.resolution), recipe.seed
+        )
     notes = {"commit": commit(), "made_by": "geowarp train start", "started_from": Path(args.init).name}
     save_model(model, args.output, notes=notes)
     print(f"model {fingerprint(model)}: {args.output}")
