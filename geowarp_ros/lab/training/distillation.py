@@ -206,7 +206,9 @@ class _Trainer:
         self.averaged.load_state_dict(model.state_dict())
         self.averaged.eval()
         first = config.frozen_layers
-        self.frozen = _frozen(model.encoder[:first], device, config.precision) if first else None
+        self.frozen = (
+            _frozen(nn.Sequential(*list(model.encoder)[:first]), device, config.precision) if first else None
+        )
         trained = [
             p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("regression.")
         ]
@@ -317,7 +319,7 @@ class _Trainer:
 def with_first_layers(model: GeoWarp, layers: nn.Module, count: int) -> GeoWarp:
     """Return ``model`` with ``layers`` in the place of its encoder's first ``count``; all others are shared."""
     found = copy.copy(model)
-    found._modules = {**model._modules, "encoder": nn.Sequential(layers, *model.encoder[count:])}
+    found._modules = {**model._modules, "encoder": nn.Sequential(layers, *list(model.encoder)[count:])}
     return found
 
 

@@ -1,8 +1,8 @@
 """Make the model that a training starts from: ImageNet weights, a projection and, if wanted, another model's warp.
 
 The projection starts with the principal components of what the encoder sees in the training images of a recipe.
-The correlation that the regression reads (eq. 6) is of one shape whatever the encoder, so that a trained regression
-is a better start for another encoder than a random one.
+The correlation that the regression reads (eq. 6) has one shape whatever the encoder: a trained regression is a
+start for another encoder, too.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_started_projection_keeps_what_tells_cells_apart(lane: Path) -> None:
-    """Of the differences between cells it keeps far more than the orthogonal projection that a model begins with."""
+    """Of what differs between cells it keeps far more than the random projection that a model begins with."""
     images = read_photographs([lane / "street"], "train")
     photographs = Photographs(images, common_frame(images), resolution=96)
     with seeded(0):
