@@ -13,6 +13,7 @@ The result is an exponential moving average of the weights.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ from geowarp_ros.lab.training.ranking import draw_contests, ranking_loss, warped
 from geowarp_ros.lab.training.retrieval import train_mode, validate
 from geowarp_ros.lab.training.session import (
     LAST_MODEL,
+    PRECISIONS,
     Session,
     SessionConfig,
     parameter_groups,
@@ -49,8 +51,11 @@ from geowarp_ros.lab.training.session import (
 from geowarp_ros.lab.training.teacher import SqueezeNet
 from geowarp_ros.lab.training.warping import with_regression
 from geowarp_ros.model.encoders import CHANNELS
+from geowarp_ros.model.fused import Fused
 from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.inference import Precision
 from geowarp_ros.model.matching import pool_local_features
+from geowarp_ros.model.runtimes import in_runtime
 from geowarp_ros.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -96,6 +101,7 @@ class Distillation(SessionConfig):
     batch_norm: Literal["trained", "frozen"] = Field(
         "trained", description="frozen: batch norms keep the statistics that the model starts with."
     )
+    frozen_layers: int = Field(0, ge=0, description="First layers of the encoder that keep their weights.")
     averaging: float = Field(0.99, ge=0.0, lt=1.0, description="Decay of the moving average per step.")
 
 
@@ -163,6 +169,8 @@ def distill(
         raise TrainingError(f"sparse_start: for a resnet's last block, and the encoder is {model.config.encoder}")
     if config.teacher_weight > 0 and teacher is None:
         raise TrainingError(f"teacher_weight = {config.teacher_weight:g} needs a teacher")
+    if config.frozen_layers and (config.batch_norm == "trained" or config.teacher_weight > 0):
+        raise TrainingError("frozen_layers: expected batch_norm: frozen, and no teacher")
     if not config.grounds:
         raise TrainingError("grounds: the recipe names no photographs")
     if model.regression is None and config.warp_weight > 0:
@@ -197,7 +205,13 @@ class _Trainer:
                 network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(model.state_dict())
         self.averaged.eval()
-        trained = [p for name, p in model.named_parameters() if not name.startswith("regression.")]
+        first = config.frozen_layers
+        self.frozen = (
+            _frozen(nn.Sequential(*list(model.encoder)[:first]), device, config.precision) if first else None
+        )
+        trained = [
+            p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("regression.")
+        ]
         trained += self.teaching.parameters()
         groups = parameter_groups(trained, config.weight_decay)
         if model.regression is not None and config.warp_weight > 0:
@@ -210,8 +224,11 @@ class _Trainer:
         matches = Matches(lesson.photographs, config.height, config.width)
         self.matches = matches if config.match_photographs else None
         self.augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
+        self.drawing = (
+            self.averaged if self.frozen is None else with_first_layers(self.averaged, self.frozen, first)
+        )
         self.warping = WarpLosses(
-            self.averaged, config.k, config.views, config.colour, self.session.autocast, model.regression
+            self.drawing, config.k, config.views, config.colour, self.session.autocast, model.regression
         )
 
     def run(self, validation: Sequence[tuple[Photographs, float]], progress: Progress) -> None:
@@ -222,7 +239,7 @@ class _Trainer:
 
         def mine(step: int) -> None:
             if step:
-                found = describe(self.averaged, lesson.photographs, autocast=session.autocast, progress=progress)
+                found = describe(self.drawing, lesson.photographs, autocast=session.autocast, progress=progress)
                 session.memory["look-alikes"] = torch.from_numpy(lesson.look_alikes(found))
 
         for pixels, indices, links in session.batches(config.iterations, self._read, config.mine_every, mine):
@@ -237,7 +254,7 @@ class _Trainer:
             _average(self.averaged, self.model, min(config.averaging, step / (step + 20)))
             if session.ends_round(config.mine_every):
                 recalls = [
-                    validate(self.averaged, held_out, radius_m, 1, progress) for held_out, radius_m in validation
+                    validate(self.drawing, held_out, radius_m, 1, progress) for held_out, radius_m in validation
                 ]
                 session.log("recall@1", float(np.mean(recalls)))
                 session.save_best(float(np.mean(recalls)), model=self.averaged)
@@ -261,10 +278,10 @@ class _Trainer:
         images, contests = views.images, None
         if config.score_weight > 0:
             contests = draw_contests(different, session.rng("contests"))
-            images = torch.cat([images, warped_pairs(self.averaged, images, contests, session.autocast)])
+            images = torch.cat([images, warped_pairs(self.drawing, images, contests, session.autocast)])
         train_mode(self.model, config.batch_norm)
         with session.autocast():
-            found = student_maps(self.model, images)
+            found = self._maps(images)
         last = found[-1][:batch].float()
         described = self.model.pool(last)
         cells = last if self.model.projection is None else self.model.projection(last)
@@ -289,6 +306,29 @@ class _Trainer:
             centres = [session.memory[f"centre {index}"] for index in range(len(wanted))]
             terms["teacher"] = self.teaching([stage[half] for stage in found], wanted, centres)
         return terms
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the encoder's map of stride 16, behind that of stride 8 where no layers are frozen."""
+        if self.frozen is None:
+            return student_maps(self.model, images)
+        with torch.no_grad():
+            lower = self.frozen(images)
+        return (self.model.encoder[self.config.frozen_layers :](lower),)
+
+
+def with_first_layers(model: GeoWarp, layers: nn.Module, count: int) -> GeoWarp:
+    """Return ``model`` with ``layers`` in the place of its encoder's first ``count``; all others are shared."""
+    found = copy.copy(model)
+    found._modules = {**model._modules, "encoder": nn.Sequential(layers, *list(model.encoder)[count:])}
+    return found
+
+
+def _frozen(layers: nn.Sequential, device: torch.device, precision: Precision) -> nn.Module:
+    """Return layers that are not trained as fast as this machine computes them."""
+    layers.requires_grad_(False).eval()
+    if device.type == "cpu":
+        return in_runtime(Fused(layers, device, torch.float32), "auto", faster=True)
+    return Fused(layers, device, PRECISIONS[precision])
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ def mean_model(models: Sequence[GeoWarp]) -> GeoWarp:
     """
     first, *others = models
     for other in others:
-        for part in ("encoder", "aggregation", "regression"):
+        for part in ("encoder", "aggregation", "projection", "regression"):
             if (own := getattr(first.config, part)) != (its := getattr(other.config, part)):
                 raise TrainingError(f"no mean of different models: {part} = {own!r} and {its!r}")
     states = [model.state_dict() for model in models]

@@ -89,7 +89,7 @@ def warped_pairs(
         (2·P, 3, H, W): first images of all pairs, then second images.
     """
     with autocast():
-        local = model.local_features(images)
+        local = model.local_features(images).float()  # a projection is under autocast, too
     quad_1, quad_2 = model.regress(local[contests.first], local[contests.second])
     return warp(images[torch.cat([contests.first, contests.second])], torch.cat([quad_1, quad_2]))
 

@@ -14,6 +14,7 @@ from geowarp_ros.cli import main
 from geowarp_ros.cli.verbs import add_choice, run_verb
 
 TRAININGS: dict[str, str] = {
+    "start": "make the initial model from ImageNet weights",
     "distill": "train encoder, score and warp jointly by a recipe",
     "retrieval": "train encoder and aggregation",
     "warp": "train the warping regression with frozen encoder",

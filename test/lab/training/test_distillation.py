@@ -22,6 +22,7 @@ from geowarp_ros.lab.training.distillation import (
     links_of,
     start_sparse,
     student_maps,
+    with_first_layers,
 )
 from geowarp_ros.lab.training.grounds import Ground, Lesson, read_recipe
 from geowarp_ros.lab.training.matches import Points
@@ -30,6 +31,7 @@ from geowarp_ros.lab.training.teacher import SqueezeNet, load_teacher
 from geowarp_ros.lab.training.warping import with_regression
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.inference import Precision, cpu_has_bfloat16
 from test.lab.training.street import HEIGHT, WIDTH, killed_at, write_lane
 from test.model.weights import regression_of
 
@@ -271,6 +273,48 @@ def test_mobilenet_is_trained_with_its_projection_and_frozen_statistics(lane: Pa
     assert {"projection.weight", "encoder.0.0.weight", "encoder.14.conv.0.1.bias"} <= changed
     assert not [key for key in changed if key.startswith("encoder.") and ("running" in key or "tracked" in key)]
     assert load_model(tmp_path / "last.safetensors").channels == 24
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_frozen_layers_keep_their_weights(lane: Path, tmp_path: Path, precision: Precision) -> None:
+    """All of an encoder frozen and no loss of places: retrieval stays bit for bit, projection and warp learn."""
+    if precision == "bfloat16" and not cpu_has_bfloat16():
+        pytest.skip("this CPU has no bfloat16 instructions")
+    changes = {
+        "teacher_weight": 0.0,
+        "sparse_start": False,
+        "warp_weight": 1.0,
+        "score_weight": 1.0,
+        "iterations": 2,
+    }
+    config = QUICK.model_copy(update={**changes, "batch_norm": "frozen", "precision": precision, "views": 2})
+    for layers, place_weight, prefixes in (
+        (15, 0.0, ("projection.", "regression.")),
+        (14, 1.0, ("projection.", "regression.", "encoder.14.", "pool.")),
+    ):
+        with seeded(0):
+            model = GeoWarp(ModelConfig(encoder="mobilenet_v2", projection=24))
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        change = {"frozen_layers": layers, "place_weight": place_weight}
+        distill(lane, tmp_path / f"{layers}", config.model_copy(update=change), model, None)
+        after = load_model(tmp_path / f"{layers}" / "last.safetensors").state_dict()
+        changed = {key for key in before if not torch.equal(before[key], after[key])}
+        assert all(key.startswith(prefixes) for key in changed)
+        assert {key.partition(".")[0] for key in changed} == {prefix.partition(".")[0] for prefix in prefixes}
+    with pytest.raises(TrainingError, match="frozen_layers: expected batch_norm: frozen, and no teacher"):
+        distill(
+            lane, tmp_path, config.model_copy(update={"frozen_layers": 3, "batch_norm": "trained"}), model, None
+        )
+
+
+def test_exchanged_layers_compute_the_same() -> None:
+    with seeded(0):
+        model = GeoWarp(ModelConfig(encoder="mobilenet_v2", projection=8)).eval()
+    other = with_first_layers(model, model.encoder[:5], 5)
+    images = torch.rand(1, 3, 64, 96)
+    torch.testing.assert_close(other.local_features(images), model.local_features(images))
+    assert other.projection is model.projection
+    assert len(model.encoder) == 15
 
 
 def test_mobilenets_maps_have_the_teachers_strides() -> None:
