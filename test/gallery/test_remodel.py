@@ -117,8 +117,7 @@ def nearest_entries(gallery: Gallery, row: int, features: NDArray[np.float16]) -
     cells = features.astype(np.float32).reshape(2, 8, -1).transpose(2, 0, 1)
     nearest = ((cells[:, :, None] - codebook[None]) ** 2).sum(axis=3).argmin(axis=2)
     read = np.concatenate([codebook[0][nearest[:, 0]], codebook[1][nearest[:, 1]]], axis=1)
-    unit: NDArray[np.float32] = read / np.linalg.norm(read, axis=1, keepdims=True)
-    return unit.T.reshape(16, 15, 15)
+    return np.asarray((read / np.linalg.norm(read, axis=1, keepdims=True)).T.reshape(16, 15, 15), np.float32)
 
 
 def unchanged(before: dict[str, bytes], after: dict[str, bytes]) -> bool:
@@ -372,15 +371,14 @@ def test_an_upgraded_gallery_answers_as_one_that_the_new_model_built(views: View
     with pytest.raises(GalleryError, match=command):
         Localizer.open(path, config, new)
     assert upgrade_gallery(path, describer=new).described == 6
-    ours, theirs = (Localizer.open(gallery, config, new) for gallery in (path, built))
-    np.testing.assert_allclose(ours.gallery.descriptors, theirs.gallery.descriptors, atol=1e-5)
-    every = range(6)
-    np.testing.assert_allclose(ours.gallery.local_features(every), theirs.gallery.local_features(every), atol=1e-3)
+    localizers = [Localizer.open(gallery, config, new) for gallery in (path, built)]
+    first, second = (localizer.gallery for localizer in localizers)
+    np.testing.assert_allclose(first.descriptors, second.descriptors, atol=1e-5)
+    np.testing.assert_allclose(first.local_features(range(6)), second.local_features(range(6)), atol=1e-3)
     for image in source.images:
-        mine, other = (localizer.localize(image.read()).to_dict() for localizer in (ours, theirs))
+        mine, other = (localizer.localize(image.read()).to_dict() for localizer in localizers)
         assert mine["status"] == other["status"] and mine.get("latitude") == other.get("latitude")
         assert [c["path"] for c in mine["candidates"]] == [c["path"] for c in other["candidates"]]
         for key in ("distance", "score"):
-            np.testing.assert_allclose(
-                *[np.array([c[key] for c in one["candidates"]], float) for one in (mine, other)], atol=1e-4
-            )
+            ours, theirs = (np.array([c[key] for c in one["candidates"]], float) for one in (mine, other))
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
