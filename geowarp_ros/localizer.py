@@ -134,7 +134,7 @@ class Localizer:
         config = config or LocalizerConfig()
         describer = describer or open_describer(config)
         opened = Gallery.open(gallery, describer.device)
-        opened.check_model(describer.fingerprint)
+        opened.check_model(describer.fingerprint, config.model)
         return cls.of(describer, opened, config, calibrated=calibrated)
 
     @classmethod

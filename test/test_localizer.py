@@ -232,7 +232,8 @@ def test_another_models_gallery_is_refused(gallery_path: Path, tmp_path: Path) -
     torch.manual_seed(1)
     other = tmp_path / "other.safetensors"
     save_model(GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")), other)
-    with pytest.raises(GalleryError, match="was made by model"):
+    command = rf"was made by model .*\(geowarp gallery upgrade {gallery_path} --model {other}\)"
+    with pytest.raises(GalleryError, match=command):
         Localizer.open(gallery_path, config(other))
 
 
@@ -252,7 +253,7 @@ def test_to_dict_has_the_keys_that_programs_read(localizer: Localizer) -> None:
 
 
 def test_calibration_is_used_where_it_applies_and_said_where_not(
-    localizer: Localizer, gallery_path: Path, model_path: Path, caplog: pytest.LogCaptureFixture
+    localizer: Localizer, gallery_path: Path, model_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     items = [source_image(i, partial(picture, i)) for i in range(PLACES)]
     collected = collect_samples(localizer, items, correct_within_m=5.0)
@@ -282,6 +283,13 @@ def test_calibration_is_used_where_it_applies_and_said_where_not(
             other = Localizer.open(gallery_path, config(model_path, rerank={"method": "none"}))
         assert other.calibration is None
         assert "rerank.method = 'geowarp' (now 'none')" in caplog.text
+        shutil.copytree(gallery_path, tmp_path / "upgraded")
+        save_model(GeoWarp(ModelConfig(encoder="mobilenet_v2")), tmp_path / "other.safetensors")
+        new = config(tmp_path / "other.safetensors")
+        upgrade_gallery(tmp_path / "upgraded", describer=open_describer(new))
+        with caplog.at_level("WARNING"):
+            assert Localizer.open(tmp_path / "upgraded", new).calibration is None
+        assert f"is not used: it was measured with model = '{localizer.describer.fingerprint}'" in caplog.text
     finally:
         (gallery_path / CALIBRATION).unlink()
 

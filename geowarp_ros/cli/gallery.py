@@ -101,8 +101,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
     upgrade = action(
-        "upgrade", _upgrade, "make the keypoints and cameras that a gallery of an earlier version lacks", gallery
+        "upgrade",
+        _upgrade,
+        "make the keypoints and cameras that a gallery lacks, or describe it anew with another model",
+        gallery,
     )
+    upgrade.add_argument(
+        "--model",
+        metavar="FILE",
+        help="describe its photographs anew with this model; default: the one that ships (without: its own stays)",
+    )
+    _add_describing_options(upgrade)
     upgrade.add_argument(
         "--camera",
         type=Path,
@@ -142,6 +151,13 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     )
     add_camera(parser)
     parser.add_argument("--model", default="default", help="model file (default: the model that ships)")
+    _add_describing_options(parser)
+    parser.add_argument(
+        "--reference-images", action="store_true", help="use the source's image files instead of storing copies"
+    )
+
+
+def _add_describing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if available (default: auto)"
     )
@@ -151,9 +167,6 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         default=16,
         metavar="N",
         help="images described at once (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reference-images", action="store_true", help="use the source's image files instead of storing copies"
     )
 
 
@@ -282,13 +295,31 @@ def _info(args: argparse.Namespace) -> int:
 
 def _upgrade(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.making.upgrade import upgrade_gallery
+    from geowarp_ros.gallery.manifest import CALIBRATION, read_manifest
     from geowarp_ros.progress import bar
     from geowarp_ros.readers.camera_files import read_camera
 
     camera = read_camera(args.camera) if args.camera else None
-    report = upgrade_gallery(args.gallery, camera=camera, progress=bar)
-    made = f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs in {report.seconds:.1f} s"
-    print(f"{args.gallery}: {made if report.keypoints or report.cameras else 'nothing to add'}")
+    old = read_manifest(args.gallery).model.fingerprint
+    describer = _load_describer(args) if args.model else None
+    report = upgrade_gallery(
+        args.gallery,
+        camera=camera,
+        progress=bar,
+        describer=describer,
+        batch_size=args.batch_size,
+        options=_options(args),
+    )
+    made = []
+    if report.keypoints or report.cameras:
+        made.append(f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs")
+    if describer and report.described:
+        made.append(f"{report.described} photographs described by model {describer.fingerprint} instead of {old}")
+    print(f"{args.gallery}: {', '.join(made) + f' in {report.seconds:.1f} s' if made else 'nothing to add'}")
+    if report.described and (args.gallery / CALIBRATION).exists():
+        print(
+            f"  its {CALIBRATION} was measured with the old model and is not used: run 'geowarp calibrate' again"
+        )
     if report.keypoints:  # its own calibration as well as the one that ships
         print("  calibrations measured without keypoints no longer apply: run 'geowarp calibrate' again")
     if report.keypoints or report.cameras:
@@ -354,7 +385,7 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
         "model",
         "device",
     )
-    return {name: str(value) for name in names if (value := getattr(args, name)) not in (None, "")}
+    return {name: str(value) for name in names if (value := getattr(args, name, None)) not in (None, "")}
 
 
 def _print_report(report: BuildReport) -> None:

@@ -3,13 +3,14 @@
 A gallery is a folder::
 
     gallery.json           format, model, segments with the checksums of their files, removed names
-    segments/0001/         written once, never changed
+    segments/0001/         written once, never changed but by an upgrade, which adds files and then drops old ones
         descriptors.npy        (N, D) float32
         local_features.npy     (N, C, 15, 15) float16, or compressed: see :mod:`geowarp_ros.gallery.local`
         places.csv             one row per image: position, and the image's file, size and checksum
         places.npy             the same positions and the byte offset of each row; absent before format 2
         keypoints.npy …        ragged, and the cameras: :mod:`geowarp_ros.gallery.photographs`; since format 3
         images/000000.jpg …    at working resolution, unless referenced
+        0123456789abcdef/      descriptors and local features by another model than the first, by its fingerprint
     index/0001/            compressed index, if there is one: see :mod:`geowarp_ros.gallery.index.indexing`
     alignment/0001/        the photographs' own poses, if aligned: see :mod:`geowarp_ros.gallery.alignment.stored`
     segments/0002.partial/ being written: see :mod:`geowarp_ros.gallery.making.segment`
@@ -78,6 +79,11 @@ class Segment(Section):
     files: dict[str, StoredFile] = Field(description="Size and checksum of each file, by name.")
     local_features: Form = Field("half", description="Storage form of the local features.")
     removed: tuple[str, ...] = Field((), description="Names of removed images.")
+
+    def of_model(self, name: str) -> str:
+        """Return the entry in ``files`` of what the model made: one after the first has its own folder."""
+        folders = (known.removesuffix(DESCRIPTORS) for known in self.files if known.endswith(f"/{DESCRIPTORS}"))
+        return next(folders, "") + name
 
 
 class StoredModelConfig(Section):

@@ -186,18 +186,22 @@ class Gallery:
         """Fingerprint of the model that made the descriptors."""
         return self.manifest.model.fingerprint
 
-    def check_model(self, fingerprint: str) -> None:
+    def check_model(self, fingerprint: str, name: str = "FILE") -> None:
         """Refuse a model that did not make this gallery.
 
+        Args:
+            fingerprint: The model's.
+            name: Its file or ``default``, for the message.
+
         Raises:
-            GalleryError: The fingerprints differ; the message names both.
+            GalleryError: The fingerprints differ; the message names both, and the command that upgrades.
         """
         model = self.manifest.model
         if fingerprint != model.fingerprint:
             kind = f"{model.config.encoder}, {model.config.aggregation}"
             raise GalleryError(
                 f"{self.path}: was made by model {model.fingerprint} ({kind}), the model given is {fingerprint};"
-                " use its model or build the gallery again"
+                f" use its model, or upgrade the gallery (geowarp gallery upgrade {self.path} --model {name})"
             )
 
     @cached_property
@@ -418,13 +422,14 @@ def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> OpenSegmen
     where = folder / SEGMENTS / info.name
     local = layout(info.local_features, info.images, manifest.model.channels)
     keypoint_files = KEYPOINT_FILES if manifest.keypoints else ()
-    for name in (DESCRIPTORS, *local, PLACES, *keypoint_files):
+    for name in (*map(info.of_model, (DESCRIPTORS, *local)), PLACES, *keypoint_files):
         if name not in info.files:
             raise GalleryError(f"{folder}: segment {info.name} names no {name}; the manifest was edited")
     for name, stored in info.files.items():
         check_size(where / name, stored.size)
-    descriptors = map_array(where / DESCRIPTORS, np.dtype("<f4"), (info.images, manifest.model.descriptor_dim))
-    local_features = {name: map_array(where / name, dtype, shape) for name, (dtype, shape) in local.items()}
+    shape = (info.images, manifest.model.descriptor_dim)
+    descriptors = map_array(where / info.of_model(DESCRIPTORS), np.dtype("<f4"), shape)
+    local_features = {name: map_array(where / info.of_model(name), *form) for name, form in local.items()}
     positions = None
     if POSITIONS_FILE in info.files:
         positions = map_array(where / POSITIONS_FILE, POSITIONS, (info.images,))

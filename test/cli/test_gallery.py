@@ -13,6 +13,8 @@ import pytest
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.model.checkpoints import save_model
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers.camera_files import write_camera
 
 
@@ -127,6 +129,33 @@ def test_keypoints_of_a_gallery_that_has_none(
     assert camera is not None and (camera.fx, camera.source) == (62.5, str(tmp_path / "camera.yaml"))
     assert geowarp("upgrade", gallery, "--camera", tmp_path / "absent.yaml") == 1
     assert "absent.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_a_gallery_gets_another_model(
+    source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery, other = tmp_path / "g", tmp_path / "other.safetensors"
+    save_model(GeoWarp(ModelConfig(encoder="mobilenet_v2", projection=32, regression=False)), other)
+    assert geowarp("build", source, "--model", model, "--output", gallery, "--device", "cpu") == 0
+    old = Gallery.open(gallery).model_fingerprint
+    capsys.readouterr()
+    assert geowarp("add", gallery, source, "--model", other, "--device", "cpu") == 1
+    assert f"(geowarp gallery upgrade {gallery} --model {other})" in capsys.readouterr().err
+    assert geowarp("upgrade", gallery) == 0
+    assert capsys.readouterr().out == f"{gallery}: nothing to add\n", "its own model stays"
+    (gallery / "calibration.json").write_text("{}")
+    assert geowarp("upgrade", gallery, "--model", other, "--device", "cpu", "--batch-size", "2") == 0
+    new, said = Gallery.open(gallery).model_fingerprint, capsys.readouterr()
+    assert f"{gallery}: 3 photographs described by model {new} instead of {old} in " in said.out
+    assert "calibration.json was measured with the old model and is not used: run 'geowarp calibrate'" in said.out
+    assert "describing segment 0001 anew: 100%" in said.err
+    assert geowarp("info", gallery, "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["model"]["encoder"], info["model"]["descriptor_dim"]) == ("mobilenet_v2", 576)
+    assert info["segments"][0]["options"]["model"] == str(other)
+    assert geowarp("verify", gallery) == 0
+    assert geowarp("upgrade", gallery, "--model", "default") == 1
+    assert "its working resolution is that of the images, that of model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.readers import Source, read_source
 from test.faults.mutations import write_source
 from test.gallery.conftest import ColourDescriber
+from test.gallery.test_remodel import NewDescriber
 
 IMAGES = 12
 
@@ -69,12 +70,16 @@ def kill_changes(folder: Path, trials: int, seed: int) -> dict[str, Killed]:
     def upgrade(gallery: Path) -> None:
         upgrade_gallery(gallery)
 
+    def remodel(gallery: Path) -> None:
+        upgrade_gallery(gallery, describer=NewDescriber(resolution=0), batch_size=2)
+
     changes: dict[str, tuple[Callable[[Path], None], Path | None, int, int]] = {
         "build": (build, None, 0, IMAGES),
         "build --replace": (rebuild, whole, IMAGES, IMAGES),
         "add": (add, whole, IMAGES, 2 * IMAGES),
         "remove": (remove, whole, IMAGES, IMAGES // 2),
         "upgrade": (upgrade, bare, IMAGES, IMAGES),
+        "upgrade --model": (remodel, whole, IMAGES, IMAGES),
     }
     found = {}
     for name, (change, start, before, after) in changes.items():
@@ -94,6 +99,7 @@ def kill_changes(folder: Path, trials: int, seed: int) -> dict[str, Killed]:
             change(gallery)
             _check_whole(gallery, {after})
             assert Gallery.open(gallery).keypoint_config is not None
+            assert name != "upgrade --model" or Gallery.open(gallery).model_fingerprint == "beef"
             seen.wholes += 1
             seen.resumed += 1
     return found

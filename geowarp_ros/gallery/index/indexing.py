@@ -89,7 +89,9 @@ def make_index(
         name=where.name,
         kind=kind,
         segments=tuple(
-            IndexedSegment(name=s.name, images=s.images, descriptors_blake2b=s.files[DESCRIPTORS].blake2b)
+            IndexedSegment(
+                name=s.name, images=s.images, descriptors_blake2b=s.files[s.of_model(DESCRIPTORS)].blake2b
+            )
             for s in segments
         ),
         on_disk=len(descriptors) > IN_MEMORY_ROWS if options.on_disk is None else options.on_disk,
@@ -122,7 +124,7 @@ def open_index(
     """
     if stored is None:
         return exact_index(descriptors, device)
-    here = [(s.name, s.images, s.files[DESCRIPTORS].blake2b) for s in segments[: len(stored.segments)]]
+    here = [(s.name, s.images, s.files[s.of_model(DESCRIPTORS)].blake2b) for s in segments[: len(stored.segments)]]
     if here != [(s.name, s.images, s.descriptors_blake2b) for s in stored.segments]:
         raise GalleryError(
             f"{folder}: its index {stored.name} is of other descriptors than the gallery's first"

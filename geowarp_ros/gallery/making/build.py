@@ -132,12 +132,6 @@ def build_gallery(
             options=options or {},
             progress=progress,
         )
-        model = StoredModel(
-            fingerprint=describer.fingerprint,
-            config=describer.model.config,
-            descriptor_dim=describer.model.descriptor_dim,
-            channels=describer.model.channels,
-        )
         note_finished(output, build, shard, segment)
         with in_turn(output):
             manifest, missing = _existing(output), 0
@@ -146,11 +140,15 @@ def build_gallery(
                 missing = shard.count - len(finished)
                 segments = tuple(finished[number] for number in sorted(finished))
                 manifest = Manifest(
-                    created=now(), modified=now(), model=model, segments=segments, keypoints=keypoints
+                    created=now(),
+                    modified=now(),
+                    model=stored_model(describer),
+                    segments=segments,
+                    keypoints=keypoints,
                 )
                 if not missing:
                     (output / CALIBRATION).unlink(missing_ok=True)  # that of the gallery to replace
-                    commit(output, _indexed(output, manifest, index or IndexOptions(), progress))
+                    commit(output, indexed(output, manifest, index or IndexOptions(), progress))
     skipped = (*part.skipped, *unreadable)
     seconds = time.monotonic() - started
     return BuildReport(output, manifest.images, segment.images, resumed, skipped, seconds, missing)
@@ -197,11 +195,11 @@ def add_to_gallery(
     with writing(gallery):
         opened = Gallery.open(gallery)
         manifest = opened.manifest
-        opened.check_model(describer.fingerprint)
+        opened.check_model(describer.fingerprint, (options or {}).get("model", "FILE"))
         new = _only_new(source, opened, prefix)
         last = manifest.segments[-1] if manifest.segments else None
         form = last.local_features if last else "half"
-        codebook = gallery / SEGMENTS / last.name / CODEBOOK if last and form == "pq" else None
+        codebook = gallery / SEGMENTS / last.name / last.of_model(CODEBOOK) if last and form == "pq" else None
         named = [segment.name for segment in manifest.segments]
         if manifest.alignment:  # of deleted segments too
             named += [segment.name for segment in manifest.alignment.segments]
@@ -270,12 +268,22 @@ def index_gallery(gallery: Path, options: IndexOptions, progress: Progress = sil
         manifest = read_manifest(gallery, with_index=False)
         segments = tuple(s for s in manifest.segments if len(s.removed) < s.images)
         manifest = manifest.model_copy(update={"modified": now(), "segments": segments})
-        manifest = _indexed(gallery, manifest, options, progress)
+        manifest = indexed(gallery, manifest, options, progress)
         commit(gallery, manifest)
     return manifest.index
 
 
-def _indexed(gallery: Path, manifest: Manifest, options: IndexOptions, progress: Progress) -> Manifest:
+def stored_model(describer: Describer) -> StoredModel:
+    """Return the manifest's entry for a model."""
+    return StoredModel(
+        fingerprint=describer.fingerprint,
+        config=describer.model.config,
+        descriptor_dim=describer.model.descriptor_dim,
+        channels=describer.model.channels,
+    )
+
+
+def indexed(gallery: Path, manifest: Manifest, options: IndexOptions, progress: Progress) -> Manifest:
     """Return the manifest, which has no index yet, with one whose files are written."""
     stored = Gallery.of_manifest(gallery, manifest).stored
     index = make_index(gallery, manifest.segments, stored, options, progress)

@@ -7,13 +7,13 @@ import json
 import logging
 import shutil
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -27,13 +27,15 @@ from geowarp_ros.gallery.making.segment import Batch, SegmentWriter, read_plan
 from geowarp_ros.gallery.manifest import IMAGES, SEGMENTS, Segment, checksum, in_turn, now, sync
 from geowarp_ros.gallery.places import Row
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
-from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress
 from geowarp_ros.readers import Skipped, Source, SourceImage
 from geowarp_ros.types import Image
 
 if TYPE_CHECKING:
     from geowarp_ros.model.describer import Describer
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 JPEG_QUALITY = 95
 LOADERS = 2  # threads that read and decode while the network describes
@@ -99,7 +101,7 @@ def fill_segment(
     }
     folder = _unfinished(gallery, plan, named) or _new_folder(gallery, named)
     model = describer.model
-    writer = SegmentWriter(folder, model.descriptor_dim, model.channels, GRID, keypoints is not None)
+    writer = SegmentWriter(folder, model.descriptor_dim, model.channels, keypoints is not None)
     writer.start(plan)
     resumed = len(writer.rows)
     if writer.done:
@@ -193,11 +195,16 @@ def _load(
         keypoints = KeypointDetector(config)(original, width, height) if config else None
         return _Loaded(source, image, _encoded(image) if encode else b"", keypoints, camera)
 
+    return load_ahead(load, images, ahead)
+
+
+def load_ahead(load: Callable[[T], U], items: Iterable[T], ahead: int) -> Generator[U, None, None]:
+    """Load items in threads and in order, at most ``ahead`` of them in advance; to be closed."""
     with ThreadPoolExecutor(LOADERS) as pool:
-        waiting: deque[Future[_Loaded]] = deque()
+        waiting: deque[Future[U]] = deque()
         try:
-            for image in images:
-                waiting.append(pool.submit(load, image))
+            for item in items:
+                waiting.append(pool.submit(load, item))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -221,9 +228,7 @@ def _append(
 ) -> None:
     skipped = [Skipped(loaded.source.place.name, "unreadable") for loaded in batch if loaded.image is None]
     readable = [loaded for loaded in batch if loaded.image is not None]
-    for loaded, descriptor in zip(readable, descriptors, strict=True):
-        if not np.isfinite(descriptor).all():
-            raise ModelError(f"the model's descriptor of {loaded.source.place.name} has NaN or infinite values")
+    check_finite([loaded.source.place.name for loaded in readable], descriptors)
     rows = []
     for number, loaded in enumerate(readable, start=len(writer.rows)):
         path = None if copy_images else loaded.source.path
@@ -231,6 +236,13 @@ def _append(
     keypoints = [loaded.keypoints for loaded in readable if loaded.keypoints is not None]
     cameras = [loaded.camera for loaded in readable]
     writer.append(Batch(rows, skipped, descriptors, local_features, keypoints, cameras))
+
+
+def check_finite(names: Sequence[str], descriptors: NDArray[np.float32]) -> None:
+    """Refuse a batch if the descriptor of one of the images ``names`` is not finite."""
+    for name, descriptor in zip(names, descriptors, strict=True):
+        if not np.isfinite(descriptor).all():
+            raise ModelError(f"the model's descriptor of {name} has NaN or infinite values")
 
 
 def _store_image(writer: SegmentWriter, number: int, loaded: _Loaded) -> Row:

@@ -3,7 +3,8 @@
 ``NNNN.partial/`` holds the segment's files as far as they are written and two more: ``plan.json``, which
 identifies source and model, and ``journal.jsonl``, to which a line is appended once a batch is on the disk. The
 next run cuts off what lies beyond the journal. A finished segment is renamed to ``NNNN`` before the manifest names
-it. Keypoints and cameras can be written into a finished segment in the same way while no manifest names them.
+it. Keypoints, cameras and what another model makes can be written into a finished segment in the same way while no
+manifest names them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ from geowarp_ros.gallery.manifest import (
 from geowarp_ros.gallery.photographs import CAMERA_FILES, KEYPOINT_FILES, NO_CAMERA, camera_list
 from geowarp_ros.gallery.places import Row, table_of
 from geowarp_ros.keypoints.detector import DESCRIPTOR_DIM, Keypoints
+from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped
 
@@ -135,6 +138,42 @@ class KeypointWriter:
         return KEYPOINT_FILES
 
 
+class DescriptionWriter:
+    """Appends what a model makes of photographs, descriptors and local features, to files in a folder."""
+
+    def __init__(self, folder: Path, descriptor_dim: int, channels: int) -> None:
+        self._folder = folder
+        self._channels = channels
+        self._arrays = (
+            _GrowingArray(folder / DESCRIPTORS, np.dtype("<f4"), (descriptor_dim,)),
+            _GrowingArray(folder / LOCAL_FEATURES, np.dtype("<f2"), (channels, GRID, GRID)),
+        )
+
+    def holds(self, rows: int) -> bool:
+        """Whether the files hold so many photographs."""
+        return all(array.holds(rows) for array in self._arrays)
+
+    def cut(self, rows: int) -> None:
+        """Keep the first ``rows`` photographs; makes the files."""
+        for array in self._arrays:
+            array.cut(rows)
+
+    def append(self, descriptors: NDArray[np.float32], local_features: NDArray[np.float16]) -> None:
+        """Append a batch of photographs: (B, D) and (B, C, 15, 15)."""
+        self._arrays[0].append(descriptors)
+        self._arrays[1].append(local_features)
+
+    def finish(
+        self, rows: int, form: Form, codebook: NDArray[np.float32] | None, progress: Progress
+    ) -> tuple[str, ...]:
+        """Complete the files of so many photographs; returns their names. See SegmentWriter.finish."""
+        for array in self._arrays:
+            array.close(rows)
+        if form != "half":
+            compress_local_features(self._folder, form, codebook, progress)
+        return (DESCRIPTORS, *layout(form, rows, self._channels))
+
+
 def write_cameras(folder: Path, cameras: Sequence[Camera | None]) -> tuple[str, ...]:
     """Write the camera of each photograph of a segment; returns the files' names, none if no camera is known."""
     different = {camera: number for number, camera in enumerate(dict.fromkeys(filter(None, cameras)))}
@@ -177,33 +216,27 @@ class SegmentWriter:
         skipped: Images that could not be read.
     """
 
-    def __init__(self, folder: Path, descriptor_dim: int, channels: int, grid: int, keypoints: bool) -> None:
+    def __init__(self, folder: Path, descriptor_dim: int, channels: int, keypoints: bool) -> None:
         self.folder = folder
-        self._channels = channels
         self.done = 0
         self.rows: list[Row] = []
         self.skipped: list[Skipped] = []
         self._cameras: list[Camera | None] = []
         self._journal = Journal(folder)
         self._keypoints = KeypointWriter(folder) if keypoints else None
-        self._arrays = (
-            _GrowingArray(folder / DESCRIPTORS, np.dtype("<f4"), (descriptor_dim,)),
-            _GrowingArray(folder / LOCAL_FEATURES, np.dtype("<f2"), (channels, grid, grid)),
-        )
+        self._descriptions = DescriptionWriter(folder, descriptor_dim, channels)
 
     def start(self, plan: dict[str, Any]) -> None:
         """Make the folder, or take over what a run with the same plan left in it."""
         (self.folder / IMAGES).mkdir(parents=True, exist_ok=True)
         self._journal.start(plan, self._take_over)
-        for array in self._arrays:
-            array.cut(len(self.rows))
+        self._descriptions.cut(len(self.rows))
         if self._keypoints:
             self._keypoints.cut()
 
     def append(self, batch: Batch) -> None:
         """Append a batch whose images are written already."""
-        self._arrays[0].append(batch.descriptors)
-        self._arrays[1].append(batch.local_features)
+        self._descriptions.append(batch.descriptors, batch.local_features)
         counts = self._keypoints.append(batch.keypoints) if self._keypoints else []
         self._take(batch.rows, batch.skipped, batch.cameras)
         self._journal.append(
@@ -228,12 +261,9 @@ class SegmentWriter:
         Returns:
             Size and checksum of each file but the images, by name.
         """
-        for array in self._arrays:
-            array.close(len(self.rows))
+        described = self._descriptions.finish(len(self.rows), form, codebook, progress)
         keypoints = self._keypoints.finish() if self._keypoints else ()
         cameras = write_cameras(self.folder, self._cameras)
-        if form != "half":
-            compress_local_features(self.folder, form, codebook, progress)
         table, positions = table_of(self.rows)
         (self.folder / PLACES).write_bytes(table)
         np.save(self.folder / POSITIONS_FILE, positions, allow_pickle=False)
@@ -241,8 +271,7 @@ class SegmentWriter:
         with ThreadPoolExecutor(_SYNCS) as pool:
             for _ in progress(pool.map(sync, images), len(images), "storing images"):
                 pass
-        local = layout(form, len(self.rows), self._channels)
-        names = (DESCRIPTORS, *local, PLACES, POSITIONS_FILE, *keypoints, *cameras)
+        names = (*described, PLACES, POSITIONS_FILE, *keypoints, *cameras)
         files = {name: StoredFile.of(self.folder / name) for name in names}
         sync(self.folder / IMAGES)
         sync(self.folder)
@@ -258,8 +287,7 @@ class SegmentWriter:
         rows = [Row.from_text(values) for values in entry["rows"]]
         skipped = [Skipped(name, reason) for name, reason in entry["skipped"]]
         cameras = camera_list.validate_python(entry["cameras"])
-        arrays_hold_it = all(array.holds(len(self.rows) + len(rows)) for array in self._arrays)
-        if not arrays_hold_it or not all(map(self._is_there, rows)):
+        if not self._descriptions.holds(len(self.rows) + len(rows)) or not all(map(self._is_there, rows)):
             return False
         if self._keypoints and not self._keypoints.take(entry["keypoints"]):
             return False
@@ -283,8 +311,11 @@ def read_plan(folder: Path) -> Any:
 def forget_journal(folder: Path, files: Collection[str]) -> None:
     """Delete what only an unfinished segment needs: everything but its ``files`` and its images."""
     for path in folder.iterdir():
-        if path.name not in files and path.name != IMAGES:
-            path.unlink()
+        own = [name.partition("/")[2] for name in files if name.startswith(f"{path.name}/")]
+        if own:
+            forget_journal(path, own)
+        elif path.name not in files and path.name != IMAGES:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class _GrowingArray:

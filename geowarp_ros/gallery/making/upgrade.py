@@ -1,4 +1,4 @@
-"""Giving a gallery of an earlier version what it lacks, from the images that it stores or refers to."""
+"""Upgrading a gallery from its own images: keypoints and cameras that it lacks, another model's descriptions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.errors import CameraError, GalleryError, ImageError
-from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, commit
+from geowarp_ros.gallery.index.indexing import IndexOptions
+from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, commit, indexed, stored_model
 from geowarp_ros.gallery.making.filling import LOADERS
+from geowarp_ros.gallery.making.remodel import Remodel, check_resolution
 from geowarp_ros.gallery.making.segment import Journal, KeypointWriter, write_cameras
 from geowarp_ros.gallery.manifest import POSITIONS_FILE, Segment, StoredFile, now, read_manifest, sync, writing
 from geowarp_ros.gallery.photographs import camera_list
@@ -23,6 +25,9 @@ from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
+
+if TYPE_CHECKING:
+    from geowarp_ros.model.describer import Describer
 
 _AT_ONCE = 16
 """Photographs between two lines of the journal."""
@@ -35,11 +40,13 @@ class UpgradeReport:
     Attributes:
         keypoints: Number of photographs whose keypoints it stored, those of a stopped run included.
         cameras: Number of photographs that have a camera now and had none.
+        described: Number of photographs that the new model described, those of a stopped run included.
         seconds: Duration.
     """
 
     keypoints: int
     cameras: int
+    described: int
     seconds: float
 
 
@@ -48,39 +55,66 @@ def upgrade_gallery(
     keypoints: KeypointConfig = DEFAULT_KEYPOINTS,
     camera: Camera | None = None,
     progress: Progress = silent,
+    *,
+    describer: Describer | None = None,
+    batch_size: int = 16,
+    options: Mapping[str, str] | None = None,
 ) -> UpgradeReport:
-    """Make the keypoints and cameras that a gallery lacks.
+    """Make the keypoints and cameras that a gallery lacks, and describe it anew if its model is another one.
 
     Its files stay as they are; new ones are written beside them, and the manifest names them when all are there.
     Until then the old gallery is what is read, and a stopped upgrade goes on after its last batch. Stored images
     are at working resolution: keypoints of originals that were larger can only be had by building again.
+
+    A new model changes descriptors and local features, and the index, of the same kind, is made again of them. A
+    calibration that was measured with the old model stays beside the gallery; the localizer says that it does not
+    apply.
 
     Args:
         gallery: Folder of the gallery.
         keypoints: Keypoints to detect where the gallery stores none.
         camera: Camera of all photographs of the segments that know none; None: that of ``camera.yaml`` or EXIF
             where the gallery refers to the source's images.
-        progress: Shows the batches of photographs.
+        progress: Shows the photographs.
+        describer: The model that the gallery is to have; None: the one that made it.
+        batch_size: Images described at once.
+        options: Options of the model, stored for people.
 
     Raises:
-        GalleryError: An image is absent or broken, another process writes to the gallery, or the disk refuses.
+        GalleryError: An image is absent or broken, the model works at another resolution, another process writes
+            to the gallery, or the disk refuses.
         CameraError: The camera is not that of an image.
+        ModelError: A descriptor is not finite.
     """
     started = time.monotonic()
     read_manifest(gallery)  # before the lock's file is made in what may be no gallery
     with writing(gallery):
         opened = Gallery.open(gallery)
         manifest = opened.manifest
+        if describer is not None:
+            check_resolution(gallery, manifest, describer)
+            if describer.fingerprint == manifest.model.fingerprint:
+                describer = None
         resolution = manifest.model.config.resolution
         lacking = keypoints if manifest.keypoints is None else None
         upgraded = [_Upgrade(segment, resolution, lacking, camera) for segment in opened.segments]
         segments = tuple(each.run(progress) for each in upgraded)
-        if lacking or segments != manifest.segments or any(each.cameras for each in upgraded):
-            update = {"modified": now(), "segments": segments, "keypoints": manifest.keypoints or keypoints}
-            commit(gallery, manifest.model_copy(update=update))
+        update = {"segments": segments, "keypoints": manifest.keypoints or keypoints}
+        new, described = manifest.model_copy(update=update), 0
+        if describer is not None:
+            remodel = Remodel(describer, batch_size, progress)
+            again = [remodel.run(one, info) for one, info in zip(opened.segments, segments, strict=True)]
+            again = [s.model_copy(update={"options": s.options | dict(options or {})}) for s in again]
+            update = {"model": stored_model(describer), "segments": tuple(again), "index": None}
+            new, described = new.model_copy(update=update), remodel.described
+            if (old := manifest.index) is not None:
+                how = IndexOptions(kind=old.kind, on_disk=old.on_disk)
+                new = indexed(gallery, new, how, progress)
+        if new != manifest or any(each.cameras for each in upgraded):
+            commit(gallery, new.model_copy(update={"modified": now()}))
     made = sum(len(each.writer.counts) for each in upgraded if each.writer)
     cameras = sum(one is not None for each in upgraded for one in each.cameras)
-    return UpgradeReport(made, cameras, time.monotonic() - started)
+    return UpgradeReport(made, cameras, described, time.monotonic() - started)
 
 
 class _Upgrade:
