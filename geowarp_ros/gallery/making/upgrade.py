@@ -110,8 +110,10 @@ def upgrade_gallery(
             if (old := manifest.index) is not None:
                 how = IndexOptions(kind=old.kind, on_disk=old.on_disk)
                 new = indexed(gallery, new, how, progress)
-        if new != manifest or any(each.cameras for each in upgraded):
+        if new != manifest:
             commit(gallery, new.model_copy(update={"modified": now()}))
+        elif any(each.cameras for each in upgraded):
+            commit(gallery, manifest)  # the journal of a look that found nothing goes
     made = sum(len(each.writer.counts) for each in upgraded if each.writer)
     cameras = sum(one is not None for each in upgraded for one in each.cameras)
     return UpgradeReport(made, cameras, described, time.monotonic() - started)
