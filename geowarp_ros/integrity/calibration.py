@@ -35,6 +35,10 @@ GREATEST_NEES = 2.4
 """Maximum mean NEES of right answers; a consistent covariance has 2."""
 
 
+NO_INLIERS = 4
+"""Number of inliers that say nothing: four matches determine a homography, whatever they are."""
+
+
 class Calibration(Logistic):
     """Logistic model of "this position is right", and the covariance's correction; likewise for poses."""
 
@@ -59,7 +63,13 @@ class Calibration(Logistic):
         return FEATURES
 
     def confidence(self, evidence: Evidence) -> float:
-        """Probability that the position is right, 0..1; 0 if a feature it needs was not measured."""
+        """Probability that the position is right, 0..1.
+
+        0 if a feature it needs was not measured, or where the verification looked and found nothing: a picture
+        unlike all that it was fitted on, such as noise, must not be convincing by its strangeness.
+        """
+        if evidence.inliers <= NO_INLIERS:
+            return 0.0
         return self.probability(feature_row(evidence))
 
     def std_m(self, spacing_m: float) -> float:

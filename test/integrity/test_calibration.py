@@ -23,6 +23,7 @@ from geowarp_ros.integrity.calibration import (
     save_calibration,
     settings_of,
 )
+from geowarp_ros.integrity.evidence import feature_row
 from geowarp_ros.integrity.logistic import fit_logistic, minimum_confidence
 from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.model.checkpoints import DEFAULT_MODEL, fingerprint, load_model
@@ -295,3 +296,16 @@ def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> Non
     stored = load_calibration(beside_model(DEFAULT_MODEL))
     fingerprints = set() if stored is None else {stored.measured_with["model"]}
     assert fingerprints <= {fingerprint(load_model("default"))}, "run the command of docs/integrity.md again"
+
+
+def test_nothing_verified_is_no_fix_however_strange_the_picture() -> None:
+    # noise in a gallery of fifteen photographs: four matches, no rival, and a descriptor far from all
+    shipped = load_calibration(beside_model(DEFAULT_MODEL))
+    assert shipped is not None
+    nothing = Evidence(
+        np.zeros((1, 2)), np.ones(1), np.ones(1, bool), 0.36, 0.105, 1.048, 0.5, 0.0, 0.0, 0.6, 4.0, 0.0
+    )  # fmt: skip
+    assert shipped.probability(feature_row(nothing)) > shipped.min_confidence
+    assert shipped.confidence(nothing) == 0.0
+    some = replace(nothing, inliers=5.0)
+    assert shipped.confidence(some) == shipped.probability(feature_row(some)) > 0.0
