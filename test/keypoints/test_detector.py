@@ -71,7 +71,7 @@ def test_a_second_image_needs_no_new_pages(place: str) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         counts = faults_of_three() if place == "main thread" else pool.submit(faults_of_three).result()
-    assert min(counts[1:]) < 1000, counts
+    assert min(counts[1:]) < 18_000 / 4, counts  # other threads and Python map some, too
 
 
 def test_an_image_without_texture_has_none() -> None:
