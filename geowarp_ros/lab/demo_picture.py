@@ -34,6 +34,10 @@ WORST_M = 10.0
 
 _PAPER, _INK, _FAINT = "#f7f6f2", "#22252b", "#8c8f96"
 _TRACK, _LOST, _GALLERY, _ALIGNED = "#2b6cb0", "#c0392b", "#b9bec4", "#4a4f57"
+_DROPPED: dict[str, Any] = {
+    **{"marker": "o", "linestyle": "", "markersize": 2.5, "markeredgewidth": 0.6},
+    **{"markerfacecolor": "#ffffff", "markeredgecolor": _TRACK},
+}
 _COLOURS = "viridis_r"
 """Yellow is near, violet far: it reads on paper and to the colour-blind."""
 
@@ -124,6 +128,9 @@ def _draw_answers(figure: Figure, axes: Any, replay: Replay, frame: LocalFrame) 
     track = _truth(frame, replay.drive.images)
     for piece in np.split(track, np.flatnonzero(np.hypot(*np.diff(track, axis=0).T) > STRETCH_M) + 1):
         axes.plot(*piece.T, "-", color=_TRACK, linewidth=2.2, zorder=4, solid_capstyle="round")
+    seen = {item.stamp_ns for item in replay.answered}
+    dropped = _truth(frame, [image for image in replay.drive.images if image.stamp_ns not in seen])
+    axes.plot(*dropped.T, **_DROPPED, zorder=5)
     answered = [item for item in replay.answered if item.truth is not None]
     truth = _truth(frame, answered)
     fixed = np.array([item.answer.fix is not None for item in answered], bool)
@@ -165,7 +172,7 @@ def _legend(replay: Replay, aligned: bool) -> list[Line2D]:
             {"marker": "o", "color": "#5ec962", "linestyle": "", "markeredgecolor": _INK},
         ),
         (f"no fix ({lost})", {"marker": "x", "color": _LOST, "linestyle": "", "markeredgewidth": 1.6}),
-        (f"dropped ({dropped})", {"color": "none"}),
+        (f"dropped ({dropped})", _DROPPED),
     ]
     if aligned:
         entries.insert(1, ("aligned", {"marker": ".", "color": _ALIGNED, "linestyle": "", "markersize": 7}))

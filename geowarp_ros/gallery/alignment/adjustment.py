@@ -114,15 +114,18 @@ class Scene:
         rank[np.argsort(-often, kind="stable")] = np.arange(len(often), dtype=np.int32)
         return np.asarray(rank[label.reshape(-1)])
 
+    def observe(self, kept: NDArray[np.bool_]) -> None:
+        """Keep some observations (O,), and the points that two of them see."""
+        seen = np.bincount(self.tracks.point[kept], minlength=self.tracks.count)
+        observed = kept & (seen >= 2)[self.tracks.point]
+        self.tracks, old = self.tracks.only(kept)
+        self.points, self.rays, self.ray_std = self.points[old], self.rays[observed], self.ray_std[observed]
+
     def keep(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Keep some photographs and the points that two of them see; returns their numbers."""
         rows, number = np.flatnonzero(kept), np.cumsum(kept) - 1
-        alive = kept[self.tracks.photograph]
-        seen = np.bincount(self.tracks.point[alive], minlength=self.tracks.count)
-        observed = alive & (seen >= 2)[self.tracks.point]
-        tracks, old = self.tracks.only(alive)
-        self.tracks = replace(tracks, photograph=number[tracks.photograph])
-        self.points, self.rays, self.ray_std = self.points[old], self.rays[observed], self.ray_std[observed]
+        self.observe(kept[self.tracks.photograph])
+        self.tracks = replace(self.tracks, photograph=number[self.tracks.photograph])
         self.positions, self.rotations = self.positions[rows], self.rotations[rows]
         self.tags = self.tags.of(rows)
         self.up_std_rad = self.up_std_rad[rows]

@@ -254,23 +254,12 @@ def _solve(
             return None, ()
         rows, scene, pixel = refined
     _hold_together(scene)
-    all_tied = len(rows)
-    while (odd := outvoted(scene)).any():
-        rows = rows[scene.keep(~odd)]
-        scene, kept = _without_loose(scene)
-        rows = rows[kept]
-        adjust(scene, enough=ROUGH)
-    odd_ones = all_tied - len(rows)
-    cut = cut_seams(scene)
-    scene, kept = _without_loose(scene)
+    kept, untied = _drop_wrong_ties(scene)
     rows = rows[kept]
     believed, lines = believed_components(
         scene, _renumbered(pairs, rows), torn_share(scene, rows, trusted), options
     )
-    if odd_ones:
-        lines += (f"not tied: {odd_ones} photographs whose points put them elsewhere than others of their spot",)
-    if cut:
-        lines += (f"cut: {cut} times where few points joined two groups that the tags of both hold apart",)
+    lines += untied
     rows = rows[scene.keep(believed)]
     tag_std = options.position_std_m
     for _ in range(3 if len(rows) else 0):
@@ -348,8 +337,8 @@ def _refine(
         adjust(scene, enough=ROUGH)
         if start <= KEYPOINT_PX:
             pixel = _pixel_std(scene, pixel)
-    scene, kept = _without_loose(scene)
-    return (rows[kept], scene, pixel) if len(kept) else None
+    rows = rows[_drop_loose(scene)]
+    return (rows, scene, pixel) if len(rows) else None
 
 
 def _bridges(
@@ -441,14 +430,30 @@ def _tags(positions: FloatArray, headings_deg: FloatArray, options: AlignOptions
     return Tags(filled, std, np.radians(headings_deg), math.radians(options.heading_std_deg))
 
 
-def _without_loose(scene: Scene) -> tuple[Scene, NDArray[np.int64]]:
-    """Return the scene without photographs that hardly any point holds, and the numbers of those that stay."""
+def _drop_loose(scene: Scene) -> NDArray[np.int64]:
+    """Drop photographs that hardly any point holds; returns the numbers of those that stay."""
     rows = np.arange(len(scene.positions))
     while True:
         fine = np.bincount(scene.tracks.photograph, minlength=len(rows)) >= MIN_POINTS
         if fine.all():
-            return scene, rows
+            return rows
         rows = rows[scene.keep(fine)]
+
+
+def _drop_wrong_ties(scene: Scene) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Drop what repeating windows and twin façades tie; returns the numbers of what stays, and lines."""
+    count = len(scene.positions)
+    rows = np.arange(count)
+    while (odd := outvoted(scene)).any():
+        rows = rows[scene.keep(~odd)]
+        rows = rows[_drop_loose(scene)]
+        adjust(scene, enough=ROUGH)
+    lines: tuple[str, ...] = ()
+    if lost := count - len(rows):
+        lines += (f"not tied: {lost} photographs whose points put them elsewhere than others of their spot",)
+    if cut := cut_seams(scene):
+        lines += (f"cut: {cut} times where few points joined two groups that the tags of both hold apart",)
+    return rows[_drop_loose(scene)], lines
 
 
 def _hold_together(scene: Scene) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Pair
-from geowarp_ros.gallery.alignment.positions import Tags
+from geowarp_ros.gallery.alignment.positions import Tags, laid_on
 
 DIRECTION_RAD = math.radians(6.0)
 """Standard deviation of a pair's direction, cameras taken as upright."""
@@ -175,14 +175,13 @@ def _fit(shape: Mapping[int, complex], rows: NDArray[np.int64], tags: Tags) -> t
     std = tags.std_m[rows, 0]
     weight = 1 / std**2
     for _ in range(5):
-        z0, t0 = (weight * z).sum() / weight.sum(), (weight * t).sum() / weight.sum()
-        turn = np.angle((weight * np.conj(z - z0) * (t - t0)).sum())
+        z0, t0, turn = laid_on(z, t, weight)
         off = np.abs((t - t0) - (z - z0) * np.exp(1j * turn)) / std
         weight = 1 / (std**2 * (1 + off**2 / 4))
     held = float((weight * np.abs(z - z0) ** 2).sum())
     # mathematical angles turn the other way
     return (
-        -float(turn),
+        -turn,
         math.hypot(ROTATION_RAD, ALIKE / math.sqrt(max(held, 1e-9))),
         float(np.log1p(off**2).sum()),
     )

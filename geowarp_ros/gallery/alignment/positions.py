@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -23,6 +24,7 @@ from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.pairs import MIN_PARALLAX_RAD, Pair
 
 IntArray = NDArray[np.int64]
+ComplexArray = NDArray[Any]
 
 MIN_SHARED = 6
 """Minimum number of points for a ratio of two baselines."""
@@ -64,6 +66,17 @@ def same_tag(positions: FloatArray) -> NDArray[np.int64]:
     rounded = np.round(np.nan_to_num(positions) / SAME_TAG_M).astype(np.int64)
     _, group = np.unique(rounded, axis=0, return_inverse=True)
     return np.asarray(group.reshape(-1), np.int64)
+
+
+def laid_on(shape: ComplexArray, tags: ComplexArray, weight: FloatArray) -> tuple[complex, complex, float]:
+    """Lay a shape on its tags by a turn and a shift, least squares; both as east + i north.
+
+    Returns:
+        Weighted means of the shape and of the tags, and the turn, rad anticlockwise: a point z comes to lie at
+        ``(z - shape) * exp(i turn) + tags``.
+    """
+    middle, centre = (complex((weight * each).sum() / weight.sum()) for each in (shape, tags))
+    return middle, centre, float(np.angle((weight * np.conj(shape - middle) * (tags - centre)).sum()))
 
 
 def first_turn(pairs: Sequence[Pair], rotations: FloatArray, tags: Tags, free: bool) -> FloatArray:

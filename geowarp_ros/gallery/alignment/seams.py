@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from geowarp_ros.gallery.alignment.adjustment import SOFT_TAG, Scene, adjust
 from geowarp_ros.gallery.alignment.aligned import FloatArray
 from geowarp_ros.gallery.alignment.belief import RAYLEIGH
-from geowarp_ros.gallery.alignment.positions import same_tag
+from geowarp_ros.gallery.alignment.positions import laid_on, same_tag
 
 BoolArray = NDArray[np.bool_]
 
@@ -109,8 +109,7 @@ def _by_itself(scene: Scene, rows: BoolArray, tag: NDArray[np.int64]) -> _Part |
     std = tags.std_m[:, 0] / np.sqrt(np.bincount(tag)[tag[photographs[first]]])
     weight = 1 / std**2
     for _ in range(10):
-        centre, wanted = (weight * here).sum() / weight.sum(), (weight * there).sum() / weight.sum()
-        turn = float(np.angle((weight * np.conj(here - centre) * (there - wanted)).sum()))
+        centre, wanted, turn = laid_on(here, there, weight)
         off = np.abs(there - wanted - (here - centre) * np.exp(1j * turn)) / std
         weight = 1 / (std**2 * (1 + off**2 / SOFT_TAG**2))
     worse = max(1.0, float(np.median(off)) / RAYLEIGH)  # than stated
@@ -137,7 +136,4 @@ def _cut(scene: Scene, parts: tuple[_Part, _Part]) -> None:
         scene.positions[part.rows] = (scene.positions[part.rows] - middle) @ turn.T + moved
         scene.points[points] = (scene.points[points] - middle) @ turn.T + moved
         scene.rotations[part.rows] = turn @ scene.rotations[part.rows]
-    seen = np.bincount(tracks.point[~lost], minlength=tracks.count)
-    observed = ~lost & (seen >= 2)[tracks.point]
-    scene.tracks, old = tracks.only(~lost)
-    scene.points, scene.rays, scene.ray_std = scene.points[old], scene.rays[observed], scene.ray_std[observed]
+    scene.observe(~lost)

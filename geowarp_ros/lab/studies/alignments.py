@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.gallery.alignment.positions import same_tag
+from geowarp_ros.gallery.alignment.positions import laid_on, same_tag
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.lab.studies.tables import Cell, Table
@@ -96,7 +96,6 @@ def _with_exact_shapes(true: FloatArray, tags: FloatArray, groups: NDArray[np.in
         spot = same_tag(np.asarray(tags[rows], np.float64))
         weight = 1.0 / np.bincount(spot)[spot]
         shape, wanted = (each[rows, 0] + 1j * each[rows, 1] for each in (true, tags))
-        middle, centre = ((weight * each).sum() / weight.sum() for each in (shape, wanted))
-        turn = np.angle((weight * np.conj(shape - middle) * (wanted - centre)).sum())
+        middle, centre, turn = laid_on(shape, wanted, weight)
         left[rows] = np.abs((shape - middle) * np.exp(1j * turn) + centre - shape)
     return left

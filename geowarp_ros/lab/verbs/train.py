@@ -9,9 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from geowarp_ros.cli import main
 from geowarp_ros.cli.verbs import add_choice, run_verb
+
+if TYPE_CHECKING:
+    from geowarp_ros.model.geowarp import GeoWarp
 
 TRAININGS: dict[str, str] = {
     "start": "make the initial model from ImageNet weights",
@@ -62,3 +66,19 @@ def add_start_arguments(parser: argparse.ArgumentParser, encoders: Sequence[str]
     projection = "channels that local features are projected to, unless --init is a model; 0: the encoder's"
     parser.add_argument("--projection", type=int, default=0, help=projection)
     parser.add_argument("--aggregation", choices=("gem", "netvlad"), default="gem", help=text)
+
+
+def model_to_start_from(args: argparse.Namespace, resolution: int) -> GeoWarp:
+    """Return the model that the options of :func:`add_start_arguments` mean.
+
+    Args:
+        args: The options.
+        resolution: Working resolution of a new architecture, px.
+    """
+    from geowarp_ros.lab.training.retrieval import starting_model
+    from geowarp_ros.model.geowarp import ModelConfig
+
+    architecture = ModelConfig(
+        encoder=args.encoder, aggregation=args.aggregation, resolution=resolution, projection=args.projection
+    )
+    return starting_model(args.init, architecture)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments
+from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments, model_to_start_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,21 +31,13 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.config import parse_config
     from geowarp_ros.lab.training.distillation import Distillation, distill
     from geowarp_ros.lab.training.grounds import read_recipe
-    from geowarp_ros.lab.training.retrieval import starting_model
     from geowarp_ros.lab.training.session import BEST, LAST_MODEL, seeded
     from geowarp_ros.lab.training.teacher import load_teacher
-    from geowarp_ros.model.geowarp import ModelConfig
 
     config = parse_config(Distillation, read_recipe(args.recipe))
     teacher = load_teacher(args.teacher) if args.teacher else None
     with seeded(config.seed):
-        architecture = ModelConfig(
-            encoder=args.encoder,
-            aggregation=args.aggregation,
-            resolution=config.resolution,
-            projection=args.projection,
-        )
-        model = starting_model(args.init, architecture)
+        model = model_to_start_from(args, config.resolution)
         recall = distill(args.data, args.output, config, model, teacher, resume=args.resume, progress=progress.bar)
     print(f"best Recall@1 of the held-out places: {recall:.1f} %; models: {args.output / BEST}, {LAST_MODEL}")
     return 0

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
-from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments
+from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments, model_to_start_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,19 +28,12 @@ def run(args: argparse.Namespace) -> int:
     """Train."""
     from geowarp_ros import progress
     from geowarp_ros.lab.training.processes import process_index
-    from geowarp_ros.lab.training.retrieval import RetrievalTraining, starting_model, train_retrieval
+    from geowarp_ros.lab.training.retrieval import RetrievalTraining, train_retrieval
     from geowarp_ros.lab.training.session import BEST, seeded
-    from geowarp_ros.model.geowarp import ModelConfig
 
     config = config_from_arguments(args, RetrievalTraining)
-    architecture = ModelConfig(
-        encoder=args.encoder,
-        aggregation=args.aggregation,
-        resolution=args.resolution,
-        projection=args.projection,
-    )
     with seeded(config.seed):
-        model = starting_model(args.init, architecture)
+        model = model_to_start_from(args, args.resolution)
     recall = train_retrieval(args.source, args.output, config, model, resume=args.resume, progress=progress.bar)
     if process_index() == 0:
         print(f"best Recall@5 at {config.val_radius_m:g} m: {recall:.1f} %; model: {args.output / BEST}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geowarp_ros.lab.verbs.train import add_start_arguments
+from geowarp_ros.lab.verbs.train import add_start_arguments, model_to_start_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,21 +30,13 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.lab.training.grounds import read_recipe
     from geowarp_ros.lab.training.objective import regression_of
     from geowarp_ros.lab.training.projection import start_projection
-    from geowarp_ros.lab.training.retrieval import starting_model
     from geowarp_ros.lab.training.session import seeded
     from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
-    from geowarp_ros.model.geowarp import ModelConfig
     from geowarp_ros.provenance import commit
 
     recipe = parse_config(Distillation, read_recipe(args.recipe))
     with seeded(recipe.seed):
-        architecture = ModelConfig(
-            encoder=args.encoder,
-            aggregation=args.aggregation,
-            resolution=recipe.resolution,
-            projection=args.projection,
-        )
-        model = starting_model(args.init, architecture).eval()
+        model = model_to_start_from(args, recipe.resolution).eval()
     if args.warp:
         regression_of(model).load_state_dict(regression_of(load_model(args.warp)).state_dict())
     if args.projection:

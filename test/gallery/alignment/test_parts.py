@@ -178,6 +178,23 @@ def test_the_right_side_is_the_slope_of_the_cost() -> None:
         assert (ahead - behind) / (2 * step) == pytest.approx(slope, rel=1e-4)
 
 
+def dense(scene: Scene, system: adjustment._System) -> FloatArray:
+    """Return the normal equations of cameras and points at once, without elimination."""
+    cameras, count = 6 * system.cameras, 3 * system.count
+    whole: FloatArray = np.zeros((cameras + count, cameras + count))
+    for k, block in enumerate(system.blocks):
+        whole[6 * k : 6 * k + 6, 6 * k : 6 * k + 6] = block
+    whole[:cameras, :cameras] += system.links.toarray()
+    for k, block in enumerate(system.point_blocks):
+        at = cameras + 3 * k
+        whole[at : at + 3, at : at + 3] = block
+    for i, p, block in zip(scene.tracks.photograph, scene.tracks.point, system.across, strict=True):
+        at = cameras + 3 * p
+        whole[6 * i : 6 * i + 6, at : at + 3] += block
+        whole[at : at + 3, 6 * i : 6 * i + 6] += block.T
+    return whole
+
+
 def test_the_step_of_a_focal_length_is_that_of_the_dense_system_with_numerical_slopes() -> None:
     scene = scene_of(ring(0, 5), noise=0.02)
     scene.lens, scene.zoom = np.array([0, 0, -1, 1, 1]), np.ones(2)
@@ -193,19 +210,8 @@ def test_the_step_of_a_focal_length_is_that_of_the_dense_system_with_numerical_s
         slopes.append((adjustment._cost(ahead) - adjustment._cost(behind)) / (2 * step))
     np.testing.assert_allclose(slopes, -2 * system.zoom_right, rtol=1e-4)
     # all unknowns at once, without elimination
-    cameras, count = 6 * system.cameras, 3 * system.count
-    whole = np.zeros((cameras + count + 2,) * 2)
-    for k, block in enumerate(system.blocks):
-        whole[6 * k : 6 * k + 6, 6 * k : 6 * k + 6] = block
-    whole[:cameras, :cameras] += system.links.toarray()
-    for k, block in enumerate(system.point_blocks):
-        at = cameras + 3 * k
-        whole[at : at + 3, at : at + 3] = block
-    for i, p, block in zip(scene.tracks.photograph, scene.tracks.point, system.across, strict=True):
-        whole[6 * i : 6 * i + 6, cameras + 3 * p : cameras + 3 * p + 3] += block
-    whole[:-2, -2:] = np.concatenate([system.of_zoom.reshape(-1, 2), system.zoom_on_points.reshape(-1, 2)])
-    whole = np.triu(whole, 1) + np.triu(whole, 1).T + np.diag(np.diag(whole))
-    whole[-2:, -2:] = system.zoom_block
+    of_zoom = np.concatenate([system.of_zoom.reshape(-1, 2), system.zoom_on_points.reshape(-1, 2)])
+    whole = np.block([[dense(scene, system), of_zoom], [of_zoom.T, system.zoom_block]])
     right = np.concatenate([system.right.ravel(), system.point_right.ravel(), system.zoom_right])
     wanted = np.linalg.solve(whole, right)
     found = system.solve(0.0)
@@ -231,18 +237,7 @@ def test_adjust_comes_back_to_the_truth_and_covariances_are_the_dense_inverse() 
     assert np.abs(scene.rotations - town.rotations).max() < 1e-4
     scene = scene_of(town)
     system = adjustment._System(scene, adjustment._Coupling.of(scene.tracks, len(scene.positions)))
-    cameras, count = 6 * system.cameras, 3 * system.count
-    whole = np.zeros((cameras + count, cameras + count))
-    for k, block in enumerate(system.blocks):
-        whole[6 * k : 6 * k + 6, 6 * k : 6 * k + 6] = block
-    whole[:cameras, :cameras] += system.links.toarray()
-    for k, block in enumerate(system.point_blocks):
-        at = cameras + 3 * k
-        whole[at : at + 3, at : at + 3] = block
-    for i, p, block in zip(scene.tracks.photograph, scene.tracks.point, system.across, strict=True):
-        at = cameras + 3 * p
-        whole[6 * i : 6 * i + 6, at : at + 3] += block
-        whole[at : at + 3, 6 * i : 6 * i + 6] += block.T
+    whole = dense(scene, system)
     inverse = np.linalg.inv(whole)
     for k, found in enumerate(camera_covariances(scene)):
         wanted = inverse[6 * k : 6 * k + 6, 6 * k : 6 * k + 6]

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from geowarp_ros.gallery.alignment import aligning
 from geowarp_ros.gallery.alignment.adjustment import Scene, adjust
 from geowarp_ros.gallery.alignment.points import Tracks
 from geowarp_ros.gallery.alignment.positions import Tags
@@ -98,3 +100,13 @@ def test_a_part_of_few_places_is_not_judged() -> None:
     scene, _ = two_streets(0, 8.0, 0.0)
     scene.tags.position_m[COUNT:] = scene.tags.position_m[COUNT]
     assert cut_seams(scene) == 0
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_nothing_or_one_photograph_has_no_seam(left: int) -> None:
+    scene, _ = two_streets(0, 0.0, 0.0)
+    kept: NDArray[np.bool_] = np.arange(2 * COUNT) < left
+    scene.keep(kept)
+    assert cut_seams(scene) == 0
+    kept_rows, lines = aligning._drop_wrong_ties(scene)
+    assert (len(kept_rows), lines) == (0, ())
