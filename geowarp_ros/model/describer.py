@@ -90,10 +90,8 @@ class Query:
             place: The place's; must not change.
             strongest: Number of keypoints that can be matched by themselves, as in ``place``.
         """
-        own, pair = (
-            (config, strongest),
-            (config, id(place)),
-        )  # the comparison keeps the place, so its id is its own
+        own = config, strongest
+        pair = config, id(place)  # the comparison keeps the place, so that no other gets its number
         if own not in self._prepared:
             self._prepared[own] = prepare(self.keypoints(config).descriptors, strongest)
         if pair not in self._compared:

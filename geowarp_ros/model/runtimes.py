@@ -1,7 +1,7 @@
 """Layers in ONNX Runtime instead of torch, on a CPU.
 
-The graph is written from the fused layers when the model is loaded. That takes 20 ms for MobileNetV2 and 40 for
-ResNet-18, so that nothing is cached and no other exporter is needed.
+The graph is written from the fused layers when the model is loaded. That takes ten or twenty milliseconds, so that
+nothing is cached and no other exporter is needed.
 """
 
 from __future__ import annotations
