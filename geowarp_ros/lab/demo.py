@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,8 +146,11 @@ def replay(
                 with BagFiles(bag).reader() as reader:
                     recorded = {connection.topic for connection in reader.connections}
                 topics = {topic: topic for topic in (IMAGE_TOPIC, *({INFO_TOPIC} & recorded))}
-                published = play(robot, bag, topics, rate=rate, progress=progress)
-                recorder.wait_for(max(published), ANSWER_PATIENCE_S)
+
+                def last_answer(published: Mapping[int, float]) -> bool:
+                    return recorder.wait_for(max(published), ANSWER_PATIENCE_S)
+
+                published = play(robot, bag, topics, rate=rate, progress=progress, linger=last_answer)
         finally:
             executor.shutdown()
             thread.join()

@@ -44,6 +44,7 @@ def play(
     compressed: bool = False,
     patience_s: float = 30.0,
     progress: Progress = silent,
+    linger: Callable[[Mapping[int, float]], object] = lambda published: time.sleep(SETTLE_S),
 ) -> dict[int, float]:
     """Publish a bag's messages as they were recorded: same bytes, same stamps, same intervals.
 
@@ -59,6 +60,8 @@ def play(
         compressed: Publish raw images as JPEG (sensor_msgs/CompressedImage).
         patience_s: Maximum time to wait for subscribers.
         progress: Shows the progress.
+        linger: Called with what is returned when all is published and the publishers are still there. With a
+            publisher goes what a busy best-effort subscriber has not taken yet: the last image.
 
     Returns:
         Header stamp of each image in nanoseconds -> when it was published, by ``time.monotonic``.
@@ -99,6 +102,7 @@ def play(
                 if kind in (IMAGE, COMPRESSED):
                     published[header_stamp_ns(message)] = time.monotonic()
                 publishers[connection.topic].publish(outgoing)
+            linger(published)
             return published
         finally:
             for publisher in (*publishers.values(), ticks):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,7 +63,16 @@ def test_nothing_is_lost_and_stamps_are_kept(drive: Path, player: Node, robot: R
         shown.append(total)
         return items
 
-    published = play(player, drive, {"/camera/image_raw": "/cam"}, rate=2.0, clock=True, progress=progress)
+    there: list[tuple[int, list[float]]] = []
+
+    def linger(published: Mapping[int, float]) -> None:
+        there.append((robot.node.count_publishers("/cam"), [round(stamp / 1e9, 1) for stamp in published]))
+
+    published = play(
+        player, drive, {"/camera/image_raw": "/cam"}, rate=2.0, clock=True, progress=progress, linger=linger
+    )
+    # a publisher that goes at once takes with it what a busy subscriber has not taken yet
+    assert there == [(1, list(STAMPS_S))]
     until(lambda: len(seen) == 3, "the images")
     assert [seconds(message.header.stamp) for message in seen] == pytest.approx(STAMPS_S)
     assert all(np.array_equal(np.asarray(message.data), pixels.reshape(-1)) for message in seen)
