@@ -7,6 +7,7 @@ nothing is cached and no other exporter is needed.
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -81,6 +82,9 @@ class OnnxLayers(nn.Sequential):
     """
 
     def __init__(self, layers: Fused) -> None:
+        # its wheels report to their maker from 1.29 on, and read this once, when they are first used
+        # (https://github.com/microsoft/onnxruntime/pull/27379)
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         super().__init__()

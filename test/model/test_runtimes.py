@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -141,6 +143,20 @@ def test_the_graph_is_valid_and_knows_its_layers(models: Models) -> None:
     )
     with pytest.raises(TypeError, match="no ONNX for GELU"):
         graph_of(Fused(nn.Sequential(nn.GELU()), CPU, torch.float32))
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    # ONNX Runtime 1.29 and later keep an identifier of the device and a queue of events in the home folder
+    asked = (
+        "import sys, torch\nfrom torch import nn\n"
+        "from geowarp_ros.model.fused import Fused\nfrom geowarp_ros.model.runtimes import OnnxLayers\n"
+        "layers = Fused(nn.Sequential(nn.ReLU()), torch.device('cpu'), torch.float32)\n"
+        "OnnxLayers(layers)(torch.zeros(1, 3, 4, 4))\n"
+    )
+    quiet = ("CI", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    env = {name: value for name, value in os.environ.items() if name not in quiet} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", asked], env=env, check=True, timeout=120)
+    assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
