@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +57,17 @@ def build(source: Path, model: str, gallery: Path, *more: object, keypoints: boo
     return geowarp(*words, *(() if keypoints else ("--no-keypoints",)), *more)
 
 
+def tied(words: str, said: str) -> bool:
+    """Whether the alignment says so, with the time that it took."""
+    return re.search(rf": {re.escape(words)}, in \d+\.\d s\n", said) is not None
+
+
 def test_the_life_of_an_alignment(model: str, tmp_path: Path, fake: FakeAlign, capsys: Said) -> None:
     gallery = tmp_path / "g"
     assert build(photographs(tmp_path / "s", 4), model, gallery, "--position-std", 3, "--free-tilt") == 0
     assert fake.options == [AlignOptions(position_std_m=3, free_tilt=True)]
     said = capsys.readouterr()
-    assert f"{gallery}: 3 of 4 photographs tied, in 2.0 s\n" in said.out
+    assert tied("3 of 4 photographs tied", said.out)
     assert "\n  1.25 m off their tags in the median; standard deviation of the tags 1.50 m per axis\n" in said.out
     assert "\n  3 suspicious tags, off 1.png by 29.0 m, 2.png by 28.0 m, 3.png by 27.0 m\n" in said.out
     assert "\n  3 headings found that the tags lack; 9 points, off by 0.50 px in the median\n" in said.out
@@ -124,7 +130,7 @@ def test_groups_and_nothing_tied(
 
     monkeypatch.setattr(making, "align", grouped)
     assert geowarp("align", gallery) == 0
-    assert "5 of 6 photographs tied in 2 groups (3, 2), in 2.0 s" in capsys.readouterr().out
+    assert tied("5 of 6 photographs tied in 2 groups (3, 2)", capsys.readouterr().out)
 
     def nothing(*args: object) -> object:
         alignment, report = fake(*args)  # type: ignore[arg-type]
@@ -135,7 +141,7 @@ def test_groups_and_nothing_tied(
     monkeypatch.setattr(making, "align", nothing)
     assert geowarp("align", gallery) == 0
     out = capsys.readouterr().out
-    assert "0 of 6 photographs tied, in 2.0 s\n  nothing ties its photographs: they stay tags\n" in out
+    assert tied("0 of 6 photographs tied", out) and "\n  nothing ties its photographs: they stay tags\n" in out
     assert geowarp("info", gallery) == 0
     assert "alignment   0 of 6 photographs tied, 0 suspicious tags, 0 points\n" in capsys.readouterr().out
 

@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeAlign:
 
 def test_what_is_found_is_stored(path: Path, fake: FakeAlign) -> None:
     options = AlignOptions(position_std_m=3.0, free_tilt=True)
+    began = time.monotonic()
     summary = align_gallery(path, options)
+    assert FakeAlign.TAKES_S <= summary.seconds <= time.monotonic() - began
     assert fake.options == [options]
     assert_same(opened_alignment(path), fake.alignment)
     stored = read_manifest(path).alignment

@@ -7,7 +7,6 @@ points → bundle adjustment with tags, headings and gravity as priors, points f
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -98,7 +97,6 @@ class Report:
         pairs: Number of pairs that see the same.
         compared: Number of pairs compared by this run.
         lines: What there is to say to people.
-        seconds: Time.
         zoom: Unknown focal lengths over those that their photographs came with, by ``Tagged.lens``.
         zoom_std: Standard deviations of their logarithms.
     """
@@ -115,7 +113,6 @@ class Report:
     pairs: int
     compared: int
     lines: tuple[str, ...]
-    seconds: float
     zoom: tuple[float, ...] = ()
     zoom_std: tuple[float, ...] = ()
 
@@ -136,7 +133,6 @@ def align(
         compared: Pairs compared by earlier runs; new ones are added.
         progress: Shows the pairs compared.
     """
-    began = time.monotonic()
     compared = {} if compared is None else compared
     before = len(compared)
     count = len(photographs)
@@ -172,7 +168,6 @@ def align(
         headings,
         len(pairs),
         len(compared) - before,
-        time.monotonic() - began,
     )
 
 
@@ -600,7 +595,6 @@ def _report(
     headings: FloatArray,
     pairs: int,
     compared: int,
-    seconds: float,
 ) -> Report:
     off = np.linalg.norm((alignment.position_m - tags)[:, :2], axis=1)
     tied = alignment.tied
@@ -618,7 +612,6 @@ def _report(
         pairs=pairs,
         compared=compared,
         lines=_lines(photographs, alignment, rejected, pairs),
-        seconds=seconds,
         zoom=tuple(solved.scene.zoom.tolist()) if solved else (),
         zoom_std=tuple(solved.zoom_std.tolist()) if solved else (),
     )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,7 +145,6 @@ def estimating(
     Returns:
         The alignment, with the cameras that were estimated; and the report, with what there is to say of them.
     """
-    began = time.monotonic()
     lines: list[str] = []
     lenses: list[Lens] = []
     for lens in _unknown(photographs):
@@ -173,8 +171,7 @@ def estimating(
             break
         lenses = kept
     lines += [lens.told(std) for lens, std in zip(lenses, stds, strict=True)]
-    report = replace(report, lines=(*report.lines, *lines), seconds=time.monotonic() - began)
-    return _with_lens(alignment, photographs, lenses), report
+    return _with_lens(alignment, photographs, lenses), replace(report, lines=(*report.lines, *lines))
 
 
 def _unknown(photographs: Sequence[Tagged]) -> list[Lens]:

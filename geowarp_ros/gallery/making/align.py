@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def align_gallery(
         GalleryError: The gallery stores no keypoints, another process writes to it, or the disk refuses.
         ModuleNotFoundError: PoseLib is not installed (extra ``map``).
     """
+    began = time.monotonic()
     read_manifest(gallery)  # before the lock's file is made in what may be no gallery
     with writing(gallery):
         manifest = read_manifest(gallery)
@@ -68,9 +70,8 @@ def align_gallery(
             return align(given, datum, options, compared, progress)
 
         alignment, report = estimating(photographs, run, options, known, progress)
-        stored = store_alignment(
-            gallery, manifest.segments, alignment, options.model_dump(), _summary(report, opened)
-        )
+        summary = _summary(report, opened, time.monotonic() - began)
+        stored = store_alignment(gallery, manifest.segments, alignment, options.model_dump(), summary)
         commit(gallery, manifest.model_copy(update={"modified": now(), "alignment": stored}))
     return stored.summary
 
@@ -100,7 +101,7 @@ def _size(gallery: Gallery, row: int) -> tuple[int, int] | None:
     return width, height
 
 
-def _summary(report: Report, gallery: Gallery) -> AlignmentSummary:
+def _summary(report: Report, gallery: Gallery, seconds: float) -> AlignmentSummary:
     names = dict(zip(gallery.numbers.stored(np.arange(len(gallery))).tolist(), gallery.places, strict=True))
     return AlignmentSummary(
         photographs=len(gallery),
@@ -114,7 +115,7 @@ def _summary(report: Report, gallery: Gallery) -> AlignmentSummary:
         reprojection_px=_known(report.reprojection_px),
         pairs=report.pairs,
         lines=report.lines,
-        seconds=report.seconds,
+        seconds=seconds,
     )
 
 

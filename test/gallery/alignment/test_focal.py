@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -45,10 +44,7 @@ def hidden(town: Town, off_m: float = 0.0, seed: int = 0) -> list[Tagged]:
 def test_a_hidden_focal_length_is_found_and_photographs_are_tied() -> None:
     town = ring(1, 10)
     run = Aligns()
-    began = time.monotonic()
     found, report = estimating(hidden(town, 0.5), run, DEFAULTS, {})
-    took_s = time.monotonic() - began
-    assert 0.9 * took_s < report.seconds <= took_s  # neighbourhoods and every round
     camera = found.estimated_camera(3)
     assert camera is not None and found.cameras == (camera,)
     assert camera.fx == pytest.approx(CAMERA.fx, rel=0.02) and camera.source == ESTIMATED
