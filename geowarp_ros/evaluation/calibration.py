@@ -7,7 +7,7 @@ not in the gallery: town, camera and light are the same. A few plain pictures (b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from geowarp_ros.errors import GalleryError, SourceError
@@ -34,16 +34,18 @@ class Collected:
         samples: The answers.
         textureless: Number of images refused for lack of texture, before any search.
         unreadable: Names of images that could not be decoded.
+        stages_ms: Of each answer, how long each stage took, ms.
     """
 
     samples: tuple[Sample, ...]
     textureless: int = 0
     unreadable: tuple[str, ...] = ()
+    stages_ms: tuple[Mapping[str, float], ...] = ()
 
     def __add__(self, other: Collected) -> Collected:
         """Return both together."""
         textureless, unreadable = self.textureless + other.textureless, self.unreadable + other.unreadable
-        return Collected(self.samples + other.samples, textureless, unreadable)
+        return Collected(self.samples + other.samples, textureless, unreadable, self.stages_ms + other.stages_ms)
 
 
 def calibrate_gallery(
@@ -124,11 +126,16 @@ def collect(
     if not len(localizer.gallery):
         raise GalleryError("an empty gallery cannot be calibrated")
     samples: list[list[Sample]] = [[] for _ in ways]
+    stages: list[list[Mapping[str, float]]] = [[] for _ in ways]
     textureless, unreadable = 0, []
     for asked in ask(localizer.describer, questions, ways, refuse=localizer.config.position, progress=progress):
         textureless += asked.refusal == "no_texture"
         unreadable += [asked.question.name] if asked.refusal == "unreadable" else []
-        for ranked, found in zip(asked.ranked, samples, strict=False):
+        for ranked, found, took in zip(asked.ranked, samples, stages, strict=False):
             sample = sample_of(localizer, ranked, asked.question.truth, correct_within_m)
             found += [] if sample is None else [sample]
-    return [Collected(tuple(found), textureless, tuple(unreadable)) for found in samples]
+            took.append(ranked.timing_ms)
+    return [
+        Collected(tuple(found), textureless, tuple(unreadable), tuple(took))
+        for found, took in zip(samples, stages, strict=True)
+    ]

@@ -19,7 +19,7 @@ from geowarp_ros.config import LocalizerConfig, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
 from geowarp_ros.gallery.manifest import CALIBRATION
-from geowarp_ros.integrity.evidence import FEATURES, feature_row
+from geowarp_ros.integrity.evidence import FEATURES, SIGNS, feature_row
 from geowarp_ros.integrity.logistic import Logistic, fit_logistic
 from geowarp_ros.integrity.trust import NEES_95, PoseSample, PoseTrust, fit_trust
 from geowarp_ros.keypoints.detector import KeypointConfig
@@ -253,7 +253,7 @@ def fit_calibration(
     rows = (
         np.stack([feature_row(sample.evidence) for sample in samples]) if samples else np.empty((0, len(FEATURES)))
     )
-    fitted = fit_logistic(rows, FEATURES, right, false_fix_rate, seed, drives)
+    fitted = fit_logistic(rows, FEATURES, right, false_fix_rate, seed, drives, SIGNS)
     # where few are kept, the right ones that are more likely right than wrong tell the covariance, too
     telling = right & (fitted.kept | (fitted.held_out >= 0.5))
     telling = telling if telling.any() else right

@@ -94,6 +94,13 @@ FEATURES = (
 )  # fmt: skip
 
 
+SIGNS = {
+    "log_distance": -1, "log_contrast": 1, "agreement": 1, "score": 1, "score_margin": 1, "log_inliers": 1,
+    "inlier_margin": 1,
+}  # fmt: skip
+"""Whether more of a feature speaks for an answer (1) or against it (-1); of the others nobody knows."""
+
+
 def feature_row(evidence: Evidence) -> FloatArray:
     """The evidence as (9,) numbers in the order of :data:`FEATURES`; NaN for what nothing has measured."""
     return np.array(

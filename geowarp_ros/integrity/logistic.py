@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,11 +86,15 @@ def fit_logistic(
     false_fix_rate: float,
     seed: int = 0,
     drives: Sequence[int] = (),
+    signs: Mapping[str, int] = MappingProxyType({}),
 ) -> FittedLogistic:
     """Fit a model; the minimum confidence follows from 5-fold cross-validation.
 
     Many answers of one kind of place must not hide the wrong ones of another: where answers are of several drives,
     each of them is held to the rate, but for one wrong answer.
+
+    A feature whose weight says the opposite of what it means is left out, the worst first: correlated with others
+    on these drives, it balances them here; elsewhere, as for noise, it would convince by what speaks against it.
 
     Args:
         rows: (N, F) features; one that is NaN anywhere is not used.
@@ -98,6 +103,7 @@ def fit_logistic(
         false_fix_rate: Wanted share of wrong ones among those kept, 0..1.
         seed: Seed of the folds.
         drives: Number of the drive of each answer; empty: all are of one.
+        signs: Whether more of a feature speaks for (1) or against (-1) an answer, where it is known which.
 
     Raises:
         ValueError: Fewer than LEAST_OF_EACH right or wrong ones.
@@ -112,9 +118,15 @@ def fit_logistic(
         raise ValueError(
             f"{right.sum()} right and {(~right).sum()} wrong answers; at least {LEAST_OF_EACH} of each are needed"
         )
-    used = np.asarray(np.isfinite(rows).all(axis=0))
-    rows = rows[:, used]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+    used: BoolArray = np.asarray(np.isfinite(rows).all(axis=0))
+    meant = np.array([signs.get(name, 0) for name in names])
+    while True:
+        said = meant[used] * model.fit(rows[:, used], right)[1].coef_[0]
+        if said.min() >= 0 or used.sum() == 1:
+            break
+        used[np.flatnonzero(used)[said.argmin()]] = False
+    rows = rows[:, used]
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     held_out = cross_val_predict(model, rows, right, cv=folds, method="predict_proba")[:, 1]
     threshold = minimum_confidence(held_out, right, false_fix_rate)
@@ -122,7 +134,6 @@ def fit_logistic(
         here = np.asarray(drives) == drive
         threshold = max(threshold, minimum_confidence(held_out[here], right[here], false_fix_rate, forgiven=1))
     kept = held_out >= threshold
-    model.fit(rows, right)
     scaler, logistic = model[0], model[1]
     values: dict[str, object] = {
         "features": tuple(name for name, use in zip(names, used, strict=True) if use),

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from geowarp_ros.attitude import enu_from_body_of, heading_std
-from geowarp_ros.integrity.evidence import FEATURES, feature_row
+from geowarp_ros.integrity.evidence import FEATURES, SIGNS, feature_row
 from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic
 from geowarp_ros.types import Evidence, FloatArray, Pose
 
@@ -37,6 +37,9 @@ POSE_FEATURES = (
     "log_std", "log_near", "log_pose_inliers", "log_photographs", "log_spread", "log_residual", "log_apart",
     "log_significance", *FEATURES,
 )  # fmt: skip
+
+POSE_SIGNS = {"log_std": -1, "log_near": -1, "log_photographs": 1, "log_spread": 1, "log_significance": 1, **SIGNS}
+"""As :data:`geowarp_ros.integrity.evidence.SIGNS`. Numbers of inliers may speak for either."""
 
 
 def pose_row(pose: Pose, evidence: Evidence) -> FloatArray:
@@ -137,7 +140,7 @@ def fit_trust(samples: Sequence[PoseSample], seed: int = 0) -> dict[str, PoseTru
         if min(right.sum(), (~right).sum()) < LEAST_OF_EACH:
             continue
         rows = np.stack([pose_row(s.pose, s.evidence) for s in found])
-        logistic = fit_logistic(rows, POSE_FEATURES, right, FALSE_POSE_RATE, seed)
+        logistic = fit_logistic(rows, POSE_FEATURES, right, FALSE_POSE_RATE, seed, signs=POSE_SIGNS)
         kept = right & logistic.kept
         telling = [found[row] for row in np.flatnonzero(kept if kept.sum() >= LEAST_OF_EACH else right).tolist()]
         fitted[method] = PoseTrust.model_validate(

@@ -298,6 +298,20 @@ def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> Non
     assert fingerprints <= {fingerprint(load_model("default"))}, "run the command of docs/integrity.md again"
 
 
+def test_a_weight_that_says_the_opposite_is_left_out() -> None:
+    rng = np.random.default_rng(0)
+    right = np.arange(600) % 2 > 0
+    shared = rng.normal(0, 1, 600)
+    # the second is what blurs the first: subtracted, it sharpens it, though it should speak for an answer
+    rows = np.column_stack([3.0 * right + shared, shared + rng.normal(0, 0.3, 600), rng.normal(0, 1, 600)])
+    names = ("told", "blur", "nothing")
+    free = fit_logistic(rows, names, right, 0.01)
+    assert dict(zip(names, free.values["weights"], strict=True))["blur"] < -1  # type: ignore[call-overload]
+    meant = fit_logistic(rows, names, right, 0.01, signs={"told": 1, "blur": 1})
+    assert meant.values["features"] == ("told", "nothing")
+    assert fit_logistic(rows, names, right, 0.01, signs={"told": 1, "blur": -1}).values == free.values
+
+
 def test_nothing_verified_is_no_fix_however_strange_the_picture() -> None:
     # noise in a gallery of fifteen photographs: four matches, no rival, and a descriptor far from all
     shipped = load_calibration(beside_model(DEFAULT_MODEL))

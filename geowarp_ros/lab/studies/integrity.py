@@ -37,6 +37,7 @@ from geowarp_ros.evaluation.sets import Neighbours
 from geowarp_ros.gallery.alignment.options import AlignOptions
 from geowarp_ros.integrity.calibration import Calibration, Sample, covariance_of, fit_calibration
 from geowarp_ros.integrity.trust import POSE_CORRECT_WITHIN_M
+from geowarp_ros.lab.benchmark.machine import describe_machine
 from geowarp_ros.lab.studies.priors import Within, ask_within, circle_elsewhere, circle_of_prior
 from geowarp_ros.lab.studies.tables import Cell, Table
 from geowarp_ros.lab.world.tags import Tags, retag
@@ -347,6 +348,26 @@ def pose_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
         f"poses within {POSE_CORRECT_WITHIN_M:g} m, trusted or not",
     )
     return Table("poses", "Poses, with 95 % Wilson intervals", header, tuple(rows))
+
+
+def stage_table(asked: Sequence[Asked]) -> Table:
+    """Tabulate one row per drive with poses: how long the pose stage took on this processor, matching included."""
+    rows: list[tuple[Cell, ...]] = []
+    for item in asked:
+        stages = [stage for stage in item.as_it_is.stages_ms if "pose" in stage]
+        if not stages or not any(sample.posed for sample in item.as_it_is.samples):
+            continue
+        points = np.array([stage["pose"] for stage in stages])
+        both = points + [stage.get("anchors", 0.0) for stage in stages]
+        rows.append((item.name, len(stages), *(_milliseconds(each) for each in (points, both))))
+    machine = describe_machine()
+    about = f"{machine['processor']}, {machine['torch']}, {machine['cores']} cores, load {machine['load']}"
+    header = ("drive", "images", "by points, median / 95 %", "with anchors, median / 95 %")
+    return Table("stages", f"The pose stage, matching included ({about})", header, tuple(rows))
+
+
+def _milliseconds(each: FloatArray) -> str:
+    return f"{np.median(each):.1f} / {np.quantile(each, 0.95):.1f} ms"
 
 
 def _found(item: Asked) -> Share:

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         prior_table,
         read_recipe,
         select,
+        stage_table,
     )
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.model.checkpoints import model_path
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     measured_with = settings_of(config, describer.fingerprint, gallery.keypoint_config)
     calibration, summary = fit_asked(asked, recipe.false_fix_rate, measured_with)
     every = (table(asked, calibration) for table in (fix_table, pose_table, prior_table, elsewhere_table))
-    tables = [*every, alignment_table([row for row in aligned if row is not None])]
+    tables = [*every, alignment_table([row for row in aligned if row is not None]), stage_table(asked)]
     tables = [table for table in tables if table.rows]
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
