@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
 import shutil
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -353,6 +355,25 @@ def test_late_images_have_fewer_candidates_re_ranked(localizer: Localizer) -> No
     assert (in_full.header.dropped, late.header.dropped) == ((), ("candidates",))
     ample = localizer.localize(picture(3), deadline=Late(candidates=99)).header
     assert ample.reranked == 5 and not ample.dropped
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_localizer_that_nobody_holds_closes_its_files_at_once(gallery_path: Path, model_path: Path) -> None:
+    gc.collect()
+    gc.disable()  # or it might hide a cycle, as it did between two collections of a busy node
+    try:
+        before = open_files()
+        localizer = Localizer.open(gallery_path, LocalizerConfig(model=str(model_path), device="cpu"))
+        localizer.localize(picture(3))
+        gallery = weakref.ref(localizer.gallery)
+        assert open_files() > before
+        del localizer
+        assert gallery() is None and open_files() == before
+    finally:
+        gc.enable()
 
 
 def test_what_a_change_leaves_alone_is_kept(localizer: Localizer) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -151,7 +152,8 @@ class Gallery:
         removed = [segment.removed + first for segment, first in zip(segments, starts, strict=True)]
         self.numbers = RowNumbers(len(self.stored), np.concatenate([np.empty(0, np.int64), *removed]))
         self.places = Places(segments, self.numbers, starts)
-        self.photograph = lru_cache(PHOTOGRAPHS_KEPT)(self._photograph)
+        # by a weak reference: a gallery that nobody holds closes its files at once, not when cycles are collected
+        self.photograph = lru_cache(PHOTOGRAPHS_KEPT)(partial(Gallery._photograph, weakref.proxy(self)))
 
     @classmethod
     def open(cls, path: Path | str, device: torch.device | str = "cpu") -> Gallery:

@@ -122,7 +122,6 @@ class KeypointMatcher:
     """Keypoints that are detected in the gallery's images, at working resolution; ratio test, points in px."""
 
     def __init__(self, gallery: Gallery, kind: Literal["sift", "orb"], config: VerificationConfig) -> None:
-        self._gallery = gallery
         self._ratio = config.ratio
         if kind == "sift":
             self._detector: Any = cv2.SIFT.create(nfeatures=config.keypoints)
@@ -130,11 +129,12 @@ class KeypointMatcher:
         else:
             self._detector = cv2.ORB.create(nfeatures=config.keypoints)
             self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
-        self._of_place = lru_cache(PLACES_KEPT)(lambda index: self._detect(self._gallery.image(index)))
+        detector = self._detector  # and not self: what holds itself keeps the gallery's files open for a while
+        self._of_place = lru_cache(PLACES_KEPT)(lambda index: _detected(detector, gallery.image(index)))
 
     def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
         """Yield the matched keypoints."""
-        points_q, descriptors_q = self._detect(query.pixels)
+        points_q, descriptors_q = _detected(self._detector, query.pixels)
         for index in indices:
             points_p, descriptors_p = self._of_place(index)
             if descriptors_q is None or descriptors_p is None:  # an image without texture
@@ -144,6 +144,7 @@ class KeypointMatcher:
             good = [best for best, second in two if best.distance < self._ratio * second.distance]
             yield points_q[[m.queryIdx for m in good]], points_p[[m.trainIdx for m in good]]
 
-    def _detect(self, image: Image) -> tuple[Points, NDArray[Any] | None]:
-        keypoints, descriptors = self._detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-        return np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2), descriptors
+
+def _detected(detector: Any, image: Image) -> tuple[Points, NDArray[Any] | None]:
+    keypoints, descriptors = detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
+    return np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2), descriptors

@@ -76,7 +76,8 @@ def test_cycles_leak_no_memory_threads_or_files(files: Path, robot: Robot, node:
         assert robot.change(transition)
     seen = cycle(robot, node, 20)
     memory, threads, open_files = (list(column) for column in zip(*seen[5:], strict=True))
-    assert max(threads) <= threads[0] + 1 and max(open_files) <= open_files[0] + 1
+    # what another thread still holds for a moment comes and goes; what stays lifts the floor
+    assert min(threads[-5:]) <= min(threads[:5]) and min(open_files[-5:]) <= min(open_files[:5]), seen
     # a model that stayed each time would lift the floor by its 11 MB of weights ten times; what the allocator
     # keeps for a while comes and goes above it, and once it may keep a new arena for good: one step is no leak
     step = max(after - before for before, after in pairwise(memory))
