@@ -227,7 +227,7 @@ def _scan(
         connections = [c for c in reader.connections if c.topic == topic]
         try:
             for connection, recorded_ns, raw in reader.messages(connections):
-                message = reader.deserialize(raw, connection.msgtype)
+                message = reader.deserialize(raw, connection)
                 rows.append((header_stamp_ns(message) or recorded_ns, recorded_ns, take(message)))
         except Exception as error:  # rosbags has no exception of its own for every kind of damage
             broken = broken or (str(error).splitlines() or [type(error).__name__])[0]

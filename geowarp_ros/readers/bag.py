@@ -201,7 +201,7 @@ def _scan(reader: Any, image_topic: str, fix_topic: str, cameras: RecordedCamera
     connections = [c for c in reader.connections if c.topic in (image_topic, fix_topic) or cameras.belong(c)]
     try:
         for connection, recorded_ns, raw in reader.messages(connections):
-            message = reader.deserialize(raw, connection.msgtype)
+            message = reader.deserialize(raw, connection)
             stamp = header_stamp_ns(message) or recorded_ns
             if connection.topic == image_topic:
                 found.images.append((stamp, recorded_ns))
@@ -305,4 +305,4 @@ class RecordedImages:
         reader = self._opened.enter_context(self._files.reader())
         connections = [c for c in reader.connections if c.topic == self._topic]
         for connection, time_ns, raw in reader.messages(connections, start=start_ns):
-            yield time_ns, reader.deserialize(raw, connection.msgtype)
+            yield time_ns, reader.deserialize(raw, connection)
