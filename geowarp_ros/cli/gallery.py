@@ -150,6 +150,12 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         help="minimum distance between images of a bag (m, default: %(default)g)",
     )
     parser.add_argument(
+        "--fix-offset",
+        type=float,
+        metavar="S",
+        help="offset added to the stamps of a bag's fixes (s; default: 0, and clocks that differ are refused)",
+    )
+    parser.add_argument(
         "--accept-null-island",
         action="store_true",
         help="keep images at exactly 0°, 0° (left out: receivers without a fix report it)",
@@ -358,6 +364,7 @@ def _read_source(args: argparse.Namespace) -> Source:
         min_spacing_m=args.min_spacing,
         camera=args.camera,
         accept_null_island=args.accept_null_island,
+        fix_offset_s=args.fix_offset,
     )
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:

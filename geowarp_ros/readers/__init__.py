@@ -28,6 +28,7 @@ def read_source(
     min_spacing_m: float = 0.0,
     camera: Path | None = None,
     accept_null_island: bool = False,
+    fix_offset_s: float | None = None,
 ) -> Source:
     """Read geotagged images; they are decoded on demand.
 
@@ -46,6 +47,7 @@ def read_source(
         camera: Calibration file of all images; None: each image's own, from the bag's CameraInfo, from
             ``camera.yaml`` in its folder or one above it within the source, else from its EXIF.
         accept_null_island: Keep images at exactly 0°, 0°, which is what receivers report without a fix.
+        fix_offset_s: Offset added to the stamps of a bag's fixes, s; None: 0, and clocks that differ are refused.
 
     Raises:
         SourceError: The source is none of these, has an error, or holds no usable image.
@@ -56,7 +58,10 @@ def read_source(
     if source.suffix.lower() == ".csv" and source.is_file():
         found = read_table(source)
     elif is_bag(source):
-        found = read_bag(source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera)
+        found = read_bag(
+            source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera,
+            accept_null_island=accept_null_island, fix_offset_s=fix_offset_s,
+        )  # fmt: skip
     elif source.is_file():
         raise SourceError(f"{source}: is no source, expected a folder of images, .csv, {', '.join(BAG_SUFFIXES)}")
     elif (source / "positions.csv").is_file():

@@ -24,7 +24,8 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.readers.decompression import bound_decompression, unpack, unpacked_blocks
-from geowarp_ros.readers.storage import STORAGES, Recorded, Ros1, Storage
+from geowarp_ros.readers.packets import DEFINITIONS
+from geowarp_ros.readers.storage import STORAGES, Recorded, Ros1, Storage, first_line
 
 bound_decompression()
 
@@ -182,7 +183,9 @@ class BagReader:
 
 def encoding(connection: Connection) -> str:
     """Return how a connection's messages are serialised: ``cdr``, ``ros1``, or as other software does."""
-    return "ros1" if isinstance(connection.owner, Ros1) else str(getattr(connection.ext, "serialization_format", ""))
+    return (
+        "ros1" if isinstance(connection.owner, Ros1) else str(getattr(connection.ext, "serialization_format", ""))
+    )
 
 
 def _types(connection: Connection) -> Any:
@@ -192,6 +195,8 @@ def _types(connection: Connection) -> Any:
     form, text = connection.msgdef
     if form == MessageDefinitionFormat.NONE:
         standard = get_typestore(Stores.ROS1_NOETIC if encoding(connection) == "ros1" else Stores.LATEST)
+        if connection.msgtype in DEFINITIONS:
+            standard.register(get_types_from_msg(DEFINITIONS[connection.msgtype], connection.msgtype))
         if connection.msgtype not in standard.fielddefs:
             raise SourceError(f"{what} is defined neither in the bag nor by ROS")
         return standard
@@ -203,27 +208,28 @@ def _types(connection: Connection) -> Any:
             for part in re.split(r"^=+\nIDL: .*\n", text, flags=re.MULTILINE):
                 types.register(get_types_from_idl(part) if part.strip() else {})
     except Exception as error:  # the parser's own, and KeyError and the like of what it made
-        raise SourceError(f"{what} has a definition that cannot be read: {str(error).splitlines()[0]}") from None
+        raise SourceError(f"{what} has a definition that cannot be read: {first_line(error)}") from None
     return types
 
 
 def _open(shown: Path, file: Path) -> Storage:
-    start, mender, problem = _begins(file), "", "begins as no MCAP, SQLite or ROS 1 bag does"
-    for magic, (kind, mender) in STORAGES.items():
-        if start.startswith(magic):
-            storage: Storage = kind(file)
-            try:
-                storage.open()
-                return storage
-            except (MemoryError, OverflowError):  # before anything was read
-                problem = "a record claims more bytes than there is memory"
-            except Exception as error:  # rosbags has no exception of its own for every kind of damage
-                problem = str(error).split("\n")[0] or type(error).__name__
-            break
-    else:
-        mender = ""
-    mend = f"; if its end is missing, mend it first: {mender.format(file=shlex.quote(str(shown)))}" if mender else ""
-    raise SourceError(f"{shown}: cannot be read as a ROS bag: {problem if start else 'it is empty'}{mend}")
+    start, refusal = _begins(file), f"{shown}: cannot be read as a ROS bag"
+    kind, mender = next((known for magic, known in STORAGES.items() if start.startswith(magic)), (None, ""))
+    if kind is None:
+        begins = "begins as no MCAP, SQLite or ROS 1 bag does" if start else "is empty"
+        raise SourceError(f"{refusal}: it {begins}")
+    storage: Storage = kind(file)
+    try:
+        storage.open()
+        return storage
+    except (MemoryError, OverflowError):  # before anything was read
+        problem = "a record claims more bytes than there is memory"
+    except Exception as error:
+        problem = first_line(error)
+    mend = (
+        f"; if its end is missing, mend it first: {mender.format(file=shlex.quote(str(shown)))}" if mender else ""
+    )
+    raise SourceError(f"{refusal}: {problem}{mend}")
 
 
 def _begins(file: Path, length: int = 16) -> bytes:

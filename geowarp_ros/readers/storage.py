@@ -1,7 +1,7 @@
 """The files of a bag, opened for reading: MCAP, SQLite and ROS 1.
 
-rosbags reads the records of MCAP and ROS 1. It refuses a whole bag for one channel of other software; here a channel
-is judged when its messages are asked for.
+rosbags reads the records of MCAP and ROS 1. It refuses a whole bag for one channel of other software; here a
+channel is judged when its messages are asked for.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class Storage(Protocol):
         """Yield messages in the order in which they were written, whatever the recorder's clock said."""
 
 
+def first_line(error: Exception) -> str:
+    """Return an error in one line. rosbags has no exception of its own for every kind of damage."""
+    return str(error).split("\n")[0] or type(error).__name__
+
+
 def _definition(encoding: str, text: str) -> MessageDefinition:
     found = _FORMATS.get(encoding, MessageDefinitionFormat.NONE)
     return MessageDefinition(found, "" if found == MessageDefinitionFormat.NONE else text)
@@ -90,8 +95,8 @@ class Mcap(mcap.McapReader):
         self.broken = ""
         try:
             self._read_summary(size)
-        except Exception as error:  # rosbags has no exception of its own for every kind of damage
-            self.broken = str(error).split("\n")[0] or type(error).__name__
+        except Exception as error:
+            self.broken = first_line(error)
             for found in (self.schemas, self.channels, self.chunks, self.connections):
                 found.clear()
             self.data_end = self._whole_until(size)
@@ -130,11 +135,24 @@ class Mcap(mcap.McapReader):
         self, connections: Any, start: int | None = None, stop: int | None = None
     ) -> Any:  # rosbags refuses unsorted files without an index
         """Yield messages from ``start`` on; without an index as they were written."""
-        return super().messages(connections, start, stop) if self.chunks else self.messages_scan(connections, start)
+        return (
+            super().messages(connections, start, stop) if self.chunks else self.messages_scan(connections, start)
+        )
 
     def as_written(self, connections: Sequence[Connection]) -> Iterator[Recorded]:
         """Yield messages in the order in which they were written."""
-        return self.messages_scan(connections)
+        if not self.chunks:
+            yield from self.messages_scan(connections)
+        section = self.data_start, self.data_end
+        for chunk in sorted(self.chunks, key=lambda chunk: chunk.chunk_start_offset):
+            if any(chunk.channel_count.get(connection.id) for connection in connections):
+                self.data_start = chunk.chunk_start_offset
+                self.data_end = self.data_start + chunk.chunk_length
+                try:
+                    whole = list(self.messages_scan(connections))  # or none of it, as messages() does
+                finally:
+                    self.data_start, self.data_end = section
+                yield from whole
 
 
 def _ros2_name(msgtype: str) -> str:
