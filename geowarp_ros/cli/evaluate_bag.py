@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="maximum time from an image to a true position (s); images beyond it are not judged",
     )
+    truth.add_argument("--accept-null-island", action="store_true", help="believe fixes at exactly 0°, 0°")
     truth.add_argument("--split", help="split of a folder or CSV")
     truth.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
 
@@ -153,6 +154,7 @@ def read_drive(args: argparse.Namespace) -> Drive:
         offset_s=args.truth_offset,
         datum=tuple(args.truth_datum) if args.truth_datum else None,
         max_gap_s=args.max_gap,
+        accept_null_island=args.accept_null_island,
     )
     return read_drive(args.drive, args.image_topic, truth, args.prior_topic, args.odometry_topic, args.camera)
 
