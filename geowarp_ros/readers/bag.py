@@ -11,7 +11,7 @@ import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +38,7 @@ from geowarp_ros.readers.clocks import (
 )
 from geowarp_ros.readers.fixes import FixTrack, flaw
 from geowarp_ros.readers.packets import VIDEO_TYPES, PacketDecoder, codec_of, is_keyframe
-from geowarp_ros.readers.source import Skipped, Source, SourceImage
+from geowarp_ros.readers.source import Skipped, Source, SourceImage, count_reasons
 from geowarp_ros.readers.storage import first_line
 from geowarp_ros.types import Image, Place
 
@@ -96,6 +96,8 @@ def read_bag(
         skipped.append(Skipped(path.name, f"with a broken end, used as far as it goes ({broken})"))
     where = f"{path.stem}/{image_topic.strip('/')}"
     skipped += [Skipped(f"{where}/{stamp}", reason) for stamp, reason in recording.undecodable]
+    if not recording.images:
+        raise SourceError(f"{path}: no whole image on {image_topic}: {count_reasons(skipped) or 'no message'}")
     if all(recording.flaws):
         void = ", ".join(f"{count} {reason}" for reason, count in Counter(recording.flaws).items())
         raise SourceError(
@@ -153,10 +155,10 @@ def read_bag(
 def _astray(path: Path, fixes: Stamps, images: Stamps, fix_offset_s: float | None) -> NDArray[np.bool_]:
     """Return which images are stamped by another clock than the fixes recorded with them; refuse a bag of two."""
     ahead = ahead_s(fixes, images)
-    if abs(ahead) < SAME_CLOCK_S:
+    if not abs(ahead) >= SAME_CLOCK_S:
         return np.abs(ahead_at_images_s(fixes, images)) >= SAME_CLOCK_S
     said = two_clocks(f"the {fixes.topic}", f"those of {images.topic}", ahead, "--fix-offset", fix_offset_s or 0.0)
-    if len(images.times_ns) and fix_offset_s is None:
+    if fix_offset_s is None:
         raise SourceError(f"{path}: {said}; --fix-offset 0 takes them as they are")
     _log.warning("%s: %s", path, said)
     return np.zeros(len(images.times_ns), bool)
@@ -386,20 +388,18 @@ class RecordedImages:
         ahead_ns = recorded_ns - self._position_ns
         if self._messages is None or not 0 <= ahead_ns < _JUMP_NS:
             self._messages = self._stream(recorded_ns)
-        for time_ns, message in self._messages:
+        for time_ns, message in self._messages:  # to the end: a file without an index need not be in order
             self._position_ns = time_ns
-            if time_ns > recorded_ns + _JUMP_NS:  # a file without an index need not be in order
-                break
-            if time_ns == recorded_ns and (header_stamp_ns(message) or time_ns) == stamp:
-                return message
+            if time_ns == recorded_ns and (header_stamp_ns(found := message()) or time_ns) == stamp:
+                return found
         self._messages = None
         return None
 
-    def _stream(self, start_ns: int) -> Iterator[tuple[int, Any]]:
+    def _stream(self, start_ns: int) -> Iterator[tuple[int, Callable[[], Any]]]:
         self._opened.close()
         reader = self._opened.enter_context(self._files.reader())
         for connection, time_ns, raw in reader.messages(channels(reader, self._topic, IMAGE_TYPES), start_ns):
-            yield time_ns, reader.deserialize(raw, connection)
+            yield time_ns, partial(reader.deserialize, raw, connection)
 
 
 class RecordedVideo(RecordedImages):
@@ -414,10 +414,10 @@ class RecordedVideo(RecordedImages):
     def __init__(self, files: BagFiles, topic: str, codec: str) -> None:
         super().__init__(files, topic)
         self._codec = codec
-        self._decoder: PacketDecoder | None = None
+        self._decoder = PacketDecoder(codec)
         self._keys: list[int] = []
         self._pictures: dict[int, Image] = {}
-        PacketDecoder(codec)  # now, and not after an hour
+        self._last_ns = self._fed_ns = 0
 
     def read(self, recorded_ns: int, stamp: int, name: str) -> Image:
         """Decode a picture, as :meth:`RecordedImages.read`."""
@@ -432,33 +432,34 @@ class RecordedVideo(RecordedImages):
         return check_image(picture, name)
 
     def _decode(self, wanted_ns: int) -> Image | None:
-        if wanted_ns in self._pictures:
-            return self._pictures.pop(wanted_ns)
-        self._keys = self._keys or [time for time, message in self._stream(0) if is_keyframe(message, self._codec)]
+        self._keys = self._keys or [time for time, packet in self._packets(0) if is_keyframe(packet, self._codec)]
         key = bisect.bisect(self._keys, wanted_ns) - 1
         if key < 0:
             return None
-        if (
-            self._messages is None
-            or self._decoder is None
-            or not self._position_ns <= wanted_ns
-            or (self._keys[key] > self._position_ns + _JUMP_NS)
-        ):
-            self._messages, self._decoder, self._pictures = (
-                self._stream(self._keys[key]),
-                PacketDecoder(self._codec),
-                {},
-            )
-            self._position_ns = self._keys[key]
-        for time_ns, message in self._messages:
-            self._position_ns = time_ns
-            for at_ns, picture in self._decoder.pictures(time_ns, message):
-                if at_ns >= wanted_ns:
-                    self._pictures[at_ns] = picture()
-            if wanted_ns in self._pictures:
-                return self._pictures.pop(wanted_ns)
-            if len(self._pictures) > _DELAY:
-                return None  # it is not decodable, and those behind it are
+        if self._messages is None or not self._last_ns < wanted_ns or self._keys[key] > self._fed_ns + _JUMP_NS:
+            self._messages, self._decoder = self._packets(self._keys[key]), PacketDecoder(self._codec)
+            self._pictures = {}
+        self._last_ns = wanted_ns
+        for time_ns, packet in self._messages:
+            self._fed_ns = time_ns
+            if (picture := self._take(wanted_ns, self._decoder.pictures(time_ns, packet))) is not None:
+                return picture
+            if len(self._pictures) > _DELAY:  # it is damaged, and those behind it are whole
+                return None
         self._messages = None
-        self._pictures |= {at_ns: picture() for at_ns, picture in self._decoder.pictures(0, None)}
+        return self._take(wanted_ns, self._decoder.pictures(0, None))
+
+    def _take(self, wanted_ns: int, ready: Iterator[tuple[int, Callable[[], Image]]]) -> Image | None:
+        """Keep what was decoded ahead of the wanted picture, and return that if it is there."""
+        self._pictures |= {at_ns: picture() for at_ns, picture in ready if at_ns >= wanted_ns}
+        self._pictures = {at_ns: picture for at_ns, picture in self._pictures.items() if at_ns >= wanted_ns}
         return self._pictures.pop(wanted_ns, None)
+
+    def _packets(self, start_ns: int) -> Iterator[tuple[int, Any]]:
+        """Yield packets and their times of recording; one that is not whole is none."""
+        for time_ns, message in self._stream(start_ns):
+            try:
+                packet = message()
+            except Exception:  # :class:`Messages` left it out, too
+                continue
+            yield time_ns, packet

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat
-from rosbags.rosbag1 import Reader as Ros1Reader
+from rosbags.rosbag1 import reader as rosbag1
 from rosbags.rosbag2 import storage_mcap as mcap
 
 from geowarp_ros.errors import SourceError
@@ -73,8 +73,16 @@ def _definition(encoding: str, text: str) -> MessageDefinition:
     return MessageDefinition(found, "" if found == MessageDefinitionFormat.NONE else text)
 
 
+def _string_of_ros1(header: Any, name: str) -> str:
+    if name not in header:
+        raise rosbag1.ReaderError(f"Could not read string field {name!r}.")
+    return str(header[name].decode(errors="replace"))
+
+
 # rosbags reads the definitions and QoS profiles of all channels, and fails with those of other software
+setattr(rosbag1.Header, "get_string", _string_of_ros1)  # noqa: B010
 setattr(mcap, "get_msgdef", lambda schema: _definition(*(schema[2:] if schema else ("", ""))))  # noqa: B010
+setattr(mcap, "read_string", lambda file: mcap.read_bytes(file).decode(errors="replace"))  # noqa: B010
 setattr(mcap, "get_qos", lambda metadata: [])  # noqa: B010
 
 
@@ -174,6 +182,7 @@ class Sqlite:
         """Read topics and definitions. Immutable: nothing is made beside a bag on a read-only disk."""
         where = f"file:{quote(str(self._path.absolute()))}?immutable=1"
         self._database = sqlite3.connect(where, uri=True, check_same_thread=False)
+        self._database.text_factory = lambda text: text.decode(errors="replace")
         try:
             self._rows("PRAGMA trusted_schema=OFF")
             tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -224,7 +233,7 @@ class Sqlite:
         return self._database.execute(query).fetchall()
 
 
-class Ros1(Ros1Reader):
+class Ros1(rosbag1.Reader):
     """A bag of ROS 1."""
 
     broken = ""
