@@ -24,6 +24,7 @@ SAME_CLOCK_S = 1.0
 
 _STEP_NS = NS // 10
 _NEIGHBOURS = 5  # messages whose median delay is that of the moment
+_BEFORE = 15  # messages before a step, whose median delay all behind it exceed
 
 _LEAPS = {37: "TAI against UTC", 18: "GPS time against UTC", 19: "TAI against GPS time"}
 """Seconds between the time scales since 2017 (IERS Bulletin C 52)."""
@@ -95,8 +96,8 @@ def _step(times_ns: NDArray[np.int64], lags_ns: NDArray[np.int64] | None = None)
     for row in (np.flatnonzero(behind_ns > _STEP_NS) + 1).tolist():
         if lags_ns is None:
             return int(row)
-        later, earlier = lags_ns[row : row + _NEIGHBOURS], lags_ns[max(row - _NEIGHBOURS, 0) : row]
-        if np.median(later) - np.median(earlier) > _STEP_NS:
+        later, earlier = lags_ns[row : row + _NEIGHBOURS], lags_ns[max(row - _BEFORE, 0) : row]
+        if later.min() - np.median(earlier) > _STEP_NS:
             return int(row)
     return 0
 
