@@ -342,7 +342,10 @@ def recorded_images(files: BagFiles, topic: str, codec: str = "") -> RecordedIma
     Raises:
         SourceError: A codec that cannot be decoded.
     """
-    return RecordedVideo(files, topic, codec) if codec else RecordedImages(files, topic)
+    try:
+        return RecordedVideo(files, topic, codec) if codec else RecordedImages(files, topic)
+    except SourceError as error:
+        raise SourceError(f"{files.path}: {topic}: {error}") from None
 
 
 class RecordedImages:

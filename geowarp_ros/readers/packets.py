@@ -31,15 +31,16 @@ def codec_of(message: Any) -> str:
 
     The name says which; the bytes of a CompressedImage that begin as a stream say that it is one.
     """
-    named = str(getattr(message, "encoding", "") if hasattr(message, "pts") else getattr(message, "format", ""))
+    packet = hasattr(message, "pts")  # of ffmpeg_image_transport, which has no format
+    named = str(getattr(message, "encoding" if packet else "format", ""))
     codec = next((codec for codec, pattern in _CODECS.items() if re.search(pattern, named.lower())), "")
-    if not hasattr(message, "header") or hasattr(message, "pts"):  # of a type for videos
-        return codec or named.split(";")[0] or "video without a codec's name"
-    start = bytes(message.data[:5]) if hasattr(message, "format") else b""
-    unit = _START.match(start.removeprefix(b"\0"))
-    if unit is None:
+    if not packet and not hasattr(message, "format"):
         return ""
-    return codec or ("hevc" if unit[1][0] >> 1 & 63 in range(32, 36) else "h264")
+    unit = _START.match(bytes(message.data[:5]).removeprefix(b"\0"))
+    if unit is not None:
+        return codec or ("hevc" if unit[1][0] >> 1 & 63 in range(32, 36) else "h264")
+    of_pictures = not packet and hasattr(message, "header")
+    return "" if of_pictures else codec or named.split(";")[0] or "unnamed"
 
 
 def is_keyframe(message: Any, codec: str) -> bool:
@@ -82,4 +83,6 @@ class PacketDecoder:
         except self._av.error.InvalidDataError:  # a damaged packet costs its own picture
             return
         for frame in frames:
+            if frame.is_corrupt:  # by what it refers to, too
+                continue
             yield frame.pts, partial(frame.to_ndarray, format="rgb24")
