@@ -203,8 +203,8 @@ def eight_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
         low, high = np.searchsorted(below, (0.005 * samples.size, 0.995 * samples.size))
         if 0 < high - low < min(32 << shift, low):
             stretched = (samples.astype(np.float32) - low) * (255 / (high - low))
-            return np.clip(np.round(stretched), 0, 255).astype(np.uint8)
-    return (samples >> shift).astype(np.uint8)
+            return np.asarray(np.clip(np.round(stretched), 0, 255), np.uint8)
+    return np.asarray(samples >> shift, np.uint8)
 
 
 def _to_rgb(image: Pillow.Image, name: str) -> Image:

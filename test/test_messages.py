@@ -84,7 +84,7 @@ def test_the_same_picture_is_the_same_however_many_of_16_bits_are_used(
     flat = picture if encoding == "rgb16" else np.dstack([picture, picture[..., :1]])
     pixels = flat if encoding in ("rgb16", "bgra16") else picture[..., 0]
     expected = image_from_message(message(encoding.replace("16", "8"), pixels))
-    deep = pixels.astype("<u2") << (bits - 8)
+    deep: NDArray[Any] = np.asarray(pixels.astype(int) << (bits - 8), "<u2")
     np.testing.assert_array_equal(image_from_message(message(encoding, deep)), expected)
 
 

@@ -25,7 +25,6 @@ from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers.bag import (
     IMAGE_TYPES,
-    INFO_TYPE,
     Messages,
     RecordedCameras,
     channels,
@@ -289,10 +288,9 @@ def _scan(
 def _scan_cameras(files: BagFiles, image_topic: str, file: Path | None) -> RecordedCameras:
     cameras = RecordedCameras(image_topic, file)
     with files.reader() as reader:
-        recorded = any(cameras.belong(connection) for connection in reader.connections)
-    if recorded:
-        for stamp, message in _scan(files, cameras.topic, (INFO_TYPE,), "camera_info", lambda info: info).items():
-            cameras.add(stamp, message)
+        infos = [connection for connection in reader.connections if cameras.belong(connection)]
+        for _, recorded_ns, message in Messages(reader, infos):
+            cameras.add(header_stamp_ns(message) or recorded_ns, message)
     return cameras
 
 
@@ -394,7 +392,7 @@ def _take_images(
     times, recorded = images.stamps.times_ns.tolist(), images.stamps.recorded_ns.tolist()
     for row in sorted(range(len(times)), key=lambda row: (times[row], recorded[row])):
         time, (header_ns, frame_id, _) = times[row], images.taken[row]
-        name = f"{files.path.stem}/{images.topic.strip('/')}/{time}"
+        name = f"{files.stem}/{images.topic.strip('/')}/{time}"
         read = partial(store.read, recorded[row], header_ns or recorded[row], name)
         camera = cameras.at(header_ns or time)
         at = {} if camera is None else {"camera_at": camera.scaled_to}

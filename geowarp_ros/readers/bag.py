@@ -94,7 +94,7 @@ def read_bag(
     if broken := files.broken or recording.broken:
         _log.warning("%s: broken end, used as far as it goes: %s", path, broken)
         skipped.append(Skipped(path.name, f"with a broken end, used as far as it goes ({broken})"))
-    where = f"{path.stem}/{image_topic.strip('/')}"
+    where = f"{files.stem}/{image_topic.strip('/')}"
     skipped += [Skipped(f"{where}/{stamp}", reason) for stamp, reason in recording.undecodable]
     if not recording.images:
         raise SourceError(f"{path}: no whole image on {image_topic}: {count_reasons(skipped) or 'no message'}")
@@ -114,7 +114,7 @@ def read_bag(
     track, flaws = FixTrack.of(fixes_at.times_ns, np.array(recording.positions), recording.flaws)
     named = zip(fixes_at.times_ns.tolist(), flaws.tolist(), strict=True)
     skipped += [
-        Skipped(f"{path.stem}/{fix_topic.strip('/')}/{time}", f"of the fixes {flaw}")
+        Skipped(f"{files.stem}/{fix_topic.strip('/')}/{time}", f"of the fixes {flaw}")
         for time, flaw in named
         if flaw
     ]
@@ -254,7 +254,8 @@ class RecordedCameras:
 
     def belong(self, connection: Any) -> bool:
         """Whether a bag's connection has their CameraInfo."""
-        return bool(connection.topic == self.topic and connection.msgtype == INFO_TYPE)
+        named = connection.topic == self.topic and connection.msgtype == INFO_TYPE
+        return bool(named and encoding(connection) in ENCODINGS)
 
     def add(self, stamp: int, message: Any) -> None:
         """Take a CameraInfo; one that cannot be used is none, and the first such is logged."""
@@ -281,7 +282,7 @@ def _scan(
 ) -> _Recording:
     found = _Recording()
     images, fixes = channels(reader, image_topic, IMAGE_TYPES), channels(reader, fix_topic, FIX_TYPES)
-    infos = [c for c in reader.connections if cameras.belong(c) and encoding(c) in ENCODINGS]
+    infos = [c for c in reader.connections if cameras.belong(c)]
     messages = Messages(reader, [*images, *fixes, *infos])
     for connection, recorded_ns, message in messages:
         stamp = header_stamp_ns(message) or recorded_ns

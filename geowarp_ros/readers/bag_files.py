@@ -34,7 +34,7 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 ENCODINGS = ("cdr", "ros1")
 """How the messages that can be read are serialised."""
 
-_FILE = re.compile(r"[^.].*\.(mcap|db3|bag)(\.zstd?)?", re.IGNORECASE)
+_FILE_SUFFIX = re.compile(r"\.(mcap|db3|bag)(\.zstd?)?$", re.IGNORECASE)
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SPARE_BYTES = 1 << 30
 """Room that unpacking leaves on the disk."""
@@ -43,7 +43,7 @@ _SPARE_BYTES = 1 << 30
 def is_bag(path: Path) -> bool:
     """Return whether ``path`` is a bag's file, or a folder with one or with the metadata.yaml of one."""
     if not path.is_dir():
-        return _FILE.fullmatch(path.name) is not None
+        return _FILE_SUFFIX.search(path.name) is not None
     return bool(_named_files(path) or _storage_files(path))
 
 
@@ -52,6 +52,7 @@ class BagFiles:
 
     Attributes:
         path: Folder or file.
+        stem: Its name without suffixes.
         broken: What is wrong with a bag that is read only as far as it goes; empty for a whole one.
         missing: Names of files that metadata.yaml names and that are not there.
 
@@ -61,6 +62,7 @@ class BagFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.stem = path.name if path.is_dir() else _FILE_SUFFIX.sub("", path.name)
         files = [path]
         self.missing: tuple[str, ...] = ()
         if path.is_dir():
@@ -244,9 +246,10 @@ def _storage_files(folder: Path) -> list[Path]:
     """Return the files of a bag of ROS 2 in a folder; of a file and its compressed copy the former."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):  # the compressed one is later
-        if _FILE.fullmatch(path.name) and ".bag" not in path.name[-9:].lower() and path.is_file():
+        suffix = _FILE_SUFFIX.search(path.name)
+        if suffix and suffix[1].lower() != "bag" and not path.name.startswith(".") and path.is_file():
             found.setdefault(_plain_name(path), path)
-    return [path for path in found.values() if ".db3" not in path.suffix.lower() or _is_bag_database(path)]
+    return [path for path in found.values() if path.suffix.lower() != ".db3" or _is_bag_database(path)]
 
 
 def _plain_name(path: Path) -> str:

@@ -86,9 +86,10 @@ setattr(mcap, "read_string", lambda file: mcap.read_bytes(file).decode(errors="r
 setattr(mcap, "get_qos", lambda metadata: [])  # noqa: B010
 
 
-class Mcap(mcap.McapReader):
+class Mcap(mcap.McapReader):  # type: ignore[misc]
     """An MCAP file of any profile; one without its closing records up to the last whole record."""
 
+    connections: list[Connection]
     broken = ""
     begins_ns = 0
 
@@ -131,7 +132,7 @@ class Mcap(mcap.McapReader):
     def _whole_until(self, size: int) -> int:
         """Return the offset behind the last whole record of the data section."""
         assert self.bio is not None
-        end = self.bio.seek(self.data_start)
+        end: int = self.bio.seek(self.data_start)
         while len(head := self.bio.read(9)) == 9:
             opcode, length = struct.unpack("<BQ", head)
             if not 0 < opcode < _DATA_END or opcode == _FOOTER or self.bio.tell() + length > size:
@@ -233,7 +234,7 @@ class Sqlite:
         return self._database.execute(query).fetchall()
 
 
-class Ros1(rosbag1.Reader):
+class Ros1(rosbag1.Reader):  # type: ignore[misc]
     """A bag of ROS 1."""
 
     broken = ""
@@ -257,7 +258,8 @@ class Ros1(rosbag1.Reader):
         entries = chain.from_iterable(self.indexes[connection.id] for connection in connections)
         # as one more connection, whose index is in the order of the file
         self.indexes[-1] = sorted(entries, key=lambda entry: (entry.chunk_pos, entry.offset))
-        return super().messages([connections[0]._replace(id=-1)])
+        found: Iterator[Recorded] = super().messages([connections[0]._replace(id=-1)])
+        return found
 
 
 STORAGES: dict[bytes, tuple[type[Mcap] | type[Sqlite] | type[Ros1], str]] = {

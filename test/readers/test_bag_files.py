@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import zstd
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.readers import Source, read_source
 from geowarp_ros.readers.bag import RecordedImages
 from geowarp_ros.readers.bag_files import BagFiles, is_bag
-from test.gallery.bags import LATITUDE, ROS1, ROS2, Message, drive, fix, image, write_bag, write_bag1
+from test.gallery.bags import LATITUDE, ROS1, ROS2, START_NS, Message, drive, fix, image, write_bag, write_bag1
 
 SHADES = [10 * i for i in range(8)]
 
@@ -228,7 +229,9 @@ def test_files_of_any_spelling_and_compressed_as_a_whole(tmp_path: Path, name: s
         path.write_bytes(zstd.compress(content) if "zst" in name else content)
         shutil.rmtree(folder)
     assert is_bag(path)
-    assert shades(read_source(path)) == SHADES
+    source = read_source(path)
+    assert shades(source) == SHADES
+    assert source.images[0].place.name == f"{name[0]}/camera/{START_NS}"
 
 
 def test_a_compressed_folder_with_and_without_metadata(tmp_path: Path) -> None:
@@ -240,6 +243,22 @@ def test_a_compressed_folder_with_and_without_metadata(tmp_path: Path) -> None:
     assert shades(read_source(folder)) == SHADES
     (folder / "metadata.yaml").unlink()
     assert shades(read_source(folder)) == SHADES
+
+
+@pytest.mark.parametrize("mode", list(CompressionMode)[1:], ids=lambda mode: mode.name)
+def test_bags_compressed_by_message_by_file_and_by_chunk(tmp_path: Path, mode: CompressionMode) -> None:
+    writer = Writer(tmp_path / "b", version=9, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connections: dict[str, Any] = {}
+        for topic, time_ns, message in sorted(drive(), key=lambda message: message[1]):
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=ROS2)
+            writer.write(connections[topic], time_ns, ROS2.serialize_cdr(message, kind))
+    assert shades(read_source(tmp_path / "b")) == SHADES
+    (tmp_path / "b" / "metadata.yaml").unlink()
+    assert shades(read_source(tmp_path / "b")) == SHADES
 
 
 def test_a_cut_off_compressed_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
