@@ -36,7 +36,6 @@ from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.readers.clocks import (
     SAME_CLOCK_S,
     Stamps,
-    ahead_at_images_s,
     ahead_s,
     fitting_offset_s,
     two_clocks,
@@ -156,10 +155,10 @@ def read_drive(
     track, stamps, remarks = _track(truth_files, truth, recorded)
     notes += remarks
     # by how much (s) the truth's clock is ahead of the images'; None if they come from two bags
-    ahead = ahead_s(stamps, images.stamps) if truth.bag is None else None
-    astray = np.zeros(len(images.taken), bool)
-    if ahead is not None and abs(ahead) < SAME_CLOCK_S:
-        astray = np.abs(ahead_at_images_s(stamps, images.stamps)) >= SAME_CLOCK_S
+    ahead, astray = None, np.zeros(len(images.taken), bool)
+    if truth.bag is None:
+        ahead, at_images = ahead_s(stamps.shifted(-truth.offset_s), images.stamps, truth.offset_s)
+        astray = (np.abs(at_images) >= SAME_CLOCK_S) & (abs(ahead) < SAME_CLOCK_S)
     taken = _take_images(
         files, images, track, truth.max_gap_s, _scan_cameras(files, images.topic, camera), astray.tolist()
     )

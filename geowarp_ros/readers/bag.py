@@ -31,7 +31,6 @@ from geowarp_ros.readers.clocks import (
     NS,
     SAME_CLOCK_S,
     Stamps,
-    ahead_at_images_s,
     ahead_s,
     two_clocks,
     without_steps,
@@ -109,8 +108,8 @@ def read_bag(
     (images_at, fixes_at), remark = without_steps(path, given)
     if remark:
         _log.warning("%s: %s", path, remark)
-    fixes_at = fixes_at.shifted(fix_offset_s or 0.0)
     astray = _astray(path, fixes_at, images_at, fix_offset_s)
+    fixes_at = fixes_at.shifted(fix_offset_s or 0.0)
     track, flaws = FixTrack.of(fixes_at.times_ns, np.array(recording.positions), recording.flaws)
     named = zip(fixes_at.times_ns.tolist(), flaws.tolist(), strict=True)
     skipped += [
@@ -154,9 +153,9 @@ def read_bag(
 
 def _astray(path: Path, fixes: Stamps, images: Stamps, fix_offset_s: float | None) -> NDArray[np.bool_]:
     """Return which images are stamped by another clock than the fixes recorded with them; refuse a bag of two."""
-    ahead = ahead_s(fixes, images)
-    if not abs(ahead) >= SAME_CLOCK_S:
-        return np.abs(ahead_at_images_s(fixes, images)) >= SAME_CLOCK_S
+    ahead, at_images = ahead_s(fixes, images, fix_offset_s or 0.0)
+    if abs(ahead) < SAME_CLOCK_S:
+        return np.abs(at_images) >= SAME_CLOCK_S
     said = two_clocks(f"the {fixes.topic}", f"those of {images.topic}", ahead, "--fix-offset", fix_offset_s or 0.0)
     if fix_offset_s is None:
         raise SourceError(f"{path}: {said}; --fix-offset 0 takes them as they are")

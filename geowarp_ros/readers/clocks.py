@@ -115,22 +115,40 @@ def _by_recording(each: Stamps, until_ns: int) -> Stamps:
     return Stamps(each.topic, each.recorded_ns - int(lag_ns), each.recorded_ns)
 
 
-def ahead_s(fixes: Stamps, images: Stamps) -> float:
-    """Return by how much (s) the clock of the fixes is ahead of that of the images; NaN if there are none."""
+def ahead_s(fixes: Stamps, images: Stamps, offset_s: float = 0.0) -> tuple[float, FloatArray]:
+    """Return by how much (s) the clock of the fixes is ahead of that of the images.
+
+    Args:
+        fixes: Their stamps as they are.
+        images: Likewise.
+        offset_s: Offset added to the stamps of the fixes (s).
+
+    Returns:
+        Of the whole bag, and at the moment of each image (N,), the offset included; 0 if there are none.
+    """
     if not len(fixes.times_ns) or not len(images.times_ns):
-        return float("nan")
-    return float(np.median(images.lags_ns) - np.median(fixes.lags_ns)) / NS
-
-
-def ahead_at_images_s(fixes: Stamps, images: Stamps) -> FloatArray:
-    """Return :func:`ahead_s` at the moment of each image (N,)."""
+        return 0.0, np.zeros(len(images.times_ns))
+    if not fixes.lags_ns.any() and not images.lags_ns.any():
+        ahead = _ahead_by_ends_s(fixes, images) + offset_s
+        return ahead, np.full(len(images.times_ns), ahead)
     from scipy.ndimage import median_filter
 
     lags = [median_filter(each.lags_ns / NS, _NEIGHBOURS, mode="nearest") for each in (images, fixes)]
     order = np.argsort(fixes.recorded_ns)
     start = fixes.recorded_ns[order[0]]
     image_s, fix_s = (images.recorded_ns - start) / NS, (fixes.recorded_ns[order] - start) / NS
-    return np.asarray(lags[0] - np.interp(image_s, fix_s, lags[1][order]))
+    overall = float(np.median(images.lags_ns) - np.median(fixes.lags_ns)) / NS
+    return overall + offset_s, lags[0] - np.interp(image_s, fix_s, lags[1][order]) + offset_s
+
+
+def _ahead_by_ends_s(fixes: Stamps, images: Stamps) -> float:
+    """Return the same for a bag whose times of recording were made from the stamps, as converters do.
+
+    Both topics begin and end together, but for a known difference of time scales; otherwise 0.
+    """
+    ends = [int(end(fixes.times_ns) - end(images.times_ns)) / NS for end in (np.min, np.max)]
+    known = (sign * leap for leap in _LEAPS for sign in (1.0, -1.0))
+    return next((leap for leap in known if all(abs(end - leap) < SAME_CLOCK_S for end in ends)), 0.0)
 
 
 def fitting_offset_s(ahead: float) -> tuple[float, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +81,22 @@ def test_an_offset_that_does_not_fit_is_taken_and_said(tmp_path: Path, caplog: p
         read_source(bag, fix_offset_s=0.0)  # before it asks, no longer
     (said,) = [record.message for record in caplog.records]
     assert "the /fix stamps run 37.170 s behind those of /camera (TAI against UTC: 37 s)" in said
+
+
+@pytest.mark.parametrize("ahead", [37, -18])
+def test_a_bag_whose_times_of_recording_are_the_stamps(tmp_path: Path, ahead: int) -> None:
+    """As converters write them: then its ends tell."""
+
+    def converted(messages: list[Message]) -> list[Message]:
+        stamps = [message.header.stamp.sec * NS + message.header.stamp.nanosec for _, _, message in messages]
+        return [(topic, stamp, made) for (topic, _, made), stamp in zip(messages, stamps, strict=True)]
+
+    assert len(misplaced_m(read_source(write_bag(tmp_path / "a", converted(driven()))))) == 40
+    bag = write_bag(tmp_path / "b", converted(stamped(driven(25), "/camera", lambda _: ahead)))
+    with pytest.raises(SourceError, match=rf"run {abs(ahead)}\.000 s .*--fix-offset {ahead}\.000 mends it"):
+        read_source(bag)
+    found = misplaced_m(read_source(bag, fix_offset_s=ahead))
+    assert len(found) == 50 and max(found.values()) < 0.01
 
 
 def test_a_delay_of_less_than_a_second_is_one_clock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -202,5 +217,5 @@ def test_images_that_overtake_one_another_are_no_step() -> None:
 
 def test_topics_without_messages() -> None:
     nothing, one = Stamps.of("/fix", []), Stamps.of("/camera", [(START_NS, START_NS)])
-    assert math.isnan(ahead_s(nothing, one)) and math.isnan(ahead_s(one, nothing))
+    assert ahead_s(nothing, one)[0] == ahead_s(one, nothing)[0] == 0
     assert without_steps(HERE, [nothing, one]) == ([nothing, one], "")
