@@ -28,17 +28,7 @@ EAST_WEST = {"E": 1, "EAST": 1, "W": -1, "WEST": -1}
 ABOVE_BELOW = {0: 1, 1: -1, 2: 1, 3: -1}
 """GPSAltitudeRef: above and below the ellipsoid (before Exif 3.0 sea level), above and below sea level."""
 
-DATUMS = (
-    "WGS84",
-    "WGS1984",
-    "WORLDGEODETICSYSTEM1984",
-    "EPSG4326",
-    "ITRF",
-    "ETRS89",
-    "JGD2011",
-    "GDA2020",
-    "CGCS2000",
-)
+DATUMS = ("WGS84", "WGS1984", "WORLDGEODETICSYSTEM1984", "EPSG4326", "ITRF", "ETRS89", "JGD2011", "GDA2020", "CGCS2000")
 """How a GPSMapDatum begins, without blanks and hyphens, that is WGS-84 or keeps within a metre of it."""
 
 RANGE_ERROR_M = 5.0

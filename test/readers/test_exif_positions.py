@@ -86,16 +86,7 @@ def sydney(**changed: Tag | None) -> dict[int, Tag]:
 
 def spellings(word: str) -> list[Tag]:
     """A reference in every spelling that has one meaning."""
-    written = [
-        word[0],
-        word[0].lower(),
-        word,
-        word.lower(),
-        word.upper(),
-        f"{word[0]} ",
-        f" {word[0]}",
-        f"{word} ",
-    ]
+    written = [word[0], word[0].lower(), word, word.lower(), word.upper(), f"{word[0]} ", f" {word[0]}", f"{word} "]
     endings = (b"\0", b"", b"\0\0", b" \0", b"\0junk")
     return [text(each, kind, end) for each in written for kind in (ASCII, BYTE, UNDEFINED) for end in endings]
 
@@ -152,9 +143,7 @@ def test_every_legal_spelling_reads_as_the_same_position(
     assert place.longitude_deg == pytest.approx(longitude, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "reference", [None, text(""), text("", ending=b""), text(" "), text("E"), text("-"), text("?")]
-)
+@pytest.mark.parametrize("reference", [None, text(""), text("", ending=b""), text(" "), text("E"), text("-"), text("?")])
 def test_an_unknown_hemisphere_is_never_guessed(tmp_path: Path, reference: Tag | None) -> None:
     assert "does not tell north from south" in reason_of(tmp_path, sydney(GPSLatitudeRef=reference))
     if reference != text("E"):
@@ -219,16 +208,12 @@ def test_altitudes_have_the_sign_of_their_reference(
     [(None, 45.5), (text("T"), 45.5), (text("t", UNDEFINED), 45.5), (text("M"), math.nan), (text("m "), math.nan),
      (text("M", BYTE, b""), math.nan), (text("Magnetic"), math.nan), (text("X"), math.nan)],
 )  # fmt: skip
-def test_only_directions_from_true_north_are_headings(
-    tmp_path: Path, reference: Tag | None, heading: float
-) -> None:
+def test_only_directions_from_true_north_are_headings(tmp_path: Path, reference: Tag | None, heading: float) -> None:
     found = place_of(tmp_path, sydney(GPSImgDirection=rationals(45.5), GPSImgDirectionRef=reference)).heading_deg
     assert found == pytest.approx(heading, nan_ok=True)
 
 
-@pytest.mark.parametrize(
-    "datum", ["WGS-84", "WGS84", "wgs 84", "WGS_84 ", "WGS-84 (G1762)", "ETRS89", "ITRF2014", ""]
-)
+@pytest.mark.parametrize("datum", ["WGS-84", "WGS84", "wgs 84", "WGS_84 ", "WGS-84 (G1762)", "ETRS89", "ITRF2014", ""])
 def test_the_datum_of_gps_is_read(tmp_path: Path, datum: str) -> None:
     for kind in (ASCII, UNDEFINED):
         assert place_of(tmp_path, sydney(GPSMapDatum=text(datum, kind))).latitude_deg == pytest.approx(-33.85)
