@@ -149,6 +149,11 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="minimum distance between images of a bag (m, default: %(default)g)",
     )
+    parser.add_argument(
+        "--accept-null-island",
+        action="store_true",
+        help="keep images at exactly 0°, 0° (left out: receivers without a fix report it)",
+    )
     add_camera(parser)
     parser.add_argument("--model", default="default", help="model file (default: the model that ships)")
     _add_describing_options(parser)
@@ -352,6 +357,7 @@ def _read_source(args: argparse.Namespace) -> Source:
         max_gap_s=args.max_gap,
         min_spacing_m=args.min_spacing,
         camera=args.camera,
+        accept_null_island=args.accept_null_island,
     )
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:

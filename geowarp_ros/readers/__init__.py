@@ -10,8 +10,9 @@ from geowarp_ros.readers.bag import read_bag
 from geowarp_ros.readers.bag_files import BAG_SUFFIXES, is_bag
 from geowarp_ros.readers.camera_files import read_camera
 from geowarp_ros.readers.folders import read_folder
-from geowarp_ros.readers.positions import read_positions
+from geowarp_ros.readers.positions import without_null_island
 from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, count_reasons
+from geowarp_ros.readers.table import read_table
 
 __all__ = ["Skipped", "Source", "SourceImage", "count_reasons", "read_source"]
 
@@ -26,6 +27,7 @@ def read_source(
     max_gap_s: float = 1.0,
     min_spacing_m: float = 0.0,
     camera: Path | None = None,
+    accept_null_island: bool = False,
 ) -> Source:
     """Read geotagged images; they are decoded on demand.
 
@@ -43,6 +45,7 @@ def read_source(
         min_spacing_m: Minimum distance from the bag's image before, m; closer images are left out.
         camera: Calibration file of all images; None: each image's own, from the bag's CameraInfo, from
             ``camera.yaml`` in its folder or one above it within the source, else from its EXIF.
+        accept_null_island: Keep images at exactly 0°, 0°, which is what receivers report without a fix.
 
     Raises:
         SourceError: The source is none of these, has an error, or holds no usable image.
@@ -51,15 +54,17 @@ def read_source(
     if not source.exists():
         raise SourceError(f"{source}: does not exist, expected a folder of images, a CSV or a ROS bag")
     if source.suffix.lower() == ".csv" and source.is_file():
-        found = read_positions(source)
+        found = read_table(source)
     elif is_bag(source):
         found = read_bag(source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera)
     elif source.is_file():
         raise SourceError(f"{source}: is no source, expected a folder of images, .csv, {', '.join(BAG_SUFFIXES)}")
     elif (source / "positions.csv").is_file():
-        found = read_positions(source / "positions.csv")
+        found = read_table(source / "positions.csv")
     else:
         found = read_folder(source, utm_zone)
+    if not accept_null_island and not is_bag(source):
+        found = without_null_island(found)
     if camera is not None and not is_bag(source):
         given = read_camera(camera)
         found = replace(found, images=tuple(replace(image, camera=given) for image in found.images))

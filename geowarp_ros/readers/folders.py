@@ -117,7 +117,7 @@ def _exif_place(name: str, path: Path) -> Place | None:
     latitude = _angle(gps.get(tag.GPSLatitude), gps.get(tag.GPSLatitudeRef) == "S")
     longitude = _angle(gps.get(tag.GPSLongitude), gps.get(tag.GPSLongitudeRef) == "W")
     void = gps.get(tag.GPSStatus) == "V"  # the receiver had no fix
-    if void or not (abs(latitude) <= 90 and abs(longitude) <= 180) or latitude == longitude == 0:
+    if void or not (abs(latitude) <= 90 and abs(longitude) <= 180):
         return None
     altitude = _number(gps.get(tag.GPSAltitude))
     below = gps.get(tag.GPSAltitudeRef) in (b"\x01", 1)

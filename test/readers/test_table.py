@@ -1,0 +1,126 @@
+"""CSVs of positions: what is read, and each way in which one can be wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from geowarp_ros.errors import ImageError, SourceError
+from geowarp_ros.readers import read_source
+
+HEADER = "filename,latitude,longitude\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    (tmp_path / "images").mkdir()
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((20, 30, 3), ord(name), np.uint8))
+
+    def write(text: str, encoding: str = "utf-8") -> Path:
+        path = tmp_path / "positions.csv"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+def test_every_column(write: Callable[..., Path]) -> None:
+    path = write(
+        "longitude, video,split,filename,latitude,altitude,heading\n"
+        "9.5,x,gallery,images/a.png,45.25,123.5,270\n"
+        "-9.5,y,query,images/b.png,-45.25,,\n"
+    )
+    for source in (read_source(path), read_source(path.parent)):
+        a, b = (image.place for image in source.images)
+        assert (a.name, a.latitude_deg, a.longitude_deg, a.altitude_m, a.heading_deg) == (
+            "images/a.png", 45.25, 9.5, 123.5, 270,
+        )  # fmt: skip
+        assert (b.latitude_deg, b.longitude_deg) == (-45.25, -9.5)
+        assert math.isnan(b.altitude_m) and math.isnan(b.heading_deg)
+        assert source.splits == {"gallery": 1, "query": 1}
+        assert (source.images[0].read() == ord("a")).all()
+        assert source.images[0].path == path.parent / "images/a.png"
+
+
+def test_splits(write: Callable[..., Path]) -> None:
+    path = write(
+        "filename,latitude,longitude,split\nimages/a.png,1,2,gallery\nimages/b.png,1,2,query\nimages/c.png,1,2,\n"
+    )
+    for split, name in {"gallery": "a", "database": "a", "query": "b", "queries": "b"}.items():
+        assert [i.place.name for i in read_source(path, split=split).images] == [f"images/{name}.png"]
+    with pytest.raises(
+        SourceError,
+        match=r"no image of split 'galery' \(did you mean 'gallery'\?\); it has gallery \(1 images\), query \(1",
+    ):
+        read_source(path, split="galery")
+    with pytest.raises(SourceError, match="it has no split"):
+        read_source(write(HEADER + "images/a.png,1,2\n"), split="gallery")
+
+
+def test_byte_order_mark_quotes_and_empty_lines(write: Callable[..., Path]) -> None:
+    source = read_source(write('\ufefffilename,latitude,longitude\r\n"images/a.png", 1 ,2\r\n\r\n'))
+    assert source.images[0].place.latitude_deg == 1
+
+
+def test_an_absent_image_costs_only_itself(write: Callable[..., Path]) -> None:
+    source = read_source(write(HEADER + "images/a.png,1,2\nimages/gone.png,1,2\n"))
+    assert [image.place.name for image in source.images] == ["images/a.png"]
+    assert [(skip.name, skip.reason) for skip in source.skipped] == [("images/gone.png", "absent")]
+    with pytest.raises(SourceError, match="no usable image: 1 absent"):
+        read_source(write(HEADER + "images/gone.png,1,2\n"))
+
+
+def test_an_unreadable_image_is_named_when_it_is_read(write: Callable[..., Path]) -> None:
+    path = write(HEADER + "images/bad.png,1,2\n")
+    (path.parent / "images/bad.png").write_bytes(b"no png")
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        read_source(path).images[0].read()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"no column 'filename'; the header is empty, expected filename, latitude, longitude"),
+        ("filename,lattitude,longitude\n", r"no column 'latitude' \(did you mean 'lattitude'\?\)"),
+        ("filename,latitude,longitude,latitude\n", "column 'latitude' stands there 2 times"),
+        (HEADER, "has a header and no rows"),
+        (
+            HEADER + "images/a.png,1,2\nimages/b.png,91,2\n",
+            r"row 3: latitude = '91', expected a number from -90 to 90",
+        ),
+        (HEADER + "images/a.png,1,180.5\n", r"row 2: longitude = '180\.5', expected a number from -180 to 180"),
+        (HEADER + "images/a.png,nan,2\n", "row 2: latitude = 'nan'"),
+        (HEADER + "images/a.png,,2\n", "row 2: latitude = ''"),
+        (HEADER + "images/a.png,45°N,2\n", "row 2: latitude = '45°N'"),
+        (HEADER + "images/a.png,inf,2\n", "row 2: latitude = 'inf'"),
+        (HEADER + "images/a.png,1\n", "row 2: has 2 values, expected 3"),
+        (HEADER + ",1,2\n", "row 2: filename is empty"),
+        (
+            HEADER + "images/a.png,1,2\nimages/a.png,1,2\n",
+            r"row 3: filename 'images/a\.png' stands in row 2 already",
+        ),
+        (
+            "filename,latitude,longitude,heading\nimages/a.png,1,2,361\n",
+            "heading = '361', expected a number from 0 to 360",
+        ),
+        ("filename,latitude,longitude,altitude\nimages/a.png,1,2,high\n", "altitude = 'high'"),
+        (HEADER + 'images/a.png,1,"2\n', "is no CSV in UTF-8"),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_row_and_value(write: Callable[..., Path], text: str, said: str) -> None:
+    path = write(text)
+    with pytest.raises(SourceError, match=said) as raised:
+        read_source(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_encoding_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(SourceError, match="is no CSV in UTF-8"):
+        read_source(write(HEADER + "straße.png,1,2\n", "utf-16"))
