@@ -10,6 +10,11 @@ NULL_ISLAND = "at 0°, 0°, which receivers report without a fix (--accept-null-
 """Reason for which a position is left out."""
 
 
+MAX_ERROR_M = 100.0
+"""Stated horizontal error above which a position places no photograph: by a radio cell, or a receiver without sight
+of the sky. A phone by its wireless networks states 30 to 65 m."""
+
+
 def null_island(latitude_deg: float, longitude_deg: float) -> bool:
     """Return whether a position is exactly 0°, 0°: in the sea, and what receivers report without a fix."""
     return latitude_deg == 0 and longitude_deg == 0
