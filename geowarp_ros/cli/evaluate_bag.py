@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="maximum time from an image to a true position (s); images beyond it are not judged",
     )
     truth.add_argument("--split", help="split of a folder or CSV")
-    truth.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
+    truth.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
 
     recorded = parser.add_argument_group("fixes of a live run")
     recorded.add_argument(

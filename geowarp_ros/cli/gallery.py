@@ -220,6 +220,7 @@ def _build(args: argparse.Namespace) -> int:
         print(f"{args.output}: part {shard} is there, {report.added} images; {report.missing} are still missing")
         return 0
     _print_report(report)
+    _print_centre(source)
     if shard.count > 1:  # several may be the last, and the others may not have let go of the gallery yet
         print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
     elif not args.no_align:
@@ -246,6 +247,7 @@ def _add(args: argparse.Namespace) -> int:
         progress=bar,
     )
     _print_report(report)
+    _print_centre(source)
     before = read_manifest(args.gallery).alignment
     if before is not None and not args.no_align:
         align_if_possible(args.gallery, parse_config(AlignOptions, before.options))
@@ -405,6 +407,18 @@ def _print_report(report: BuildReport) -> None:
     )
     if report.skipped:
         print(f"  {len(report.skipped)} left out: {count_reasons(report.skipped)}")
+
+
+def _print_centre(source: Source) -> None:
+    """Show on a map where the images are: a wrong zone or hemisphere is seen at once."""
+    from geowarp_ros.readers import centre_of
+
+    if source.local:
+        print("  positions are metres of the source's own frame, nowhere on the earth")
+        return
+    latitude, longitude = (round(degrees, 5) for degrees in centre_of(source.images))
+    there = f"?mlat={latitude}&mlon={longitude}#map=15/{latitude}/{longitude}"
+    print(f"  centre {latitude:.5f}, {longitude:.5f}: https://www.openstreetmap.org/{there}")
 
 
 def _summary(gallery: Gallery) -> dict[str, Any]:

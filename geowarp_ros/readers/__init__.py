@@ -11,17 +11,17 @@ from geowarp_ros.readers.bag_files import BAG_SUFFIXES, is_bag
 from geowarp_ros.readers.camera_files import read_camera
 from geowarp_ros.readers.folders import read_folder
 from geowarp_ros.readers.positions import without_null_island
-from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, count_reasons
+from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, centre_of, count_reasons
 from geowarp_ros.readers.table import read_table
 
-__all__ = ["Skipped", "Source", "SourceImage", "count_reasons", "read_source"]
+__all__ = ["Skipped", "Source", "SourceImage", "centre_of", "count_reasons", "read_source"]
 
 
 def read_source(
     source: Path,
     *,
     split: str | None = None,
-    utm_zone: str | None = "32N",
+    utm_zone: str | None = None,
     image_topic: str = "",
     fix_topic: str = "",
     max_gap_s: float = 1.0,
@@ -63,7 +63,7 @@ def read_source(
         found = read_table(source / "positions.csv")
     else:
         found = read_folder(source, utm_zone)
-    if not accept_null_island and not is_bag(source):
+    if not (accept_null_island or found.local or is_bag(source)):
         found = without_null_island(found)
     if camera is not None and not is_bag(source):
         given = read_camera(camera)
@@ -84,4 +84,4 @@ def _only(found: Source, split: str, source: Path) -> Source:
         splits = {name: count for name, count in found.splits.items() if name}
         there = ", ".join(f"{name} ({count} images)" for name, count in splits.items()) or "no split"
         raise SourceError(f"{source}: no image of split {split!r}{did_you_mean(split, splits)}; it has {there}")
-    return Source(images, found.skipped, f"{found.description}, split {split}")
+    return replace(found, images=images, description=f"{found.description}, split {split}")

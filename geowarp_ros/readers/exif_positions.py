@@ -23,12 +23,24 @@ from geowarp_ros.readers.positions import MAX_ERROR_M
 from geowarp_ros.readers.source import Skipped
 from geowarp_ros.types import Place
 
+NO_POSITION = "without a GPS position in its EXIF"
+
 NORTH_SOUTH = {"N": 1, "NORTH": 1, "S": -1, "SOUTH": -1}
 EAST_WEST = {"E": 1, "EAST": 1, "W": -1, "WEST": -1}
 ABOVE_BELOW = {0: 1, 1: -1, 2: 1, 3: -1}
 """GPSAltitudeRef: above and below the ellipsoid (before Exif 3.0 sea level), above and below sea level."""
 
-DATUMS = ("WGS84", "WGS1984", "WORLDGEODETICSYSTEM1984", "EPSG4326", "ITRF", "ETRS89", "JGD2011", "GDA2020", "CGCS2000")
+DATUMS = (
+    "WGS84",
+    "WGS1984",
+    "WORLDGEODETICSYSTEM1984",
+    "EPSG4326",
+    "ITRF",
+    "ETRS89",
+    "JGD2011",
+    "GDA2020",
+    "CGCS2000",
+)
 """How a GPSMapDatum begins, without blanks and hyphens, that is WGS-84 or keeps within a metre of it."""
 
 RANGE_ERROR_M = 5.0
@@ -53,7 +65,7 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
     if longitude is None:
         return Skipped(name, "whose EXIF does not tell east from west (GPSLongitudeRef)")
     if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # false for NaN too
-        return Skipped(name, "without a GPS position in its EXIF")
+        return Skipped(name, NO_POSITION)
     return Place(
         name,
         latitude,
@@ -69,7 +81,7 @@ def _gps_tags(name: str, path: Path) -> Mapping[int, Any]:
         warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
         with Pillow.open(path, formats=FORMATS) as image:
             check_size(image.width, image.height, name)  # a PNG's EXIF may stand behind its pixels: they are read
-            return image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+            return dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
 
 
 def _not_a_fix(tags: Mapping[int, Any]) -> str:

@@ -11,8 +11,8 @@ NULL_ISLAND = "at 0°, 0°, which receivers report without a fix (--accept-null-
 
 
 MAX_ERROR_M = 100.0
-"""Stated horizontal error above which a position places no photograph: by a radio cell, or a receiver without sight
-of the sky. A phone by its wireless networks states 30 to 65 m."""
+"""Stated horizontal error above which a position places no photograph: it is a radio cell's, or of a receiver that
+does not see the sky. A phone that goes by wireless networks states 30 to 65 m."""
 
 
 def null_island(latitude_deg: float, longitude_deg: float) -> bool:

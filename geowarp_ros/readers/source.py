@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from geowarp_ros.cameras import Camera
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 from geowarp_ros.types import Image, Place
@@ -67,16 +68,28 @@ class Source:
         images: Images in the same order at every reading.
         skipped: Images left out, with the reason.
         description: One line for people.
+        local: Whether positions are metres of a frame that is nowhere on the earth, laid around 0°, 0° by
+            :func:`geowarp_ros.geodesy.local_to_wgs84`.
     """
 
     images: tuple[SourceImage, ...]
     skipped: tuple[Skipped, ...] = ()
     description: str = ""
+    local: bool = False
 
     @property
     def splits(self) -> dict[str, int]:
         """Number of images in each split."""
         return dict(sorted(Counter(image.split for image in self.images).items()))
+
+
+def centre_of(images: Sequence[SourceImage]) -> tuple[float, float]:
+    """Return latitude and longitude of the middle of at least one image's positions."""
+    first = images[0].place
+    frame = LocalFrame(first.latitude_deg, first.longitude_deg)
+    enu = frame.to_enu([i.place.latitude_deg for i in images], [i.place.longitude_deg for i in images])
+    latitude, longitude, _ = frame.to_geodetic(enu.mean(axis=0))
+    return float(latitude), float(longitude)
 
 
 def image_file(place: Place, path: Path, cameras: CameraFiles, split: str = "") -> SourceImage:
