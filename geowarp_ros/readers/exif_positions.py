@@ -7,7 +7,6 @@ with its reason: a photograph on the wrong hemisphere is worse than none.
 from __future__ import annotations
 
 import math
-import struct
 import warnings
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags
-from PIL import Image as Pillow
 
-from geowarp_ros.errors import ImageError
-from geowarp_ros.images import FORMATS, check_size
+from geowarp_ros.errors import PluginError
+from geowarp_ros.images import UNREADABLE, check_size, open_image
 from geowarp_ros.readers.positions import MAX_ERROR_M
 from geowarp_ros.readers.source import Skipped
 from geowarp_ros.types import Place
@@ -53,7 +51,9 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
     """Return the place of an image file by the GPS tags of its header, or why it has none."""
     try:
         tags = _gps_tags(name, path)
-    except (ImageError, OSError, SyntaxError, ValueError, struct.error, Pillow.DecompressionBombError):
+    except PluginError as error:
+        return Skipped(name, f"in {error.args[1]}")
+    except UNREADABLE:
         return Skipped(name, "unreadable")
     reason = _not_a_fix(tags)
     if reason:
@@ -79,7 +79,7 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
 def _gps_tags(name: str, path: Path) -> Mapping[int, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
-        with Pillow.open(path, formats=FORMATS) as image:
+        with open_image(path, name) as image:
             check_size(image.width, image.height, name)  # a PNG's EXIF may stand behind its pixels: they are read
             return dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
 

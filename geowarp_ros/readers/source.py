@@ -10,11 +10,11 @@ from pathlib import Path
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.images import read_image
+from geowarp_ros.images import SUFFIXES, lacking, read_image
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 from geowarp_ros.types import Image, Place
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,14 @@ class Source:
     def splits(self) -> dict[str, int]:
         """Number of images in each split."""
         return dict(sorted(Counter(image.split for image in self.images).items()))
+
+
+def not_read(path: Path) -> str:
+    """Return why a file whose suffix is a photograph's is not read here; empty if it is."""
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return "raw photographs, which are not read: export them as JPEG or TIFF"
+    lack = lacking(SUFFIXES.get(path.suffix.lower(), ""))
+    return f"in {lack}" if lack else ""
 
 
 def centre_of(images: Sequence[SourceImage]) -> tuple[float, float]:

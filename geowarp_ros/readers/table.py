@@ -12,7 +12,7 @@ from pathlib import Path
 
 from geowarp_ros.errors import SourceError, did_you_mean
 from geowarp_ros.readers.camera_files import CameraFiles
-from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file
+from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file, not_read
 from geowarp_ros.types import Place
 
 _REQUIRED = ("filename", "latitude", "longitude")
@@ -49,10 +49,10 @@ def read_table(path: Path) -> Source:
         latitude, longitude, altitude, heading = (_number(row, column, where) for column in _RANGES)
         place = Place(name, latitude, longitude, altitude, heading)
         file = path.parent / name
-        if file.is_file():
-            images.append(image_file(place, file, cameras, row.get("split", "")))
+        if reason := not_read(file) if file.is_file() else "absent":
+            skipped.append(Skipped(name, reason))
         else:
-            skipped.append(Skipped(name, "absent"))
+            images.append(image_file(place, file, cameras, row.get("split", "")))
     if not row_of:
         raise SourceError(f"{path}: has a header and no rows, expected one row per image")
     return Source(tuple(images), tuple(skipped), f"CSV {path}")
