@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from geowarp_ros.errors import SourceError, did_you_mean
@@ -10,9 +12,11 @@ from geowarp_ros.readers.bag import read_bag
 from geowarp_ros.readers.bag_files import BAG_SUFFIXES, is_bag
 from geowarp_ros.readers.camera_files import read_camera
 from geowarp_ros.readers.folders import read_folder
-from geowarp_ros.readers.positions import without_null_island
+from geowarp_ros.readers.positions import doubts, without_null_island
 from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, centre_of, count_reasons
 from geowarp_ros.readers.table import read_table
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Skipped", "Source", "SourceImage", "centre_of", "count_reasons", "read_source"]
 
@@ -70,7 +74,15 @@ def read_source(
         found = replace(found, images=tuple(replace(image, camera=given) for image in found.images))
     if not found.images:
         raise SourceError(f"{source}: no usable image: {count_reasons(found.skipped)}")
-    return found if split is None else _only(found, split, source)
+    found = found if split is None else _only(found, split, source)
+    for doubt in () if found.local else doubts(found.images):
+        _warn(f"{source}: {doubt}")
+    return found
+
+
+@cache  # an evaluation reads its source several times
+def _warn(text: str) -> None:
+    _log.warning(text)
 
 
 def _only(found: Source, split: str, source: Path) -> Source:
