@@ -149,6 +149,16 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="minimum distance between images of a bag (m, default: %(default)g)",
     )
+    parser.add_argument("--track", type=Path, metavar="GPX", help="track that was recorded beside a video")
+    parser.add_argument(
+        "--track-offset", type=float, default=0.0, metavar="S", help="time to add to a video's (s, default: 0)"
+    )
+    parser.add_argument(
+        "--every",
+        default="2m",
+        metavar="2m",
+        help="distance or time between a video's pictures (default: %(default)s)",
+    )
     parser.add_argument(
         "--accept-null-island",
         action="store_true",
@@ -360,6 +370,9 @@ def _read_source(args: argparse.Namespace) -> Source:
         min_spacing_m=args.min_spacing,
         camera=args.camera,
         accept_null_island=args.accept_null_island,
+        track=args.track,
+        track_offset_s=args.track_offset,
+        every=args.every,
     )
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:
@@ -389,6 +402,8 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
         "fix_topic",
         "max_gap",
         "min_spacing",
+        "track",
+        "every",
         "camera",
         "model",
         "device",

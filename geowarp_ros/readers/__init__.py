@@ -15,6 +15,7 @@ from geowarp_ros.readers.folders import read_folder
 from geowarp_ros.readers.positions import doubts, without_null_island
 from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, centre_of, count_reasons
 from geowarp_ros.readers.table import read_table
+from geowarp_ros.readers.video import EVERY, VIDEO_SUFFIXES, read_video
 
 _log = logging.getLogger(__name__)
 
@@ -32,11 +33,15 @@ def read_source(
     min_spacing_m: float = 0.0,
     camera: Path | None = None,
     accept_null_island: bool = False,
+    track: Path | None = None,
+    track_offset_s: float = 0.0,
+    every: str = EVERY,
 ) -> Source:
     """Read geotagged images; they are decoded on demand.
 
-    A source is, in this order: a CSV file; a bag (folder with metadata.yaml or storage files, .mcap, .db3, .bag);
-    a folder with positions.csv; a folder tree of images with ``@utm_east@utm_north@…`` names or GPS in their EXIF.
+    A source is, in this order: a CSV file; a video with its track; a bag (folder with metadata.yaml or storage
+    files, .mcap, .db3, .bag); a folder with positions.csv; a folder tree of images with ``@utm_east@utm_north@…``
+    names or GPS in their EXIF.
 
     Args:
         source: File or folder.
@@ -50,6 +55,9 @@ def read_source(
         camera: Calibration file of all images; None: each image's own, from the bag's CameraInfo, from
             ``camera.yaml`` in its folder or one above it within the source, else from its EXIF.
         accept_null_island: Keep images at exactly 0°, 0°, which is what receivers report without a fix.
+        track: GPX file with the positions of a video.
+        track_offset_s: Time to add to a video's, s.
+        every: Distance or time between two pictures of a video, such as ``2m`` or ``0.5s``.
 
     Raises:
         SourceError: The source is none of these, has an error, or holds no usable image.
@@ -59,10 +67,13 @@ def read_source(
         raise SourceError(f"{source}: does not exist, expected a folder of images, a CSV or a ROS bag")
     if source.suffix.lower() == ".csv" and source.is_file():
         found = read_table(source)
+    elif source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
+        found = read_video(source, track, every, track_offset_s, max_gap_s, accept_null_island)
     elif is_bag(source):
         found = read_bag(source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera)
     elif source.is_file():
-        raise SourceError(f"{source}: is no source, expected a folder of images, .csv, {', '.join(BAG_SUFFIXES)}")
+        known = (*BAG_SUFFIXES, *VIDEO_SUFFIXES)
+        raise SourceError(f"{source}: is no source, expected a folder of images, .csv, {', '.join(known)}")
     elif (source / "positions.csv").is_file():
         found = read_table(source / "positions.csv")
     else:
