@@ -160,6 +160,10 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         help="distance or time between a video's pictures (default: %(default)s)",
     )
     parser.add_argument(
+        "--panorama", type=_count, default=0, metavar="VIEWS",
+        help="the images are 360° panoramas: cut each into so many views, at least 4 to see all round",
+    )  # fmt: skip
+    parser.add_argument(
         "--accept-null-island",
         action="store_true",
         help="keep images at exactly 0°, 0° (left out: receivers without a fix report it)",
@@ -373,6 +377,7 @@ def _read_source(args: argparse.Namespace) -> Source:
         track=args.track,
         track_offset_s=args.track_offset,
         every=args.every,
+        panorama_views=args.panorama,
     )
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:
@@ -404,6 +409,7 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
         "min_spacing",
         "track",
         "every",
+        "panorama",
         "camera",
         "model",
         "device",

@@ -12,6 +12,7 @@ from geowarp_ros.readers.bag import read_bag
 from geowarp_ros.readers.bag_files import BAG_SUFFIXES, is_bag
 from geowarp_ros.readers.camera_files import read_camera
 from geowarp_ros.readers.folders import read_folder
+from geowarp_ros.readers.panoramas import cut_panoramas
 from geowarp_ros.readers.positions import doubts, without_null_island
 from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, centre_of, count_reasons
 from geowarp_ros.readers.table import read_table
@@ -36,6 +37,7 @@ def read_source(
     track: Path | None = None,
     track_offset_s: float = 0.0,
     every: str = EVERY,
+    panorama_views: int = 0,
 ) -> Source:
     """Read geotagged images; they are decoded on demand.
 
@@ -58,6 +60,7 @@ def read_source(
         track: GPX file with the positions of a video.
         track_offset_s: Time to add to a video's, s.
         every: Distance or time between two pictures of a video, such as ``2m`` or ``0.5s``.
+        panorama_views: The images are 360° panoramas, each to be cut into so many views; 0: they are none.
 
     Raises:
         SourceError: The source is none of these, has an error, or holds no usable image.
@@ -88,7 +91,7 @@ def read_source(
     found = found if split is None else _only(found, split, source)
     for doubt in () if found.local else doubts(found.images):
         _warn(f"{source}: {doubt}")
-    return found
+    return cut_panoramas(found, panorama_views) if panorama_views else found
 
 
 @cache  # an evaluation reads its source several times

@@ -173,7 +173,7 @@ def _read_times(path: Path) -> tuple[float, NDArray[np.int64], NDArray[np.float6
 
 
 def _read_gpx(track: Path, accept_null_island: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the times (N,) of a track's points, s since 1970, and their latitude, longitude and altitude (N, 3)."""
+    """Return the times (N,) of a track's points, s since 1970, and latitude, longitude and altitude (N, 3)."""
     try:
         import gpxpy
     except ImportError:
