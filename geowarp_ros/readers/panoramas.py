@@ -2,7 +2,7 @@
 
 Convention:
     A panorama is equirectangular: columns are headings, from half a turn left of its middle to half a turn right
-    of it, rows are elevations from the zenith to the nadir. Its heading is that of its middle column, as in GPano's
+    of it, rows are elevations from zenith to nadir. Its heading is that of its middle column, as in GPano's
     PoseHeadingDegrees. Views look to the horizon; x is right, y down, z forward (REP 103, optical frames).
 """
 

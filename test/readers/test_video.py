@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from geowarp_ros.errors import SourceError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.readers import read_source
+from geowarp_ros.readers.gpmf import gps_positions
 from geowarp_ros.types import Image
 
 FRAME = LocalFrame(48.137, 11.575)
@@ -119,7 +123,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, module: str, monkeypatch
 
 def test_what_is_no_video_and_no_track_is_said(tmp_path: Path) -> None:
     video, track = write_video(tmp_path / "a.mp4", 3), write_track(tmp_path / "a.gpx")
-    with pytest.raises(SourceError, match=r"needs the track that was recorded beside it: track \(--track\)"):
+    with pytest.raises(SourceError, match=r"has no positions of its own: give the GPX track .*\(--track\)"):
         read_source(video)
     (tmp_path / "b.mp4").write_bytes(b"no video")
     with pytest.raises(SourceError, match=r"b\.mp4: cannot be read as a video"):
@@ -133,3 +137,88 @@ def test_what_is_no_video_and_no_track_is_said(tmp_path: Path) -> None:
         read_source(video, track=write_track(tmp_path / "d.gpx", range(0)))
     with pytest.raises(SourceError, match="does not tell when it was recorded"):
         read_source(write_video(tmp_path / "e.mp4", 3, created=None), track=track)
+
+
+def entry(key: bytes, kind: bytes, size: int, data: bytes) -> bytes:
+    count = len(data) // size if size else 0
+    return key + kind + bytes([size]) + struct.pack(">H", count) + data + bytes(-len(data) % 4)
+
+
+def nested(key: bytes, *inside: bytes) -> bytes:
+    data = b"".join(inside)
+    return key + b"\0\1" + struct.pack(">H", len(data)) + data
+
+
+def payload(second: int, kind: bytes = b"GPS5", fix: int = 3, dop: float = 1.5, zero: bool = False) -> bytes:
+    """Ten samples, from 10 m east for each second; scales as a HERO's."""
+    rows = []
+    for number in range(10):
+        latitude, longitude, _ = FRAME.to_geodetic([SPEED_M_S * (second + number / 10), 0.0, 0.0])
+        where = [0, 0] if zero else [round(float(latitude) * 1e7), round(float(longitude) * 1e7)]
+        rows.append(struct.pack(">5i", *where, 500_000, 10_000, 1000))
+        if kind == b"GPS9":
+            rows[-1] += struct.pack(">2i2H", 9000, 1000, round(dop * 100), fix)
+    name = entry(b"STNM", b"c", 1, b"GPS (Lat., Long., Alt., 2D speed, 3D speed)")
+    scales = (10**7, 10**7, 1000, 1000, 100, *((1, 1000, 100, 1) if kind == b"GPS9" else ()))
+    scale = entry(b"SCAL", b"l", 4, struct.pack(f">{len(scales)}i", *scales))
+    state = entry(b"GPSF", b"L", 4, struct.pack(">I", fix)) + entry(
+        b"GPSP", b"S", 2, struct.pack(">H", int(dop * 100))
+    )
+    values = entry(kind, b"l" if kind == b"GPS5" else b"?", len(rows[0]), b"".join(rows))
+    other = nested(b"STRM", entry(b"SCAL", b"s", 2, b"\0\1"), entry(b"ACCL", b"s", 6, bytes(60)))
+    return nested(b"DEVC", other, nested(b"STRM", name, *(() if kind == b"GPS9" else (state,)), scale, values))
+
+
+def write_gopro(path: Path, *payloads: bytes) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        measured = container.add_data_stream("bin_data")
+        for number in range(10 * len(payloads)):
+            grey = np.full((64, 80, 3), 4 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+        for second, data in enumerate(payloads):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = measured, Fraction(1, 1000)
+            packet.pts = packet.dts = 1000 * second
+            packet.duration = 1000
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("kind", [b"GPS5", b"GPS9"])
+def test_a_gopro_has_its_own_track(tmp_path: Path, kind: bytes) -> None:
+    source = read_source(
+        write_gopro(tmp_path / "g.mp4", *(payload(second, kind) for second in range(3))), every="4.5m"
+    )
+    east = [FRAME.to_enu(i.place.latitude_deg, i.place.longitude_deg, 0.0)[0] for i in source.images]
+    assert east == pytest.approx([0, 5, 10, 15, 20, 25], abs=0.02)  # 1e-7° are a centimetre
+    assert {image.place.altitude_m for image in source.images} == {500}
+    assert [shade(image.read()) for image in source.images] == pytest.approx([0, 20, 40, 60, 80, 100], abs=3)
+    assert source.images[0].place.stamp_ns == 0  # it does not tell when
+
+
+@pytest.mark.parametrize("bad", [{"fix": 0}, {"dop": 99.99}, {"zero": True}])
+@pytest.mark.parametrize("kind", [b"GPS5", b"GPS9"])
+def test_a_gopro_without_a_fix_has_no_position(tmp_path: Path, kind: bytes, bad: dict[str, Any]) -> None:
+    lost = payload(0, kind, **bad)
+    source = read_source(
+        write_gopro(tmp_path / "a.mp4", lost, lost, payload(2, kind)), every="0.1s", max_gap_s=0.5
+    )
+    assert [shade(source.images[0].read()), len(source.images)] == pytest.approx([60, 15], abs=3)
+    with pytest.raises(SourceError, match="has no positions of its own"):
+        read_source(write_gopro(tmp_path / "b.mp4", lost))
+
+
+def test_damaged_measurements_are_no_positions() -> None:
+    whole = payload(0)
+    assert len(gps_positions(whole)) == 10
+    for size in range(len(whole)):
+        assert len(gps_positions(whole[:size])) == 0
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for place in generator.integers(0, len(whole), 4):
+            data[place] = generator.integers(0, 256)
+        assert gps_positions(bytes(data)).shape[1] == 3
