@@ -22,6 +22,10 @@ class ImageError(GeowarpError):
     """An image that cannot be decoded or is no camera picture: truncated, empty, absurd size, wrong encoding."""
 
 
+class PluginError(ImageError):
+    """An image of a format whose reader is not installed; the second argument says which, without its name."""
+
+
 class EncodingError(ImageError):
     """An image message whose encoding is not supported."""
 

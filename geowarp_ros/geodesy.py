@@ -21,6 +21,7 @@ FloatArray = NDArray[np.float64]
 
 _ELLIPSOID = Geod(ellps="WGS84")
 _GEODETIC, _ECEF = "EPSG:4979", "EPSG:4978"
+_LOCAL = "+proj=aeqd +lat_0=0 +lon_0=0 +datum=WGS84 +units=m"
 
 
 class LocalFrame:
@@ -100,6 +101,24 @@ def utm_to_wgs84(
     utm = f"EPSG:{(32600 if northern else 32700) + zone}"
     longitude, latitude = _transformer(utm, _GEODETIC).transform(east, north)
     return np.asarray(latitude), np.asarray(longitude)
+
+
+def local_to_wgs84(east_m: ArrayLike, north_m: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Lay metres of a frame that is nowhere on the earth around 0°, 0°; returns latitude and longitude (…).
+
+    Azimuthal equidistant (Snyder, "Map Projections", 1987, ch. 25): distances along the axes are true at any
+    length, within 10 km of the origin all are to 1e-6.
+    """
+    east, north = np.broadcast_arrays(east_m, north_m)
+    longitude, latitude = _transformer(_LOCAL, _GEODETIC).transform(east, north)
+    return np.asarray(latitude), np.asarray(longitude)
+
+
+def wgs84_to_local(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return metres east and north (…); the inverse of :func:`local_to_wgs84`."""
+    longitude, latitude = np.broadcast_arrays(longitude_deg, latitude_deg)
+    east, north = _transformer(_GEODETIC, _LOCAL).transform(longitude, latitude)
+    return np.asarray(east), np.asarray(north)
 
 
 def parse_utm_zone(text: str) -> tuple[int, bool]:

@@ -11,6 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import ExifTags, ImageOps, UnidentifiedImageError, features
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from geowarp_ros.errors import ImageError
+from geowarp_ros.errors import ImageError, PluginError
 from geowarp_ros.types import Image
 
 MEAN = (0.485, 0.456, 0.406)
@@ -38,7 +39,23 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
 """What cameras and their drivers write; no GIF, PDF or EPS (which would start Ghostscript). JPEG covers MPO."""
 
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error)
+PLUGINS = {"HEIF": "pillow-heif", "AVIF": "pillow>=11.3", "JXL": "pillow-jxl-plugin"}
+"""Format that Pillow may lack -> the distribution that reads it."""
+
+SUFFIXES = {
+    **dict.fromkeys(
+        (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jfif", ".mpo", ".jp2", ".ppm"), ""
+    ),
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIF"),
+    **{".avif": "AVIF", ".jxl": "JXL"},
+}
+"""Suffix of an image file, in lower case -> which of PLUGINS it needs."""
+
+_DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, struct.error, zlib.error),
+)
+UNREADABLE = (ImageError, Pillow.DecompressionBombError, *_DECODER_ERRORS)
+"""What opening an image raises, and reading its header, where it is none."""
 
 
 def read_image(path: str | Path) -> Image:
@@ -76,14 +93,15 @@ def decode_image(data: bytes, name: str) -> Image:
     if of_colours or data.startswith((b"II*\0", b"MM\0*")):
         # of 16-bit colours Pillow keeps the upper bytes, whichever bits are used
         deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-        if deep is not None and deep.dtype == np.uint16 and deep.shape == image.shape:
-            return eight_bits(np.ascontiguousarray(deep[..., ::-1]))
+        rgb = None if deep is None or deep.dtype != np.uint16 else np.ascontiguousarray(deep[..., ::-1])
+        if rgb is not None and np.array_equal(rgb >> 8, image):  # turned alike, too
+            return eight_bits(rgb)
     return image
 
 
 def _decoded(source: bytes | Pillow.Image, name: str) -> Image:
     try:
-        image = source if isinstance(source, Pillow.Image) else _open(source)
+        image = source if isinstance(source, Pillow.Image) else open_image(source, name)
         check_size(image.width, image.height, name)
         if image is source:
             image = ImageOps.exif_transpose(image)
@@ -170,10 +188,85 @@ def to_tensor(
     return pixels.mul_(factor).add_(offset)
 
 
-def _open(data: bytes) -> Pillow.Image:
+def open_image(source: bytes | Path, name: str) -> Pillow.Image:
+    """Open an encoded image, whose pixels are not decoded yet; the first bytes decide on the format.
+
+    Raises:
+        PluginError: What reads the format is not installed.
+        OSError: And what else Pillow raises where it is no image.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as opened:
+            head = opened.read(64)
+    else:
+        head = source[:64]
+    needed = _plugin_format(head)
+    if lack := lacking(needed):
+        raise PluginError(f"{name}: is {lack}", lack)
+    if needed == "JXL":  # which decodes all when it is opened
+        source = source.read_bytes() if isinstance(source, Path) else source
+        check_size(*_jxl_size(source), name)
     with warnings.catch_warnings():  # our own limit, refused by name, replaces Pillow's warning
         warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
-        return Pillow.open(io.BytesIO(data), formats=FORMATS)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = Pillow.open(file, formats=(needed,) if needed else FORMATS)
+    if needed == "JXL" and not getattr(image, "jpeg", False):
+        image.getexif().pop(ExifTags.Base.Orientation, None)  # it is upright: its EXIF does not count
+    return image
+
+
+@cache
+def lacking(needed: str) -> str:
+    """Return what must be installed to read one of PLUGINS' formats, in words; empty where nothing must be."""
+    try:
+        if needed == "HEIF":
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        elif needed == "JXL":
+            import pillow_jxl  # noqa: F401 - it registers itself
+        elif needed == "AVIF" and not features.check("avif"):
+            raise ImportError
+    except ImportError:
+        how = f"pip install '{PLUGINS[needed]}'" if needed == "AVIF" else "pip install 'geowarp_ros[photos]'"
+        return f"{needed}, which needs {PLUGINS[needed]}: {how}"
+    return ""
+
+
+def _plugin_format(head: bytes) -> str:
+    """Return which of PLUGINS reads what begins like this; empty if none must (ISO 23008-12, ISO 18181-2)."""
+    if head[:2] == b"\xff\x0a" or head[:12] == b"\0\0\0\x0cJXL \r\n\x87\n":
+        return "JXL"
+    brands = head[8 : int.from_bytes(head[:4], "big")] if head[4:8] == b"ftyp" else b""
+    if b"avif" in brands or b"avis" in brands:
+        return "AVIF"
+    return "HEIF" if any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"heim", b"mif1")) else ""
+
+
+def _jxl_size(data: bytes) -> tuple[int, int]:
+    """Return width and height as a JPEG XL's header has them (ISO 18181-1, SizeHeader; -2, boxes)."""
+    start = here = 0
+    while data[:2] != b"\xff\x0a" and here + 8 <= len(data):
+        size, kind = int.from_bytes(data[here : here + 4], "big"), data[here + 4 : here + 8]
+        if kind in (b"jxlc", b"jxlp"):
+            start = here + 8 + 4 * (kind == b"jxlp") + 8 * (size == 1)
+            break
+        here += size if size >= 8 else len(data)
+    bits = int.from_bytes(data[start + 2 : start + 18], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & ((1 << count) - 1), bits >> count
+        return value
+
+    small = take(1)
+
+    def side() -> int:
+        return 8 * (1 + take(5)) if small else 1 + take((9, 13, 18, 30)[take(2)])
+
+    height, ratio = side(), take(3)
+    across, down = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
+    return (height * across // down if ratio else side()), height
 
 
 def check_size(width: int, height: int, name: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from geowarp_ros.errors import ImageError
-from geowarp_ros.images import check_image, decode_image, eight_bits, read_image, resize_shorter, to_tensor
+from geowarp_ros.errors import ImageError, PluginError
+from geowarp_ros.images import (
+    PLUGINS,
+    _jxl_size,
+    check_image,
+    decode_image,
+    eight_bits,
+    lacking,
+    read_image,
+    resize_shorter,
+    to_tensor,
+)
 from geowarp_ros.types import Image
 
 
@@ -229,3 +240,59 @@ def test_to_tensor_takes_read_only_and_mirrored_arrays() -> None:
     image = gradient(16, 20)
     image.setflags(write=False)
     np.testing.assert_array_equal(to_tensor(image[:, ::-1]), to_tensor(image).flip(-1))
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "JXL"])
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+def test_formats_of_plugins_come_back_upright(kind: str, orientation: int) -> None:
+    """A JPEG XL is upright whatever its EXIF says (ISO 18181-2), the others as it says."""
+    assert lacking(kind) == ""
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    image = decode_image(encode(gradient(), kind, quality=95, exif=exif.tobytes()), "a")
+    turned = np.rot90(gradient(), {1: 0, 6: -1, 8: 1}[orientation if kind != "JXL" else 1])
+    assert image.shape == turned.shape
+    assert np.abs(image.astype(int) - turned).mean() < 12  # chroma is halved
+    grey = [each.astype(float).mean(axis=2).ravel() for each in (image, turned)]
+    assert np.corrcoef(*grey)[0, 1] > 0.97
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "JXL"])
+def test_a_broken_file_of_a_plugin_is_refused(kind: str) -> None:
+    assert lacking(kind) == ""
+    data = encode(NOISE, kind)
+    for size in range(0, len(data) - 1, max(1, len(data) // 40)):
+        with pytest.raises(ImageError):
+            decode_image(data[:size], "a")
+
+
+@given(width=st.integers(16, 700), height=st.integers(16, 700), container=st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_the_size_of_a_jpeg_xl_is_in_its_header(width: int, height: int, container: bool) -> None:
+    assert lacking("JXL") == ""
+    file = io.BytesIO()
+    Pillow.new("L", (width, height)).save(file, "JXL", use_container=container, effort=1)
+    assert _jxl_size(file.getvalue()) == (width, height)
+
+
+def test_an_absurd_jpeg_xl_is_refused_before_it_is_decoded() -> None:
+    bits, length = 0, 0
+    for value, count in ((0, 1), (3, 2), ((1 << 30) - 1, 30), (1, 3)):  # not small, 30 bits of height, square
+        bits, length = bits | value << length, length + count
+    data = b"\xff\x0a" + bits.to_bytes(8, "little") + bytes(40)
+    with pytest.raises(ImageError, match="expected at most 16384 px a side"):
+        decode_image(data, "a.jxl")
+
+
+@pytest.mark.parametrize(("kind", "module"), [("HEIF", "pillow_heif"), ("JXL", "pillow_jxl")])
+def test_an_absent_plugin_is_named(kind: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lacking(kind) == ""
+    data = encode(NOISE, kind)
+    monkeypatch.setitem(sys.modules, module, None)
+    lacking.cache_clear()
+    said = rf"is {kind}, which needs {PLUGINS[kind]}: pip install 'geowarp_ros\[photos\]'"
+    try:
+        with pytest.raises(PluginError, match=said):
+            decode_image(data, "IMG_1.JPG")  # whatever its name
+    finally:
+        lacking.cache_clear()

@@ -75,6 +75,8 @@ def test_every_ros_package_that_is_imported_is_declared(manifest: ElementTree.El
 
 DISTRIBUTIONS = {
     "cv2": "opencv-python",
+    "pillow_heif": "pillow-heif",
+    "pillow_jxl": "pillow-jxl-plugin",
     "faiss": "faiss-cpu",
     "PIL": "pillow",
     "sklearn": "scikit-learn",

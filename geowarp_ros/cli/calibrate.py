@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="geotagged images of a held-out drive: folder, CSV or bag")
     parser.add_argument("--gallery", type=Path, required=True, help="folder; the calibration is stored in it")
     parser.add_argument("--split", help="one split of the source")
-    parser.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
+    parser.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
     add_camera(parser)
     parser.add_argument(
         "--correct-within", type=float, default=25.0, metavar="M", help="error limit of a right answer (m)"

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     truth.add_argument("--accept-null-island", action="store_true", help="believe fixes at exactly 0°, 0°")
     truth.add_argument("--split", help="split of a folder or CSV")
-    truth.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
+    truth.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
 
     recorded = parser.add_argument_group("fixes of a live run")
     recorded.add_argument(

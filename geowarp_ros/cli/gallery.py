@@ -155,6 +155,20 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="offset added to the stamps of a bag's fixes (s; default: 0, and clocks that differ are refused)",
     )
+    parser.add_argument("--track", type=Path, metavar="GPX", help="track that was recorded beside a video")
+    parser.add_argument(
+        "--track-offset", type=float, default=0.0, metavar="S", help="time to add to a video's (s, default: 0)"
+    )
+    parser.add_argument(
+        "--every",
+        default="2m",
+        metavar="2m",
+        help="distance or time between a video's pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--panorama", type=_count, default=0, metavar="VIEWS",
+        help="the images are 360° panoramas: cut each into so many views, at least 4 to see all round",
+    )  # fmt: skip
     parser.add_argument(
         "--accept-null-island",
         action="store_true",
@@ -226,6 +240,7 @@ def _build(args: argparse.Namespace) -> int:
         print(f"{args.output}: part {shard} is there, {report.added} images; {report.missing} are still missing")
         return 0
     _print_report(report)
+    _print_centre(source)
     if shard.count > 1:  # several may be the last, and the others may not have let go of the gallery yet
         print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
     elif not args.no_align:
@@ -252,6 +267,7 @@ def _add(args: argparse.Namespace) -> int:
         progress=bar,
     )
     _print_report(report)
+    _print_centre(source)
     before = read_manifest(args.gallery).alignment
     if before is not None and not args.no_align:
         align_if_possible(args.gallery, parse_config(AlignOptions, before.options))
@@ -365,6 +381,10 @@ def _read_source(args: argparse.Namespace) -> Source:
         camera=args.camera,
         accept_null_island=args.accept_null_island,
         fix_offset_s=args.fix_offset,
+        track=args.track,
+        track_offset_s=args.track_offset,
+        every=args.every,
+        panorama_views=args.panorama,
     )
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:
@@ -394,6 +414,9 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
         "fix_topic",
         "max_gap",
         "min_spacing",
+        "track",
+        "every",
+        "panorama",
         "camera",
         "model",
         "device",
@@ -412,6 +435,18 @@ def _print_report(report: BuildReport) -> None:
     )
     if report.skipped:
         print(f"  {len(report.skipped)} left out: {count_reasons(report.skipped)}")
+
+
+def _print_centre(source: Source) -> None:
+    """Show on a map where the images are: a wrong zone or hemisphere is seen at once."""
+    from geowarp_ros.readers import centre_of
+
+    if source.local:
+        print("  positions are metres of the source's own frame, nowhere on the earth")
+        return
+    latitude, longitude = (round(degrees, 5) for degrees in centre_of(source.images))
+    there = f"?mlat={latitude}&mlon={longitude}#map=15/{latitude}/{longitude}"
+    print(f"  centre {latitude:.5f}, {longitude:.5f}: https://www.openstreetmap.org/{there}")
 
 
 def _summary(gallery: Gallery) -> dict[str, Any]:

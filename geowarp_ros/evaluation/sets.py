@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def read_sets(
     gallery_split: str | None = None,
     query_split: str | None = None,
     every: int = 0,
-    utm_zone: str | None = "32N",
+    utm_zone: str | None = None,
     camera: Path | None = None,
 ) -> Sets:
     """Read the gallery and the queries of a data set.
@@ -167,5 +167,5 @@ def _every_nth(found: Source, every: int, directory: Path) -> Sets:
     if every == 1:
         return Sets(found, found.images, f"{directory.name}, each image a query of all others")
     kept = tuple(image for row, image in enumerate(found.images) if row % every != every - 1)
-    gallery = Source(kept, found.skipped, found.description)
+    gallery = replace(found, images=kept)
     return Sets(gallery, found.images[every - 1 :: every], f"{directory.name}, one image in {every} a query")

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 import warnings
 from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags
-from PIL import Image as Pillow
 
 from geowarp_ros.cameras import ASPECT_TOLERANCE, Camera, camera_from_matrix
-from geowarp_ros.errors import CameraError, ImageError, did_you_mean
+from geowarp_ros.errors import CameraError, did_you_mean
 from geowarp_ros.files import write_whole
-from geowarp_ros.images import FORMATS, check_size, read_image
+from geowarp_ros.images import UNREADABLE, check_size, open_image, read_image
 from geowarp_ros.types import Frame
 
 CAMERA_FILE = "camera.yaml"
@@ -165,11 +163,11 @@ def exif_camera(path: Path) -> Camera | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
-            with Pillow.open(path, formats=FORMATS) as image:
+            with open_image(path, str(path)) as image:
                 check_size(image.width, image.height, str(path))
                 exif, width, height = image.getexif(), image.width, image.height
                 tags = exif.get_ifd(ExifTags.IFD.Exif)
-    except (ImageError, OSError, SyntaxError, ValueError, struct.error, Pillow.DecompressionBombError):
+    except UNREADABLE:
         return None
     tag, longer = ExifTags.Base, max(width, height)
     taken = [_number(tags.get(each)) for each in (tag.ExifImageWidth, tag.ExifImageHeight)]

@@ -7,7 +7,6 @@ with its reason: a photograph on the wrong hemisphere is worse than none.
 from __future__ import annotations
 
 import math
-import struct
 import warnings
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,20 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags
-from PIL import Image as Pillow
 
-from geowarp_ros.errors import ImageError
-from geowarp_ros.images import FORMATS, check_size
+from geowarp_ros.errors import PluginError
+from geowarp_ros.images import UNREADABLE, check_size, open_image
 from geowarp_ros.readers.positions import MAX_ERROR_M
 from geowarp_ros.readers.source import Skipped
 from geowarp_ros.types import Place
+
+NO_POSITION = "without a GPS position in its EXIF"
 
 NORTH_SOUTH = {"N": 1, "NORTH": 1, "S": -1, "SOUTH": -1}
 EAST_WEST = {"E": 1, "EAST": 1, "W": -1, "WEST": -1}
 ABOVE_BELOW = {0: 1, 1: -1, 2: 1, 3: -1}
 """GPSAltitudeRef: above and below the ellipsoid (before Exif 3.0 sea level), above and below sea level."""
 
-DATUMS = ("WGS84", "WGS1984", "WORLDGEODETICSYSTEM1984", "EPSG4326", "ITRF", "ETRS89", "JGD2011", "GDA2020", "CGCS2000")
+DATUMS = (
+    "WGS84",
+    "WGS1984",
+    "WORLDGEODETICSYSTEM1984",
+    "EPSG4326",
+    "ITRF",
+    "ETRS89",
+    "JGD2011",
+    "GDA2020",
+    "CGCS2000",
+)
 """How a GPSMapDatum begins, without blanks and hyphens, that is WGS-84 or keeps within a metre of it."""
 
 RANGE_ERROR_M = 5.0
@@ -41,7 +51,9 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
     """Return the place of an image file by the GPS tags of its header, or why it has none."""
     try:
         tags = _gps_tags(name, path)
-    except (ImageError, OSError, SyntaxError, ValueError, struct.error, Pillow.DecompressionBombError):
+    except PluginError as error:
+        return Skipped(name, f"in {error.args[1]}")
+    except UNREADABLE:
         return Skipped(name, "unreadable")
     reason = _not_a_fix(tags)
     if reason:
@@ -53,7 +65,7 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
     if longitude is None:
         return Skipped(name, "whose EXIF does not tell east from west (GPSLongitudeRef)")
     if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # false for NaN too
-        return Skipped(name, "without a GPS position in its EXIF")
+        return Skipped(name, NO_POSITION)
     return Place(
         name,
         latitude,
@@ -67,9 +79,9 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
 def _gps_tags(name: str, path: Path) -> Mapping[int, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
-        with Pillow.open(path, formats=FORMATS) as image:
+        with open_image(path, name) as image:
             check_size(image.width, image.height, name)  # a PNG's EXIF may stand behind its pixels: they are read
-            return image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+            return dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
 
 
 def _not_a_fix(tags: Mapping[int, Any]) -> str:

@@ -1,53 +1,86 @@
-"""Geotagged images from a folder, by their names (``@utm_east@utm_north@…@.jpg``) or their EXIF."""
+"""Geotagged images from a folder tree, by their names (``@utm_east@utm_north@…@.jpg``) or their EXIF."""
 
 from __future__ import annotations
 
-import math
-import re
-import struct
-import warnings
-from collections import defaultdict
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from PIL import ExifTags
-from PIL import Image as Pillow
-
-from geowarp_ros.errors import ImageError, SourceError
-from geowarp_ros.geodesy import parse_utm_zone, utm_to_wgs84
-from geowarp_ros.images import FORMATS, check_size
+from geowarp_ros.errors import SourceError
+from geowarp_ros.geodesy import local_to_wgs84
+from geowarp_ros.images import SUFFIXES
 from geowarp_ros.readers.camera_files import CameraFiles
-from geowarp_ros.readers.source import IMAGE_SUFFIXES, Skipped, Source, SourceImage, canonical_split, image_file
+from geowarp_ros.readers.exif_positions import NO_POSITION, exif_place
+from geowarp_ros.readers.source import (
+    RAW_SUFFIXES,
+    Skipped,
+    Source,
+    SourceImage,
+    canonical_split,
+    image_file,
+    not_read,
+)
+from geowarp_ros.readers.utm_names import NO_ZONE, UtmName, parse_name, place_names
 from geowarp_ros.types import Place
 
 _SPLITS = {"train", "val", "test", "gallery", "queries"}
-_UTM_NAME = re.compile(
-    "@([^@]+)@([^@]+)@"  # easting, northing
-    "(?:(0?[1-9]|[1-5][0-9]|60)@([C-HJ-NP-X])@"  # zone number, band of the military grid
-    "(?:(?:[^@]*@){4}([^@]*)@)?)?"  # latitude, longitude, panorama, tile; heading
-)
-"""Name of an image: @easting@northing@, and in data sets that name a zone also @zone@band@…@heading@."""
+
+LEFT_ALONE = {"@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "__MACOSX"}
+"""Folders of thumbnails and of what was deleted, besides those whose names begin with a dot."""
+
+NEITHER = "with neither @utm_east@utm_north@ in its name nor a GPS position in its EXIF"
+LOCAL = "whose name gives metres of a local frame, among images with positions on the earth"
 
 
 def read_folder(folder: Path, utm_zone: str | None) -> Source:
-    """Read a folder tree: positions from the names if any begins with ``@``, from EXIF otherwise.
+    """Read a folder tree; each image is where its name says, else where its EXIF says.
+
+    Where no image has a position on the earth and all names give metres that no UTM zone has
+    (``@0@00002.3@@@@@1@…``: Nordland, AmsterTime, SPED), these are of a local frame.
 
     Args:
         folder: The folder.
-        utm_zone: Zone and hemisphere of names that give none, such as ``32N``; None refuses those.
+        utm_zone: Zone and hemisphere of names that give none, such as ``32N``; None leaves those out.
 
     Raises:
-        SourceError: There is no image, or a name without a zone and no ``utm_zone``.
+        SourceError: There is no image, most names give no zone, or one contradicts ``utm_zone``.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not files:
+    there = _photographs(folder)
+    if not there:
         raise SourceError(
-            f"{folder}: no images in it, expected {', '.join(IMAGE_SUFFIXES)}, a positions.csv or a ROS bag"
+            f"{folder}: no images in it, expected {', '.join(SUFFIXES)}, a positions.csv or a ROS bag"
         )
-    if any(path.name.startswith("@") for path in files):
-        return _read_utm_names(folder, files, utm_zone)
-    return _read_exif(folder, files)
+    not_files = {path: not_read(path) if path.is_file() else "links to nothing" for path in there}
+    skipped = [Skipped(_name(folder, path), reason) for path, reason in not_files.items() if reason]
+    files = [path for path, reason in not_files.items() if not reason]
+    named = {path: name for path in files if (name := parse_name(path.name))}
+    loose = {path: name for path, name in named.items() if name.loose and not utm_zone}
+    if files and len(loose) == len(files) and not any(name.in_a_zone for name in named.values()):
+        return _read_local(folder, named, skipped)
+    degrees, reasons = place_names(list(named.values()), utm_zone)
+    placed, refused = {}, dict[Path, str]()
+    for (path, name), (latitude, longitude), reason in zip(named.items(), degrees.tolist(), reasons, strict=True):
+        if reason:
+            refused[path] = reason
+        else:
+            placed[path] = Place(_name(folder, path), latitude, longitude, heading_deg=name.heading_deg)
+    for path in files if len(loose) < len(files) else ():
+        if path in placed or (path in refused and path not in loose):
+            continue
+        found = exif_place(_name(folder, path), path)
+        if isinstance(found, Place):
+            placed[path] = found
+        elif path in loose:
+            refused[path] = NO_ZONE if named[path].in_a_zone else LOCAL
+        else:
+            skipped.append(Skipped(found.name, NEITHER if named and found.reason == NO_POSITION else found.reason))
+    if sum(reason == NO_ZONE for reason in refused.values()) > len(placed):
+        first = next(path for path, reason in refused.items() if reason == NO_ZONE)
+        raise SourceError(f"{first}: {NO_ZONE}")
+    skipped += [Skipped(_name(folder, path), reason) for path, reason in refused.items()]
+    by = " and ".join(way for way, used in {"the names": named, "EXIF": len(named) < len(files)}.items() if used)
+    images = _images(folder, placed)
+    return Source(
+        images, tuple(sorted(skipped, key=lambda each: each.name)), f"folder {folder}, positions from {by}"
+    )
 
 
 def split_of(relative: Path) -> str:
@@ -55,113 +88,56 @@ def split_of(relative: Path) -> str:
     return "/".join(name for name in canonical_split(relative.parent.as_posix()).split("/") if name in _SPLITS)
 
 
-def _read_utm_names(folder: Path, files: list[Path], utm_zone: str | None) -> Source:
-    given = parse_utm_zone(utm_zone) if utm_zone else None
-    skipped: list[Skipped] = []
-    by_zone: dict[tuple[int, bool], list[tuple[Path, float, float, float]]] = defaultdict(list)
-    for path in files:
-        match = _UTM_NAME.match(path.name)
-        east, north = (_number(match[1]), _number(match[2])) if match else (math.nan, math.nan)
-        if match is None or not (0 < east < 1_000_000 and 0 <= north <= 10_000_000):
-            skipped.append(Skipped(_name(folder, path), "without @utm_east@utm_north@ in its name"))
+def _photographs(folder: Path) -> list[Path]:
+    """Return the files with a photograph's suffix, and links to nothing, in a folder and those below it.
+
+    Links to folders are followed. A folder that several lead to is read once for each split, from where it really
+    is if that is inside, too.
+
+    Raises:
+        SourceError: A link leads to a folder that it is in itself.
+    """
+    found: list[Path] = []
+    seen: set[tuple[Path, str]] = set()
+    folders: list[tuple[Path, tuple[Path, ...]]] = [(folder, ())]
+    links: list[tuple[Path, tuple[Path, ...]]] = []
+    while folders or links:
+        path, above = folders.pop() if folders else links.pop(0)
+        real = path.resolve()
+        if any(each.is_relative_to(real) for each in above):
+            raise SourceError(f"{path}: is a link to {real}, in which it is itself, expected no loop")
+        key = (real, split_of((path / "x").relative_to(folder)))
+        if key in seen:
             continue
-        own = (int(match[3]), match[4] >= "N") if match[3] else None  # bands from N lie north of the equator
-        zone = own or given
-        if zone is None:
-            raise SourceError(
-                f"{path}: the name gives no UTM zone; give it once as utm_zone (--utm-zone), such as 32N"
-            )
-        by_zone[zone].append((path, east, north, _heading(match[5])))
-    images: list[SourceImage] = []
+        seen.add(key)
+        for entry in sorted(path.iterdir()):
+            if entry.name.startswith(".") or entry.name in LEFT_ALONE:
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append((entry, (*above, real)))
+            elif entry.suffix.lower() in (*SUFFIXES, *RAW_SUFFIXES) or (entry.is_symlink() and not entry.exists()):
+                found.append(entry)
+    return sorted(found)
+
+
+def _read_local(folder: Path, named: dict[Path, UtmName], skipped: list[Skipped]) -> Source:
+    metres = [[name.east_m, name.north_m] for name in named.values()]
+    degrees = zip(*local_to_wgs84(*zip(*metres, strict=True)), strict=True)
+    placed = {
+        path: Place(_name(folder, path), float(latitude), float(longitude), heading_deg=name.heading_deg)
+        for (path, name), (latitude, longitude) in zip(named.items(), degrees, strict=True)
+    }
+    said = f"folder {folder}, positions from the names, metres of a local frame"
+    return Source(_images(folder, placed), tuple(skipped), said, local=True)
+
+
+def _images(folder: Path, placed: dict[Path, Place]) -> tuple[SourceImage, ...]:
     cameras = CameraFiles(folder)
-    for (zone_number, northern), members in by_zone.items():
-        paths, east_m, north_m, headings = zip(*members, strict=True)
-        degrees = zip(*utm_to_wgs84(east_m, north_m, zone_number, northern), strict=True)
-        for path, (latitude, longitude), heading in zip(paths, degrees, headings, strict=True):
-            place = Place(_name(folder, path), float(latitude), float(longitude), heading_deg=heading)
-            images.append(image_file(place, path, cameras, split_of(path.relative_to(folder))))
-    images.sort(key=lambda image: image.place.name)
-    return Source(tuple(images), tuple(skipped), f"folder {folder}, positions from the names")
+    found = (
+        image_file(place, path, cameras, split_of(path.relative_to(folder))) for path, place in placed.items()
+    )
+    return tuple(sorted(found, key=lambda image: image.place.name))
 
 
 def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _read_exif(folder: Path, files: list[Path]) -> Source:
-    images: list[SourceImage] = []
-    skipped: list[Skipped] = []
-    cameras = CameraFiles(folder)
-    for path in files:
-        name = _name(folder, path)
-        try:
-            place = _exif_place(name, path)
-        except (ImageError, OSError, SyntaxError, ValueError, struct.error, Pillow.DecompressionBombError):
-            skipped.append(Skipped(name, "unreadable"))
-            continue
-        if place is None:
-            skipped.append(Skipped(name, "without a GPS position in its EXIF"))
-        else:
-            images.append(image_file(place, path, cameras, split_of(path.relative_to(folder))))
-    return Source(tuple(images), tuple(skipped), f"folder {folder}, positions from EXIF")
-
-
-def _exif_place(name: str, path: Path) -> Place | None:
-    """Read the GPS tags (EXIF 2.32, sec. 4.6.6) from the file's header; None without a position."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
-        with Pillow.open(path, formats=FORMATS) as image:
-            check_size(image.width, image.height, name)  # a PNG's EXIF may stand behind its pixels: they are read
-            gps = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-    tag = ExifTags.GPS
-    latitude = _angle(gps.get(tag.GPSLatitude), gps.get(tag.GPSLatitudeRef) == "S")
-    longitude = _angle(gps.get(tag.GPSLongitude), gps.get(tag.GPSLongitudeRef) == "W")
-    void = gps.get(tag.GPSStatus) == "V"  # the receiver had no fix
-    if void or not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        return None
-    altitude = _number(gps.get(tag.GPSAltitude))
-    below = gps.get(tag.GPSAltitudeRef) in (b"\x01", 1)
-    # a direction from magnetic north would need the declination of its day and place
-    magnetic = gps.get(tag.GPSImgDirectionRef) == "M"
-    return Place(
-        name,
-        latitude,
-        longitude,
-        altitude_m=-altitude if below else altitude,
-        heading_deg=math.nan if magnetic else _heading(gps.get(tag.GPSImgDirection)),
-        stamp_ns=_gps_time_ns(gps.get(tag.GPSDateStamp), gps.get(tag.GPSTimeStamp)),
-    )
-
-
-def _angle(value: Any, negative: bool) -> float:
-    """Convert degrees, minutes and seconds to degrees; NaN where they are not three numbers."""
-    if not isinstance(value, tuple) or len(value) != 3:
-        return math.nan
-    degrees, minutes, seconds = (_number(part) for part in value)
-    angle = degrees + minutes / 60 + seconds / 3600
-    return -angle if negative else angle
-
-
-def _number(value: Any) -> float:
-    """Convert a text or an EXIF rational; NaN where it is absent, no number, or divided by zero."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return math.nan
-    return number if math.isfinite(number) else math.nan
-
-
-def _heading(value: Any) -> float:
-    heading = _number(value)
-    return heading if 0 <= heading <= 360 else math.nan
-
-
-def _gps_time_ns(date: Any, time: Any) -> int:
-    """Convert the GPS date and time (UTC) to ns since 1970; 0 where absent. The camera's own clock has no zone."""
-    try:
-        hours, minutes, seconds = (float(part) for part in time)
-        day = datetime.strptime(str(date).strip("\0 "), "%Y:%m:%d").replace(tzinfo=timezone.utc)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0
-    stamp_s = day.timestamp() + 3600 * hours + 60 * minutes + seconds
-    return round(stamp_s * 1000) * 1_000_000 if math.isfinite(stamp_s) and stamp_s > 0 else 0

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from geowarp_ros.cameras import Camera
-from geowarp_ros.images import read_image
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.images import SUFFIXES, lacking, read_image
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 from geowarp_ros.types import Image, Place
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +68,36 @@ class Source:
         images: Images in the same order at every reading.
         skipped: Images left out, with the reason.
         description: One line for people.
+        local: Whether positions are metres of a frame that is nowhere on the earth, laid around 0°, 0° by
+            :func:`geowarp_ros.geodesy.local_to_wgs84`.
     """
 
     images: tuple[SourceImage, ...]
     skipped: tuple[Skipped, ...] = ()
     description: str = ""
+    local: bool = False
 
     @property
     def splits(self) -> dict[str, int]:
         """Number of images in each split."""
         return dict(sorted(Counter(image.split for image in self.images).items()))
+
+
+def not_read(path: Path) -> str:
+    """Return why a file whose suffix is a photograph's is not read here; empty if it is."""
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return "raw photographs, which are not read: export them as JPEG or TIFF"
+    lack = lacking(SUFFIXES.get(path.suffix.lower(), ""))
+    return f"in {lack}" if lack else ""
+
+
+def centre_of(images: Sequence[SourceImage]) -> tuple[float, float]:
+    """Return latitude and longitude of the middle of at least one image's positions."""
+    first = images[0].place
+    frame = LocalFrame(first.latitude_deg, first.longitude_deg)
+    enu = frame.to_enu([i.place.latitude_deg for i in images], [i.place.longitude_deg for i in images])
+    latitude, longitude, _ = frame.to_geodetic(enu.mean(axis=0))
+    return float(latitude), float(longitude)
 
 
 def image_file(place: Place, path: Path, cameras: CameraFiles, split: str = "") -> SourceImage:

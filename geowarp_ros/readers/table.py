@@ -1,18 +1,21 @@
 """Geotagged images from a CSV: ``filename, latitude, longitude`` and, where known, ``altitude, heading, split``.
 
-One wrong position refuses the whole file, because a gallery would keep it; an absent image is only skipped.
+Values are separated by commas, semicolons or tabs, as the header is. One wrong position refuses the whole file,
+because a gallery would keep it; an absent image is only skipped.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from geowarp_ros.errors import SourceError, did_you_mean
 from geowarp_ros.readers.camera_files import CameraFiles
-from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file
+from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file, not_read
 from geowarp_ros.types import Place
 
 _REQUIRED = ("filename", "latitude", "longitude")
@@ -22,6 +25,14 @@ _RANGES = {
     "altitude": (-12_000, 100_000),
     "heading": (0, 360),
 }
+_ALIASES = {
+    "filename": ("file", "file_name", "image", "image_name", "path", "name"),
+    "latitude": ("lat", "latitude_deg"),
+    "longitude": ("lon", "lng", "long", "longitude_deg"),
+    "altitude": ("alt", "altitude_m"),
+    "heading": ("heading_deg",),
+}
+"""Column -> other names that it may have where none has its own."""
 
 
 def read_table(path: Path) -> Source:
@@ -31,28 +42,37 @@ def read_table(path: Path) -> Source:
         The images whose files exist; others are skipped as ``absent``.
 
     Raises:
-        SourceError: The file is no CSV in UTF-8, lacks a column or has no rows, a filename is repeated, or a
-            number is absent or outside its range; the message names file, row and value.
+        SourceError: The file is no CSV in UTF-8, lacks a column or has no rows, a file is named twice, or a number
+            is absent or outside its range; the message names file, row and value.
     """
     images: list[SourceImage] = []
     skipped: list[Skipped] = []
-    row_of: dict[str, int] = {}
+    row_of: dict[str, tuple[int, str]] = {}
+    marks: set[str] = set()
     cameras = CameraFiles(path.parent)
     for number, row in _rows(path):
         where = f"{path}, row {number}"
         name = row["filename"]
         if not name:
             raise SourceError(f"{where}: filename is empty, expected an image's path relative to the CSV")
-        if name in row_of:
-            raise SourceError(f"{where}: filename {name!r} stands in row {row_of[name]} already, expected it once")
-        row_of[name] = number
+        if "\\" in name and not (path.parent / name).is_file():
+            name = name.replace("\\", "/")  # as written on Windows
+        same = unicodedata.normalize("NFC", os.path.normpath((path.parent / name).absolute()))
+        if same in row_of:
+            first, spelling = row_of[same]
+            there = f"{first} already{'' if spelling == name else f', as {spelling!r}'}"
+            raise SourceError(f"{where}: filename {name!r} stands in row {there}, expected it once")
+        row_of[same] = number, name
         latitude, longitude, altitude, heading = (_number(row, column, where) for column in _RANGES)
+        marks |= {mark for column in _RANGES for mark in ".," if mark in row.get(column, "")}
+        if len(marks) > 1:
+            raise SourceError(f"{where}: the file has decimal commas and decimal points, expected one of them")
         place = Place(name, latitude, longitude, altitude, heading)
         file = path.parent / name
-        if file.is_file():
-            images.append(image_file(place, file, cameras, row.get("split", "")))
+        if reason := not_read(file) if file.is_file() else "absent":
+            skipped.append(Skipped(name, reason))
         else:
-            skipped.append(Skipped(name, "absent"))
+            images.append(image_file(place, file, cameras, row.get("split", "")))
     if not row_of:
         raise SourceError(f"{path}: has a header and no rows, expected one row per image")
     return Source(tuple(images), tuple(skipped), f"CSV {path}")
@@ -62,15 +82,18 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number of each row and its values by column, stripped."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
+            delimiter = _delimiter(file.readline())
+            file.seek(0)
+            reader = csv.reader(file, strict=True, delimiter=delimiter)
+            header = _header(path, next(reader, []))
             for values in reader:
                 if not any(value.strip() for value in values):
                     continue  # an empty last line is no row
-                if len(values) < len(header):
+                if len(values) < len(header) or any(value.strip() for value in values[len(header) :]):
+                    commas = delimiter == "," and len(values) > len(header)
+                    hint = "; decimal commas need values separated by ';'" if commas else ""
                     raise SourceError(
-                        f"{path}, row {reader.line_num}: has {len(values)} values, expected {len(header)}"
+                        f"{path}, row {reader.line_num}: has {len(values)} values, expected {len(header)}{hint}"
                     )
                 yield reader.line_num, dict(zip(header, (value.strip() for value in values), strict=False))
     except OSError as error:
@@ -79,17 +102,39 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise SourceError(f"{path}: is no CSV in UTF-8: {error}") from None
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _delimiter(line: str) -> str:
+    """Return what separates the columns of a header: that by which most are known."""
+
+    def known(delimiter: str) -> int:
+        return sum(
+            _column(name) in (*_ALIASES, "split") for name in next(csv.reader([line], delimiter=delimiter), [])
+        )
+
+    return max((",", ";", "\t"), key=known)
+
+
+def _column(name: str) -> str:
+    """Return the column that a name means, in lower case; a name that means none as it is."""
+    name = name.strip().lower()
+    return next((column for column, others in _ALIASES.items() if name in others), name)
+
+
+def _header(path: Path, written: Sequence[str]) -> list[str]:
+    """Return the columns; beside ``filename`` another that could mean it, such as ``name``, is something else."""
+    names = [name.strip() for name in written]
+    plain = [name.lower() for name in names]
+    header = [name if "filename" in plain and _column(name) == "filename" else _column(name) for name in plain]
     for name in _REQUIRED:
         if name not in header:
             raise SourceError(
-                f"{path}: no column {name!r}{did_you_mean(name, header)}; the header is"
-                f" {', '.join(header) or 'empty'}, expected {', '.join(_REQUIRED)}"
+                f"{path}: no column {name!r}{did_you_mean(name, names)}; the header is"
+                f" {', '.join(names) or 'empty'}, expected {', '.join(_REQUIRED)}"
                 " and, if known, altitude, heading, split"
             )
-    for name in set(header):
-        if name and header.count(name) > 1:
+    for name in (*_ALIASES, "split"):
+        if header.count(name) > 1:
             raise SourceError(f"{path}: column {name!r} stands there {header.count(name)} times, expected once")
+    return header
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float:
@@ -98,7 +143,7 @@ def _number(row: dict[str, str], column: str, where: str) -> float:
     if column not in _REQUIRED and text.lower() in ("", "nan"):
         return math.nan
     try:
-        value = float(text)
+        value = math.nan if "_" in text or ("," in text and "." in text) else float(text.replace(",", "."))
     except ValueError:
         value = math.nan
     if not low <= value <= high:  # false for NaN too

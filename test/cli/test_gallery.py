@@ -219,3 +219,18 @@ def test_names_without_a_zone_need_one(model: str, tmp_path: Path, capsys: pytes
     assert "give it once as utm_zone (--utm-zone), such as 32N" in capsys.readouterr().err
     assert geowarp(*build, "--utm-zone", "33N", "--reference-images") == 0
     assert Gallery.open(tmp_path / "g").places[0].longitude_deg == pytest.approx(15)
+    centre = "45.00000, 15.00000: https://www.openstreetmap.org/?mlat=45.0&mlon=15.0#map=15/45.0/15.0"
+    assert f"centre {centre}" in capsys.readouterr().out
+
+
+def test_a_local_frame_has_no_place_on_the_map(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "nordland"
+    folder.mkdir()
+    for north in ("0000.0", "0002.3"):
+        cv2.imwrite(str(folder / f"@0@{north}@@@@@1@@@@@@@@.jpg"), np.zeros((64, 80, 3), np.uint8))
+    build = ("build", folder, "--model", model, "--output", tmp_path / "g", "--device", "cpu", "--no-align")
+    assert geowarp(*build) == 0
+    assert "metres of the source's own frame, nowhere on the earth" in capsys.readouterr().out
+    assert np.ptp(Gallery.open(tmp_path / "g").positions_enu[:, 1]) == pytest.approx(2.3, abs=1e-3)

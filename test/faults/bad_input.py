@@ -212,7 +212,7 @@ _csv(
     "CSV without a column",
     ["0.png,45.0,9.0"],
     ("positions.csv: no column 'latitude'", "expected filename, latitude"),
-    header="filename,lat,longitude",
+    header="filename,latitud,longitude",
 )
 _csv(
     "CSV with NaN",

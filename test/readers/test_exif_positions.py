@@ -28,7 +28,7 @@ class Tag(NamedTuple):
     """A value as it stands in the file."""
 
     kind: int
-    count: int
+    number: int
     data: bytes
 
 
@@ -54,7 +54,7 @@ def write(path: Path, tags: dict[int, Tag], order: str = "<") -> Path:
         if len(tag.data) > 4:
             value = struct.pack(order + "I", heap + len(rest))
             rest += tag.data + b"\0" * (len(tag.data) % 2)
-        entries += struct.pack(order + "HHI", number, tag.kind, tag.count) + value
+        entries += struct.pack(order + "HHI", number, tag.kind, tag.number) + value
     tiff = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, first)
     tiff += struct.pack(order + "HHHIII", 1, ExifTags.IFD.GPSInfo, 4, 1, gps, 0)
     tiff += struct.pack(order + "H", len(tags)) + entries + struct.pack(order + "I", 0) + rest
@@ -86,7 +86,16 @@ def sydney(**changed: Tag | None) -> dict[int, Tag]:
 
 def spellings(word: str) -> list[Tag]:
     """A reference in every spelling that has one meaning."""
-    written = [word[0], word[0].lower(), word, word.lower(), word.upper(), f"{word[0]} ", f" {word[0]}", f"{word} "]
+    written = [
+        word[0],
+        word[0].lower(),
+        word,
+        word.lower(),
+        word.upper(),
+        f"{word[0]} ",
+        f" {word[0]}",
+        f"{word} ",
+    ]
     endings = (b"\0", b"", b"\0\0", b" \0", b"\0junk")
     return [text(each, kind, end) for each in written for kind in (ASCII, BYTE, UNDEFINED) for end in endings]
 
@@ -118,7 +127,8 @@ def angles(draw: st.DrawFn, limit: int, order: str) -> tuple[float, Tag, bool]:
 @st.composite
 def positions(draw: st.DrawFn) -> tuple[float, float, dict[int, Tag], str]:
     order = draw(st.sampled_from("<>"))
-    signed_position, tags = [], {}
+    signed_position: list[float] = []
+    tags: dict[int, Tag] = {}
     axes = (
         (90, GPS.GPSLatitude, GPS.GPSLatitudeRef, "North", "South"),
         (180, GPS.GPSLongitude, GPS.GPSLongitudeRef, "East", "West"),
@@ -143,7 +153,9 @@ def test_every_legal_spelling_reads_as_the_same_position(
     assert place.longitude_deg == pytest.approx(longitude, abs=1e-9)
 
 
-@pytest.mark.parametrize("reference", [None, text(""), text("", ending=b""), text(" "), text("E"), text("-"), text("?")])
+@pytest.mark.parametrize(
+    "reference", [None, text(""), text("", ending=b""), text(" "), text("E"), text("-"), text("?")]
+)
 def test_an_unknown_hemisphere_is_never_guessed(tmp_path: Path, reference: Tag | None) -> None:
     assert "does not tell north from south" in reason_of(tmp_path, sydney(GPSLatitudeRef=reference))
     if reference != text("E"):
@@ -189,10 +201,11 @@ def byte(value: int, kind: int = BYTE) -> Tag:
     ("reference", "value", "altitude_m"),
     [
         (None, 12.5, 12.5), (byte(0), 12.5, 12.5), (byte(2), 12.5, 12.5), (byte(1), 12.5, -12.5),
-        (byte(3), 12.5, -12.5), (byte(1, UNDEFINED), 12.5, -12.5), (text("1"), 12.5, -12.5), (text("0"), 12.5, 12.5),
-        (text(""), 12.5, 12.5), (Tag(SHORT, 1, b"\3\0"), 12.5, -12.5), (byte(1), -12.5, -12.5), (byte(3), -12.5, -12.5),
-        (byte(0), -12.5, math.nan), (byte(4), 12.5, math.nan), (byte(255), 12.5, math.nan), (text("below"), 12.5, math.nan),
-        (byte(1), 0, 0),
+        (byte(3), 12.5, -12.5), (byte(1, UNDEFINED), 12.5, -12.5), (text("1"), 12.5, -12.5),
+        (text("0"), 12.5, 12.5), (text(""), 12.5, 12.5), (Tag(SHORT, 1, b"\3\0"), 12.5, -12.5),
+        (byte(1), -12.5, -12.5), (byte(3), -12.5, -12.5), (byte(1), 0, 0),
+        (byte(0), -12.5, math.nan), (byte(4), 12.5, math.nan), (byte(255), 12.5, math.nan),
+        (text("below"), 12.5, math.nan),
     ],
 )  # fmt: skip
 def test_altitudes_have_the_sign_of_their_reference(
@@ -208,12 +221,16 @@ def test_altitudes_have_the_sign_of_their_reference(
     [(None, 45.5), (text("T"), 45.5), (text("t", UNDEFINED), 45.5), (text("M"), math.nan), (text("m "), math.nan),
      (text("M", BYTE, b""), math.nan), (text("Magnetic"), math.nan), (text("X"), math.nan)],
 )  # fmt: skip
-def test_only_directions_from_true_north_are_headings(tmp_path: Path, reference: Tag | None, heading: float) -> None:
+def test_only_directions_from_true_north_are_headings(
+    tmp_path: Path, reference: Tag | None, heading: float
+) -> None:
     found = place_of(tmp_path, sydney(GPSImgDirection=rationals(45.5), GPSImgDirectionRef=reference)).heading_deg
     assert found == pytest.approx(heading, nan_ok=True)
 
 
-@pytest.mark.parametrize("datum", ["WGS-84", "WGS84", "wgs 84", "WGS_84 ", "WGS-84 (G1762)", "ETRS89", "ITRF2014", ""])
+@pytest.mark.parametrize(
+    "datum", ["WGS-84", "WGS84", "wgs 84", "WGS_84 ", "WGS-84 (G1762)", "ETRS89", "ITRF2014", ""]
+)
 def test_the_datum_of_gps_is_read(tmp_path: Path, datum: str) -> None:
     for kind in (ASCII, UNDEFINED):
         assert place_of(tmp_path, sydney(GPSMapDatum=text(datum, kind))).latitude_deg == pytest.approx(-33.85)

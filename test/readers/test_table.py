@@ -68,6 +68,64 @@ def test_byte_order_mark_quotes_and_empty_lines(write: Callable[..., Path]) -> N
     assert source.images[0].place.latitude_deg == 1
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "filename,latitude,longitude,altitude", "Image,LAT,Lon,alt", "name,lat,lng,alt",
+        '"file","lat","long","alt"', "path,latitude_deg,longitude_deg,altitude_m",
+    ],
+)  # fmt: skip
+def test_every_table_with_one_meaning_is_read(
+    write: Callable[..., Path], header: str, separator: str, mark: str, end: str
+) -> None:
+    lines = [header, "images/a.png,48.137,11.575,520.5", "images/b.png,-48.5,-11,", ""]
+    text = mark + end.join(line.replace(",", separator) for line in lines)
+    texts = [text, text.replace(".", ",").replace(",png", ".png")] if separator != "," else [text]
+    for written in texts:  # with decimal points and with decimal commas
+        a, b = (image.place for image in read_source(write(written)).images)
+        assert (a.name, a.latitude_deg, a.longitude_deg, a.altitude_m) == ("images/a.png", 48.137, 11.575, 520.5)
+        assert (b.latitude_deg, b.longitude_deg) == (-48.5, -11) and math.isnan(b.altitude_m)
+
+
+def test_a_column_has_its_own_name_first(write: Callable[..., Path]) -> None:
+    source = read_source(write("name,filename,latitude,longitude\nStreet,images/a.png,1,2\n"))
+    assert source.images[0].place.name == "images/a.png"
+
+
+def test_decimal_commas_among_commas_are_refused_with_a_hint(write: Callable[..., Path]) -> None:
+    said = "row 2: has 5 values, expected 3; decimal commas need values separated by ';'"
+    with pytest.raises(SourceError, match=said):
+        read_source(write(HEADER + "images/a.png,48,5,11,25\n"))
+    quoted = read_source(write(HEADER + 'images/a.png,"48,5","11,25"\n')).images[0].place
+    assert (quoted.latitude_deg, quoted.longitude_deg) == (48.5, 11.25)
+    empty = read_source(write(HEADER + "images/a.png,48,5,,\n")).images[0].place  # as spreadsheets export
+    assert (empty.latitude_deg, empty.longitude_deg) == (48, 5)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["./images/a.png", "images//a.png", "images/../images/a.png", "images\\a.png", "{folder}/images/a.png"],
+)
+def test_a_file_in_two_spellings_is_refused(write: Callable[..., Path], tmp_path: Path, spelling: str) -> None:
+    rows = f"images/a.png,1,2\n{spelling.format(folder=tmp_path)},3,4\n"
+    with pytest.raises(
+        SourceError, match=r"row 3: filename .* stands in row 2 already, as 'images/a\.png'|already, expected"
+    ):
+        read_source(write(HEADER + rows))
+
+
+def test_a_file_in_two_normal_forms_of_unicode_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(SourceError, match="stands in row 2 already"):
+        read_source(write(HEADER + "stra\u00dfe\u00e9.png,1,2\nstra\u00dfee\u0301.png,1,2\n"))
+
+
+def test_backslashes_of_windows_are_read(write: Callable[..., Path]) -> None:
+    assert read_source(write(HEADER + "images\\a.png,1,2\n")).images[0].place.name == "images/a.png"
+
+
 def test_an_absent_image_costs_only_itself(write: Callable[..., Path]) -> None:
     source = read_source(write(HEADER + "images/a.png,1,2\nimages/gone.png,1,2\n"))
     assert [image.place.name for image in source.images] == ["images/a.png"]
@@ -101,6 +159,19 @@ def test_an_unreadable_image_is_named_when_it_is_read(write: Callable[..., Path]
         (HEADER + "images/a.png,inf,2\n", "row 2: latitude = 'inf'"),
         (HEADER + "images/a.png,1\n", "row 2: has 2 values, expected 3"),
         (HEADER + ",1,2\n", "row 2: filename is empty"),
+        (HEADER + "images/a.png,1,2,3\n", "row 2: has 4 values, expected 3"),
+        (HEADER + "images/a.png,4_8,2\n", "row 2: latitude = '4_8'"),
+        (HEADER + 'images/a.png,"1.048,5",2\n', r"row 2: latitude = '1\.048,5'"),
+        (
+            HEADER.replace(",", ";") + "images/a.png;48,1;11.5\n",
+            "row 2: the file has decimal commas and decimal points, expected one of them",
+        ),
+        (
+            "filename\tlat\tlon\talt\nimages/a.png\t48.1\t11.5\t1,234\n",
+            "row 2: the file has decimal commas and decimal points",
+        ),
+        ("filename,lat,Lat,longitude\n", "column 'latitude' stands there 2 times"),
+        ("filename,latitude,lat,longitude\n", "column 'latitude' stands there 2 times"),
         (
             HEADER + "images/a.png,1,2\nimages/a.png,1,2\n",
             r"row 3: filename 'images/a\.png' stands in row 2 already",

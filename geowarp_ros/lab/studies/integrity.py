@@ -154,7 +154,7 @@ def select(images: Images, root: Path, recipes: Path = Path()) -> tuple[SourceIm
         CameraError: The calibration file is none.
     """
     camera = recipes / images.camera if images.camera else None
-    found = read_source(root / images.path, split=images.split or None, utm_zone="32N", camera=camera).images
+    found = read_source(root / images.path, split=images.split or None, camera=camera).images
 
     def matches(item: SourceImage, patterns: Sequence[str]) -> bool:
         return any(fnmatch.fnmatch(item.place.name, pattern) for pattern in patterns)

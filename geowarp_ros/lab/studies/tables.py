@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from geowarp_ros.geodesy import distance_m
+from geowarp_ros.geodesy import distance_m, wgs84_to_local
 from geowarp_ros.lab.baselines import Method
 from geowarp_ros.lab.studies.dataset import Outcome
 from geowarp_ros.lab.studies.metrics import bootstrap_interval, first_within, recall_hits
@@ -219,10 +219,11 @@ def cost_table(outcomes: Sequence[Outcome]) -> Table:
     )
 
 
-def query_table(outcomes: Sequence[Outcome], thresholds_m: Sequence[float]) -> Table:
-    """Tabulate one row per model, method and query: the answer, its error, its durations."""
+def query_table(outcomes: Sequence[Outcome], thresholds_m: Sequence[float], local: bool = False) -> Table:
+    """Tabulate one row per model, method and query: the answer, its error, its durations; ``local``: in metres."""
     header = (
-        "model", "method", "query", "latitude_deg", "longitude_deg", "nearest_gallery_m",
+        "model", "method", "query",
+        *(("east_m", "north_m") if local else ("latitude_deg", "longitude_deg")), "nearest_gallery_m",
         "first", "first_error_m", "first_distance", "first_score",
         *(f"rank_within_{t:g}m" for t in thresholds_m),
         "describe_ms", "search_ms", "rerank_ms", "peak_mib",
@@ -233,9 +234,12 @@ def query_table(outcomes: Sequence[Outcome], thresholds_m: Sequence[float]) -> T
         spent = (outcome.describe_ms, outcome.search_ms, outcome.rerank_ms, outcome.peak_mib)
         for row, (place, ranked) in enumerate(zip(outcome.queries, outcome.ranked, strict=True)):
             best = ranked[0] if ranked else None
+            where = [place.latitude_deg, place.longitude_deg]
+            if local:
+                where = [round(float(metres), 3) for metres in wgs84_to_local(*where)]
             rows.append(
                 (
-                    outcome.contender.label, outcome.method, place.name, place.latitude_deg, place.longitude_deg,
+                    outcome.contender.label, outcome.method, place.name, *where,
                     float(outcome.nearest_m[row]),
                     best.place.name if best else "", float(outcome.error_m[row, 0]),
                     best.distance if best else math.nan,

@@ -144,7 +144,7 @@ def read_photographs(
     *,
     hold_out: Sequence[str] = (),
     only: Sequence[str] = (),
-    utm_zone: str | None = "32N",
+    utm_zone: str | None = None,
 ) -> tuple[SourceImage, ...]:
     """Read one split of each source.
 

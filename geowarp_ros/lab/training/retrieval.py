@@ -35,7 +35,7 @@ class RetrievalTraining(SessionConfig, PlaceConfig):
 
     train_split: str = Field("train", description="Training split; empty: all images that are not held out.")
     val_split: str = Field("val", description="Validation split; ignored with hold_out.")
-    utm_zone: str = Field("32N", description="UTM zone of file names that give none.")
+    utm_zone: str = Field("", description="UTM zone and hemisphere, such as 32N, of file names that give none.")
     height: int = Field(480, ge=32, description="Height of the training images (px).")
     width: int = Field(640, ge=32, description="Width of the training images (px).")
     resolution: int = Field(0, ge=0, description="Shorter side after resizing (px); 0: original size.")

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--every", type=int, default=0, metavar="N",
         help="instead of splits: every N-th image is a query; 1: every image is a query of all others",
     )  # fmt: skip
-    parser.add_argument("--utm-zone", default="32N", help="UTM zone of file names that give none")
+    parser.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
     add_camera(parser)
     parser.add_argument(
         "--exclude-neighbours", type=int, default=absent, metavar="N",
@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         for metres, count in unreachable.items()
         if count
     ]
+    if sets.gallery.local:
+        notes.append("Positions are metres of the data set's own frame, nowhere on the earth.")
     if config.exclude_neighbours:
         notes.append(
             f"Gallery images within {config.exclude_neighbours} numbers of a query were left out of its search."
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{contender.label}: {len(unreadable)} queries cannot be read: {', '.join(unreadable[:5])}."
             )
     tables = _tables(outcomes, config)
-    _write(args.output, tables, outcomes, config, notes, given)
+    _write(args.output, tables, outcomes, config, notes, given, sets.gallery.local)
     print("\n".join([*notes, "", *(table.markdown() for table in tables), f"Written to {args.output}"]))
     return 0
 
@@ -227,6 +229,7 @@ def _write(
     config: DatasetConfig,
     notes: list[str],
     asked: dict[str, Any],
+    local: bool,
 ) -> None:
     """Write every table in three forms, the queries, the plot, and what it takes to do it again."""
     from geowarp_ros import __version__
@@ -237,7 +240,7 @@ def _write(
     output.mkdir(parents=True, exist_ok=True)
     text = "\n".join([*(f"{note}\n" for note in notes), *(table.markdown() for table in tables)])
     (output / "tables.md").write_text(text, encoding="utf-8")
-    for table in [*tables, query_table(outcomes, config.thresholds_m)]:
+    for table in [*tables, query_table(outcomes, config.thresholds_m, local)]:
         (output / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
     write_recall_plot(outcomes, config.thresholds_m, notes[0], output / "recall.png")
     results = {"notes": notes, **{table.name: table.records() for table in tables}}

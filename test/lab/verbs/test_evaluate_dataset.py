@@ -85,6 +85,25 @@ def test_tables_plot_and_configuration_are_written_and_galleries_are_used_again(
     assert {path: path.stat().st_mtime_ns for path in (out / "galleries").rglob("descriptors.npy")} == made
 
 
+def test_a_local_frame_stays_in_metres(
+    models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As VPR-datasets-downloader lays out Nordland: east 0, a frame every 2.4 m, no zone; no option is needed."""
+    for part, shift in (("database", 0), ("queries", 2)):
+        images = tmp_path / "nordland" / "images" / "test" / part
+        images.mkdir(parents=True)
+        for i in range(5):
+            cv2.imwrite(
+                str(images / f"@0@{24 * i:07.1f}@@@@@{i}@@@@@@@@.png"), np.roll(_textured(i), shift, axis=1)
+            )
+    command = ["evaluate", "dataset", str(tmp_path / "nordland"), "--model", models[1], "--rerank", "none"]
+    assert main([*command, "--thresholds", "25", "--output", str(tmp_path / "out")]) == 0
+    assert "metres of the data set's own frame, nowhere on the earth" in capsys.readouterr().out
+    with (tmp_path / "out" / "queries.csv").open() as file:
+        queries = list(csv.DictReader(file))
+    assert [(float(row["east_m"]), float(row["north_m"])) for row in queries] == [(0, 24 * i) for i in range(5)]
+
+
 def test_densevlad_is_trained_on_the_gallery_once(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
