@@ -93,7 +93,7 @@ def decode_image(data: bytes, name: str) -> Image:
     if of_colours or data.startswith((b"II*\0", b"MM\0*")):
         # of 16-bit colours Pillow keeps the upper bytes, whichever bits are used
         deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-        rgb = None if deep is None or deep.dtype != np.uint16 else np.ascontiguousarray(deep[..., ::-1])
+        rgb = None if deep is None or deep.dtype != np.uint16 else np.ascontiguousarray(deep[..., ::-1], np.uint16)
         if rgb is not None and np.array_equal(rgb >> 8, image):  # turned alike, too
             return eight_bits(rgb)
     return image

@@ -146,7 +146,13 @@ def read_drive(args: argparse.Namespace) -> Drive:
             f"{args.drive}: does not exist, expected a ROS bag or a folder or CSV of geotagged images"
         )
     if not is_bag(args.drive):
-        source = read_source(args.drive, split=args.split, utm_zone=args.utm_zone, camera=args.camera)
+        source = read_source(
+            args.drive,
+            split=args.split,
+            utm_zone=args.utm_zone,
+            camera=args.camera,
+            accept_null_island=args.accept_null_island,
+        )
         return drive_from_source(source)
     truth = TruthOptions(
         topic=args.truth_topic,

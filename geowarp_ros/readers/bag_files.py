@@ -44,7 +44,7 @@ def is_bag(path: Path) -> bool:
     """Return whether ``path`` is a bag's file, or a folder with one or with the metadata.yaml of one."""
     if not path.is_dir():
         return _FILE_SUFFIX.search(path.name) is not None
-    return bool(_named_files(path) or _storage_files(path))
+    return bool(_storage_files(path) or _named_files(path))
 
 
 class BagFiles:
@@ -244,10 +244,11 @@ def _begins(file: Path, length: int = 16) -> bytes:
 
 def _storage_files(folder: Path) -> list[Path]:
     """Return the files of a bag of ROS 2 in a folder; of a file and its compressed copy the former."""
+    named = ((path, _FILE_SUFFIX.search(path.name)) for path in folder.iterdir())
+    files = [path for path, suffix in named if suffix and suffix[1].lower() != "bag" and path.name[0] != "."]
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):  # the compressed one is later
-        suffix = _FILE_SUFFIX.search(path.name)
-        if suffix and suffix[1].lower() != "bag" and not path.name.startswith(".") and path.is_file():
+    for path in sorted(files):  # the compressed one is later
+        if path.is_file():
             found.setdefault(_plain_name(path), path)
     return [path for path in found.values() if path.suffix.lower() != ".db3" or _is_bag_database(path)]
 
