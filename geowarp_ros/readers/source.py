@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from geowarp_ros.cameras import Camera
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import SUFFIXES, lacking, read_image
@@ -92,11 +94,11 @@ def not_read(path: Path) -> str:
 
 
 def centre_of(images: Sequence[SourceImage]) -> tuple[float, float]:
-    """Return latitude and longitude of the middle of at least one image's positions."""
+    """Return latitude and longitude of the middle of at least one image's positions, wherever outliers lie."""
     first = images[0].place
     frame = LocalFrame(first.latitude_deg, first.longitude_deg)
     enu = frame.to_enu([i.place.latitude_deg for i in images], [i.place.longitude_deg for i in images])
-    latitude, longitude, _ = frame.to_geodetic(enu.mean(axis=0))
+    latitude, longitude, _ = frame.to_geodetic(np.median(enu, axis=0))
     return float(latitude), float(longitude)
 
 
