@@ -16,7 +16,7 @@ from geowarp_ros.images import SUFFIXES, lacking, read_image
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 from geowarp_ros.types import Image, Place
 
-RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")
+RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Source:
 def not_read(path: Path) -> str:
     """Return why a file whose suffix is a photograph's is not read here; empty if it is."""
     if path.suffix.lower() in RAW_SUFFIXES:
-        return "raw photographs, which are not read: export them as JPEG or TIFF"
+        return "raw photographs, which are not read: export them as DNG or JPEG"
     lack = lacking(SUFFIXES.get(path.suffix.lower(), ""))
     return f"in {lack}" if lack else ""
 
