@@ -39,7 +39,9 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
 """What cameras and their drivers write; no GIF, PDF or EPS (which would start Ghostscript). JPEG covers MPO."""
 
-PLUGINS = {"HEIF": "pillow-heif", "AVIF": "pillow>=11.3", "JXL": "pillow-jxl-plugin"}
+_DNG_VERSION = 0xC612
+
+PLUGINS = {"HEIF": "pillow-heif", "AVIF": "pillow>=11.3", "JXL": "pillow-jxl-plugin", "DNG": "rawpy"}
 """Format that Pillow may lack -> the distribution that reads it."""
 
 SUFFIXES = {
@@ -47,7 +49,7 @@ SUFFIXES = {
         (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jfif", ".mpo", ".jp2", ".ppm"), ""
     ),
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIF"),
-    **{".avif": "AVIF", ".jxl": "JXL"},
+    **{".avif": "AVIF", ".jxl": "JXL", ".dng": "DNG"},
 }
 """Suffix of an image file, in lower case -> which of PLUGINS it needs."""
 
@@ -188,8 +190,10 @@ def to_tensor(
     return pixels.mul_(factor).add_(offset)
 
 
-def open_image(source: bytes | Path, name: str) -> Pillow.Image:
+def open_image(source: bytes | Path, name: str, *, pixels: bool = True) -> Pillow.Image:
     """Open an encoded image, whose pixels are not decoded yet; the first bytes decide on the format.
+
+    Without ``pixels`` those of a raw photograph are not developed: only its size and EXIF are right.
 
     Raises:
         PluginError: What reads the format is not installed.
@@ -201,8 +205,17 @@ def open_image(source: bytes | Path, name: str) -> Pillow.Image:
     else:
         head = source[:64]
     needed = _plugin_format(head)
+    if head[:4] in (b"II*\0", b"MM\0*"):  # a DNG is a TIFF that says so; its first picture may be a thumbnail
+        exif = Pillow.Exif()
+        source = source.read_bytes() if isinstance(source, Path) else source
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged one is judged by what comes out
+            exif.load(source)
+        needed = "DNG" if _DNG_VERSION in exif else ""
     if lack := lacking(needed):
         raise PluginError(f"{name}: is {lack}", lack)
+    if needed == "DNG":
+        return _open_raw(bytes(source), exif, name, pixels)
     if needed == "JXL":  # which decodes all when it is opened
         source = source.read_bytes() if isinstance(source, Path) else source
         check_size(*_jxl_size(source), name)
@@ -225,12 +238,33 @@ def lacking(needed: str) -> str:
             pillow_heif.register_heif_opener()
         elif needed == "JXL":
             import pillow_jxl  # noqa: F401 - it registers itself
+        elif needed == "DNG":
+            import rawpy  # noqa: F401 - as _open_raw does
         elif needed == "AVIF" and not features.check("avif"):
             raise ImportError
     except ImportError:
         how = f"pip install '{PLUGINS[needed]}'" if needed == "AVIF" else "pip install 'geowarp_ros[photos]'"
         return f"{needed}, which needs {PLUGINS[needed]}: {how}"
     return ""
+
+
+def _open_raw(data: bytes, exif: Pillow.Exif, name: str, pixels: bool) -> Pillow.Image:
+    """Develop a raw photograph with its own white balance, upright."""
+    import rawpy
+
+    try:
+        with rawpy.imread(io.BytesIO(data)) as raw:
+            size = raw.sizes.iwidth, raw.sizes.iheight
+            check_size(*size, name)
+            if pixels:
+                image = Pillow.fromarray(raw.postprocess(use_camera_wb=True))
+            else:
+                image = Pillow.new("1", size if raw.sizes.flip not in (5, 6) else size[::-1])
+    except rawpy.LibRawError as error:
+        raise ImageError(f"{name}: is truncated or broken: {error}") from None
+    exif.pop(ExifTags.Base.Orientation, None)
+    image._exif, exif._loaded = exif, True  # as if Pillow had read it
+    return image
 
 
 def _plugin_format(head: bytes) -> str:

@@ -163,7 +163,7 @@ def exif_camera(path: Path) -> Camera | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
-            with open_image(path, str(path)) as image:
+            with open_image(path, str(path), pixels=False) as image:
                 check_size(image.width, image.height, str(path))
                 exif, width, height = image.getexif(), image.width, image.height
                 tags = exif.get_ifd(ExifTags.IFD.Exif)

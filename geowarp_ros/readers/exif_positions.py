@@ -79,7 +79,7 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
 def _gps_tags(name: str, path: Path) -> Mapping[int, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF and large images are judged by what comes out
-        with open_image(path, name) as image:
+        with open_image(path, name, pixels=False) as image:
             check_size(image.width, image.height, name)  # a PNG's EXIF may stand behind its pixels: they are read
             return dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
 

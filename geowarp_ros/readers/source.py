@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from geowarp_ros.cameras import Camera
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import SUFFIXES, lacking, read_image
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 from geowarp_ros.types import Image, Place
 
-RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")
+RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +88,17 @@ class Source:
 def not_read(path: Path) -> str:
     """Return why a file whose suffix is a photograph's is not read here; empty if it is."""
     if path.suffix.lower() in RAW_SUFFIXES:
-        return "raw photographs, which are not read: export them as JPEG or TIFF"
+        return "raw photographs, which are not read: export them as DNG or JPEG"
     lack = lacking(SUFFIXES.get(path.suffix.lower(), ""))
     return f"in {lack}" if lack else ""
 
 
 def centre_of(images: Sequence[SourceImage]) -> tuple[float, float]:
-    """Return latitude and longitude of the middle of at least one image's positions."""
+    """Return latitude and longitude of the middle of at least one image's positions, wherever outliers lie."""
     first = images[0].place
     frame = LocalFrame(first.latitude_deg, first.longitude_deg)
     enu = frame.to_enu([i.place.latitude_deg for i in images], [i.place.longitude_deg for i in images])
-    latitude, longitude, _ = frame.to_geodetic(enu.mean(axis=0))
+    latitude, longitude, _ = frame.to_geodetic(np.median(enu, axis=0))
     return float(latitude), float(longitude)
 
 

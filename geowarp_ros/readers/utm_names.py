@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.geodesy import distance_m, parse_utm_zone, utm_to_wgs84
+from geowarp_ros.readers.positions import null_island
 from geowarp_ros.types import FloatArray
 
 BANDS = "CDEFGHJKLMNPQRSTUVWX"
@@ -62,20 +64,20 @@ class UtmName:
 
 def parse_name(name: str) -> UtmName | None:
     """Parse a file's name; None where it does not begin with ``@east@north@``."""
-    first, *fields = name.split("@")
-    numbers = [_number(field) for field in fields]
-    if first or len(fields) < 3 or not all(abs(number) <= 1e7 for number in numbers[:2]):
+    first, *fields = name.split("@", 10)
+    if first or len(fields) < 3:
         return None
-    east, north = numbers[:2]
-    zone, letter = (*fields[2:-1], "", "")[:2]  # the last field is the suffix
-    letter = letter.strip().upper()
-    if (zone.strip() and not (numbers[2] % 1 == 0 and 1 <= numbers[2] <= 60)) or letter not in ("", *BANDS):
+    fields[-1:] = [""] * (10 - len(fields))  # the last is the suffix, or has it
+    east, north, zone, latitude, longitude, heading = (_number(fields[column]) for column in (0, 1, 2, 4, 5, 8))
+    if not (abs(east) <= 1e7 and abs(north) <= 1e7):  # false for NaN too
+        return None
+    letter = fields[3].strip().upper()
+    if (fields[2].strip() and not (zone % 1 == 0 and 1 <= zone <= 60)) or letter not in ("", *BANDS):
         return UtmName(name, east, north)  # another format from here on
-    latitude, longitude, _, _, heading = (*numbers[4:-1], *(math.nan,) * 5)[:5]
-    if math.isnan(latitude + longitude):
+    if math.isnan(latitude + longitude) or null_island(latitude, longitude):
         latitude = longitude = math.nan
     heading = heading if 0 <= heading <= 360 else math.nan
-    return UtmName(name, east, north, int(numbers[2]) if zone.strip() else 0, letter, latitude, longitude, heading)
+    return UtmName(name, east, north, int(zone) if zone > 0 else 0, letter, latitude, longitude, heading)
 
 
 def place_names(names: Sequence[UtmName], utm_zone: str | None) -> tuple[FloatArray, list[str]]:
@@ -100,9 +102,9 @@ def place_names(names: Sequence[UtmName], utm_zone: str | None) -> tuple[FloatAr
             readings[int(not northern), rows] = np.stack(degrees, axis=-1)
     latitudes = readings[..., 0]
     possible = np.array([name.in_a_zone for name in names], bool) & (latitudes > -80.5) & (latitudes < 84.5)
-    for allowed, reading, northern in zip(possible, latitudes.tolist(), (True, False), strict=True):
-        letters = zip(names, reading, strict=True)
-        allowed &= np.array([_letter_allows(name.letter, northern, each) for name, each in letters], bool)
+    letters = np.array([name.letter for name in names], "U1")
+    for letter in set(letters.tolist()) - {""}:
+        possible[:, letters == letter] &= _as_band_or_hemisphere(letter, latitudes[:, letters == letter])
     told, valid = np.isfinite(own[:, 0]), (np.abs(own) <= (90, 180)).all(axis=1)
     for allowed, half in zip(possible, readings, strict=True):
         allowed &= valid | ~told
@@ -124,12 +126,12 @@ def place_names(names: Sequence[UtmName], utm_zone: str | None) -> tuple[FloatAr
     return np.asarray(readings[chosen, np.arange(len(names))]), reasons
 
 
-def _letter_allows(letter: str, northern: bool, latitude_deg: float) -> bool:
-    if letter == ("N" if northern else "S") or not letter:
-        return True
+def _as_band_or_hemisphere(letter: str, latitudes_deg: FloatArray) -> NDArray[np.bool_]:
+    """Return which latitudes (2, N), read as northern and as southern, a letter allows."""
     south = -80 + 8 * BANDS.index(letter)
     north = south + (12 if letter == "X" else 8)
-    return south - BAND_MARGIN_DEG <= latitude_deg <= north + BAND_MARGIN_DEG
+    inside = (south - BAND_MARGIN_DEG <= latitudes_deg) & (latitudes_deg <= north + BAND_MARGIN_DEG)
+    return np.asarray(inside | [[letter == "N"], [letter == "S"]], bool)
 
 
 def _reason(name: UtmName, zone: int, readings: int) -> str:
@@ -152,6 +154,8 @@ def _zone_of(name: UtmName) -> int:
 
 
 def _number(text: str) -> float:
+    if not text:  # most fields of most names
+        return math.nan
     try:
         number = float(text)
     except ValueError:

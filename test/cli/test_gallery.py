@@ -223,6 +223,26 @@ def test_names_without_a_zone_need_one(model: str, tmp_path: Path, capsys: pytes
     assert f"centre {centre}" in capsys.readouterr().out
 
 
+def test_null_island_panoramas_and_every_reason_are_said(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["filename;lat;lon;heading"]
+    for name, where in {"a": "48,1371;11,5753", "b": "48,1372;11,5753", "zero": "0;0"}.items():
+        cv2.imwrite(
+            str(tmp_path / f"{name}.png"), np.random.default_rng(0).integers(0, 256, (128, 256, 3), np.uint8)
+        )
+        rows.append(f"{name}.png;{where};90")
+    (tmp_path / "positions.csv").write_text("\n".join(rows))
+    build = ("build", tmp_path, "--model", model, "--device", "cpu", "--no-align", "--panorama", 4)
+    assert geowarp(*build, "--output", tmp_path / "g") == 0
+    said = capsys.readouterr().out
+    assert "8 images, 8 added" in said and "1 left out: 1 at 0°, 0°, which receivers report without a fix" in said
+    gallery = Gallery.open(tmp_path / "g")
+    assert [place.heading_deg for place in gallery.places][:4] == [90, 180, 270, 0]
+    assert geowarp(*build, "--output", tmp_path / "h", "--accept-null-island") == 0
+    assert len(Gallery.open(tmp_path / "h")) == 12
+
+
 def test_a_local_frame_has_no_place_on_the_map(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

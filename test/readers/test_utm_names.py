@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pyproj import Proj
 
@@ -59,6 +59,7 @@ def test_a_letter_that_contradicts_the_degrees(letter: str) -> None:
 )
 def test_a_name_with_degrees_is_where_they_say(latitude: float, longitude: float, style: str, lower: bool) -> None:
     """Bands and zones by their definition, metres by pyproj."""
+    assume(abs(latitude) > 1e-5 or abs(longitude) > 1e-5)  # cut to zeros they say nothing
     zone, southern = int((longitude + 180) // 6) + 1, latitude < 0
     east, north = Proj(proj="utm", zone=zone, south=southern)(longitude, latitude)
     band = BANDS[min(int((latitude + 80) // 8), 19)]
@@ -109,6 +110,12 @@ def test_a_name_of_another_format_has_only_its_metres() -> None:
     for name in ("@500000@4982950@note@1@2@3@4@5@.jpg", "@500000@4982950@.jpg", "@500000@4982950@32@I@@@.jpg"):
         assert reason_of(name) == NO_ZONE
         assert where(name, "32N") == pytest.approx((45, 9), abs=1e-3)
+
+
+def test_degrees_of_zero_are_none() -> None:
+    rio = RIO.replace("-22.95190@-043.21060", "00.00000@000.00000")
+    assert where(rio.format("K"))[0] == pytest.approx(-22.9519, abs=1e-4)
+    assert reason_of(rio.format("")) == NO_HEMISPHERE
 
 
 def test_nordland_is_a_local_frame(tmp_path: Path) -> None:
