@@ -30,7 +30,8 @@ from geowarp_ros.cli.alignment import (
     obstacle,
     unaligned,
 )
-from geowarp_ros.cli.options import add_camera
+from geowarp_ros.cli.options import CAMERA, add_camera
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     gallery, source = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
-    gallery.add_argument("gallery", type=Path, metavar="GALLERY", help="folder of the gallery")
+    gallery.add_argument("gallery", type=GALLERY, metavar="GALLERY", help="folder of the gallery")
     _add_source_options(source)
 
     def action(name: str, act: Any, line: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -108,13 +109,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     upgrade.add_argument(
         "--model",
+        type=MODEL,
         metavar="FILE",
         help="describe its photographs anew with this model; default: the one that ships (without: its own stays)",
     )
     _add_describing_options(upgrade)
     upgrade.add_argument(
         "--camera",
-        type=Path,
+        type=CAMERA,
         metavar="FILE",
         help="ROS calibration file of all its images (default: camera.yaml or EXIF of images that are referenced)",
     )
@@ -128,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder, CSV or ROS bag")
+    parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV or ROS bag")
     parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
     parser.add_argument(
         "--utm-zone", metavar="32N", help="UTM zone and hemisphere of @utm_east@utm_north@ names that give none"
@@ -150,7 +152,9 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         help="minimum distance between images of a bag (m, default: %(default)g)",
     )
     add_camera(parser)
-    parser.add_argument("--model", default="default", help="model file (default: the model that ships)")
+    parser.add_argument(
+        "--model", type=MODEL, default="default", help="model file (default: the model that ships)"
+    )
     _add_describing_options(parser)
     parser.add_argument(
         "--reference-images", action="store_true", help="use the source's image files instead of storing copies"

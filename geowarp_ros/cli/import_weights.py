@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geowarp_ros.cli.parser import Existing
+
+WEIGHTS = Existing("a state dict", file=True)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -15,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features-extractor",
         required=True,
-        type=Path,
+        type=WEIGHTS,
         help="state dict with keys encoder.* and pool.*, or torchvision's classifier (.pth or .safetensors)",
     )
     parser.add_argument(
         "--homography-regression",
-        type=Path,
+        type=WEIGHTS,
         help="state dict with keys conv.* and linear.*; without it the model can retrieve but not warp",
     )
     parser.add_argument("--output", required=True, type=Path, help="the model file to write (.safetensors)")

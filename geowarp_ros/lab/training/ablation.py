@@ -106,7 +106,10 @@ class Ablation:
         """Evaluate Figure 6: each k with the configured losses."""
         terms = Terms(self.config.lambda_ss, self.config.lambda_fw, self.config.lambda_cons)
         with gallery_of(self.places, Describer(self._fresh(), "cpu"), self.progress) as gallery:
-            return [self._variant(f"k{k:g}", terms, k, gallery) for k in self.progress(sweep, len(sweep), "k")]
+            return [
+                self._variant(f"k{k:g}", terms, k, gallery)
+                for k in self.progress(sweep, len(sweep), "coefficients")
+            ]
 
     def _fresh(self) -> GeoWarp:
         return with_regression(load_model(self.model), fresh=True)

@@ -8,12 +8,15 @@ a node with use_sim_time; with --loop the node sees time jump back, as from any 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from geowarp_ros.cli.parser import Existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("bag", type=Path, metavar="BAG", help="ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag)")
+    parser.add_argument(
+        "bag", type=Existing("a ROS bag"), metavar="BAG", help="ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag)"
+    )
     parser.add_argument("--image-topic", default="", help="image topic; not needed if the bag has a single one")
     parser.add_argument(
         "--to", default="", metavar="TOPIC", help="publish on this topic instead of the recorded one"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geowarp_ros.cli.parser import IMAGES, MODEL
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 
 
@@ -19,8 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from geowarp_ros.lab.training.session import SessionConfig
     from geowarp_ros.lab.training.warping import WarpConfig
 
-    parser.add_argument("source", type=Path, help="folder, CSV file or bag of geotagged images with splits")
-    parser.add_argument("--model", required=True, help="model whose encoder is used: default or a model file")
+    parser.add_argument("source", type=IMAGES, help="folder, CSV file or bag of geotagged images with splits")
+    parser.add_argument(
+        "--model", type=MODEL, required=True, help="model whose encoder is used: default or a model file"
+    )
     parser.add_argument("--output", type=Path, required=True, help="output folder for tables, plot and trainings")
     parser.add_argument("--queries", default="query", metavar="SPLIT", help="query split")
     parser.add_argument("--gallery", default="gallery", metavar="SPLIT", help="gallery split")

@@ -7,8 +7,8 @@ chosen by Recall@5 on the validation split. Writes best.safetensors and last.pt.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from geowarp_ros.cli.parser import IMAGES
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments, model_to_start_from
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from geowarp_ros.lab.training.retrieval import RetrievalTraining
     from geowarp_ros.model.encoders import CHANNELS
 
-    parser.add_argument("source", nargs="+", type=Path, help="folders, CSV files or bags of geotagged images")
+    parser.add_argument("source", nargs="+", type=IMAGES, help="folders, CSV files or bags of geotagged images")
     add_output_arguments(parser)
     add_start_arguments(parser, sorted(CHANNELS))
     add_config_arguments(parser, RetrievalTraining)

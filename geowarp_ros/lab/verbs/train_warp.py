@@ -8,8 +8,8 @@ images) and last.pt.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from geowarp_ros.cli.parser import IMAGES, MODEL
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 from geowarp_ros.lab.verbs.train import add_output_arguments
 
@@ -19,9 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from geowarp_ros.lab.training.session import SessionConfig
     from geowarp_ros.lab.training.warping import WarpConfig
 
-    parser.add_argument("source", nargs="+", type=Path, help="folders, CSV files or bags of geotagged images")
+    parser.add_argument("source", nargs="+", type=IMAGES, help="folders, CSV files or bags of geotagged images")
     add_output_arguments(parser)
-    parser.add_argument("--model", required=True, help="model whose encoder is used: default or a model file")
+    parser.add_argument(
+        "--model", type=MODEL, required=True, help="model whose encoder is used: default or a model file"
+    )
     parser.add_argument("--from-scratch", action="store_true", help="reinitialise a trained regression")
     add_config_arguments(parser, WarpConfig)
     add_config_arguments(parser, SessionConfig)
