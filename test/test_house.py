@@ -83,7 +83,7 @@ def test_only_ros_says_ros() -> None:
 
 FLOORS = (
     {"errors", "progress", "memory", "provenance", "threads"},
-    {"files", "config", "cameras", "geodesy"},
+    {"files", "output", "config", "cameras", "geodesy"},
     {"types"},
     {"geometry", "images", "pictures", "keypoints", "attitude"},
     {"messages"},

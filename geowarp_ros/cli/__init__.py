@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 
 from geowarp_ros import __version__
-from geowarp_ros.cli.output import ClosedOutputError, guarded_output
 from geowarp_ros.cli.parser import Parser
 from geowarp_ros.cli.verbs import run_verb
 from geowarp_ros.errors import GeowarpError, did_you_mean
+from geowarp_ros.output import OutputError, guarded_output
 
 VERBS: dict[str, str] = {
     "demo": "render a town, build its gallery, replay a drive through the node",
@@ -58,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with guarded_output():
             return _run(words)
-    except (ClosedOutputError, BrokenPipeError) as error:
+    except OutputError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return 128 + signal.SIGPIPE
+        return error.status
     except (GeowarpError, OSError) as error:  # OSError: a folder that cannot be made, a full disk
         print(f"{name}: {error}", file=sys.stderr)
         return 1

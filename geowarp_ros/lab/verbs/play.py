@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise GeowarpError("play needs ROS 2: source its setup.bash, or pip install 'geowarp_ros[ros]'") from None
     from geowarp_ros.lab.play import play
     from geowarp_ros.progress import bar
+    from geowarp_ros.ros.process import check_home
 
     if files.broken:
         print(f"geowarp play: {args.bag} has a broken end, used as far as it goes: {files.broken}")
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if not recorded.strip("/") or (given and not published_as.strip("/")):
             raise ConfigError(f"--also {words!r}: expected TOPIC, or TOPIC:=TO")
         also[recorded] = published_as or recorded
+    check_home()
     rclpy.init()
     node = rclpy.create_node("geowarp_play")
     try:

@@ -15,20 +15,20 @@ from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_argument
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from geowarp_ros.lab.training.retrieval import RetrievalTraining
-    from geowarp_ros.model.encoders import CHANNELS
+    from geowarp_ros.lab.training.parameters import RetrievalTraining
 
     parser.add_argument("source", nargs="+", type=IMAGES, help="folders, CSV files or bags of geotagged images")
     add_output_arguments(parser)
-    add_start_arguments(parser, sorted(CHANNELS))
+    add_start_arguments(parser, ("alexnet", "mobilenet_v2", "resnet18", "resnet50", "vgg16"))
     add_config_arguments(parser, RetrievalTraining)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
     from geowarp_ros import progress
+    from geowarp_ros.lab.training.parameters import RetrievalTraining
     from geowarp_ros.lab.training.processes import process_index
-    from geowarp_ros.lab.training.retrieval import RetrievalTraining, train_retrieval
+    from geowarp_ros.lab.training.retrieval import train_retrieval
     from geowarp_ros.lab.training.session import BEST, seeded
 
     config = config_from_arguments(args, RetrievalTraining)

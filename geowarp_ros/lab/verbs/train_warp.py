@@ -16,8 +16,7 @@ from geowarp_ros.lab.verbs.train import add_output_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from geowarp_ros.lab.training.session import SessionConfig
-    from geowarp_ros.lab.training.warping import WarpConfig
+    from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
 
     parser.add_argument("source", nargs="+", type=IMAGES, help="folders, CSV files or bags of geotagged images")
     add_output_arguments(parser)
@@ -31,9 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
+    from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
     from geowarp_ros.lab.training.processes import process_index, processes
-    from geowarp_ros.lab.training.session import BEST, SessionConfig, seeded, training_device
-    from geowarp_ros.lab.training.warping import WarpConfig, read_sets, train_warp, with_regression
+    from geowarp_ros.lab.training.session import BEST, seeded, training_device
+    from geowarp_ros.lab.training.warping import read_sets, train_warp, with_regression
     from geowarp_ros.model.checkpoints import load_model
 
     config = config_from_arguments(args, WarpConfig)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,15 +13,20 @@ from contextlib import contextmanager, suppress
 from geowarp_ros.errors import GeowarpError
 
 PLAIN = {"±": "+-", "×": "x", "·": "*", "²": "^2", "°": " deg", "…": "...", "–": "-", "→": "->", "‖": "|"}
-"""What the verbs print beyond ASCII, as a terminal that knows only ASCII shows it."""
+"""What is printed beyond ASCII, as a terminal that knows only ASCII shows it."""
 
 
 class OutputError(GeowarpError):
     """Standard output cannot be written."""
 
+    status = 1
+
 
 class ClosedOutputError(OutputError):
     """Whoever read standard output has gone, as ``head`` does."""
+
+    status = 128 + signal.SIGPIPE
+    """As a shell reports a process that SIGPIPE ended."""
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -43,20 +49,31 @@ def guarded_output() -> Iterator[None]:
     Raises:
         OutputError: It could not be written; the process's standard output leads nowhere then.
     """
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):  # python -u, which forgets what could not be written
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), sys.stdout.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="geowarp")
     try:
-        yield
-    finally:
         try:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        except OSError as error:
-            _lead_nowhere()
-            if isinstance(error, BrokenPipeError):
-                raise ClosedOutputError("standard output: its reader has closed it") from None
-            raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
+            yield
+        finally:
+            _flush()
+    except BrokenPipeError:
+        _lead_nowhere()
+        raise ClosedOutputError("standard output: its reader has closed it") from None
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _lead_nowhere()
+        raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
 
 
 def _lead_nowhere() -> None:
