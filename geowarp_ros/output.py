@@ -49,9 +49,9 @@ def guarded_output() -> Iterator[None]:
     Raises:
         OutputError: It could not be written; the process's standard output leads nowhere then.
     """
-    raw = getattr(sys.stdout, "buffer", None)
+    given, raw = sys.stdout, getattr(sys.stdout, "buffer", None)
     if isinstance(raw, io.RawIOBase):  # python -u, which forgets what could not be written
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), sys.stdout.encoding, line_buffering=True)
+        sys.stdout = os.fdopen(os.dup(raw.fileno()), "w", buffering=1, encoding=given.encoding)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="geowarp")
@@ -63,6 +63,8 @@ def guarded_output() -> Iterator[None]:
     except BrokenPipeError:
         _lead_nowhere()
         raise ClosedOutputError("standard output: its reader has closed it") from None
+    finally:
+        sys.stdout = given
 
 
 def _flush() -> None:

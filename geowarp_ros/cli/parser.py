@@ -6,7 +6,7 @@ import argparse
 import errno
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,8 +98,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
     found: list[Path] = []
     for given in paths:
-        pattern = glob.has_magic(str(given)) and not given.exists()
-        matches = sorted(Path(given.anchor).glob(str(given.relative_to(given.anchor)))) if pattern else [given]
+        matches: Iterable[Path] = [given]
+        if glob.has_magic(str(given)) and not given.exists():
+            matches = map(Path, sorted(glob.glob(str(given), recursive=True)))  # noqa: PTH207 - it finds hidden files
         meant = [file for path in matches for file in (_images_below(path) if path.is_dir() else [path])]
         if not meant:
             raise ConfigError(f"{given}: no images in it, expected {', '.join(IMAGE_SUFFIXES)}")

@@ -13,12 +13,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 
 from geowarp_ros.config import NodeConfig, leaves
 from geowarp_ros.errors import ConfigError, GeowarpError
@@ -89,7 +89,7 @@ def _help(usage: str) -> str:
     for name, info in leaves(NodeConfig):
         text = f"{info.description} (default: {json.dumps(info.default)})"
         lines += [f"  {name}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def run(
@@ -108,16 +108,18 @@ def run(
         usage: How its help begins.
 
     Returns:
-        0 after ``--help``, 1 after an error at start, which is logged as one line. Later the process ends from here: with 0 after
-        SIGINT or SIGTERM, with 1 if autostart failed, after an unhandled exception in a callback, or if DDS hangs.
+        0 after ``--help``, 1 after an error at start, which is logged as one line. Later the process ends from
+        here: with 0 after SIGINT or SIGTERM, with 1 if autostart failed, after an unhandled exception in a callback,
+        or if DDS hangs.
     """
-    if {"-h", "--help"} & set(remove_ros_args(sys.argv if args is None else args)[1:]):
+    own = takewhile("--ros-args".__ne__, sys.argv if args is None else args)
+    if {"-h", "--help"} & set(own):
         try:
             with guarded_output():
-                print(_help(usage))
+                sys.stdout.write(_help(usage))
             return 0
         except OutputError as error:
-            print(f"{usage.split()[0]}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{usage.split()[0]}: {error}\n")
             return error.status
     stop = _Stop(signal.SIGINT, signal.SIGTERM)
     logger = rclpy.logging.get_logger(NODE_NAME)
