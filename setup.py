@@ -13,6 +13,7 @@ EXTRAS = {
     "map": ["poselib>=2.0.5", "networkx>=3"],  # gallery align, on a workstation: the robot reads what it made
     "fast": ["onnxruntime>=1.18", "onnx>=1.16"],  # encoders on a CPU, on the robot; wheels for aarch64, too
     "export": ["onnx>=1.16", "onnxscript>=0.5"],
+    "parquet": ["pyarrow>=15"],  # gallery export
 }
 
 setup(

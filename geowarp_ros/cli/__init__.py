@@ -42,6 +42,7 @@ EXTRAS = {
     "onnxscript": "export",
     "rclpy": "ros",
     "poselib": "map",
+    "pyarrow": "parquet",
 }
 """Library that a robot can do without -> the extra that installs it."""
 

@@ -9,6 +9,8 @@ processes, which may run on several machines that share the gallery's folder.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import math
 import os
@@ -100,6 +102,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     info = action("info", _info, "show the content of a gallery", gallery)
     info.add_argument("--json", action="store_true", help="print one JSON object")
+
+    places = action("list", _list, "show the places of a gallery, one a line", gallery)
+    places.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    export = action("export", _export, "write the places of a gallery as a table, for QGIS and others", gallery)
+    export.add_argument(
+        "file", type=Path, metavar="FILE", help="table to write: .csv, .geojson, or .parquet (needs the extra)"
+    )
 
     upgrade = action(
         "upgrade",
@@ -216,9 +226,10 @@ def _build(args: argparse.Namespace) -> int:
         progress=silent if shard.index else bar,
     )
     if report.missing:
+        _keep_left_out(report, source, f"-{shard.index}", anew=True)
         print(f"{args.output}: part {shard} is there, {report.added} images; {report.missing} are still missing")
         return 0
-    _print_report(report)
+    _print_report(report, source, "" if shard.count == 1 else f"-{shard.index}", anew=True)
     if shard.count > 1:  # several may be the last, and the others may not have let go of the gallery yet
         print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
     elif not args.no_align:
@@ -244,7 +255,7 @@ def _add(args: argparse.Namespace) -> int:
         options=_options(args),
         progress=bar,
     )
-    _print_report(report)
+    _print_report(report, source)
     before = read_manifest(args.gallery).alignment
     if before is not None and not args.no_align:
         align_if_possible(args.gallery, parse_config(AlignOptions, before.options))
@@ -294,6 +305,26 @@ def _info(args: argparse.Namespace) -> int:
         print(json.dumps(summary))
     else:
         _print_summary(summary)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from geowarp_ros.cli.gallery_table import place_rows
+    from geowarp_ros.gallery.store import Gallery
+
+    for row in place_rows(Gallery.open(args.gallery)):
+        known = {"altitude": "{:.1f} m", "heading": "{:.1f}°", "split": "{}"}
+        more = [f"{key} {form.format(row[key])}" for key, form in known.items() if row[key] is not None]
+        where = f"{row['latitude']:.7f}, {row['longitude']:.7f}"
+        print(json.dumps(row) if args.json else f"{row['name']}: {', '.join([where, *more])}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from geowarp_ros.cli.gallery_table import export
+    from geowarp_ros.gallery.store import Gallery
+
+    print(f"{args.file}: {export(Gallery.open(args.gallery), args.file):,} places")
     return 0
 
 
@@ -392,7 +423,26 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
     return {name: str(value) for name in names if (value := getattr(args, name, None)) not in (None, "")}
 
 
-def _print_report(report: BuildReport) -> None:
+def _keep_left_out(report: BuildReport, source: Source, part: str = "", *, anew: bool = False) -> Path:
+    """Write the photographs that were left out beside the gallery; without ``anew`` add them to earlier ones."""
+    from geowarp_ros.errors import GalleryError
+    from geowarp_ros.files import write_whole
+
+    path = report.gallery / f"left_out{part}.csv"
+    if anew:
+        path.unlink(missing_ok=True)
+    if report.skipped:
+        table = io.StringIO(newline="")
+        rows = csv.writer(table, lineterminator="\n")
+        if not path.exists():
+            rows.writerow(["name", "reason", "source"])
+        rows.writerows([left.name, left.reason, source.description] for left in report.skipped)
+        before = path.read_bytes() if path.exists() else b""
+        write_whole(path, before + table.getvalue().encode(), GalleryError)
+    return path
+
+
+def _print_report(report: BuildReport, source: Source, part: str = "", *, anew: bool = False) -> None:
     from geowarp_ros.readers import count_reasons
 
     described = report.added - report.resumed
@@ -401,8 +451,9 @@ def _print_report(report: BuildReport) -> None:
     print(
         f"{report.gallery}: {report.images} images, {report.added} added{resumed} in {report.seconds:.1f} s{rate}"
     )
+    left_out = _keep_left_out(report, source, part, anew=anew)
     if report.skipped:
-        print(f"  {len(report.skipped)} left out: {count_reasons(report.skipped)}")
+        print(f"  {len(report.skipped)} left out: {count_reasons(report.skipped)}; named in {left_out}")
 
 
 def _summary(gallery: Gallery) -> dict[str, Any]:

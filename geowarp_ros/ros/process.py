@@ -109,8 +109,8 @@ def run(
 
     Returns:
         0 after ``--help``, 1 after an error at start, which is logged as one line. Later the process ends from
-        here: with 0 after SIGINT or SIGTERM, with 1 if autostart failed, after an unhandled exception in a callback,
-        or if DDS hangs.
+        here: with 0 after SIGINT or SIGTERM, with 1 if autostart failed, after an unhandled exception in a
+        callback, or if DDS hangs.
     """
     own = takewhile("--ros-args".__ne__, sys.argv if args is None else args)
     if {"-h", "--help"} & set(own):
