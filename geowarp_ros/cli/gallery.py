@@ -33,7 +33,7 @@ from geowarp_ros.cli.alignment import (
     unaligned,
 )
 from geowarp_ros.cli.options import CAMERA, add_camera
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_align_options(align)
     align.add_argument(
         "--picture",
-        type=Path,
+        type=NEW_FILE,
         metavar="FILE",
         help="PNG of the map (default: beside what is stored)",
     )
@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     export = action("export", _export, "write the places of a gallery as a table, for QGIS and others", gallery)
     export.add_argument(
-        "file", type=Path, metavar="FILE", help="table to write: .csv, .geojson, or .parquet (needs the extra)"
+        "file", type=NEW_FILE, metavar="FILE", help="table to write: .csv, .geojson, or .parquet (needs the extra)"
     )
 
     upgrade = action(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from geowarp_ros.cli.parser import Existing
+from geowarp_ros.cli.parser import NEW_FILE, Existing
 
 WEIGHTS = Existing("a state dict", file=True)
 
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=WEIGHTS,
         help="state dict with keys conv.* and linear.*; without it the model can retrieve but not warp",
     )
-    parser.add_argument("--output", required=True, type=Path, help="the model file to write (.safetensors)")
+    parser.add_argument("--output", required=True, type=NEW_FILE, help="the model file to write (.safetensors)")
     parser.add_argument(
         "--resolution",
         type=int,

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geowarp_ros.cli.parser import MODEL, Existing
+from geowarp_ros.cli.parser import MODEL, NEW_FILE, Existing
 
 if TYPE_CHECKING:
     from geowarp_ros.model.describer import Describer
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", type=MODEL, default="default", help="model file, or default for the one that ships"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--figure", type=Path, help="draw both images with their quads and the warped pair (PNG)")
+    parser.add_argument(
+        "--figure", type=NEW_FILE, help="draw both images with their quads and the warped pair (PNG)"
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if available, else CPU"
     )

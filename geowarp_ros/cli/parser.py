@@ -79,11 +79,23 @@ class ExistingModel(Existing):
             super().check(Path(path))
 
 
+class NewFile(Existing):
+    """Type of an argument that names a file to write: a folder that is not there is said before the work."""
+
+    def check(self, path: Path) -> None:
+        """Refuse a folder, and a file in what is none."""
+        parent = path.parent
+        problem = errno.EISDIR if path.is_dir() else errno.ENOTDIR if parent.is_file() else errno.ENOENT
+        if path.is_dir() or not parent.is_dir():
+            raise ConfigError(f"{path}: cannot be written: {os.strerror(problem)}, expected {self.what}")
+
+
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV or a ROS bag")
 MODEL = ExistingModel()
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
+NEW_FILE = NewFile("a file in a folder that exists", file=True)
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:

@@ -7,9 +7,8 @@ Chooses the weight with the largest worst-case gain of re-ranking over the held-
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from geowarp_ros.cli.parser import DATA, MODEL, RECIPE
+from geowarp_ros.cli.parser import DATA, MODEL, NEW_FILE, RECIPE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="model file with trained regression; several are averaged",
     )
-    parser.add_argument("--output", type=Path, required=True, help="output model file")
+    parser.add_argument("--output", type=NEW_FILE, required=True, help="output model file")
     parser.add_argument("--resolution", type=int, default=240, help="working resolution, shorter side (px)")
     parser.add_argument("--candidates", type=int, default=5, help="re-ranked candidates")
     parser.add_argument(
