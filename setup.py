@@ -15,6 +15,7 @@ EXTRAS = {
     "video": ["av>=14", "gpxpy>=1.5"],  # a video with its GPX track, and videos in bags
     "photos": ["pillow-heif>=0.21", "pillow-jxl-plugin>=1.3", "rawpy>=0.21"],  # HEIC of phones, JPEG XL, DNG
     "export": ["onnx>=1.16", "onnxscript>=0.5"],
+    "parquet": ["pyarrow>=15"],  # gallery export
 }
 
 setup(

@@ -1,11 +1,12 @@
-"""Writing files in one step."""
+"""Writing files in one step; paths as people write them."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from geowarp_ros.errors import GeowarpError
+from geowarp_ros.errors import ConfigError, GeowarpError
 
 
 def write_whole(path: Path, data: bytes, error: type[GeowarpError]) -> None:
@@ -31,3 +32,21 @@ def write_whole(path: Path, data: bytes, error: type[GeowarpError]) -> None:
     except OSError as problem:
         part.unlink(missing_ok=True)
         raise error(f"{path}: cannot be written: {problem.strerror}; what was there is kept") from None
+
+
+def expanded(path: str) -> Path:
+    """Return a path with ``~`` and ``$NAME`` replaced, as in a shell: parameters and quoted options see none.
+
+    A name that the environment lacks stays as it is, and so does the ``~name`` of an unknown user.
+
+    Raises:
+        ConfigError: The path needs HOME, and there is none.
+    """
+    homely = re.search(r"^~(/|$)|\$(HOME\b|\{HOME\})", path) is not None
+    if not (homely and os.environ.get("HOME", "~" if path[0] == "~" else "") == ""):
+        try:
+            return Path(os.path.expandvars(path)).expanduser()
+        except RuntimeError:  # no such user, or one without a home
+            if not homely:
+                return Path(path)
+    raise ConfigError(f"{path}: HOME is not set, expected the whole path")

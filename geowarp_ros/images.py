@@ -13,18 +13,20 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, ImageOps, UnidentifiedImageError, features
 from PIL import Image as Pillow
-from torch import Tensor
 
 from geowarp_ros.errors import ImageError, PluginError
 from geowarp_ros.types import Image
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean of R, G, B in 0..1, with which the encoders were trained."""
@@ -166,26 +168,28 @@ def resize_shorter(image: Image, resolution: int) -> Image:
 
 
 def to_tensor(
-    images: Image | Sequence[Image], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    images: Image | Sequence[Image], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Tensor:
     """Normalise one image, or several of the same size, with ImageNet's mean and deviation.
 
     Args:
         images: (H, W, 3) uint8 RGB, or B of them.
         device: Where the tensor goes; the pixels travel as bytes.
-        dtype: Type of the result.
+        dtype: Type of the result; None: float32.
 
     Returns:
         (B, 3, H, W).
     """
+    import torch
+
     stack = images[None].copy() if isinstance(images, np.ndarray) and images.ndim == 3 else np.stack(list(images))
-    pixels = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).contiguous().to(dtype)
+    pixels = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).contiguous().to(dtype or torch.float32)
     # (pixels / 255 - mean) / std as one product and one sum, in place
     factors, offsets = zip(
         *((1 / (255 * std), -mean / std) for mean, std in zip(MEAN, STD, strict=True)), strict=True
     )
     factor, offset = (
-        torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (factors, offsets)
+        torch.tensor(values, dtype=pixels.dtype, device=device).view(3, 1, 1) for values in (factors, offsets)
     )
     return pixels.mul_(factor).add_(offset)
 

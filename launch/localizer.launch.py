@@ -6,6 +6,7 @@ The node configures and activates itself (its parameter ``autostart``): a galler
 process with one clear line and status 1. With ``autostart:=false`` it waits for a lifecycle manager.
 """
 
+import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -59,7 +60,7 @@ def _start(context):
         Node(
             package="geowarp_ros",
             **which,
-            parameters=[given["params_file"] or str(defaults), parameters],
+            parameters=[os.path.expanduser(os.path.expandvars(given["params_file"])) or str(defaults), parameters],
             remappings=[(name, given[name]) for name in ("image", "camera_info") if given[name]],
             ros_arguments=["--log-level", log_level],
             output="both",

@@ -83,7 +83,7 @@ def test_only_ros_says_ros() -> None:
 
 FLOORS = (
     {"errors", "progress", "memory", "provenance", "threads"},
-    {"files", "config", "cameras", "geodesy"},
+    {"files", "output", "config", "cameras", "geodesy"},
     {"types"},
     {"geometry", "images", "pictures", "keypoints", "attitude"},
     {"messages"},
@@ -228,7 +228,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import geowarp_ros.localizer, geowarp_ros.motion.session, geowarp_ros.gallery.making.build, geowarp_ros.ros.node
 from geowarp_ros.cli import main
-assert main(["evaluate", "compare", "a", "b", "--output", "c"]) == 1
+assert main(["evaluate", "compare", ".", ".", "--output", "c"]) == 1
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

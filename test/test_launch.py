@@ -127,12 +127,12 @@ def test_what_is_given_reaches_the_node_and_what_is_not_is_left_to_the_file(
         "camera_info": "/lab/info",
         "camera_info_url": "file:///camera.yaml",
         "image_transport": "compressed",
-        "params_file": "p.yaml",
+        "params_file": "~/p.yaml",
         "respawn": "True",
     }
     node = only(launch("localizer.launch.py", cameras=cameras, **given, use_sim_time="TRUE"), "Node").named
     file, parameters = node["parameters"]
-    assert file == "p.yaml"
+    assert file == str(Path.home() / "p.yaml")
     assert parameters["use_sim_time"] is True
     assert parameters["gallery"].words == ("5",)
     assert parameters["gallery"].named == {"value_type": str}  # a folder named 5 is no number

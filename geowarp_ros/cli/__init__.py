@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from geowarp_ros import __version__
+from geowarp_ros.cli.parser import Parser
 from geowarp_ros.cli.verbs import run_verb
 from geowarp_ros.errors import GeowarpError, did_you_mean
+from geowarp_ros.output import OutputError, guarded_output
 
 VERBS: dict[str, str] = {
     "demo": "render a town, build its gallery, replay a drive through the node",
@@ -40,45 +42,56 @@ EXTRAS = {
     "onnxscript": "export",
     "rclpy": "ros",
     "poselib": "map",
+    "pyarrow": "parquet",
 }
 """Library that a robot can do without -> the extra that installs it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 1 a mistake reported in one line, 2 usage.
+    """Run one verb; returns the exit status.
 
-    An unexpected exception keeps its traceback.
+    0: done. 1: a mistake, reported in one line. 2: usage. 130: interrupted. 141: whoever read the output has gone
+    (128 + SIGPIPE, as a shell reports it). An unexpected exception keeps its traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    name = f"geowarp {words[0]}" if words and words[0] in VERBS else "geowarp"
+    try:
+        with guarded_output():
+            return _run(words)
+    except OutputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.status
+    except (GeowarpError, OSError) as error:  # OSError: a folder that cannot be made, a full disk
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = f"pip install 'geowarp_ros[{EXTRAS[error.name]}]'"
+        print(f"{name}: needs {error.name}, which is not installed: {extra}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = Parser(
         prog="geowarp",
         description=__import__("geowarp_ros").__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="verbs:\n" + "\n".join(f"  {verb:<16}{line}" for verb, line in VERBS.items()),
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"geowarp {__version__}")
     parser.add_argument("verb", metavar="VERB", help="see below; 'geowarp VERB --help' says more")
+    if not words:
+        parser.print_help()
+        return 0
     args = parser.parse_args(words[:1])
     if args.verb not in VERBS:
         parser.error(f"unknown verb {args.verb!r}{did_you_mean(args.verb, VERBS)}; verbs: {', '.join(VERBS)}")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for chatty in ("faiss", "numexpr"):  # they tell which of their builds and how many threads they take
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    try:
-        room = "lab.verbs" if args.verb in LABORATORY else "cli"
-        return run_verb(f"geowarp {args.verb}", f"{room}.{args.verb.replace('-', '_')}", words[1:])
-    except BrokenPipeError:
-        return 0
-    except (GeowarpError, OSError) as error:  # OSError: a folder that cannot be made, a full disk
-        print(f"geowarp {args.verb}: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        extra = f"pip install 'geowarp_ros[{EXTRAS[error.name]}]'"
-        print(f"geowarp {args.verb}: needs {error.name}, which is not installed: {extra}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"geowarp {args.verb}: interrupted", file=sys.stderr)
-        return 130
+    room = "lab.verbs" if args.verb in LABORATORY else "cli"
+    return run_verb(f"geowarp {args.verb}", f"{room}.{args.verb.replace('-', '_')}", words[1:])

@@ -8,16 +8,16 @@ kept the wanted false-fix rate are no fixes.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
+from geowarp_ros.cli.parser import GALLERY, IMAGES
 from geowarp_ros.cli.verbs import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("source", type=Path, help="geotagged images of a held-out drive: folder, CSV or bag")
-    parser.add_argument("--gallery", type=Path, required=True, help="folder; the calibration is stored in it")
+    parser.add_argument("source", type=IMAGES, help="geotagged images of a held-out drive: folder, CSV or bag")
+    parser.add_argument("--gallery", type=GALLERY, required=True, help="folder; the calibration is stored in it")
     parser.add_argument("--split", help="one split of the source")
     parser.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
     add_camera(parser)

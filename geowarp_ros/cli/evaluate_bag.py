@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.cli.options import add_camera, add_settings, session_config, settings
+from geowarp_ros.cli.parser import GALLERY, Existing
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -23,14 +23,19 @@ if TYPE_CHECKING:
     from geowarp_ros.evaluation.run import Run
     from geowarp_ros.localizer import Localizer
 
+BAG = Existing("a ROS bag")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "drive", type=Path, metavar="DRIVE", help="ROS bag, or a folder or CSV of geotagged images"
+        "drive",
+        type=Existing("a ROS bag, or a folder or CSV of geotagged images"),
+        metavar="DRIVE",
+        help="ROS bag, or a folder or CSV of geotagged images",
     )
     parser.add_argument(
-        "--gallery", type=Path, help="folder made by 'geowarp gallery build'; not needed with --fixes"
+        "--gallery", type=GALLERY, help="folder made by 'geowarp gallery build'; not needed with --fixes"
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the report and everything beside it"
@@ -44,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="topic of true positions: NavSatFix, Odometry, PoseStamped or PoseWithCovarianceStamped",
     )
-    truth.add_argument("--truth-bag", type=Path, help="bag with the truth, if it is another one")
+    truth.add_argument("--truth-bag", type=BAG, help="bag with the truth, if it is another one")
     truth.add_argument(
         "--truth-offset", type=float, default=0.0, metavar="S", help="offset added to the stamps of the truth (s)"
     )
@@ -68,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     recorded = parser.add_argument_group("fixes of a live run")
     recorded.add_argument(
-        "--fixes", type=Path, metavar="BAG", help="bag with the fixes to judge, instead of localising"
+        "--fixes", type=BAG, metavar="BAG", help="bag with the fixes to judge, instead of localising"
     )
     recorded.add_argument("--fix-topic", default="/geowarp_localizer/fix", help="topic of the fixes")
 
@@ -135,16 +140,11 @@ def run(args: argparse.Namespace) -> int:
 
 def read_drive(args: argparse.Namespace) -> Drive:
     """Read DRIVE, whatever it is."""
-    from geowarp_ros.errors import SourceError
     from geowarp_ros.evaluation.bags import TruthOptions, read_drive
     from geowarp_ros.evaluation.drive import drive_from_source
     from geowarp_ros.readers import read_source
     from geowarp_ros.readers.bag_files import is_bag
 
-    if not args.drive.exists():
-        raise SourceError(
-            f"{args.drive}: does not exist, expected a ROS bag or a folder or CSV of geotagged images"
-        )
     if not is_bag(args.drive):
         source = read_source(
             args.drive,
@@ -206,17 +206,16 @@ def _judge(args: argparse.Namespace, drive: Drive, localizer: Localizer | None, 
 
     from geowarp_ros.evaluation.bags import read_fixes
     from geowarp_ros.evaluation.run import Criteria, frame_of, join_recorded, run_drive
-    from geowarp_ros.progress import bar, silent
+    from geowarp_ros.progress import bar
 
     criteria = Criteria(args.correct_within, tuple(sorted(set(args.thresholds))))
-    progress = bar if sys.stderr.isatty() or len(drive.images) > 20 else silent
     if args.fixes:
         recorded, notes = read_fixes(args.fixes, args.fix_topic)
         frame = localizer.gallery.frame if localizer else frame_of(drive)
-        result = join_recorded(drive, recorded, frame, criteria, progress)
+        result = join_recorded(drive, recorded, frame, criteria, bar)
         result = replace(result, notes=(*result.notes, *notes))
     elif localizer:
-        result = run_drive(localizer, config, drive, criteria, progress)
+        result = run_drive(localizer, config, drive, criteria, bar)
     return replace(result, settings=_settings(args, result.settings))
 
 

@@ -9,6 +9,8 @@ processes, which may run on several machines that share the gallery's folder.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import math
 import os
@@ -30,7 +32,8 @@ from geowarp_ros.cli.alignment import (
     obstacle,
     unaligned,
 )
-from geowarp_ros.cli.options import add_camera
+from geowarp_ros.cli.options import CAMERA, add_camera
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     gallery, source = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
-    gallery.add_argument("gallery", type=Path, metavar="GALLERY", help="folder of the gallery")
+    gallery.add_argument("gallery", type=GALLERY, metavar="GALLERY", help="folder of the gallery")
     _add_source_options(source)
 
     def action(name: str, act: Any, line: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -92,13 +95,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_align_options(align)
     align.add_argument(
         "--picture",
-        type=Path,
+        type=NEW_FILE,
         metavar="FILE",
         help="PNG of the map (default: beside what is stored)",
     )
 
     info = action("info", _info, "show the content of a gallery", gallery)
     info.add_argument("--json", action="store_true", help="print one JSON object")
+
+    places = action("list", _list, "show the places of a gallery, one a line", gallery)
+    places.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    export = action("export", _export, "write the places of a gallery as a table, for QGIS and others", gallery)
+    export.add_argument(
+        "file", type=NEW_FILE, metavar="FILE", help="table to write: .csv, .geojson, or .parquet (needs the extra)"
+    )
 
     upgrade = action(
         "upgrade",
@@ -108,13 +119,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     upgrade.add_argument(
         "--model",
+        type=MODEL,
         metavar="FILE",
         help="describe its photographs anew with this model; default: the one that ships (without: its own stays)",
     )
     _add_describing_options(upgrade)
     upgrade.add_argument(
         "--camera",
-        type=Path,
+        type=CAMERA,
         metavar="FILE",
         help="ROS calibration file of all its images (default: camera.yaml or EXIF of images that are referenced)",
     )
@@ -128,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder, CSV or ROS bag")
+    parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV or ROS bag")
     parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
     parser.add_argument(
         "--utm-zone", metavar="32N", help="UTM zone and hemisphere of @utm_east@utm_north@ names that give none"
@@ -175,7 +187,9 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         help="keep images at exactly 0°, 0° (left out: receivers without a fix report it)",
     )
     add_camera(parser)
-    parser.add_argument("--model", default="default", help="model file (default: the model that ships)")
+    parser.add_argument(
+        "--model", type=MODEL, default="default", help="model file (default: the model that ships)"
+    )
     _add_describing_options(parser)
     parser.add_argument(
         "--reference-images", action="store_true", help="use the source's image files instead of storing copies"
@@ -237,9 +251,10 @@ def _build(args: argparse.Namespace) -> int:
         progress=silent if shard.index else bar,
     )
     if report.missing:
+        _keep_left_out(report, source, f"-{shard.index}", anew=True)
         print(f"{args.output}: part {shard} is there, {report.added} images; {report.missing} are still missing")
         return 0
-    _print_report(report)
+    _print_report(report, source, "" if shard.count == 1 else f"-{shard.index}", anew=True)
     _print_centre(source)
     if shard.count > 1:  # several may be the last, and the others may not have let go of the gallery yet
         print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
@@ -266,7 +281,7 @@ def _add(args: argparse.Namespace) -> int:
         options=_options(args),
         progress=bar,
     )
-    _print_report(report)
+    _print_report(report, source)
     _print_centre(source)
     before = read_manifest(args.gallery).alignment
     if before is not None and not args.no_align:
@@ -317,6 +332,26 @@ def _info(args: argparse.Namespace) -> int:
         print(json.dumps(summary))
     else:
         _print_summary(summary)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from geowarp_ros.cli.gallery_table import place_rows
+    from geowarp_ros.gallery.store import Gallery
+
+    for row in place_rows(Gallery.open(args.gallery)):
+        known = {"altitude": "{:.1f} m", "heading": "{:.1f}°", "split": "{}"}
+        more = [f"{key} {form.format(row[key])}" for key, form in known.items() if row[key] is not None]
+        where = f"{row['latitude']:.7f}, {row['longitude']:.7f}"
+        print(json.dumps(row) if args.json else f"{row['name']}: {', '.join([where, *more])}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from geowarp_ros.cli.gallery_table import export
+    from geowarp_ros.gallery.store import Gallery
+
+    print(f"{args.file}: {export(Gallery.open(args.gallery), args.file):,} places")
     return 0
 
 
@@ -424,7 +459,26 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
     return {name: str(value) for name in names if (value := getattr(args, name, None)) not in (None, "")}
 
 
-def _print_report(report: BuildReport) -> None:
+def _keep_left_out(report: BuildReport, source: Source, part: str = "", *, anew: bool = False) -> Path:
+    """Write the photographs that were left out beside the gallery; without ``anew`` add them to earlier ones."""
+    from geowarp_ros.errors import GalleryError
+    from geowarp_ros.files import write_whole
+
+    path = report.gallery / f"left_out{part}.csv"
+    if anew:
+        path.unlink(missing_ok=True)
+    if report.skipped:
+        table = io.StringIO(newline="")
+        rows = csv.writer(table, lineterminator="\n")
+        if not path.exists():
+            rows.writerow(["name", "reason", "source"])
+        rows.writerows([left.name, left.reason, source.description] for left in report.skipped)
+        before = path.read_bytes() if path.exists() else b""
+        write_whole(path, before + table.getvalue().encode(), GalleryError)
+    return path
+
+
+def _print_report(report: BuildReport, source: Source, part: str = "", *, anew: bool = False) -> None:
     from geowarp_ros.readers import count_reasons
 
     described = report.added - report.resumed
@@ -433,8 +487,9 @@ def _print_report(report: BuildReport) -> None:
     print(
         f"{report.gallery}: {report.images} images, {report.added} added{resumed} in {report.seconds:.1f} s{rate}"
     )
+    left_out = _keep_left_out(report, source, part, anew=anew)
     if report.skipped:
-        print(f"  {len(report.skipped)} left out: {count_reasons(report.skipped)}")
+        print(f"  {len(report.skipped)} left out: {count_reasons(report.skipped)}; named in {left_out}")
 
 
 def _print_centre(source: Source) -> None:

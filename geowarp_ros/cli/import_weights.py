@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from geowarp_ros.cli.parser import NEW_FILE, Existing
+
+WEIGHTS = Existing("a state dict", file=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features-extractor",
         required=True,
-        type=Path,
+        type=WEIGHTS,
         help="state dict with keys encoder.* and pool.*, or torchvision's classifier (.pth or .safetensors)",
     )
     parser.add_argument(
         "--homography-regression",
-        type=Path,
+        type=WEIGHTS,
         help="state dict with keys conv.* and linear.*; without it the model can retrieve but not warp",
     )
-    parser.add_argument("--output", required=True, type=Path, help="the model file to write (.safetensors)")
+    parser.add_argument("--output", required=True, type=NEW_FILE, help="the model file to write (.safetensors)")
     parser.add_argument(
         "--resolution",
         type=int,

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
+from geowarp_ros.cli.parser import GALLERY, image_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image file")
-    parser.add_argument("--gallery", type=Path, required=True, help="folder made by 'geowarp gallery build'")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image file, folder of images, or glob"
+    )
+    parser.add_argument("--gallery", type=GALLERY, required=True, help="folder made by 'geowarp gallery build'")
     add_camera(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_settings(parser, "model", "rerank", "candidates", "device", "runtime", "threads", "min_confidence")
@@ -22,16 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Localise each image; a bad one is reported on stderr and the rest goes on (then the status is 1)."""
     config = localizer_config(settings(args), "localize")
+    paths = image_files(args.images)
     from geowarp_ros.errors import CameraError, ImageError
     from geowarp_ros.localizer import Localizer
-    from geowarp_ros.progress import bar, silent
+    from geowarp_ros.progress import bar
     from geowarp_ros.readers.camera_files import frame_of_file, read_camera
 
     camera = args.camera and read_camera(args.camera)
     localizer = Localizer.open(args.gallery, config)
     status = 0
-    show = bar if len(args.images) > 8 and sys.stderr.isatty() else silent
-    for path in show(args.images, len(args.images), "localize"):
+    for path in bar(paths, len(paths), "localizing images"):
         try:
             answer = localizer.localize(frame_of_file(path, camera))
         except (ImageError, CameraError) as error:

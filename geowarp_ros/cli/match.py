@@ -13,18 +13,26 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geowarp_ros.cli.parser import MODEL, NEW_FILE, Existing
+
 if TYPE_CHECKING:
     from geowarp_ros.model.describer import Describer
     from geowarp_ros.types import Image
 
+IMAGE = Existing("an image file", file=True)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("image_q", metavar="A", type=Path, help="query image")
-    parser.add_argument("image_p", metavar="B", type=Path, help="image to compare with")
-    parser.add_argument("--model", default="default", help="model file, or default for the one that ships")
+    parser.add_argument("image_q", metavar="A", type=IMAGE, help="query image")
+    parser.add_argument("image_p", metavar="B", type=IMAGE, help="image to compare with")
+    parser.add_argument(
+        "--model", type=MODEL, default="default", help="model file, or default for the one that ships"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--figure", type=Path, help="draw both images with their quads and the warped pair (PNG)")
+    parser.add_argument(
+        "--figure", type=NEW_FILE, help="draw both images with their quads and the warped pair (PNG)"
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if available, else CPU"
     )

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geowarp_ros.cli.parser import MODEL, Existing
 from geowarp_ros.config import LocalizerConfig, NodeConfig, SessionConfig, leaves, nest, parse_config
 from geowarp_ros.errors import ConfigError, did_you_mean
 
+CAMERA = Existing("a ROS calibration file", file=True)
+
 SHORTCUTS: dict[str, tuple[str, str]] = {
-    "model": ("model", "model file, by which the gallery was made"),
+    "model": ("model", "model file, by which the gallery was made (default: the model that ships)"),
     "device": ("device", "auto, cpu or cuda"),
     "runtime": ("runtime", "auto, torch or onnxruntime"),
     "threads": ("threads", "threads of all libraries; 0: one for each physical core"),
@@ -32,7 +35,7 @@ NODE_ONLY = {*ROS_OWN, *NodeConfig.model_fields} - {*SessionConfig.model_fields}
 def add_camera(parser: argparse.ArgumentParser) -> None:
     """Add ``--camera``."""
     parser.add_argument(
-        "--camera", type=Path, metavar="FILE",
+        "--camera", type=CAMERA, metavar="FILE",
         help="ROS calibration file of all images (default: CameraInfo of a bag, camera.yaml beside them, or EXIF)",
     )  # fmt: skip
 
@@ -44,8 +47,9 @@ def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
     )
     hidden = argparse.SUPPRESS  # so that no default overrides the file
     group.add_argument(
-        "--params-file", type=Path, default=hidden, metavar="YAML", help="parameter file of the node"
-    )
+        "--params-file", type=Existing("a parameter file of the node", file=True), default=hidden, metavar="YAML",
+        help="parameter file of the node",
+    )  # fmt: skip
     group.add_argument(
         "--set", nargs="+", action="extend", default=hidden, metavar="NAME=VALUE",
         help="any parameter, such as rerank.mode=fast or position.verify=none",
@@ -56,9 +60,9 @@ def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
         for part in name.split("."):
             value = getattr(value, part)
         group.add_argument(
-            f"--{option.replace('_', '-')}", type=type(value), default=hidden,
+            f"--{option.replace('_', '-')}", type=MODEL if option == "model" else type(value), default=hidden,
             metavar=type(value).__name__.upper(),
-            help=f"{meaning} (default: {value})",
+            help=meaning if "default" in meaning else f"{meaning} (default: {value})",
         )  # fmt: skip
 
 
@@ -79,6 +83,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(f"--set {setting}: only the node uses {name.strip()}, it changes nothing here")
         flat |= _dotted({name.strip(): _read_yaml(text, f"--set {setting}")})
     _refuse_sections(flat)
+    if isinstance(model := flat.get("model"), str):
+        MODEL.check(MODEL(model))
     return nest(flat)
 
 

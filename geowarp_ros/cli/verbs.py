@@ -6,6 +6,8 @@ import argparse
 import importlib
 from collections.abc import Mapping, Sequence
 
+from geowarp_ros.cli.parser import Parser
+
 
 def add_choice(parser: argparse.ArgumentParser, noun: str, choices: Mapping[str, str]) -> None:
     """Let ``parser`` take one of ``choices`` (name -> its line in the help) and, unparsed, what follows it."""
@@ -25,14 +27,12 @@ def require(*libraries: str) -> None:
 def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
     """Parse ``words`` with the parser of a verb's module (dotted, within the package) and run it.
 
-    Returns the exit status. Options are never abbreviated: ``--mode`` must not mean ``--model``.
+    Returns the exit status. Without any words, a parser that waits for a choice prints its help.
     """
     verb = importlib.import_module(f"geowarp_ros.{module}")
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=verb.__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog=prog, description=verb.__doc__)
     verb.add_arguments(parser)
+    if not words and any(action.choices and not action.option_strings for action in parser._actions):
+        parser.print_help()
+        return 0
     return int(verb.run(parser.parse_args(words)) or 0)

@@ -88,7 +88,7 @@ def ask(
     *,
     refuse: PositionConfig | None = None,
     progress: Progress = silent,
-    label: str = "ask",
+    label: str = "asking queries",
 ) -> Iterator[Asked]:
     """Ask about each image in each way; the network describes it once.
 
@@ -162,7 +162,7 @@ def replay(
     localizer.warm_up()
     events = iter(drive.events)
     event = next(events, None)
-    for item in progress(drive.images, len(drive.images), "localize"):
+    for item in progress(drive.images, len(drive.images), "localizing images"):
         while event is not None and event.stamp_ns <= item.stamp_ns:
             event.tell(session)
             event = next(events, None)

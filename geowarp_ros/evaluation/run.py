@@ -154,7 +154,7 @@ def join_recorded(
     by_stamp = {answer.header.stamp_ns: answer for answer in recorded}
     answered: list[Answered] = []
     dropped: list[str] = []
-    for item in progress(drive.images, len(drive.images), "judge"):
+    for item in progress(drive.images, len(drive.images), "judging images"):
         answer = by_stamp.pop(item.stamp_ns, None)
         if answer is None:
             dropped.append(item.name)

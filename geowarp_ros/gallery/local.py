@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.model.matching import GRID
+from geowarp_ros.model import GRID
 from geowarp_ros.progress import Progress, silent
 
 Form: TypeAlias = Literal["half", "int8", "pq"]
@@ -87,7 +87,7 @@ def compress_local_features(
         quantizer = _quantizer(features, arrays[CODEBOOK].shape, codebook)
         arrays[CODEBOOK][:] = faiss.vector_to_array(quantizer.centroids).reshape(arrays[CODEBOOK].shape)
     starts = range(0, rows, _ROWS_AT_ONCE)
-    for start in progress(starts, len(starts), "compressing local features"):
+    for start in progress(starts, len(starts), "compressing local features in blocks"):
         block = slice(start, start + _ROWS_AT_ONCE)
         values = np.asarray(features[block], np.float32)
         if form == "int8":

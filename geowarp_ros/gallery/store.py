@@ -7,12 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from geowarp_ros.cameras import ESTIMATED, Camera
 from geowarp_ros.errors import GalleryError, ImageError
@@ -46,9 +44,13 @@ from geowarp_ros.gallery.rows import RowNumbers, Stacked, among
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.keypoints.detector import KeypointConfig, Keypoints
-from geowarp_ros.model.matching import GRID
+from geowarp_ros.model import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Candidate, Image, Near, Place
+
+if TYPE_CHECKING:  # they take a second: what a gallery holds is told without
+    import torch
+    from scipy.spatial import cKDTree
 
 SPOT_M = 0.5
 """Distance below which places count as one spot."""
@@ -321,6 +323,8 @@ class Gallery:
 
         Places nearer than SPOT_M to one another are one spot. In a large gallery some of the spots are measured.
         """
+        from scipy.spatial import cKDTree
+
         spots = np.unique(np.round(self.positions_enu[:, :2] / SPOT_M), axis=0) * SPOT_M
         if len(spots) < 2:
             return UNKNOWN_SPACING_M
@@ -416,6 +420,8 @@ class Gallery:
 
     @cached_property
     def _ground(self) -> cKDTree:
+        from scipy.spatial import cKDTree
+
         # neither balanced nor compact: built three times as fast, and as fast to ask for circles
         return cKDTree(self.positions_enu[:, :2], balanced_tree=False, compact_nodes=False)
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from geowarp_ros.errors import ModelError
+from geowarp_ros.model import GRID
 from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.geowarp import GeoWarp
-from geowarp_ros.model.matching import GRID
 
 FEATURES, REGRESSION = "features.onnx", "regression.onnx"
 

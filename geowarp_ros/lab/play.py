@@ -88,7 +88,7 @@ def play(
             total = sum(connection.msgcount for connection in connections)
             published: dict[int, float] = {}
             pace = Pace(rate)
-            for connection, recorded_ns, data in progress(messages, total, "replay"):
+            for connection, recorded_ns, data in progress(messages, total, "replaying messages"):
                 kind, message = connection.msgtype, reader.deserialize(data, connection)
                 if compressed and kind == IMAGE:
                     outgoing: Any = _as_jpeg(message)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from geowarp_ros.config import parse_config
 from geowarp_ros.errors import ConfigError, ModelError
-from geowarp_ros.files import write_whole
+from geowarp_ros.files import expanded, write_whole
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def save_model(model: GeoWarp, path: Path, *, half: bool = False, notes: Mapping
 
 def model_path(name: Path | str) -> Path:
     """Return the file of a model: ``default`` is the one that ships."""
-    return DEFAULT_MODEL if str(name) == "default" else Path(name)
+    return DEFAULT_MODEL if str(name) == "default" else expanded(str(name))
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> GeoWarp:

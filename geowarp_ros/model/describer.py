@@ -19,10 +19,11 @@ from geowarp_ros.geometry import warp
 from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.keypoints.matching import Comparison, Key, Prepared, prepare
+from geowarp_ros.model import GRID
 from geowarp_ros.model.checkpoints import fingerprint, load_model
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import Precision, for_inference
-from geowarp_ros.model.matching import GRID, similarity
+from geowarp_ros.model.matching import similarity
 from geowarp_ros.model.passes import Passes, pixels_per_pass
 from geowarp_ros.model.runtimes import OnnxLayers, Runtime
 from geowarp_ros.threads import use_threads

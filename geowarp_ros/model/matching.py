@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from geowarp_ros.model import GRID
 from geowarp_ros.model.aggregation import l2_norm
-
-GRID = 15
-"""Local features are a GRID × GRID map, whatever the image's size (paper sec. 4.1)."""
-
 
 CELLS = GRID * GRID
 """A score (eq. 4) divided by their number is a mean cosine, -1..1."""

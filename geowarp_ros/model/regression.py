@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geowarp_ros.geometry import FULL_FRAME
-from geowarp_ros.model.matching import GRID
+from geowarp_ros.model import GRID
 
 _KERNELS = (7, 5, 5, 5, 5, 5)
 _CHANNELS = (GRID * GRID, 128, 128, 64, 64, 64, 64)

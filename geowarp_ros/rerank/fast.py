@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geowarp_ros.model import GRID
 from geowarp_ros.model.describer import Query
-from geowarp_ros.model.matching import CELLS, GRID
+from geowarp_ros.model.matching import CELLS
 from geowarp_ros.rerank.order import best_with_retrieval, mixed_score
 from geowarp_ros.types import Candidate, ScoreUnit
 

@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 from geowarp_ros.cameras import Camera, camera_info_topic, is_rectified
 from geowarp_ros.errors import CameraError, ConfigError
+from geowarp_ros.files import expanded
 
 INFO = "camera_info"
 
@@ -95,7 +96,7 @@ def file_of(url: str) -> Path:
     """
     scheme, colon, _ = url.partition("://")
     if not colon:
-        return Path(url).expanduser()
+        return expanded(url)
     parts = urlsplit(url)
     if scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return Path(unquote(parts.path))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
+from geowarp_ros.files import expanded
 from geowarp_ros.geodesy import LocalFrame
 
 if TYPE_CHECKING:  # they bring torch: an unconfigured node starts without it
@@ -34,7 +34,7 @@ def open_localizer(config: NodeConfig, describer: Describer | None = None) -> Lo
         raise ConfigError("gallery = '': expected the folder of a gallery (--ros-args -p gallery:=FOLDER)")
     from geowarp_ros.localizer import Localizer
 
-    localizer = Localizer.open(Path(config.gallery).expanduser(), config, describer)
+    localizer = Localizer.open(expanded(config.gallery), config, describer)
     localizer.warm_up()
     return localizer
 

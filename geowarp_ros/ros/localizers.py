@@ -46,7 +46,7 @@ def make_nodes(cameras: list[str], give_up: Callable[[], None]) -> list[Localize
 def main(args: list[str] | None = None) -> int:
     """Run the nodes until SIGINT or SIGTERM; returns the exit status."""
     cameras = remove_ros_args(sys.argv if args is None else args)[1:]
-    return run(lambda give_up: make_nodes(cameras, give_up), args)
+    return run(lambda give_up: make_nodes(cameras, give_up), args, "localizers CAMERA [CAMERA ...]")
 
 
 if __name__ == "__main__":

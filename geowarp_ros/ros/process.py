@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import logging
 import os
 import signal
 import sys
+import textwrap
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.signals import SignalHandlerOptions
 
-from geowarp_ros.errors import GeowarpError
+from geowarp_ros.config import NodeConfig, leaves
+from geowarp_ros.errors import ConfigError, GeowarpError
+from geowarp_ros.output import OutputError, guarded_output
 from geowarp_ros.ros.executor import PoolExecutor
 from geowarp_ros.ros.logs import RosLogHandler
 
@@ -67,7 +72,31 @@ class _Stop:
         self.asked.set()
 
 
-def run(make: Callable[..., LocalizerNode | list[LocalizerNode]], args: list[str] | None = None) -> int:
+def check_home() -> None:
+    """Refuse an environment in which ROS finds no folder for its logs: rclpy's own message does not say why.
+
+    Raises:
+        ConfigError: With the variables that would name one.
+    """
+    if not any(os.environ.get(name) for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
+        raise ConfigError("HOME is not set, and ROS keeps its logs there: set HOME, or ROS_LOG_DIR to a folder")
+
+
+def _help(usage: str) -> str:
+    """Return the usage and every parameter with its default."""
+    lines = [f"usage: {usage} --ros-args -p gallery:=FOLDER [-p NAME:=VALUE ...] [--params-file YAML]", ""]
+    lines += ["Camera images in, fixes out: geowarp_ros, docs/node.md.", "", "parameters:"]
+    for name, info in leaves(NodeConfig):
+        text = f"{info.description} (default: {json.dumps(info.default)})"
+        lines += [f"  {name}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return "\n".join([*lines, ""])
+
+
+def run(
+    make: Callable[..., LocalizerNode | list[LocalizerNode]],
+    args: list[str] | None = None,
+    usage: str = "localizer",
+) -> int:
     """Spin one or several nodes until they are asked to end.
 
     The main thread only waits for signals: neither the loading of a model nor a long localisation delays them.
@@ -76,17 +105,29 @@ def run(make: Callable[..., LocalizerNode | list[LocalizerNode]], args: list[str
         make: Called with ``give_up=``, a function with which a node ends the process with status 1; returns the
             node or a list of nodes.
         args: Command line; None for ``sys.argv``.
+        usage: How its help begins.
 
     Returns:
-        1 after an error at start, which is logged as one line. Later the process ends from here: with 0 after
-        SIGINT or SIGTERM, with 1 if autostart failed, after an unhandled exception in a callback, or if DDS hangs.
+        0 after ``--help``, 1 after an error at start, which is logged as one line. Later the process ends from
+        here: with 0 after SIGINT or SIGTERM, with 1 if autostart failed, after an unhandled exception in a
+        callback, or if DDS hangs.
     """
+    own = takewhile("--ros-args".__ne__, sys.argv if args is None else args)
+    if {"-h", "--help"} & set(own):
+        try:
+            with guarded_output():
+                sys.stdout.write(_help(usage))
+            return 0
+        except OutputError as error:
+            sys.stderr.write(f"{usage.split()[0]}: {error}\n")
+            return error.status
     stop = _Stop(signal.SIGINT, signal.SIGTERM)
     logger = rclpy.logging.get_logger(NODE_NAME)
     core = logging.getLogger("geowarp_ros")
     core.setLevel(logging.INFO)
     core.addHandler(RosLogHandler(logger))
     try:
+        check_home()
         # without rclpy's own handlers, which would shut the context down while the worker uses it
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # of several types, by release: a bad --ros-args, an absent parameter file

@@ -1,4 +1,4 @@
-"""A model that is made in no time."""
+"""A model that is made in no time, a gallery that nobody opens, a terminal."""
 
 from __future__ import annotations
 
@@ -15,3 +15,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_model(GeoWarp(ModelConfig(encoder="resnet18", regression=False)), path)
     return str(path)
+
+
+@pytest.fixture
+def g(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``g`` name a gallery, for verbs whose localizer is a stand-in."""
+    folder = tmp_path_factory.mktemp("galleries")
+    (folder / "g").mkdir()
+    (folder / "g" / "gallery.json").touch()
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what capsys captures be a terminal: bars are shown."""
+    monkeypatch.setattr("_pytest.capture.CaptureIO.isatty", lambda _: True, raising=False)

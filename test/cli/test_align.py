@@ -62,7 +62,9 @@ def tied(words: str, said: str) -> bool:
     return re.search(rf": {re.escape(words)}, in \d+\.\d s\n", said) is not None
 
 
-def test_the_life_of_an_alignment(model: str, tmp_path: Path, fake: FakeAlign, capsys: Said) -> None:
+def test_the_life_of_an_alignment(
+    model: str, tmp_path: Path, fake: FakeAlign, terminal: None, capsys: Said
+) -> None:
     gallery = tmp_path / "g"
     assert build(photographs(tmp_path / "s", 4), model, gallery, "--position-std", 3, "--free-tilt") == 0
     assert fake.options == [AlignOptions(position_std_m=3, free_tilt=True)]
@@ -72,7 +74,7 @@ def test_the_life_of_an_alignment(model: str, tmp_path: Path, fake: FakeAlign, c
     assert "\n  3 suspicious tags, off 1.png by 29.0 m, 2.png by 28.0 m, 3.png by 27.0 m\n" in said.out
     assert "\n  3 headings found that the tags lack; 9 points, off by 0.50 px in the median\n" in said.out
     assert "\n  a moving car in 2 photographs\n" in said.out
-    assert "comparing photographs: 100%" in said.err
+    assert "comparing photographs in pairs: 100%" in said.err
     picture = gallery / "alignment/0001/alignment.png"
     assert f"\n  picture: {picture}\n" in said.out
     assert read_image(picture).shape[1] == 1200
@@ -195,8 +197,8 @@ def test_without_poselib(
 
 
 @pytest.mark.parametrize("words", [("--position-std", -1), ("--heading-std", 0), ("--neighbours", 0)])
-def test_values_out_of_range(words: tuple[str, int], tmp_path: Path, capsys: Said) -> None:
-    assert geowarp("align", tmp_path / "absent", *words) == 1
+def test_values_out_of_range(words: tuple[str, int], tmp_path: Path, g: None, capsys: Said) -> None:
+    assert geowarp("align", "g", *words) == 1
     error = capsys.readouterr().err
     assert (
         error.count("\n") == 1 and words[0][2:].replace("-", "_") in error and "input should be greater" in error

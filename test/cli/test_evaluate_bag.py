@@ -22,6 +22,9 @@ from geowarp_ros.types import Answer, Candidate, Fix, Frame, Header, Near, NoFix
 from test.evaluation import runs
 from test.gallery import bags
 
+pytestmark = pytest.mark.usefixtures("g")
+
+
 IMAGES = 6
 
 
@@ -351,8 +354,8 @@ def test_two_runs_side_by_side(
         (["--gallery", "g", "--every", "0"], "--every 0: expected at least 1"),
         (["--gallery", "g", "--thresholds", "5", "-1"], "-1 m as a distance that counts"),
         (["--fixes", "nowhere"], "nowhere"),
-        (["--fixes", "f", "--set", "tracking.method=hmm"], "tracking: --fixes judges what was localised already"),
-        (["--fixes", "f", "--rerank", "none"], "rerank: --fixes judges what was localised already"),
+        (["--fixes", "g", "--set", "tracking.method=hmm"], "tracking: --fixes judges what was localised already"),
+        (["--fixes", "g", "--rerank", "none"], "rerank: --fixes judges what was localised already"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -39,14 +39,14 @@ def geowarp(*words: object) -> int:
 
 
 def test_the_life_of_a_gallery(
-    source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, model: str, tmp_path: Path, terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery = tmp_path / "g"
     build = ("build", source, "--model", model, "--output", gallery, "--device", "cpu", "--split", "gallery")
     assert geowarp(*build) == 0
     said = capsys.readouterr()
     assert "2 images, 2 added" in said.out and "1 left out: 1 absent" in said.out
-    assert "describing images: 100%" in said.err
+    assert "describing images: 100%" in said.err and " images/s]" in said.err
 
     assert geowarp(*build) == 1
     assert "has a gallery of 2 images already" in capsys.readouterr().err
@@ -95,7 +95,7 @@ def test_the_life_of_a_gallery(
 
 
 def test_keypoints_of_a_gallery_that_has_none(
-    source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, model: str, tmp_path: Path, terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery = tmp_path / "g"
     build = ("build", source, "--model", model, "--output", gallery, "--device", "cpu", "--no-keypoints")
@@ -109,7 +109,7 @@ def test_keypoints_of_a_gallery_that_has_none(
         "keypoints of 3 and cameras of 0 photographs in " in said.out
         and "run 'geowarp calibrate' again" in said.out
     )
-    assert "looking at segment 0001: 100%" in said.err
+    assert "looking at segment 0001 in batches: 100%" in said.err
     assert geowarp("info", gallery) == 0
     table = capsys.readouterr().out
     assert "keypoints   sift, up to 2,000 at 2x the working resolution; " in table
@@ -132,7 +132,7 @@ def test_keypoints_of_a_gallery_that_has_none(
 
 
 def test_a_gallery_gets_another_model(
-    source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, model: str, tmp_path: Path, terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery, other = tmp_path / "g", tmp_path / "other.safetensors"
     save_model(GeoWarp(ModelConfig(encoder="mobilenet_v2", projection=32, regression=False)), other)
@@ -148,7 +148,7 @@ def test_a_gallery_gets_another_model(
     new, said = Gallery.open(gallery).model_fingerprint, capsys.readouterr()
     assert f"{gallery}: 3 photographs described by model {new} instead of {old} in " in said.out
     assert "calibration.json was measured with the old model and is not used: run 'geowarp calibrate'" in said.out
-    assert "describing segment 0001 anew: 100%" in said.err
+    assert "describing segment 0001 anew, images: 100%" in said.err
     assert geowarp("info", gallery, "--json") == 0
     info = json.loads(capsys.readouterr().out)
     assert (info["model"]["encoder"], info["model"]["descriptor_dim"]) == ("mobilenet_v2", 576)
@@ -168,7 +168,7 @@ def test_a_gallery_gets_another_model(
         (("build", "{tmp}/source", "--output", "{tmp}/g", "--split", "galery"), "did you mean 'gallery'"),
         (("build", "{tmp}/source", "--output", "{tmp}/g", "--model", "{tmp}/no.safetensors"), "no.safetensors"),
         (("build", "{tmp}/source", "--output", "{tmp}/g", "--camera", "{tmp}/no.yaml"), "no.yaml: cannot be read"),
-        (("add", "{tmp}/g", "{tmp}/source", "--camera", "{tmp}/source/0.png"), "0.png: is not YAML"),
+        (("build", "{tmp}/source", "--output", "{tmp}/g", "--camera", "{tmp}/source/0.png"), "0.png: is not YAML"),
     ],
 )
 def test_mistakes_are_one_line_and_status_1(
@@ -181,7 +181,7 @@ def test_mistakes_are_one_line_and_status_1(
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("burn",), ("build", "s"), ("build", "s", "--output", "g", "--batch-size", "0"),
+    [("burn",), ("build", "s"), ("build", "s", "--output", "g", "--batch-size", "0"),
      ("build", "s", "--output", "g", "--max-gap", "-1"), ("add", "g", "s", "--min-spacing", "nan")],
 )  # fmt: skip
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,8 @@ from geowarp_ros.cli import main
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.types import Answer, Frame, Header, NoFix
 
+pytestmark = pytest.mark.usefixtures("g")
+
 
 class Noting:
     """Notes the frames that it is asked about."""

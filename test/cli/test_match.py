@@ -125,7 +125,7 @@ def test_a_model_without_regression_gives_null(
     [
         (["a.png", "absent.png"], "absent.png: cannot be read: No such file"),
         (["a.png", "b.png", "--model", "absent"], "absent: does not exist, expected a model file"),
-        (["a.png", "b.png", "--figure", "absent/figure.png"], "figure.png: the figure cannot be written"),
+        (["a.png", "b.png", "--figure", "absent/figure.png"], "figure.png: cannot be written: No such file"),
         (["a.png", "b.png", "--figure", "figure.xyz"], "figure.xyz: the figure cannot be written"),
     ],
 )

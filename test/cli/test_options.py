@@ -177,6 +177,9 @@ def test_what_needs_the_images_before_is_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, setting: str, said: str
 ) -> None:
     words = [verb, str(tmp_path / "a.png"), "--gallery", str(tmp_path / "gallery")]
+    (tmp_path / "a.png").touch()
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "gallery.json").touch()
     name, _, value = setting.partition("=")
     path = written(tmp_path, f"n:\n  ros__parameters:\n    {name}: {value}\n")
     for more in (["--set", setting], ["--params-file", str(path)]):
@@ -187,7 +190,7 @@ def test_what_needs_the_images_before_is_refused_by_name(
     # what the line suggests is taken: the next mistake is the gallery's
     suggested = error.partition("(--set ")[2].partition(")")[0]
     assert main([*words, "--params-file", str(path), "--set", suggested]) == 1
-    assert "does not exist" in capsys.readouterr().err
+    assert "gallery.json: is truncated" in capsys.readouterr().err
 
 
 def test_the_rest_of_a_nodes_file_is_checked_and_left_aside(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geowarp_ros.errors import ModelError
 from geowarp_ros.model import checkpoints
-from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, save_model
+from geowarp_ros.model.checkpoints import fingerprint, load_model, model_path, read_header, save_model
 from geowarp_ros.model.geowarp import GeoWarp
 from test.model.weights import make_model
 
@@ -136,6 +136,8 @@ def test_absent_files_folders_and_foreign_files_are_refused(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert refusal(tmp_path / "absent") == "does not exist, expected a model file"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert model_path("~/m") == model_path("$HOME/m") == tmp_path / "m"
     assert refusal(tmp_path) == "is a folder, expected a model file"
     for data in (b"", b"no model", bytes(1000), saved.read_bytes()[:-1], saved.read_bytes() + b"more"):
         (tmp_path / "m").write_bytes(data)

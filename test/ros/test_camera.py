@@ -248,6 +248,7 @@ def test_asked_for_by_service_it_is_there_too(
 def test_urls_name_files_as_camera_info_manager_has_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert file_of("file:///etc/my%20camera.yaml") == Path("/etc/my camera.yaml")
     assert file_of("~/camera.yaml") == Path.home() / "camera.yaml"
+    assert file_of("$HOME/camera.yaml") == Path.home() / "camera.yaml"
     assert file_of("relative/camera.yaml") == Path("relative/camera.yaml")
     for wrong in ("http://host/camera.yaml", "file://host/camera.yaml", "package:///a.yaml", "file://"):
         with pytest.raises(ConfigError, match="expected a path, file:///PATH or package://NAME/PATH"):

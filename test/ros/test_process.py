@@ -24,7 +24,7 @@ from PIL import Image as Pillow
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, NavSatFix
 
-from geowarp_ros.config import RetrievalConfig
+from geowarp_ros.config import NodeConfig, RetrievalConfig, leaves
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer
@@ -339,6 +339,25 @@ def test_a_bad_start_is_one_line_and_status_1(arguments: tuple[str, ...], said: 
     assert process.wait() == 1
     process.says(said)
     assert not any("Traceback" in line for line in process.lines)
+
+
+def test_help_is_help(graph: None) -> None:
+    for module, begins in (("node", "usage: localizer --ros-args"), ("localizers", "usage: localizers CAMERA ")):
+        for word in ("--help", "-h"):
+            process = NodeProcess(module=f"geowarp_ros.ros.{module}", arguments=(word,))
+            assert process.wait() == 0
+            told = " ".join(process.lines)
+            assert told.startswith(begins) and all(f"  {name}" in told for name, _ in leaves(NodeConfig))
+            assert "Number of retrieved candidates to re-rank. (default: 5)" in " ".join(told.split())
+
+
+def test_a_missing_home_is_said_by_its_name(graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    process = NodeProcess("-p", "gallery:=/nowhere")
+    assert process.wait() == 1
+    assert "cannot start: HOME is not set, and ROS keeps its logs there" in process.says("cannot start")
+    assert len(process.lines) == 1
 
 
 def _first_fix(robot: Robot, show: Callable[[], None]) -> NavSatFix:

@@ -73,7 +73,7 @@ def find_bridges(
             if of >= 0:
                 partners[row, of].append(other)
     found = []
-    for (row, of), others in progress(partners.items(), len(partners), "looking across"):
+    for (row, of), others in progress(partners.items(), len(partners), "looking across photographs"):
         bridge = _look(photographs, rays, row, of, others, known)
         if bridge is not None:
             found.append(bridge)

@@ -275,7 +275,7 @@ def _matches(
         return found[good], float(good.mean())
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        looked = progress(threads.map(look, candidates), len(candidates), "estimating the focal length")
+        looked = progress(threads.map(look, candidates), len(candidates), "trying focal lengths")
         found = dict(zip(candidates, looked, strict=True))
     return {
         rows: (kept, share)

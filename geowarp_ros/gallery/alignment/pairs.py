@@ -120,7 +120,7 @@ def compare(
 ) -> list[Pair]:
     """Compare candidate pairs, in threads; returns those that see the same, and notes all in ``compared``."""
     missing = [rows for rows in candidates if rows not in compared]
-    for pair in progress(_compared(photographs, rays, missing), len(missing), "comparing photographs"):
+    for pair in progress(_compared(photographs, rays, missing), len(missing), "comparing photographs in pairs"):
         compared[pair.first, pair.second] = pair
     return [compared[rows] for rows in candidates if len(compared[rows])]
 

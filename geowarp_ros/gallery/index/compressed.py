@@ -86,7 +86,7 @@ def train_index(kind: Kind, descriptors: Stacked, progress: Progress = silent) -
     chosen = np.random.default_rng(0).choice(count, min(count, wanted), replace=False)
     index.train(np.ascontiguousarray(descriptors[np.sort(chosen)], np.float32))
     starts = range(0, count, _ROWS_AT_ONCE)
-    for start in progress(starts, len(starts), f"indexing blocks of {_ROWS_AT_ONCE} rows"):
+    for start in progress(starts, len(starts), f"indexing {_ROWS_AT_ONCE} rows each, blocks"):
         block = np.arange(start, min(start + _ROWS_AT_ONCE, count))
         index.add(np.ascontiguousarray(descriptors[block], np.float32))
     return index

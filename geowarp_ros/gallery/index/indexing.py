@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
 
 from geowarp_ros.config import Section
@@ -40,6 +40,9 @@ from geowarp_ros.gallery.manifest import (
 )
 from geowarp_ros.gallery.rows import Stacked
 from geowarp_ros.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
 
 INDEX_FILE = "index.faiss"
 

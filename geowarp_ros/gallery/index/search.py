@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import faiss
 import numpy as np
-import torch
-from torch import Tensor
 
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery.rows import NO_ROWS, FloatArray, IndexArray, among
+
+if TYPE_CHECKING:  # torch takes a second: a gallery is opened and asked what it holds without it
+    import torch
+    from torch import Tensor
 
 Found: TypeAlias = tuple[FloatArray, IndexArray]
 """Squared Euclidean distances (Q, k) and rows (Q, k), nearest first; equal distances rank by row."""
@@ -63,7 +65,7 @@ class ExactIndex:
         engine: Literal["auto", "faiss", "torch"] = "auto",
     ) -> None:
         self._descriptors = np.asarray(descriptors)
-        self._device = torch.device(device)
+        self._device = device
         self._engine = engine
 
     def search(self, queries: FloatArray, k: int, without: IndexArray = NO_ROWS, /) -> Found:
@@ -82,7 +84,7 @@ class ExactIndex:
 
     @cached_property
     def _shortlist(self) -> Shortlist:
-        if self._engine == "faiss" or (self._engine == "auto" and self._device.type == "cpu"):
+        if self._engine == "faiss" or (self._engine == "auto" and str(self._device).partition(":")[0] == "cpu"):
             return _faiss_shortlist(self._descriptors)
         return _torch_shortlist(self._descriptors, self._device)
 
@@ -181,7 +183,9 @@ def _faiss_shortlist(descriptors: FloatArray) -> Shortlist:
     return shortlist
 
 
-def _torch_shortlist(descriptors: FloatArray, device: torch.device) -> Shortlist:
+def _torch_shortlist(descriptors: FloatArray, device: torch.device | str) -> Shortlist:
+    import torch
+
     gallery = torch.from_numpy(np.array(descriptors, np.float32)).to(device)
     squared = gallery.square().sum(dim=1)
 
@@ -202,6 +206,8 @@ def _torch_shortlist(descriptors: FloatArray, device: torch.device) -> Shortlist
 
 
 def _merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    import torch
+
     distances, rows = (torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
     nearest = distances.topk(min(k, distances.shape[1]), largest=False)
     return nearest.values, rows.gather(1, nearest.indices)

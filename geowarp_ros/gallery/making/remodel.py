@@ -109,7 +109,7 @@ class Remodel:
         writer.cut(done)
         todo = range(done, segment.info.images)
         with closing(load_ahead(load, todo, 2 * self._batch_size)) as ahead:
-            images = iter(self._progress(ahead, len(todo), f"describing segment {segment.info.name} anew"))
+            images = iter(self._progress(ahead, len(todo), f"describing segment {segment.info.name} anew, images"))
             while batch := list(islice(images, self._batch_size)):
                 descriptors, local_features = describer.describe_batch(batch)
                 check_finite([segment.table[done + k].place.name for k in range(len(batch))], descriptors)

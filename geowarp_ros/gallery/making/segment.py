@@ -39,7 +39,7 @@ from geowarp_ros.gallery.manifest import (
 from geowarp_ros.gallery.photographs import CAMERA_FILES, KEYPOINT_FILES, NO_CAMERA, camera_list
 from geowarp_ros.gallery.places import Row, table_of
 from geowarp_ros.keypoints.detector import DESCRIPTOR_DIM, Keypoints
-from geowarp_ros.model.matching import GRID
+from geowarp_ros.model import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped
 

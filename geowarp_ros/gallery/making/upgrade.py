@@ -168,7 +168,7 @@ class _Upgrade:
             self.writer.cut()
         starts = range(len(self.cameras), info.images, _AT_ONCE)
         with ThreadPoolExecutor(LOADERS) as pool:
-            for start in progress(starts, len(starts), f"looking at segment {info.name}"):
+            for start in progress(starts, len(starts), f"looking at segment {info.name} in batches"):
                 batch = list(pool.map(self._photograph, range(start, min(start + _AT_ONCE, info.images))))
                 counts = self.writer.append([found for found, _ in batch]) if self.writer else []
                 cameras = [camera for _, camera in batch]

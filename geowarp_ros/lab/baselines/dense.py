@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.model import GRID
 from geowarp_ros.model.describer import Query
-from geowarp_ros.model.matching import GRID
 from geowarp_ros.rerank.verification import Points
 from geowarp_ros.types import FloatArray
 

@@ -26,8 +26,8 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import Section, parse_config
 from geowarp_ros.errors import ImageError, ModelError
 from geowarp_ros.images import resize_shorter, to_tensor
+from geowarp_ros.model import GRID
 from geowarp_ros.model.describer import Query
-from geowarp_ros.model.matching import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
 from geowarp_ros.types import FloatArray, Image

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geowarp_ros.errors import ModelError
+from geowarp_ros.files import expanded
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.checkpoints import check_tensors
 from geowarp_ros.model.describer import Query
@@ -108,7 +109,7 @@ def _load(network: nn.Module, weights: str, parameter: str) -> nn.Module:
         raise ModelError(f"{said}: {name} needs a file of weights; none ships, none is downloaded")
     expected = network.state_dict()
     computed = {key: value for key, value in expected.items() if key == "confidence_thresholds"}  # of LightGlue
-    found = {**computed, **_read(Path(weights), said)}
+    found = {**computed, **_read(expanded(weights), said)}
     check_tensors(found, expected, said)
     network.load_state_dict(found)
     return network.eval()

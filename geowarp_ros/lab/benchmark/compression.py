@@ -111,7 +111,7 @@ def measure_local_features(
     with tempfile.TemporaryDirectory() as folder:
         forms: list[Any] = [_compress(Path(folder) / form, trial, form, features) for form in FORMS]
         measured: dict[tuple[str, Form], list[float]] = defaultdict(list)
-        for number in progress(asked, len(asked), "re-ranking"):
+        for number in progress(asked, len(asked), "re-ranking queries"):
             query = describer(opened.image(int(trial.queries[number])))
             head = [
                 Candidate(int(row), opened.places[int(trial.answers[row])], float(trial.distances[number, row]))

@@ -14,11 +14,11 @@ from geowarp_ros.errors import ConfigError, ModelError
 from geowarp_ros.lab.benchmark.scene import make_model
 from geowarp_ros.lab.benchmark.timing import Bench, Times
 from geowarp_ros.lab.verbs.options import Size
+from geowarp_ros.model import GRID
 from geowarp_ros.model.aggregation import l2_norm
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import Precision, for_inference
-from geowarp_ros.model.matching import GRID
 from geowarp_ros.model.runtimes import Runtime
 
 PLAIN = "as trained, planar"

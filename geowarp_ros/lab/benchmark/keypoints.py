@@ -78,7 +78,7 @@ def measure_keypoints(
     settings = list(product(scales, counts))
     return [
         _measure(world, chosen, KeypointConfig(count=count, scale=scale), resolution)
-        for scale, count in progress(settings, len(settings), "matching")
+        for scale, count in progress(settings, len(settings), "matching by settings")
     ]
 
 

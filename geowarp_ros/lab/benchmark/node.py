@@ -93,7 +93,8 @@ def _measure(
             camera.await_node()
             camera.show_until_answered(0)  # not counted
             latencies_ms = [
-                camera.show_until_answered(number) for number in progress(range(1, frames + 1), frames, mode)
+                camera.show_until_answered(number)
+                for number in progress(range(1, frames + 1), frames, f"{mode}: images")
             ]
             stages = camera.diagnosed_ms()
         found: dict[str, Any] = {

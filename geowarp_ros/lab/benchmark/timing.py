@@ -117,7 +117,7 @@ def take_turns(
     order = np.random.default_rng(0)
     taken: dict[str, list[float]] = {name: [] for name in names}
     warm_up = _WARM_UP[device.type]
-    for counted in progress(range(-warm_up, rounds), rounds + warm_up, title):
+    for counted in progress(range(-warm_up, rounds), rounds + warm_up, f"{title}: rounds"):
         for name in (str(name) for name in order.permutation(names)):
             _wait_for(device)
             start = clock()

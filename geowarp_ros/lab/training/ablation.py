@@ -14,9 +14,10 @@ from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.lab.baselines import Method
 from geowarp_ros.lab.studies.metrics import recall_at
 from geowarp_ros.lab.training.data import Photographs
+from geowarp_ros.lab.training.parameters import K_SWEEP, SessionConfig, WarpConfig
 from geowarp_ros.lab.training.recall import gallery_of, rank_candidates
-from geowarp_ros.lab.training.session import BEST, SessionConfig
-from geowarp_ros.lab.training.warping import WarpConfig, train_warp, with_regression
+from geowarp_ros.lab.training.session import BEST
+from geowarp_ros.lab.training.warping import train_warp, with_regression
 from geowarp_ros.model.checkpoints import load_model, read_header
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp
@@ -35,9 +36,6 @@ class Terms(NamedTuple):
 
 LOSS_TABLE = tuple(Terms(ss, fw, cons) for ss in (0.0, 1.0) for fw in (0.0, 10.0) for cons in (0.0, 0.1))
 """Table 3 in the paper's order; without any loss the images are compared unwarped."""
-
-K_SWEEP = (0.2, 0.4, 0.6, 0.8)
-"""Warping coefficients of Figure 6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,10 @@ class Ablation:
         """Evaluate Figure 6: each k with the configured losses."""
         terms = Terms(self.config.lambda_ss, self.config.lambda_fw, self.config.lambda_cons)
         with gallery_of(self.places, Describer(self._fresh(), "cpu"), self.progress) as gallery:
-            return [self._variant(f"k{k:g}", terms, k, gallery) for k in self.progress(sweep, len(sweep), "k")]
+            return [
+                self._variant(f"k{k:g}", terms, k, gallery)
+                for k in self.progress(sweep, len(sweep), "coefficients")
+            ]
 
     def _fresh(self) -> GeoWarp:
         return with_regression(load_model(self.model), fresh=True)

@@ -228,7 +228,7 @@ def describe(
         images = (photographs[int(index)] for index in mine[start : start + 64])
         return [(row, image) for row, image in enumerate(images, start) if image is not None]
 
-    for decoded in progress(ahead(decode, starts), len(starts), "describe (x64)"):
+    for decoded in progress(ahead(decode, starts), len(starts), "describing images in batches"):
         for shape in sorted({image.shape for _, image in decoded}):
             alike = [(row, image) for row, image in decoded if image.shape == shape]
             for start in range(0, len(alike), batch_size):

@@ -36,6 +36,7 @@ from geowarp_ros.lab.training.grounds import IMAGES_PER_GROUP, Ground, Lesson, r
 from geowarp_ros.lab.training.matches import Matches, Points
 from geowarp_ros.lab.training.mining import Indices
 from geowarp_ros.lab.training.objective import WarpLosses, regression_of
+from geowarp_ros.lab.training.parameters import SessionConfig
 from geowarp_ros.lab.training.processes import process_count
 from geowarp_ros.lab.training.ranking import draw_contests, ranking_loss, warped_pairs
 from geowarp_ros.lab.training.retrieval import train_mode, validate
@@ -43,7 +44,6 @@ from geowarp_ros.lab.training.session import (
     LAST_MODEL,
     PRECISIONS,
     Session,
-    SessionConfig,
     parameter_groups,
     seeded,
     training_device,

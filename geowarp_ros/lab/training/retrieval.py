@@ -10,17 +10,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.lab.studies.metrics import recall_at
 from geowarp_ros.lab.training.data import Augmentation, Photographs, common_frame, describe, read_photographs
 from geowarp_ros.lab.training.descriptor_losses import multi_similarity_loss, triplet_loss
-from geowarp_ros.lab.training.mining import Indices, PlaceConfig, mine_tuples
+from geowarp_ros.lab.training.mining import Indices, mine_tuples
 from geowarp_ros.lab.training.netvlad import sample_cells, start_from_data
+from geowarp_ros.lab.training.parameters import RetrievalTraining
 from geowarp_ros.lab.training.processes import gather_rows, own_part, processes
-from geowarp_ros.lab.training.session import Session, SessionConfig, parameter_groups, training_device
+from geowarp_ros.lab.training.session import Session, parameter_groups, training_device
 from geowarp_ros.model.aggregation import NetVLAD
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
@@ -28,38 +28,6 @@ from geowarp_ros.model.published import import_weights
 from geowarp_ros.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
-
-
-class RetrievalTraining(SessionConfig, PlaceConfig):
-    """Parameters of ``geowarp train retrieval``."""
-
-    train_split: str = Field("train", description="Training split; empty: all images that are not held out.")
-    val_split: str = Field("val", description="Validation split; ignored with hold_out.")
-    utm_zone: str = Field("", description="UTM zone and hemisphere, such as 32N, of file names that give none.")
-    height: int = Field(480, ge=32, description="Height of the training images (px).")
-    width: int = Field(640, ge=32, description="Width of the training images (px).")
-    resolution: int = Field(0, ge=0, description="Shorter side after resizing (px); 0: original size.")
-    memory_mb: int = Field(4096, ge=0, description="Cache of decoded images (MiB).")
-    tilt: float = Field(0.25, ge=0.0, lt=1.0, description="Maximum corner shift of crops (half crop sides).")
-    zoom: float = Field(0.5, ge=0.0, lt=1.0, description="Maximum share of each side cropped away.")
-    colour: float = Field(0.35, ge=0.0, lt=1.0, description="Strength of the colour jitter.")
-    mirror: bool = Field(True, description="Flip half of the batches horizontally.")
-    batch_norm: Literal["trained", "frozen"] = Field(
-        "trained", description="frozen: eval mode, so that several processes match a single one exactly."
-    )
-    weight_decay: float = Field(0.0, ge=0.0, description="Weight decay; not on biases and norms.")
-    loss: Literal["triplet", "multi-similarity"] = Field(
-        "triplet", description="triplet: mined tuples (NetVLAD protocol); multi-similarity: batches of places."
-    )
-    learning_rate: float = Field(1e-5, gt=0.0, description="Learning rate of Adam.")
-    batch_size: int = Field(4, ge=1, description="Tuples (triplet) or places (multi-similarity) per batch.")
-    images_per_place: int = Field(4, ge=2, description="multi-similarity: images per place in a batch.")
-    iterations: int = Field(100_000, ge=1, description="Maximum number of steps.")
-    margin: float = Field(0.1, gt=0.0, description="triplet: margin on squared distances.")
-    negatives: int = Field(10, ge=1, description="triplet: hardest negatives per query.")
-    negative_pool: int = Field(1000, ge=1, description="triplet: random gallery images to mine negatives from.")
-    queries_per_round: int = Field(1000, ge=1, description="Queries between mining rounds and validations.")
-    patience: int = Field(10, ge=1, description="Rounds without a better Recall@5 before stopping.")
 
 
 def train_retrieval(

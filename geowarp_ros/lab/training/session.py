@@ -18,17 +18,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from geowarp_ros.config import Section
 from geowarp_ros.errors import ModelError, TrainingError
 from geowarp_ros.files import write_whole
 from geowarp_ros.lab.training.data import ahead
+from geowarp_ros.lab.training.parameters import SessionConfig
 from geowarp_ros.lab.training.processes import average_buffers, average_gradients, process_index
 from geowarp_ros.model.checkpoints import check_tensors, save_model
 from geowarp_ros.model.describer import choose_device
@@ -48,22 +47,6 @@ LAST_MODEL = "last.safetensors"
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class SessionConfig(Section):
-    """Parameters of every training."""
-
-    seed: int = Field(0, ge=0, lt=2**31, description="Random seed.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device; auto: CUDA if available.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32",
-        description="Arithmetic of the networks; weights stay float32. bfloat16 on CUDA and on CPUs that have it;"
-        " float16 on CUDA only.",
-    )
-    clip_norm: float = Field(10.0, gt=0.0, description="Maximum gradient norm.")
-    save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-    log_every: int = Field(20, ge=1, description="Steps between log lines and TensorBoard scalars.")
-    tensorboard: bool = Field(True, description="Write TensorBoard event files; needs the extra 'train'.")
 
 
 class Session:

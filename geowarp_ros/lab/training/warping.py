@@ -6,14 +6,11 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from geowarp_ros.config import Section
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.lab.training.data import (
     Autocast,
@@ -25,47 +22,11 @@ from geowarp_ros.lab.training.data import (
 )
 from geowarp_ros.lab.training.mining import Indices, mine_pairs
 from geowarp_ros.lab.training.objective import WarpLosses, coloured, regression_of
-from geowarp_ros.lab.training.session import Session, SessionConfig
+from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
+from geowarp_ros.lab.training.session import Session
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.regression import WarpRegression
 from geowarp_ros.readers import read_source
-
-
-class WarpConfig(Section):
-    """Parameters of ``geowarp train warp``; defaults as in the paper (sec. 4.1)."""
-
-    iterations: int = Field(50_000, ge=1, description="Optimiser steps.")
-    lambda_ss: float = Field(1.0, ge=0.0, description="Weight of the self-supervised loss (eq. 10).")
-    lambda_fw: float = Field(10.0, ge=0.0, description="Weight of the features-wise loss (eq. 10); needs pairs.")
-    lambda_cons: float = Field(0.1, ge=0.0, description="Weight of the consistency loss (eq. 10); needs pairs.")
-    k: float = Field(0.6, ge=0.0, le=1.0, description="Warping coefficient of generated pairs (eq. 11).")
-    views: int = Field(2, ge=2, le=16, description="Crops per image; all pairs of them are used. Paper: 2.")
-    batch_generated: int = Field(16, ge=1, description="Images per step for generated pairs.")
-    batch_pairs: int = Field(16, ge=1, description="Query-positive pairs per step.")
-    t_geo_m: float = Field(25.0, gt=0.0, description="Maximum distance within a pair (m, eq. 14).")
-    t_feat: float = Field(1.2, gt=0.0, description="Maximum squared descriptor distance within a pair (eq. 15).")
-    pairs_within: bool = Field(False, description="Mine pairs among all images, not between queries and gallery.")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")
-    learning_rate: float = Field(1e-4, gt=0.0, description="Learning rate.")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="Learning-rate schedule.")
-    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of sgd.")
-    weight_decay: float = Field(1e-3, ge=0.0, description="Weight decay.")
-    height: int = Field(480, ge=64, le=4096, description="Height of the training images (px).")
-    width: int = Field(640, ge=64, le=4096, description="Width of the training images (px).")
-    colour: float = Field(0.0, ge=0.0, lt=1.0, description="Colour jitter between crops of an image. Paper: 0.")
-    mirror: bool = Field(False, description="Flip half of the batches of generated pairs. Paper: no.")
-    split: tuple[str, ...] = Field(
-        (), description="Splits to train on (train gallery): the first that each source has; none: all images."
-    )
-    hold_out: tuple[str, ...] = Field((), description="Validation images (*name*); none: every tenth run of ten.")
-    resolution: int = Field(0, ge=0, le=4096, description="Shorter side for pair mining (px); 0: original size.")
-    validate_every: int = Field(500, ge=1, description="Steps between validations (corner error).")
-
-    @property
-    def needs_pairs(self) -> bool:
-        """Whether a weakly supervised loss is used."""
-        return self.lambda_fw > 0 or self.lambda_cons > 0
-
 
 MOST_HELD_OUT = 128
 """Maximum number of validation images."""

@@ -11,6 +11,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from geowarp_ros.cli.parser import GALLERY, MODEL, Existing
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.lab.verbs.options import parse_size
 
@@ -65,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--places", type=int, default=100_000, help="node: places of the gallery (100000)")
     add("--frames", type=int, default=60, help="node: images per mode (60)")
     add("--rounds", type=int, default=7, help="measured rounds (7)")
-    add("--model", default="default", help="model used for its own encoder; other encoders get random weights")
+    add(
+        "--model",
+        type=MODEL,
+        default="default",
+        help="model used for its own encoder; other encoders get random weights",
+    )
     precisions = ("float32", "bfloat16", "float16")
     add("--precision", choices=precisions, default="float32", help="precision, except in part encoders (float32)")
     runtimes = ("auto", "torch", "onnxruntime")
@@ -79,12 +85,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kinds", nargs="+", default=kinds, metavar="KIND", help=text)
     add("--queries", type=int, default=200, help="search: queries; features, keypoints: at most (200)")
     add("--keep", type=Path, metavar="DIR", help="search: folder to keep the galleries in")
-    add("--gallery", type=Path, metavar="G", help="features: gallery with splits query and gallery")
+    add("--gallery", type=GALLERY, metavar="G", help="features: gallery with splits query and gallery")
     text = "features: maximum distance of a correct candidate in m (25)"
     add("--threshold", type=float, default=25.0, metavar="M", help=text)
     text = "features: exclude N neighbours of the same pass, as 'geowarp evaluate dataset'"
     add("--exclude-neighbours", type=int, default=0, metavar="N", help=text)
-    add("--world", type=Path, metavar="W", help="keypoints: folder that 'geowarp world' wrote")
+    add(
+        "--world",
+        type=Existing("a folder that 'geowarp world' wrote"),
+        metavar="W",
+        help="keypoints: folder that 'geowarp world' wrote",
+    )
     text = "keypoints: maximum numbers per image (1000 2000)"
     add("--keypoints", nargs="+", type=int, default=[1000, 2000], metavar="N", help=text)
     add("--no-reference", action="store_true", help="rerank: skip the reference implementation, which is slow")

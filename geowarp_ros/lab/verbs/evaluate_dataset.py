@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
+from geowarp_ros.cli.parser import IMAGES, ExistingModel
 from geowarp_ros.cli.verbs import require
 from geowarp_ros.errors import ConfigError, ModelError
 
@@ -29,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; their defaults are those of DatasetConfig."""
     absent: Any = argparse.SUPPRESS
     parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="images/{train,val,test}/…/@utm…@.jpg, a CSV, or any source"
+        "directory", type=IMAGES, metavar="DIR", help="images/{train,val,test}/…/@utm…@.jpg, a CSV, or any source"
     )
     parser.add_argument(
-        "--model", dest="models", nargs="+", default=absent, metavar="M",
+        "--model", dest="models", type=ExistingModel(DENSEVLAD), nargs="+", default=absent, metavar="M",
         help="model files to compare (default: the model that ships); densevlad: baseline trained on the gallery",
     )  # fmt: skip
     parser.add_argument(

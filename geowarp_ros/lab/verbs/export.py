@@ -9,10 +9,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geowarp_ros.cli.parser import MODEL
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("--model", default="default", help="model file, or default for the one that ships")
+    parser.add_argument(
+        "--model", type=MODEL, default="default", help="model file, or default for the one that ships"
+    )
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="file format")
     parser.add_argument(
         "--size", type=_size, metavar="WxH",

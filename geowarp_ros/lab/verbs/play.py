@@ -8,12 +8,15 @@ a node with use_sim_time; with --loop the node sees time jump back, as from any 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from geowarp_ros.cli.parser import Existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("bag", type=Path, metavar="BAG", help="ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag)")
+    parser.add_argument(
+        "bag", type=Existing("a ROS bag"), metavar="BAG", help="ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag)"
+    )
     parser.add_argument("--image-topic", default="", help="image topic; not needed if the bag has a single one")
     parser.add_argument(
         "--to", default="", metavar="TOPIC", help="publish on this topic instead of the recorded one"
@@ -53,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise GeowarpError("play needs ROS 2: source its setup.bash, or pip install 'geowarp_ros[ros]'") from None
     from geowarp_ros.lab.play import play
     from geowarp_ros.progress import bar
+    from geowarp_ros.ros.process import check_home
 
     if files.broken:
         print(f"geowarp play: {args.bag} has a broken end, used as far as it goes: {files.broken}")
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if not recorded.strip("/") or (given and not published_as.strip("/")):
             raise ConfigError(f"--also {words!r}: expected TOPIC, or TOPIC:=TO")
         also[recorded] = published_as or recorded
+    check_home()
     rclpy.init()
     node = rclpy.create_node("geowarp_play")
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geowarp_ros.cli import main
+from geowarp_ros.cli.parser import ExistingModel
 from geowarp_ros.cli.verbs import add_choice, run_verb
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def add_start_arguments(parser: argparse.ArgumentParser, encoders: Sequence[str]
     """Declare the initial model."""
     init = "scratch; a model (default, file.safetensors); or ImageNet or published weights (.pth)"
     text = "architecture, unless --init is a model"
-    parser.add_argument("--init", default="scratch", help=init)
+    parser.add_argument("--init", type=ExistingModel("scratch"), default="scratch", help=init)
     parser.add_argument("--encoder", choices=encoders, default="resnet18", help=text)
     projection = "channels that local features are projected to, unless --init is a model; 0: the encoder's"
     parser.add_argument("--projection", type=int, default=0, help=projection)

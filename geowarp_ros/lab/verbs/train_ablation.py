@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geowarp_ros.cli.parser import IMAGES, MODEL
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options, including those of train warp."""
-    from geowarp_ros.lab.training.ablation import K_SWEEP
-    from geowarp_ros.lab.training.session import SessionConfig
-    from geowarp_ros.lab.training.warping import WarpConfig
+    from geowarp_ros.lab.training.parameters import K_SWEEP, SessionConfig, WarpConfig
 
-    parser.add_argument("source", type=Path, help="folder, CSV file or bag of geotagged images with splits")
-    parser.add_argument("--model", required=True, help="model whose encoder is used: default or a model file")
+    parser.add_argument("source", type=IMAGES, help="folder, CSV file or bag of geotagged images with splits")
+    parser.add_argument(
+        "--model", type=MODEL, required=True, help="model whose encoder is used: default or a model file"
+    )
     parser.add_argument("--output", type=Path, required=True, help="output folder for tables, plot and trainings")
     parser.add_argument("--queries", default="query", metavar="SPLIT", help="query split")
     parser.add_argument("--gallery", default="gallery", metavar="SPLIT", help="gallery split")
@@ -40,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Train and evaluate the variants; write tables and plot."""
     from geowarp_ros import progress
     from geowarp_ros.lab.training.ablation import Ablation, plot_coefficients, write_tables
-    from geowarp_ros.lab.training.session import SessionConfig, seeded
-    from geowarp_ros.lab.training.warping import WarpConfig, read_sets
+    from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
+    from geowarp_ros.lab.training.session import seeded
+    from geowarp_ros.lab.training.warping import read_sets
     from geowarp_ros.readers import read_source
 
     config = config_from_arguments(args, WarpConfig)

@@ -9,17 +9,19 @@ last.safetensors, to continue with another recipe, 'geowarp train retrieval --in
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from geowarp_ros.cli.parser import DATA, RECIPE, Existing
 from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_arguments, model_to_start_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("recipe", type=Path, help="YAML file of parameters")
-    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
+    parser.add_argument("recipe", type=RECIPE, help="YAML file of parameters")
+    parser.add_argument("--data", type=DATA, required=True, help="folder that the recipe's paths are relative to")
     parser.add_argument(
-        "--teacher", type=Path, help="SqueezeNet 1.0 state dict (.pt), if the recipe has a teacher"
+        "--teacher",
+        type=Existing("a state dict", file=True),
+        help="SqueezeNet 1.0 state dict (.pt), if the recipe has a teacher",
     )
     add_output_arguments(parser)
     add_start_arguments(parser, ("resnet18", "resnet50", "mobilenet_v2"))

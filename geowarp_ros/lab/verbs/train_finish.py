@@ -7,17 +7,22 @@ Chooses the weight with the largest worst-case gain of re-ranking over the held-
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from geowarp_ros.cli.parser import DATA, MODEL, NEW_FILE, RECIPE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("recipe", type=Path, help="YAML file as for 'geowarp train distill'")
-    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
+    parser.add_argument("recipe", type=RECIPE, help="YAML file as for 'geowarp train distill'")
+    parser.add_argument("--data", type=DATA, required=True, help="folder that the recipe's paths are relative to")
     parser.add_argument(
-        "--model", nargs="+", required=True, help="model file with trained regression; several are averaged"
+        "--model",
+        type=MODEL,
+        nargs="+",
+        required=True,
+        help="model file with trained regression; several are averaged",
     )
-    parser.add_argument("--output", type=Path, required=True, help="output model file")
+    parser.add_argument("--output", type=NEW_FILE, required=True, help="output model file")
     parser.add_argument("--resolution", type=int, default=240, help="working resolution, shorter side (px)")
     parser.add_argument("--candidates", type=int, default=5, help="re-ranked candidates")
     parser.add_argument(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geowarp_ros.cli.parser import IMAGES
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("source", nargs="+", type=Path, help="folders, CSV files or bags of geotagged images")
+    parser.add_argument("source", nargs="+", type=IMAGES, help="folders, CSV files or bags of geotagged images")
     parser.add_argument("--output", type=Path, default=Path("preview.png"), help="output image")
     parser.add_argument("--k", type=float, default=0.6, help="warping coefficient, 0..1")
     parser.add_argument("--count", type=int, default=4, help="number of images, evenly spread")

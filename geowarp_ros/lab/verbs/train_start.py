@@ -10,15 +10,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geowarp_ros.cli.parser import DATA, MODEL, NEW_FILE, RECIPE
 from geowarp_ros.lab.verbs.train import add_start_arguments, model_to_start_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("recipe", type=Path, help="YAML file as for 'geowarp train distill'")
-    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths are relative to")
-    parser.add_argument("--output", type=Path, required=True, help="output model file")
-    parser.add_argument("--warp", help="model whose warping regression is copied (default, file.safetensors)")
+    parser.add_argument("recipe", type=RECIPE, help="YAML file as for 'geowarp train distill'")
+    parser.add_argument("--data", type=DATA, required=True, help="folder that the recipe's paths are relative to")
+    parser.add_argument("--output", type=NEW_FILE, required=True, help="output model file")
+    parser.add_argument(
+        "--warp", type=MODEL, help="model whose warping regression is copied (default, file.safetensors)"
+    )
     add_start_arguments(parser, ("mobilenet_v2", "resnet18", "resnet50"))
 
 

@@ -8,20 +8,21 @@ images) and last.pt.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from geowarp_ros.cli.parser import IMAGES, MODEL
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 from geowarp_ros.lab.verbs.train import add_output_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from geowarp_ros.lab.training.session import SessionConfig
-    from geowarp_ros.lab.training.warping import WarpConfig
+    from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
 
-    parser.add_argument("source", nargs="+", type=Path, help="folders, CSV files or bags of geotagged images")
+    parser.add_argument("source", nargs="+", type=IMAGES, help="folders, CSV files or bags of geotagged images")
     add_output_arguments(parser)
-    parser.add_argument("--model", required=True, help="model whose encoder is used: default or a model file")
+    parser.add_argument(
+        "--model", type=MODEL, required=True, help="model whose encoder is used: default or a model file"
+    )
     parser.add_argument("--from-scratch", action="store_true", help="reinitialise a trained regression")
     add_config_arguments(parser, WarpConfig)
     add_config_arguments(parser, SessionConfig)
@@ -29,9 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
+    from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
     from geowarp_ros.lab.training.processes import process_index, processes
-    from geowarp_ros.lab.training.session import BEST, SessionConfig, seeded, training_device
-    from geowarp_ros.lab.training.warping import WarpConfig, read_sets, train_warp, with_regression
+    from geowarp_ros.lab.training.session import BEST, seeded, training_device
+    from geowarp_ros.lab.training.warping import read_sets, train_warp, with_regression
     from geowarp_ros.model.checkpoints import load_model
 
     config = config_from_arguments(args, WarpConfig)

@@ -69,7 +69,7 @@ def write_world(
             _write_json(partial / DESCRIPTION, description)
         world = World(config)
         planned = list(shots(world))
-        for shot in progress(planned, len(planned), "photographs"):
+        for shot in progress(planned, len(planned), "rendering photographs"):
             _take(world, shot, partial)
         _write_positions(partial / "positions.csv", planned, town_frame(config))
         matrix = planned[0].camera.matrix.flatten().tolist()  # of all images

@@ -109,7 +109,7 @@ def record_drive(world: World, bag: Path, *, gallery: bool, progress: Progress =
             message = types.types[KINDS[topic]](header=header, **fields)
             writer.write(channels[topic], moment.stamp_ns, types.serialize_cdr(message, KINDS[topic]))
 
-        for moment in progress(moments, len(moments), bag.name.replace("_", " ")):
+        for moment in progress(moments, len(moments), f"{bag.name.replace('_', ' ')}, moments"):
             if moment.conditions is None:
                 write(FIX_TOPIC, moment, FIX_FRAME, _fix(moment.camera, frame, types.types))
             else:

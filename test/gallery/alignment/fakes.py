@@ -124,7 +124,7 @@ class FakeAlign:
         self.options.append(options)
         usable = [row for row, p in enumerate(photographs) if len(p.keypoints)]
         missing = [rows for rows in combinations(usable, 2) if rows not in compared]
-        for rows in progress(missing, len(missing), "comparing photographs"):
+        for rows in progress(missing, len(missing), "comparing photographs in pairs"):
             self.compared.append(rows)
             compared[rows] = Pair(*rows, np.eye(3), np.array([0.0, 0, 1]), 0.1, np.array([[0, 1]], np.int32), 0.5)
         time.sleep(self.TAKES_S)

@@ -13,7 +13,8 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from geowarp_ros.cli import main
-from geowarp_ros.lab.training.retrieval import RetrievalTraining, starting_model, train_retrieval
+from geowarp_ros.lab.training.parameters import RetrievalTraining
+from geowarp_ros.lab.training.retrieval import starting_model, train_retrieval
 from geowarp_ros.lab.training.session import LAST, seeded
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig

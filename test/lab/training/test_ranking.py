@@ -11,8 +11,9 @@ import torch
 from geowarp_ros.geometry import warp
 from geowarp_ros.lab.training.ranking import ROUNDS, Contests, draw_contests, ranking_loss, warped_pairs
 from geowarp_ros.lab.training.session import seeded
+from geowarp_ros.model import GRID
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.model.matching import CELLS, GRID, pool_local_features, similarity
+from geowarp_ros.model.matching import CELLS, pool_local_features, similarity
 from test.model.weights import regression_of
 
 

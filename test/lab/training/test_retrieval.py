@@ -12,8 +12,8 @@ from geowarp_ros.cli import main
 from geowarp_ros.errors import SourceError, TrainingError
 from geowarp_ros.lab.training.data import Photographs, common_frame, read_photographs
 from geowarp_ros.lab.training.netvlad import sample_cells, start_from_data
+from geowarp_ros.lab.training.parameters import RetrievalTraining
 from geowarp_ros.lab.training.retrieval import (
-    RetrievalTraining,
     read_places,
     starting_model,
     train_retrieval,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from geowarp_ros.errors import ConfigError, TrainingError
-from geowarp_ros.lab.training.session import BEST, LAST, SETTINGS, Session, SessionConfig
+from geowarp_ros.lab.training.parameters import SessionConfig
+from geowarp_ros.lab.training.session import BEST, LAST, SETTINGS, Session
 from geowarp_ros.model import inference
 from geowarp_ros.model.aggregation import AggregationName
 from geowarp_ros.model.checkpoints import load_model

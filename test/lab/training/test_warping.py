@@ -18,9 +18,9 @@ from geowarp_ros.geometry import full_frame
 from geowarp_ros.lab.training.data import Photographs, common_frame
 from geowarp_ros.lab.training.losses import features_wise_loss
 from geowarp_ros.lab.training.objective import WarpLosses
-from geowarp_ros.lab.training.session import BEST, LAST, SETTINGS, SessionConfig
+from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
+from geowarp_ros.lab.training.session import BEST, LAST, SETTINGS
 from geowarp_ros.lab.training.warping import (
-    WarpConfig,
     learning_rate,
     mine,
     read_sets,

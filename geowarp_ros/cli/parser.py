@@ -1,0 +1,189 @@
+"""The parser of every verb: whole paths that exist, the nearest name of what is misspelt, defaults said once."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from geowarp_ros.errors import ConfigError, did_you_mean
+from geowarp_ros.files import expanded
+
+
+class Existing:
+    """Type of an argument that names what is read: absence is said before the verb imports anything.
+
+    Args:
+        what: What is expected, for people.
+        file: Whether a folder is none.
+    """
+
+    def __init__(self, what: str, *, file: bool = False) -> None:
+        self.what = what
+        self.file = file
+
+    def __call__(self, text: str) -> Path:
+        """Parse the argument."""
+        return expanded(text)
+
+    def check(self, path: Path) -> None:
+        """Refuse what is not there.
+
+        Raises:
+            ConfigError: With the path and what was expected.
+        """
+        try:
+            path.stat()
+            problem = errno.EISDIR if self.file and path.is_dir() else 0
+        except OSError as error:
+            problem = error.errno or errno.EIO
+        if problem:
+            absent = problem == errno.ENOENT and not self.file
+            said = "does not exist" if absent else f"cannot be read: {os.strerror(problem)}"
+            raise ConfigError(f"{path}: {said}, expected {self.what}")
+
+
+class ExistingGallery(Existing):
+    """Type of an argument that names a gallery."""
+
+    def check(self, path: Path) -> None:
+        """Refuse a folder without a manifest, in the words of who reads it."""
+        if not (path / "gallery.json").is_file():
+            from geowarp_ros.gallery.manifest import read_manifest
+
+            read_manifest(path)
+
+
+class ExistingModel(Existing):
+    """Type of an argument that names a model: the file, or a word that means one.
+
+    Args:
+        words: What else can be given.
+    """
+
+    def __init__(self, *words: str) -> None:
+        super().__init__("a model file")
+        self.words = {"default", *words}
+
+    def __call__(self, text: str) -> Any:
+        """Parse the argument: a text, for it goes where a parameter of the node goes."""
+        return text if text in self.words else str(expanded(text))
+
+    def check(self, path: Path | str) -> None:
+        """Refuse a file that is not there."""
+        if path not in self.words:
+            super().check(Path(path))
+
+
+class NewFile(Existing):
+    """Type of an argument that names a file to write: a folder that is not there is said before the work."""
+
+    def check(self, path: Path) -> None:
+        """Refuse a folder, and a file in what is none."""
+        parent = path.parent
+        problem = errno.EISDIR if path.is_dir() else errno.ENOTDIR if parent.is_file() else errno.ENOENT
+        if path.is_dir() or not parent.is_dir():
+            raise ConfigError(f"{path}: cannot be written: {os.strerror(problem)}, expected {self.what}")
+
+
+GALLERY = ExistingGallery("a gallery")
+IMAGES = Existing("a folder of images, a CSV or a ROS bag")
+MODEL = ExistingModel()
+RECIPE = Existing("a recipe (YAML)", file=True)
+DATA = Existing("a folder")
+NEW_FILE = NewFile("a file in a folder that exists", file=True)
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the image files that are meant: each file, those in a folder and below it, those that match a glob.
+
+    A file that is absent stays, for the one who reads it to name.
+
+    Raises:
+        ConfigError: A folder without images, a glob that matches none, or not one file exists.
+    """
+    from geowarp_ros.readers.source import IMAGE_SUFFIXES
+
+    found: list[Path] = []
+    for given in paths:
+        matches: Iterable[Path] = [given]
+        if glob.has_magic(str(given)) and not given.exists():
+            matches = map(Path, sorted(glob.glob(str(given), recursive=True)))  # noqa: PTH207 - it finds hidden files
+        meant = [file for path in matches for file in (_images_below(path) if path.is_dir() else [path])]
+        if not meant:
+            raise ConfigError(f"{given}: no images in it, expected {', '.join(IMAGE_SUFFIXES)}")
+        found += meant
+    if not any(path.exists() for path in found):
+        Existing("an image file", file=True).check(found[0])
+    return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Return the images of a folder, without thumbnails and hidden files."""
+    from geowarp_ros.readers.source import IMAGE_SUFFIXES
+
+    files = (
+        file for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    )
+    shown = ((file, file.relative_to(folder).parts) for file in files)
+    return [file for file, parts in shown if not any(part[0] == "." or part == "@eaDir" for part in parts)]
+
+
+class HelpWithDefaults(argparse.HelpFormatter):
+    """Tells the default of an option whose help does not, as it would be typed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        silent = default is None or default is False or default in ("", "default", argparse.SUPPRESS)
+        if silent or "default" in text or not action.option_strings:
+            return text
+        values = default if isinstance(default, list | tuple) else [default]
+        shown = " ".join(str(value) for value in values).replace("%", "%%")
+        return f"{text} (default: {shown})" if shown else text
+
+
+class Parser(argparse.ArgumentParser):
+    """Never takes an abbreviation (``--mode`` must not mean ``--model``); ``type=Path`` is :func:`expanded`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": HelpWithDefaults, "allow_abbrev": False, **options})
+        self.register("type", Path, expanded)
+        self._words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, refuse what is unknown, and check that what is read exists.
+
+        Raises:
+            ConfigError: An argument of type :class:`Existing` does not.
+        """
+        self._words = list(args or ())
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            if isinstance(action.type, Existing) and value not in (None, argparse.SUPPRESS):
+                for path in value if isinstance(value, list) else [value]:
+                    action.type.check(path)
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2, the usage and the message, with the nearest option of each that is misspelt."""
+        known = self._option_string_actions
+        given = (word.partition("=")[0] for word in self._words)
+        names = {word: "--" + word.lstrip("-–—") for word in given if word[:1] in ("-", "–", "—")}
+        unknown = {word: did_you_mean(name, known) for word, name in names.items() if word not in known}
+        hints = [f"{word}{hint}" for word, hint in unknown.items() if hint]
+        super().error("; ".join([message, *hints]))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            said = (
+                f"invalid choice: {value!r}{did_you_mean(str(value), choices)}; choose from {', '.join(choices)}"
+            )
+            raise argparse.ArgumentError(action, said)
