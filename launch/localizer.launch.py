@@ -45,6 +45,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    params_file = given["params_file"] and str(Path(os.path.expandvars(given["params_file"])).expanduser())
     defaults = Path(get_package_share_directory("geowarp_ros"), "config", "localizer.yaml")
     parameters = {name: given[name].lower() == "true" for name in ("use_sim_time", "autostart")}
     for name in ("gallery", "model", "camera_info_url", "image_transport"):
@@ -60,7 +61,7 @@ def _start(context):
         Node(
             package="geowarp_ros",
             **which,
-            parameters=[os.path.expanduser(os.path.expandvars(given["params_file"])) or str(defaults), parameters],
+            parameters=[params_file or str(defaults), parameters],
             remappings=[(name, given[name]) for name in ("image", "camera_info") if given[name]],
             ros_arguments=["--log-level", log_level],
             output="both",

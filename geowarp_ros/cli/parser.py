@@ -106,7 +106,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     Raises:
         ConfigError: A folder without images, a glob that matches none, or not one file exists.
     """
-    from geowarp_ros.readers.source import IMAGE_SUFFIXES
+    from geowarp_ros.images import SUFFIXES
 
     found: list[Path] = []
     for given in paths:
@@ -115,7 +115,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             matches = map(Path, sorted(glob.glob(str(given), recursive=True)))  # noqa: PTH207 - it finds hidden files
         meant = [file for path in matches for file in (_images_below(path) if path.is_dir() else [path])]
         if not meant:
-            raise ConfigError(f"{given}: no images in it, expected {', '.join(IMAGE_SUFFIXES)}")
+            raise ConfigError(f"{given}: no images in it, expected {', '.join(SUFFIXES)}")
         found += meant
     if not any(path.exists() for path in found):
         Existing("an image file", file=True).check(found[0])
@@ -124,11 +124,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def _images_below(folder: Path) -> list[Path]:
     """Return the images of a folder, without thumbnails and hidden files."""
-    from geowarp_ros.readers.source import IMAGE_SUFFIXES
+    from geowarp_ros.images import SUFFIXES
 
-    files = (
-        file for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    )
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
     shown = ((file, file.relative_to(folder).parts) for file in files)
     return [file for file, parts in shown if not any(part[0] == "." or part == "@eaDir" for part in parts)]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -272,7 +273,7 @@ def run(model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., t
     folder = tmp_path_factory.mktemp("shell")
     small_gallery(folder, model)
 
-    def run(words: list[str], stdout: io.TextIOBase, **environment: str) -> tuple[int, str]:
+    def run(words: list[str], stdout: int | IO[Any], **environment: str) -> tuple[int, str]:
         done = subprocess.run(
             [sys.executable, "-m", "geowarp_ros.cli", *words], cwd=folder, stdout=stdout, stderr=subprocess.PIPE,
             text=True, check=False,
