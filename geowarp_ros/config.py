@@ -29,6 +29,9 @@ class RetrievalConfig(Section):
 RerankMethod: TypeAlias = Literal["none", "geowarp", "geowarp-unwarped", "sift", "orb"]
 """Ways to re-rank the candidates: :mod:`geowarp_ros.rerank`."""
 
+RerankMode: TypeAlias = Literal["exact", "fast", "gated"]
+"""Modes of geowarp: :mod:`geowarp_ros.rerank.geowarp`, ``fast`` and ``gated``."""
+
 
 class RerankConfig(Section):
     """Re-ranking of the first candidates."""
@@ -38,7 +41,7 @@ class RerankConfig(Section):
         description="none: retrieval order; geowarp: warp each pair to a common viewpoint, then compare dense "
         "features; geowarp-unwarped: the same without the warp; sift, orb: number of homography inliers.",
     )
-    mode: Literal["exact", "fast", "gated"] = Field(
+    mode: RerankMode = Field(
         "exact",
         description="Mode of geowarp. exact: as in the paper, 2 encoder passes per candidate; fast: feature "
         "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart.",

@@ -109,6 +109,11 @@ class StoredModel(Section):
     channels: int = Field(ge=1)
 
 
+def _with_contrast(keypoints: Any) -> Any:
+    """Earlier versions detected keypoints with a contrast threshold that they did not name."""
+    return {"contrast": 0.04} | keypoints if isinstance(keypoints, dict) else keypoints
+
+
 class IndexedSegment(Section):
     """A segment at the time it was indexed."""
 
@@ -191,7 +196,9 @@ class Manifest(Section):
     modified: str
     model: StoredModel
     segments: tuple[Segment, ...] = ()
-    keypoints: KeypointConfig | None = Field(None, description="Keypoints of its photographs; null: none stored.")
+    keypoints: Annotated[KeypointConfig | None, BeforeValidator(_with_contrast)] = Field(
+        None, description="Keypoints of its photographs; null: none stored."
+    )
     index: StoredIndex | None = None
     alignment: StoredAlignment | None = None
 

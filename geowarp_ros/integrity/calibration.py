@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, ValidationError
 
-from geowarp_ros.config import LocalizerConfig, first_problem
+from geowarp_ros.config import LocalizerConfig, RerankMode, first_problem
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
 from geowarp_ros.gallery.manifest import CALIBRATION
@@ -179,7 +179,7 @@ def find_calibration(
     """
     here = settings_of(config, model_fingerprint, stored)
     refused: list[str] = []
-    for path in (gallery / CALIBRATION, beside_model(model)):
+    for path in (gallery / CALIBRATION, _of_model(model, config.rerank.mode)):
         calibration = load_calibration(path)
         if calibration is None:
             continue
@@ -194,9 +194,14 @@ def find_calibration(
     return None, refused
 
 
-def beside_model(model: Path) -> Path:
-    """Where the calibration lies that holds for any gallery of a model file."""
-    return model.with_name(f"{model.stem}.calibration.json")
+def beside_model(model: Path, mode: RerankMode = "exact") -> Path:
+    """Where the calibration lies that holds for any gallery of a model file, re-ranked in this mode."""
+    return model.with_name(f"{model.stem}{'' if mode == 'exact' else f'.{mode}'}.calibration.json")
+
+
+def _of_model(model: Path, mode: RerankMode) -> Path:
+    """The model's calibration for the mode; where there is none, the one of which is said why it is not used."""
+    return next(filter(Path.exists, (beside_model(model, mode), beside_model(model))), beside_model(model))
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def test_keypoints_of_a_gallery_that_has_none(
     assert "looking at segment 0001 in batches: 100%" in said.err
     assert geowarp("info", gallery) == 0
     table = capsys.readouterr().out
-    assert "keypoints   sift, up to 2,000 at 2x the working resolution; " in table
+    assert "keypoints   sift, up to 2,000 at 1.5x the working resolution; " in table
     assert "cameras     known of 0 images, 0 different" in table
     assert geowarp("info", gallery, "--json") == 0
     info = json.loads(capsys.readouterr().out)

@@ -116,6 +116,18 @@ def test_a_gallery_of_format_1_gets_its_positions(views: Views, tmp_path: Path) 
     assert "places.npy" in Gallery.open(path).manifest.segments[0].files
 
 
+def test_keypoints_of_a_version_that_named_no_contrast_keep_theirs(views: Views, tmp_path: Path) -> None:
+    path, old = tmp_path / "g", KeypointConfig(count=60, scale=2.0, contrast=0.04)
+    build_gallery(views(4), describer(), path, keypoints=old)
+    manifest = json.loads((path / "gallery.json").read_text())
+    del manifest["keypoints"]["contrast"]
+    (path / "gallery.json").write_text(json.dumps(manifest))
+    assert Gallery.open(path).keypoint_config == old
+    before = content(path)
+    upgrade_gallery(path)
+    assert Gallery.open(path).keypoint_config == old and content(path) == before
+
+
 def test_cameras_are_added_where_none_is_known(views: Views, tmp_path: Path) -> None:
     wide = views(8)
     wide = replace(wide, images=wide.images[1::2])  # 192×144

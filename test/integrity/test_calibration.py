@@ -127,8 +127,8 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
         measured_with = settings_of(LocalizerConfig(), "abc", None) | changed
         save_calibration(path, calibration.model_copy(update={"title": title, "measured_with": measured_with}))
 
-    def found() -> tuple[str, list[str]]:
-        applies, refused = find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)
+    def found(config: LocalizerConfig = LocalizerConfig()) -> tuple[str, list[str]]:  # noqa: B008
+        applies, refused = find_calibration(config, "abc", None, model, tmp_path, 12.0)
         return applies.title if applies else "none", refused
 
     calibration = Calibration(
@@ -150,6 +150,14 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
     assert found() == ("the model's", [why])
     stored(beside_model(model), "the model's", model="xyz")
     assert found() == ("none", [why, "the model's is not used: it was measured with model = 'xyz' (now 'abc')"])
+    # another mode has a file of its own; without it the one of exact says why it is not used
+    gated = LocalizerConfig.model_validate({"rerank": {"mode": "gated"}})
+    (tmp_path / CALIBRATION).unlink()
+    stored(beside_model(model), "the model's")
+    why = "the model's is not used: it was measured with rerank.mode = 'exact' (now 'gated')"
+    assert found(gated) == ("none", [why])
+    stored(beside_model(model, "gated"), "the model's for gated", **{"rerank.mode": "gated"})
+    assert (found(gated), found()) == (("the model's for gated", []), ("the model's", []))
     # where the places lie 12 m apart: 3 m and 6 m in quadrature
     stored(tmp_path / CALIBRATION, "the gallery's")
     applies, _ = find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)
@@ -166,7 +174,7 @@ def test_the_verification_counts_only_where_it_is_read() -> None:
 def test_stored_keypoints_are_another_measure_where_they_are_used(tmp_path: Path) -> None:
     stored = KeypointConfig(count=1500)
     detected, matched = (settings_of(LocalizerConfig(), "abc", one) for one in (None, stored))
-    assert matched == detected | {"keypoints": "sift, 1500 at 2x"}
+    assert matched == detected | {"keypoints": "sift, 1500 at 1.5x, contrast 0.03"}
     for values in (
         {"position": {"verify": "none"}},
         {"position": {"verify": "orb"}},
@@ -175,7 +183,7 @@ def test_stored_keypoints_are_another_measure_where_they_are_used(tmp_path: Path
         config = LocalizerConfig.model_validate(values)
         assert settings_of(config, "abc", stored) == settings_of(config, "abc", None)
     sift = LocalizerConfig.model_validate({"position": {"verify": "none"}, "rerank": {"method": "sift"}})
-    assert settings_of(sift, "abc", stored)["keypoints"] == "sift, 1500 at 2x"
+    assert settings_of(sift, "abc", stored)["keypoints"] == "sift, 1500 at 1.5x, contrast 0.03"
 
     calibration = Calibration(
         features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=0.5,
@@ -184,7 +192,8 @@ def test_stored_keypoints_are_another_measure_where_they_are_used(tmp_path: Path
     save_calibration(tmp_path / CALIBRATION, calibration)
     model = tmp_path / "m.safetensors"
     assert find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)[0] is not None
-    why = "the gallery's calibration is not used: it was measured with keypoints = None (now 'sift, 1500 at 2x')"
+    now = "sift, 1500 at 1.5x, contrast 0.03"
+    why = f"the gallery's calibration is not used: it was measured with keypoints = None (now '{now}')"
     assert find_calibration(LocalizerConfig(), "abc", stored, model, tmp_path, 12.0) == (None, [why])
 
 

@@ -21,6 +21,7 @@ def kept_gallery(
     folder: Path,
     progress: Progress = silent,
     align: AlignOptions | None = None,
+    keypoints: bool = False,
 ) -> Gallery:
     """Open the gallery that the model made of these images, or build it.
 
@@ -29,20 +30,22 @@ def kept_gallery(
         describer: The model.
         folder: Folder of all galleries of the study.
         progress: Shows the images described.
-        align: How its photographs are aligned; None: not, and it stores no keypoints, so that every method that is
-            compared detects its own.
+        align: How its photographs are aligned; None: not.
+        keypoints: Store keypoints though nothing is aligned; else every method that is compared detects its own.
 
     Raises:
         SourceError: No image can be read.
         GalleryError: The gallery is truncated or cannot be written.
     """
-    path = folder / f"{describer.fingerprint}-{identity_of(source)}{'-aligned' if align else ''}"
+    kind = "-aligned" if align else "-keypoints" if keypoints else ""
+    path = folder / f"{describer.fingerprint}-{identity_of(source)}{kind}"
     if not (path / MANIFEST).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        build_gallery(source, describer, path, keypoints=DEFAULT_KEYPOINTS if align else None, progress=progress)
+        stored = DEFAULT_KEYPOINTS if align or keypoints else None
+        build_gallery(source, describer, path, keypoints=stored, progress=progress)
     if align:
-        stored = read_manifest(path).alignment
-        if stored is None or stored.options != align.model_dump():
+        aligned = read_manifest(path).alignment
+        if aligned is None or aligned.options != align.model_dump():
             align_gallery(path, align, progress)
     gallery = Gallery.open(path, describer.device)
     gallery.check_model(describer.fingerprint)

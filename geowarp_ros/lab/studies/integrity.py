@@ -83,7 +83,7 @@ class Drive(Section):
     name: str = Field(description="Name in the tables.")
     gallery: Images
     queries: Images
-    align: AlignOptions = Field(AlignOptions(), description="How the gallery is aligned.")
+    align: AlignOptions | None = Field(AlignOptions(), description="How the gallery is aligned; null: it is not.")
     correct_within_m: float = Field(
         25.0, gt=0.0, description="Distance from the truth up to which a fix is right (m)."
     )

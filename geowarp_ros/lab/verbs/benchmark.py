@@ -24,6 +24,7 @@ PARTS = {
     "rerankers": "re-rankers without weights of their own over one encoder pass",
     "building": "gallery build over describing alone",
     "training": "training steps (16 images) over the encoder's forward and backward pass",
+    "answers": "image to answer by stage and mode, and what the answers are worth, with --world",
     "node": "camera message to fix on a ROS 2 graph, start-up and memory",
     "search": "search of synthetic galleries by size and index kind, on one core",
     "prior": "search within circles, in a gallery of the first --galleries size",
@@ -32,7 +33,7 @@ PARTS = {
 }
 """Part -> what it compares."""
 
-TABLES = ("node", "search", "prior", "features", "keypoints")
+TABLES = ("answers", "node", "search", "prior", "features", "keypoints")
 """Parts that produce a table instead of a comparison with a baseline."""
 
 POSITIVE = (
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="output folder")
     add("--parts", nargs="+", choices=PARTS, help="parts to run, see below (all that need no folder)")
-    encoders = ["resnet18", "mobilenet_v2", "resnet50", "vgg16"]
+    encoders = ["mobilenet_v2", "resnet18", "resnet50", "vgg16"]
     add("--encoders", nargs="+", default=encoders, help="encoders; most parts use the first")
     add("--sizes", nargs="+", default=["640x480"], metavar="WxH", help="image sizes at the encoder (640x480)")
     add("--batches", nargs="+", type=int, default=[1], metavar="N", help="encoders: images per pass (1)")
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = ["exact", "ivf-sq", "ivf-sq-disk", "ivf-pq"]
     text = "search: index kinds of 'geowarp gallery index'; suffix -disk: inverted lists on disk"
     add("--kinds", nargs="+", default=kinds, metavar="KIND", help=text)
-    add("--queries", type=int, default=200, help="search: queries; features, keypoints: at most (200)")
+    add("--queries", type=int, default=200, help="search: queries; answers, features, keypoints: at most (200)")
     add("--keep", type=Path, metavar="DIR", help="search: folder to keep the galleries in")
     add("--gallery", type=GALLERY, metavar="G", help="features: gallery with splits query and gallery")
     text = "features: maximum distance of a correct candidate in m (25)"
@@ -94,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--world",
         type=Existing("a folder that 'geowarp world' wrote"),
         metavar="W",
-        help="keypoints: folder that 'geowarp world' wrote",
+        help="answers, keypoints: folder that 'geowarp world' wrote",
     )
     text = "keypoints: maximum numbers per image (1000 2000)"
     add("--keypoints", nargs="+", type=int, default=[1000, 2000], metavar="N", help=text)
@@ -111,7 +112,9 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.threads import use_threads
 
     args.parts = args.parts or [
-        part for part in PARTS if {"features": args.gallery, "keypoints": args.world}.get(part, True)
+        part
+        for part in PARTS
+        if {"features": args.gallery, "keypoints": args.world, "answers": args.world}.get(part, True)
     ]
     _check(args)
     use_threads(args.threads)
@@ -167,12 +170,21 @@ def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         return measure_search(args.galleries, args.dim, args.kinds, args.queries, progress=bar, folder=args.keep)
     if part == "prior":
         return measure_prior(args.galleries[0], args.dim)
+    if part in ("answers", "keypoints") and args.world is None:
+        raise ConfigError(f"part {part}: needs --world, a folder that 'geowarp world' wrote")
+    if part == "answers":
+        from geowarp_ros.config import LocalizerConfig, RerankMode
+        from geowarp_ros.lab.benchmark.answers import measure_answers
+        from geowarp_ros.model.describer import open_describer
+
+        options = {name: getattr(args, name) for name in ("model", "device", "precision", "runtime", "threads")}
+        config, folder = LocalizerConfig.model_validate(options), args.output / "galleries"
+        modes = get_args(RerankMode)
+        return measure_answers(args.world, open_describer(config), config, modes, folder, args.queries, bar)
     if part == "keypoints":
         from geowarp_ros.lab.benchmark.keypoints import measure_keypoints
         from geowarp_ros.model.checkpoints import load_model
 
-        if args.world is None:
-            raise ConfigError("part keypoints: needs --world, a folder that 'geowarp world' wrote")
         resolution = load_model(args.model, "cpu").config.resolution
         return measure_keypoints(args.world, args.keypoints, (1.0, 2.0), resolution, args.queries, bar)
     if part == "features":

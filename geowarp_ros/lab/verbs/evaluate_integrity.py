@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     for drive in recipe.drives:
         places = find(drive.gallery)
         source = Source(places, description=drive.name)
-        gallery = kept_gallery(source, describer, args.output / "galleries", bar, drive.align)
+        gallery = kept_gallery(source, describer, args.output / "galleries", bar, drive.align, keypoints=True)
         localizer = Localizer.of(describer, gallery, config, calibrated=False)
         asked.append(ask_drive(localizer, drive, find, recipe.plain_seeds, bar))
         if drive.gallery.tags is not None:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
     if args.store:
-        stored = beside_model(model_path(config.model))
+        stored = beside_model(model_path(config.model), config.rerank.mode)
         save_calibration(stored, calibration)
         print(f"Stored as {stored}")
     print(f"Written to {args.output}")

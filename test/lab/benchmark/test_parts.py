@@ -57,7 +57,7 @@ def test_pictures_differ_and_have_their_size() -> None:
 
 
 def test_weights_are_used_for_their_encoder_alone() -> None:
-    shipped, about = make_model("resnet18", "default")
+    shipped, about = make_model("mobilenet_v2", "default")
     assert shipped.config.resolution == 0 and "fingerprint" in about
     assert make_model("resnet50", "default")[1] == "random weights"
     query = Describer(shipped, "cpu")(picture(parse_size("320x256"), 0))
