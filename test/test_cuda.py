@@ -282,8 +282,8 @@ def test_the_warp_is_trained_in_every_precision(precision: Precision, street: Pa
     """Eight steps: with float16 the first ones may be left out, until the scale fits."""
     pytest.importorskip("rosbags")
     pytest.importorskip("sklearn")
-    from geowarp_ros.lab.training.session import SessionConfig
-    from geowarp_ros.lab.training.warping import WarpConfig, read_sets, train_warp
+    from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
+    from geowarp_ros.lab.training.warping import read_sets, train_warp
 
     config = WarpConfig(
         iterations=8, batch_generated=2, batch_pairs=2, height=64, width=96, validate_every=2, t_feat=1e9,

@@ -17,7 +17,7 @@ def every_parser() -> Iterator[tuple[list[str], Parser]]:
     """Yield the words that lead to each verb, evaluation, training and action, and its parser."""
     for verb in VERBS:
         room = "lab.verbs" if verb in LABORATORY else "cli"
-        modules = {(verb,): f"{room}.{verb.replace('-', '_')}"}
+        modules: dict[tuple[str, ...], str] = {(verb,): f"{room}.{verb.replace('-', '_')}"}
         if verb == "evaluate":
             rooms = {n: "lab.verbs" if n in evaluating.LABORATORY else "cli" for n in evaluating.EVALUATIONS}
             modules = {(verb, name): f"{room}.evaluate_{name}" for name, room in rooms.items()}
