@@ -6,7 +6,6 @@ The node configures and activates itself (its parameter ``autostart``): a galler
 process with one clear line and status 1. With ``autostart:=false`` it waits for a lifecycle manager.
 """
 
-import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -15,6 +14,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from geowarp_ros.files import expanded
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -60,7 +60,7 @@ def _start(context):
         Node(
             package="geowarp_ros",
             **which,
-            parameters=[os.path.expanduser(os.path.expandvars(given["params_file"])) or str(defaults), parameters],
+            parameters=[str(expanded(given["params_file"] or str(defaults))), parameters],
             remappings=[(name, given[name]) for name in ("image", "camera_info") if given[name]],
             ros_arguments=["--log-level", log_level],
             output="both",
