@@ -6,7 +6,6 @@ The node configures and activates itself (its parameter ``autostart``): a galler
 process with one clear line and status 1. With ``autostart:=false`` it waits for a lifecycle manager.
 """
 
-import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -15,6 +14,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from geowarp_ros.files import expanded
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -45,7 +45,6 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    params_file = given["params_file"] and str(Path(os.path.expandvars(given["params_file"])).expanduser())
     defaults = Path(get_package_share_directory("geowarp_ros"), "config", "localizer.yaml")
     parameters = {name: given[name].lower() == "true" for name in ("use_sim_time", "autostart")}
     for name in ("gallery", "model", "camera_info_url", "image_transport"):
@@ -61,7 +60,7 @@ def _start(context):
         Node(
             package="geowarp_ros",
             **which,
-            parameters=[params_file or str(defaults), parameters],
+            parameters=[str(expanded(given["params_file"] or str(defaults))), parameters],
             remappings=[(name, given[name]) for name in ("image", "camera_info") if given[name]],
             ros_arguments=["--log-level", log_level],
             output="both",

@@ -57,7 +57,11 @@ def test_a_home_that_is_needed_and_missing_is_said(monkeypatch: pytest.MonkeyPat
             expanded(path)
     assert expanded("~/g") == Path("~/g").expanduser()  # the user's, from the password file
     assert expanded("/g") == Path("/g")
-    monkeypatch.setattr("pwd.getpwuid", lambda uid: dict[int, str]()[uid])  # a container's user without an entry
+
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # a container's user without an entry
     with pytest.raises(ConfigError, match="~/g: HOME is not set"):
         expanded("~/g")
     monkeypatch.setenv("HOME", "")

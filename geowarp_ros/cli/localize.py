@@ -28,13 +28,14 @@ def run(args: argparse.Namespace) -> int:
     paths = image_files(args.images)
     from geowarp_ros.errors import CameraError, ImageError
     from geowarp_ros.localizer import Localizer
-    from geowarp_ros.progress import bar
+    from geowarp_ros.progress import bar, silent
     from geowarp_ros.readers.camera_files import frame_of_file, read_camera
 
     camera = args.camera and read_camera(args.camera)
     localizer = Localizer.open(args.gallery, config)
     status = 0
-    for path in bar(paths, len(paths), "localizing images"):
+    show = bar if len(paths) > 8 else silent
+    for path in show(paths, len(paths), "localizing images"):
         try:
             answer = localizer.localize(frame_of_file(path, camera))
         except (ImageError, CameraError) as error:

@@ -83,8 +83,6 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(f"--set {setting}: only the node uses {name.strip()}, it changes nothing here")
         flat |= _dotted({name.strip(): _read_yaml(text, f"--set {setting}")})
     _refuse_sections(flat)
-    if isinstance(model := flat.get("model"), str):
-        MODEL.check(MODEL(model))
     return nest(flat)
 
 
@@ -114,11 +112,12 @@ def session_config(values: Mapping[str, Any]) -> SessionConfig:
     """Return the settings of a verb that shows a session its images in order; the node's own are checked, too.
 
     Raises:
-        ConfigError: Unknown names or bad values.
+        ConfigError: Unknown names, bad values, or a model that is not there.
     """
     node = parse_config(
         NodeConfig, {name: value for name, value in values.items() if name not in ROS_OWN}, strict=True
     )
+    MODEL.check(MODEL(node.model))
     return SessionConfig(**{name: getattr(node, name) for name in SessionConfig.model_fields})
 
 

@@ -64,3 +64,23 @@ def test_one_file_for_all(street: Path, noting: Noting, capsys: pytest.CaptureFi
     assert [frame.camera and frame.camera.fx for frame in noting.frames] == [70.0] * 3
     assert main(["localize", *images, "--gallery", "g", "--camera", str(street / "absent.yaml")]) == 1
     assert "absent.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_a_folder_is_all_the_images_in_it_and_a_wrong_one_is_said_before_the_model(
+    street: Path, noting: Noting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--gallery", "g", "--camera", str(street / "given.yaml")]
+    assert main(["localize", str(street), *given]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        str(street / name / "image.png") for name in "abc"
+    ]
+    assert main(["localize", str(street / "[ac]" / "*.png"), str(street / "absent.png"), *given]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("NoFix") == 2 and len(noting.frames) == 5
+    assert "absent.png: cannot be read: No such file or directory" in said.err
+    monkeypatch.setattr(geowarp_ros.localizer.Localizer, "open", lambda *_: pytest.fail("opened"))
+    (street / "empty").mkdir()
+    for wrong in ("empty", "*.gif", "absent.png"):
+        assert main(["localize", str(street / wrong), *given]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"geowarp localize: {street / wrong}: ") and error.count("\n") == 1

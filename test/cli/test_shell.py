@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
@@ -84,6 +84,7 @@ def test_a_parameters_model_may_begin_with_the_home(home: Path, capsys: pytest.C
 IMPORTS_NOTHING_HEAVY = """
 import sys
 from pathlib import Path
+from typing import IO
 from geowarp_ros.cli import main
 from geowarp_ros.cli.parser import Existing
 from test.cli.walking import complete, every_parser
@@ -273,7 +274,7 @@ def run(model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., t
     folder = tmp_path_factory.mktemp("shell")
     small_gallery(folder, model)
 
-    def run(words: list[str], stdout: int | IO[Any], **environment: str) -> tuple[int, str]:
+    def run(words: list[str], stdout: IO[str], **environment: str) -> tuple[int, str]:
         done = subprocess.run(
             [sys.executable, "-m", "geowarp_ros.cli", *words], cwd=folder, stdout=stdout, stderr=subprocess.PIPE,
             text=True, check=False,

@@ -135,7 +135,7 @@ def test_densevlad_is_trained_on_the_gallery_once(
             "tracking.method = 'hmm': evaluate dataset answers each image on its own",
         ),
         (["--set", "rerank.method=sift"], "rerank.method = 'sift': say by --rerank which methods to compare"),
-        (["--set", "model=other.safetensors"], "--set model: --model names the models to compare"),
+        (["--set", "model=default"], "--set model: --model names the models to compare"),
         (["--set", "position.min_confidence=0.9"], "evaluate dataset ranks places; it estimates no position"),
         (["--output", "/dev/null/x"], "/dev/null"),
         (["--model", "PLAIN", "--rerank", "geowarp"], "has no warping regression, which geowarp needs"),
