@@ -55,6 +55,8 @@ def hint_from_message(message: Any) -> Hint | NoHint:
     """Return what a sensor_msgs/NavSatFix claims; a covariance of type UNKNOWN counts as none."""
     if message.status.status < 0:  # NavSatStatus.STATUS_NO_FIX
         return NoHint(f"status {message.status.status}: no fix")
+    if message.latitude == 0 and message.longitude == 0:  # what receivers report without one
+        return NoHint("position 0°, 0°: no fix")
     std_m, stamp = math.inf, message.header.stamp
     if message.position_covariance_type != 0:  # COVARIANCE_TYPE_UNKNOWN
         std_m = horizontal_std_m(np.asarray(message.position_covariance, np.float64).reshape(3, 3))

@@ -136,6 +136,8 @@ def test_a_navsatfix_becomes_a_hint_with_its_worse_deviation() -> None:
 @pytest.mark.parametrize("status", [-1, -2])
 def test_a_receiver_without_a_fix_gives_no_hint(status: int) -> None:
     assert hint_from_message(prior_message(48.1, 11.2, 2.5, status=status)) == NoHint(f"status {status}: no fix")
+    assert hint_from_message(prior_message(0.0, 0.0, 2.5)) == NoHint("position 0°, 0°: no fix")
+    assert isinstance(hint_from_message(prior_message(0.0, 11.2, 2.5)), Hint)  # on the equator
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.0, -2.0, 3.1])
