@@ -33,7 +33,7 @@ from geowarp_ros.cli.alignment import (
     unaligned,
 )
 from geowarp_ros.cli.options import CAMERA, add_camera
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, Existing
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -167,7 +167,12 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="offset added to the stamps of a bag's fixes (s; default: 0, and clocks that differ are refused)",
     )
-    parser.add_argument("--track", type=Path, metavar="GPX", help="track that was recorded beside a video")
+    parser.add_argument(
+        "--track",
+        type=Existing("a GPX track", file=True),
+        metavar="GPX",
+        help="track that was recorded beside a video",
+    )
     parser.add_argument(
         "--track-offset", type=float, default=0.0, metavar="S", help="time to add to a video's (s, default: 0)"
     )

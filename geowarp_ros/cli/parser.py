@@ -99,7 +99,7 @@ NEW_FILE = NewFile("a file in a folder that exists", file=True)
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the image files that are meant: each file, those in a folder and below it, those that match a glob.
+    """Return the image files that are meant: each file, those in a folder and below it, those of a glob.
 
     A file that is absent stays, for the one who reads it to name.
 
@@ -107,28 +107,20 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
         ConfigError: A folder without images, a glob that matches none, or not one file exists.
     """
     from geowarp_ros.images import SUFFIXES
+    from geowarp_ros.readers.folders import photographs_below
 
     found: list[Path] = []
     for given in paths:
         matches: Iterable[Path] = [given]
         if glob.has_magic(str(given)) and not given.exists():
             matches = map(Path, sorted(glob.glob(str(given), recursive=True)))  # noqa: PTH207 - it finds hidden files
-        meant = [file for path in matches for file in (_images_below(path) if path.is_dir() else [path])]
+        meant = [file for path in matches for file in (photographs_below(path) if path.is_dir() else [path])]
         if not meant:
             raise ConfigError(f"{given}: no images in it, expected {', '.join(SUFFIXES)}")
         found += meant
     if not any(path.exists() for path in found):
         Existing("an image file", file=True).check(found[0])
     return found
-
-
-def _images_below(folder: Path) -> list[Path]:
-    """Return the images of a folder, without thumbnails and hidden files."""
-    from geowarp_ros.images import SUFFIXES
-
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
-    shown = ((file, file.relative_to(folder).parts) for file in files)
-    return [file for file, parts in shown if not any(part[0] == "." or part == "@eaDir" for part in parts)]
 
 
 class HelpWithDefaults(argparse.HelpFormatter):

@@ -43,7 +43,7 @@ def read_folder(folder: Path, utm_zone: str | None) -> Source:
     Raises:
         SourceError: There is no image, most names give no zone, or one contradicts ``utm_zone``.
     """
-    there = _photographs(folder)
+    there = photographs_below(folder)
     if not there:
         raise SourceError(
             f"{folder}: no images in it, expected {', '.join(SUFFIXES)}, a positions.csv or a ROS bag"
@@ -88,7 +88,7 @@ def split_of(relative: Path) -> str:
     return "/".join(name for name in canonical_split(relative.parent.as_posix()).split("/") if name in _SPLITS)
 
 
-def _photographs(folder: Path) -> list[Path]:
+def photographs_below(folder: Path) -> list[Path]:
     """Return the files with a photograph's suffix, and links to nothing, in a folder and those below it.
 
     Links to folders are followed. A folder that several lead to is read once for each split, from where it really

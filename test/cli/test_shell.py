@@ -63,6 +63,9 @@ def test_every_path_may_begin_with_the_home(words: list[str], parser: Parser, ho
             text = action.type in (None, str) and not action.choices and action.nargs != 0 and not generated
             assert not text or action.dest in TEXTS or words[-1] == "ablation", f"{action.dest} is no path?"
             continue
+        assert action.type is not Path or action.dest in ("output", "keep", "images"), (
+            f"{action.dest} is not read?"
+        )
         name = "file" if isinstance(action.type, Existing) and action.type.file else "folder"
         name = "file" if action.dest in ("model", "models", "init", "warp") else name
         for path in (f"~/{name}", f"$HOME/{name}", f"${{HOME}}/{name}"):

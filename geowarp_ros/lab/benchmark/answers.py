@@ -68,7 +68,7 @@ def measure_answers(
     stages: dict[str, dict[str, list[float]]] = {mode: defaultdict(list) for mode in modes}
     errors: dict[str, list[float]] = {mode: [] for mode in modes}
     posed = dict.fromkeys(modes, 0)
-    for number, image in enumerate(progress(queries, len(queries), "asking")):
+    for number, image in enumerate(progress(queries, len(queries), "asking about images")):
         frame, place = Frame(image.read(), camera=image.camera), image.place
         truth = gallery.frame.to_enu(place.latitude_deg, place.longitude_deg)[:2]
         turn = number % len(modes)
