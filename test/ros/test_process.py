@@ -342,13 +342,15 @@ def test_a_bad_start_is_one_line_and_status_1(arguments: tuple[str, ...], said: 
 
 
 def test_help_is_help(graph: None) -> None:
-    for module, begins in (("node", "usage: localizer --ros-args"), ("localizers", "usage: localizers CAMERA ")):
-        for word in ("--help", "-h"):
-            process = NodeProcess(module=f"geowarp_ros.ros.{module}", arguments=(word,))
-            assert process.wait() == 0
-            told = " ".join(process.lines)
-            assert told.startswith(begins) and all(f"  {name}" in told for name, _ in leaves(NodeConfig))
-            assert "Number of retrieved candidates to re-rank. (default: 5)" in " ".join(told.split())
+    for module, word, begins in (
+        ("node", "--help", "localizer --ros-args"),
+        ("localizers", "-h", "localizers CAM"),
+    ):
+        process = NodeProcess(module=f"geowarp_ros.ros.{module}", arguments=(word,))
+        assert process.wait() == 0
+        told = " ".join(process.lines)
+        assert told.startswith(f"usage: {begins}") and all(f"  {name}" in told for name, _ in leaves(NodeConfig))
+        assert "Number of retrieved candidates to re-rank. (default: 5)" in " ".join(told.split())
 
 
 def test_a_missing_home_is_said_by_its_name(graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
