@@ -12,7 +12,7 @@ EXTRAS = {
     "pose": ["poselib>=2.0.5"],  # sharper poses; no wheels for aarch64, OpenCV does without
     "map": ["poselib>=2.0.5", "networkx>=3"],  # gallery align, on a workstation: the robot reads what it made
     "fast": ["onnxruntime>=1.18", "onnx>=1.16"],  # encoders on a CPU, on the robot; wheels for aarch64, too
-    "video": ["av>=14", "gpxpy>=1.5"],  # a video with its GPX track
+    "video": ["av>=14", "gpxpy>=1.5"],  # a video with its GPX track, and videos in bags
     "photos": ["pillow-heif>=0.21", "pillow-jxl-plugin>=1.3", "rawpy>=0.21"],  # HEIC of phones, JPEG XL, DNG
     "export": ["onnx>=1.16", "onnxscript>=0.5"],
 }

@@ -63,7 +63,7 @@ UNREADABLE = (ImageError, Pillow.DecompressionBombError, *_DECODER_ERRORS)
 def read_image(path: str | Path) -> Image:
     """Read an image file as RGB, upright by its EXIF orientation.
 
-    16 bits become 8, grey and CMYK become RGB, alpha is dropped.
+    16 bits become 8 (:func:`eight_bits`), grey and CMYK become RGB, alpha is dropped.
 
     Raises:
         ImageError: The file is absent, empty, truncated, no image, or of a size outside the limits above.
@@ -90,7 +90,15 @@ def decode_image(data: bytes, name: str) -> Image:
     """
     if not data:
         raise ImageError(f"{name}: is empty (0 bytes), expected an image")
-    return _decoded(data, name)
+    image = _decoded(data, name)
+    of_colours = data.startswith(b"\x89PNG") and data[24:26] in (b"\x10\2", b"\x10\4", b"\x10\6")
+    if of_colours or data.startswith((b"II*\0", b"MM\0*")):
+        # of 16-bit colours Pillow keeps the upper bytes, whichever bits are used
+        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+        rgb = None if deep is None or deep.dtype != np.uint16 else np.ascontiguousarray(deep[..., ::-1], np.uint16)
+        if rgb is not None and np.array_equal(rgb >> 8, image):  # turned alike, too
+            return eight_bits(rgb)
+    return image
 
 
 def _decoded(source: bytes | Pillow.Image, name: str) -> Image:
@@ -309,12 +317,29 @@ def check_size(width: int, height: int, name: str) -> None:
         )
 
 
+def eight_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Return 16-bit samples as 8-bit ones, by the bits that the camera uses: 8, 10, 12, 14 or 16.
+
+    A picture within less than an eighth of these, and far from black, such as a thermal one, is stretched over its
+    own range, half a percent of outliers at either end aside.
+    """
+    top = int(samples.max(initial=0))
+    shift = next(bits for bits in (8, 10, 12, 14, 16) if top < 1 << bits) - 8
+    if shift:
+        below = np.cumsum(np.bincount(samples.ravel()))
+        low, high = np.searchsorted(below, (0.005 * samples.size, 0.995 * samples.size))
+        if 0 < high - low < min(32 << shift, low):
+            stretched = (samples.astype(np.float32) - low) * (255 / (high - low))
+            return np.asarray(np.clip(np.round(stretched), 0, 255), np.uint8)
+    return np.asarray(samples >> shift, np.uint8)
+
+
 def _to_rgb(image: Pillow.Image, name: str) -> Image:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it to 255
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise ImageError(f"{name}: has values from {grey.min()} to {grey.max()}, expected 8 or 16 bits")
-        return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+        return np.repeat(eight_bits(grey.astype(np.uint16))[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ImageError(f"{name}: holds floating-point values, expected 8 or 16 bits")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))

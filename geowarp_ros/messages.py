@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geowarp_ros.cameras import Camera, camera_from_matrix
 from geowarp_ros.errors import CameraError, EncodingError, ImageError, did_you_mean
-from geowarp_ros.images import check_size, decode_image
+from geowarp_ros.images import check_size, decode_image, eight_bits
 from geowarp_ros.types import Image
 
 
@@ -48,8 +48,13 @@ _ENCODINGS: dict[str, tuple[int, int, int]] = {
     "bgra8": (8, 4, cv2.COLOR_BGRA2RGB),
     "mono8": (8, 1, cv2.COLOR_GRAY2RGB),
     "mono16": (16, 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": (16, 3, AS_IT_IS),
+    "bgr16": (16, 3, cv2.COLOR_BGR2RGB),
+    "rgba16": (16, 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": (16, 4, cv2.COLOR_BGRA2RGB),
     "8UC1": (8, 1, cv2.COLOR_GRAY2RGB),
     "8UC3": (8, 3, cv2.COLOR_BGR2RGB),  # OpenCV's matrices without a colour name are BGR
+    "8UC4": (8, 4, cv2.COLOR_BGRA2RGB),
     "yuv422": (8, 2, cv2.COLOR_YUV2RGB_UYVY),
     "uyvy": (8, 2, cv2.COLOR_YUV2RGB_UYVY),  # the newer name of yuv422
     "yuv422_yuy2": (8, 2, cv2.COLOR_YUV2RGB_YUY2),
@@ -60,28 +65,48 @@ _ENCODINGS: dict[str, tuple[int, int, int]] = {
     for bits in (8, 16)
 }
 
-_CODECS = ("jpeg", "jpg", "png")
+_SEMIPLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+"""Encodings of a plane of luma and one of chroma behind it, at half its size: their conversion to RGB."""
+
+_DEPTH = ("16UC1", "32FC1", "16SC1", "64FC1")
+"""Encodings of depth (REP 118)."""
+
+_NAMES = {name.lower(): name for name in (*_ENCODINGS, *_SEMIPLANAR)}
+"""Drivers differ in capitals."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PICTURES = (
+    b"\xff\xd8\xff", _PNG, b"RIFF", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
+)  # fmt: skip
+"""First bytes of JPEG, PNG, WebP, TIFF, BMP and JPEG 2000."""
+
+_COMPRESSED_DEPTH_HEADER_BYTES = 12  # compressed_depth_image_transport's ConfigHeader
 
 
 def image_from_message(message: ImageMessage) -> Image:
     """Return the image in a sensor_msgs/Image as (H, W, 3) uint8 RGB.
 
-    16-bit samples keep their upper 8 bits. Rows may be padded (``step`` larger than the pixels need).
+    Of 16-bit samples 8 bits are kept (:func:`~geowarp_ros.images.eight_bits`). Rows may be padded (``step`` larger
+    than the pixels need). The encoding's name is known in capitals, too.
 
     Raises:
         EncodingError: The encoding is not supported.
         ImageError: ``step`` or ``data`` do not fit the size, or the size is outside the limits of
             :mod:`geowarp_ros.images`.
     """
-    if message.encoding not in _ENCODINGS:
+    encoding = _NAMES.get(message.encoding.lower(), "")
+    if not encoding:
+        meant = did_you_mean(message.encoding.lower(), _NAMES)
+        what = ": it is of depth, which is no photograph" if message.encoding.upper() in _DEPTH else meant
         raise EncodingError(
-            f"image message: encoding {message.encoding!r} is not supported"
-            f"{did_you_mean(message.encoding, _ENCODINGS)}; expected one of {', '.join(_ENCODINGS)}"
+            f"image message: encoding {message.encoding!r} is not supported{what}; expected one of"
+            f" {', '.join(_NAMES.values())}"
         )
-    bits, samples, conversion = _ENCODINGS[message.encoding]
+    if encoding in _SEMIPLANAR:
+        return np.asarray(cv2.cvtColor(_planes(message), _SEMIPLANAR[encoding]), np.uint8)
+    bits, samples, conversion = _ENCODINGS[encoding]
     if bits == 16:
-        words = _pixels(message, np.dtype(">u2" if message.is_bigendian else "<u2"), samples)
-        pixels = (words >> 8).astype(np.uint8)
+        pixels = eight_bits(_pixels(message, np.dtype(">u2" if message.is_bigendian else "<u2"), samples))
     else:
         pixels = _pixels(message, np.dtype(np.uint8), samples)
     if samples == 2 and message.width % 2:
@@ -90,19 +115,44 @@ def image_from_message(message: ImageMessage) -> Image:
 
 
 def image_from_compressed(message: CompressedImageMessage) -> Image:
-    """Return the image in a sensor_msgs/CompressedImage (jpeg or png) as (H, W, 3) uint8 RGB.
+    """Return the image in a sensor_msgs/CompressedImage as (H, W, 3) uint8 RGB.
+
+    The first bytes say what it is, the format only whether it is of depth: drivers leave it empty, or write what
+    they like.
 
     Raises:
-        EncodingError: The format is not supported.
+        EncodingError: It is of depth, or begins as no picture and its format names none.
         ImageError: The bytes do not decode.
     """
     # image_transport writes "bgr8; jpeg compressed bgr8", drivers write "jpeg"; depth images are not camera images
-    kind = message.format.lower()
-    if "depth" in kind or not any(codec in kind for codec in _CODECS):
-        raise EncodingError(
-            f"compressed image message: format {message.format!r} is not supported; expected jpeg or png"
+    kind, data = message.format.lower(), bytes(message.data)
+    refusal = f"compressed image message: format {message.format!r} is not supported"
+    packed_depth = data[_COMPRESSED_DEPTH_HEADER_BYTES:].startswith(_PNG)
+    if "depth" in kind or packed_depth or kind.lstrip().upper().startswith(_DEPTH):
+        raise EncodingError(f"{refusal}: it is of depth, which is no photograph; expected jpeg or png")
+    if not data.startswith(_PICTURES) and not any(codec in kind for codec in ("jpeg", "jpg", "png")):
+        video = data.startswith((b"\0\0\1", b"\0\0\0\1"))
+        hint = ", or in a bag the packets of H.264 or H.265" if video else ""
+        raise EncodingError(f"{refusal}; expected jpeg or png{hint}")
+    return decode_image(data, "compressed image message")
+
+
+def _planes(message: ImageMessage) -> NDArray[np.uint8]:
+    """View the bytes of a semiplanar message as (H · 3 / 2, W): luma, and behind it chroma."""
+    height, width = message.height, message.width
+    check_size(width, height, "image message")
+    if width % 2 or height % 2:
+        raise ImageError(f"image message: is {width}×{height} px, expected even sides for {message.encoding}")
+    data = np.frombuffer(message.data, np.uint8)
+    rows = height * 3 // 2
+    # some drivers' step is the bytes of a row and its chroma
+    step = width if message.step == width * 3 // 2 and data.size == width * rows else message.step
+    if step < width or data.size != step * rows:
+        raise ImageError(
+            f"image message: data has {data.size} bytes and step = {message.step}, expected {rows} rows of at"
+            f" least {width} for {height} rows of {message.encoding}"
         )
-    return decode_image(bytes(message.data), "compressed image message")
+    return np.ascontiguousarray(data.reshape(rows, step)[:, :width])
 
 
 def _pixels(message: ImageMessage, dtype: np.dtype[Any], samples: int) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from geowarp_ros.images import (
     _jxl_size,
     check_image,
     decode_image,
+    eight_bits,
     lacking,
     read_image,
     resize_shorter,
@@ -156,6 +157,34 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path)
     with pytest.raises(ImageError, match="floating-point"):
         decode_image(encode(np.zeros((32, 32), np.float32), "TIFF"), "depth.tiff")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_of_sixteen_bits_those_that_are_used_become_eight(bits: int) -> None:
+    """The same picture as a camera of 10, 12 or 14 bits writes it, in grey and in colour: eight bits of it."""
+    picture = np.random.default_rng(0).integers(0, 256, (24, 30, 3), np.uint8)
+    picture[0, 0] = 255
+    below = (1 << (bits - 8)) - 1  # the lower bits do not matter
+    deep: NDArray[np.uint16] = np.asarray((picture.astype(int) << (bits - 8)) + below, np.uint16)
+    np.testing.assert_array_equal(eight_bits(deep), picture)
+    for kept, expected in ((deep[..., ::-1], picture), (deep[..., 0], np.repeat(picture[..., :1], 3, axis=2))):
+        for kind in (".png", ".tiff"):
+            data = cv2.imencode(kind, kept)[1].tobytes()
+            np.testing.assert_array_equal(decode_image(data, f"deep{kind}"), expected)
+
+
+def test_a_thermal_picture_is_stretched_over_its_own_range_and_a_dark_one_is_not() -> None:
+    """A street of 20 to 30 °C in hundredths of a kelvin, with two dead pixels: by hand."""
+    kelvin = np.linspace(29_315, 30_315, 60 * 80).round().astype(np.uint16).reshape(60, 80)
+    kelvin[0, 0], kelvin[59, 9] = 0, 65_535
+    grey = eight_bits(kelvin)
+    low, high = np.percentile(kelvin, (0.5, 99.5))
+    np.testing.assert_allclose(grey[5:55], (kelvin[5:55] - low) * 255 / (high - low), atol=1)
+    assert (grey[0, 0], grey[59, 9]) == (0, 255)
+    night = np.tile(np.arange(240, 320, dtype=np.uint16), (60, 1))
+    night[30, 40] = 4095  # one lamp, at 12 bits
+    np.testing.assert_array_equal(eight_bits(night), night >> 4)
+    np.testing.assert_array_equal(eight_bits(np.full((20, 20), 9000, np.uint16)), 9000 >> 6)
 
 
 @settings(max_examples=100, deadline=None)

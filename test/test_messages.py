@@ -75,6 +75,19 @@ def test_mono16_keeps_the_upper_bits_in_either_byte_order(big: int, dtype: str) 
     assert (image == image[..., :1]).all()
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "rgb16", "bgra16"])
+def test_the_same_picture_is_the_same_however_many_of_16_bits_are_used(
+    picture: NDArray[np.uint8], encoding: str, bits: int
+) -> None:
+    picture[0, 0] = 255  # a light pixel uses the highest bit
+    flat = picture if encoding == "rgb16" else np.dstack([picture, picture[..., :1]])
+    pixels = flat if encoding in ("rgb16", "bgra16") else picture[..., 0]
+    expected = image_from_message(message(encoding.replace("16", "8"), pixels))
+    deep: NDArray[Any] = np.asarray(pixels.astype(int) << (bits - 8), "<u2")
+    np.testing.assert_array_equal(image_from_message(message(encoding, deep)), expected)
+
+
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 @pytest.mark.parametrize(("bits", "big"), [(8, 0), (16, 0), (16, 1)])
 def test_bayer_mosaic_of_one_colour(pattern: str, bits: int, big: int) -> None:
@@ -100,6 +113,33 @@ def test_yuv_of_one_colour(encoding: str, order: str) -> None:
     np.testing.assert_allclose(image, np.broadcast_to(expected, image.shape), atol=1.0)
 
 
+@pytest.mark.parametrize(("encoding", "order"), [("nv12", (0, 1)), ("nv21", (1, 0))])
+@pytest.mark.parametrize("padding", [0, 12, "rows and chroma"])
+def test_semiplanar_yuv_of_two_colours(encoding: str, order: tuple[int, int], padding: int | str) -> None:
+    """The left half of one colour, the right of another; BT.601 in studio range."""
+    halves = [(100, 90, 200), (180, 140, 60)]
+    luma = np.repeat([[y for y, _, _ in halves]], HEIGHT, axis=0).repeat(WIDTH // 2, axis=1)
+    pair = np.array([(yuv[1 + order[0]], yuv[1 + order[1]]) for yuv in halves]).repeat(WIDTH // 4, axis=0).ravel()
+    planes = np.vstack([luma, np.repeat([pair], HEIGHT // 2, axis=0)]).astype(np.uint8)
+    packed = message(encoding, planes, padding if isinstance(padding, int) else 0)
+    packed.height = HEIGHT
+    if padding == "rows and chroma":
+        packed.step = WIDTH * 3 // 2
+    image = image_from_message(packed)
+    for column, (y, u, v) in zip((4, 15), halves, strict=True):
+        lit = 1.164 * (y - 16)
+        expected = (lit + 1.596 * (v - 128), lit - 0.392 * (u - 128) - 0.813 * (v - 128), lit + 2.017 * (u - 128))
+        np.testing.assert_allclose(
+            image[:, column], np.broadcast_to(np.clip(expected, 0, 255), (HEIGHT, 3)), atol=1
+        )
+
+
+def test_an_encoding_in_capitals_is_known(picture: NDArray[np.uint8]) -> None:
+    for name in ("RGB8", "Rgb8"):
+        np.testing.assert_array_equal(image_from_message(message(name, picture)), picture)
+    np.testing.assert_array_equal(image_from_message(message("8uc3", picture[..., ::-1])), picture)
+
+
 def test_data_may_be_any_buffer(picture: NDArray[np.uint8]) -> None:
     for kind in (bytes, bytearray, lambda b: array.array("B", b), lambda b: np.frombuffer(b, np.uint8)):
         packed = message("rgb8", picture)
@@ -119,7 +159,11 @@ def test_the_image_does_not_hang_on_the_message(picture: NDArray[np.uint8]) -> N
     ("fields", "said"),
     [
         ({"encoding": "32FC1"}, "encoding '32FC1' is not supported.*rgb8, bgr8"),
+        ({"encoding": "16UC1"}, "encoding '16UC1' is not supported: it is of depth"),
         ({"encoding": "rbg8"}, "did you mean 'rgb8'"),
+        ({"encoding": "RBG8"}, "did you mean 'rgb8'"),
+        ({"encoding": "nv12"}, "data has 1080 bytes and step = 60, expected 27 rows of at least 20 for 18 rows"),
+        ({"encoding": "nv12", "height": 17}, "20×17 px, expected even sides for nv12"),
         ({"step": WIDTH * 3 - 1}, "step = 59 bytes, expected at least 60 for 20 px of rgb8"),
         ({"step": 0}, "step = 0"),
         ({"data": b""}, "data has 0 bytes, expected 1080 for 18 rows of 60"),
@@ -137,10 +181,12 @@ def test_what_does_not_fit_is_refused_by_name(
         setattr(packed, name, value)
     with pytest.raises(ImageError, match=said) as error:
         image_from_message(packed)
-    assert isinstance(error.value, EncodingError) == (packed.encoding in ("32FC1", "rbg8"))
+    assert isinstance(error.value, EncodingError) == (packed.encoding in ("32FC1", "16UC1", "rbg8", "RBG8"))
 
 
-@pytest.mark.parametrize("kind", ["png", "PNG", "rgb8; png compressed bgr8"])
+@pytest.mark.parametrize(
+    "kind", ["png", "PNG", "rgb8; png compressed bgr8", "", "jpeg", "rgb8", "h264", "mono16; x"]
+)
 def test_png_comes_back_exactly(picture: NDArray[np.uint8], kind: str) -> None:
     encoded = cv2.imencode(".png", picture[..., ::-1])[1]
     np.testing.assert_array_equal(image_from_compressed(Message(format=kind, data=encoded.ravel())), picture)
@@ -153,11 +199,24 @@ def test_jpeg_comes_back_in_rgb(kind: str) -> None:
     np.testing.assert_allclose(image, np.broadcast_to(RED, image.shape), atol=3)
 
 
+DEEP = cv2.imencode(".png", np.full((HEIGHT, WIDTH), 1500, np.uint16))[1].tobytes()
+"""A depth image: 1.5 m."""
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "said"),
     [
-        ("h264", b"\0\0\0\1", "format 'h264' is not supported; expected jpeg or png"),
-        ("16UC1; compressedDepth png", b"\0", "compressedDepth png' is not supported"),
+        (
+            "h264",
+            b"\0\0\0\1",
+            "format 'h264' is not supported; expected jpeg or png, or in a bag the packets of H",
+        ),
+        ("", b"\0\0\1g", "format '' is not supported; expected jpeg or png, or in a bag the packets of H"),
+        ("16UC1; compressedDepth png", b"\0", "compressedDepth png' is not supported: it is of depth"),
+        ("16UC1; png compressed ", DEEP, "'16UC1; png compressed ' is not supported: it is of depth"),
+        ("32FC1; tiff compressed", DEEP, "is of depth"),
+        ("", bytes(12) + DEEP, "format '' is not supported: it is of depth"),
+        ("draco", b"DRACO and more", "format 'draco' is not supported; expected jpeg or png$"),
         ("", b"", "format ''"),
         ("jpeg", b"", "empty"),
         ("jpeg", b"\xff\xd8\xff\xe0 no more", "compressed image message"),

@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="maximum time from an image to a true position (s); images beyond it are not judged",
     )
+    truth.add_argument("--accept-null-island", action="store_true", help="believe fixes at exactly 0°, 0°")
     truth.add_argument("--split", help="split of a folder or CSV")
     truth.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
 
@@ -145,7 +146,13 @@ def read_drive(args: argparse.Namespace) -> Drive:
             f"{args.drive}: does not exist, expected a ROS bag or a folder or CSV of geotagged images"
         )
     if not is_bag(args.drive):
-        source = read_source(args.drive, split=args.split, utm_zone=args.utm_zone, camera=args.camera)
+        source = read_source(
+            args.drive,
+            split=args.split,
+            utm_zone=args.utm_zone,
+            camera=args.camera,
+            accept_null_island=args.accept_null_island,
+        )
         return drive_from_source(source)
     truth = TruthOptions(
         topic=args.truth_topic,
@@ -153,6 +160,7 @@ def read_drive(args: argparse.Namespace) -> Drive:
         offset_s=args.truth_offset,
         datum=tuple(args.truth_datum) if args.truth_datum else None,
         max_gap_s=args.max_gap,
+        accept_null_island=args.accept_null_island,
     )
     return read_drive(args.drive, args.image_topic, truth, args.prior_topic, args.odometry_topic, args.camera)
 

@@ -149,6 +149,12 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="minimum distance between images of a bag (m, default: %(default)g)",
     )
+    parser.add_argument(
+        "--fix-offset",
+        type=float,
+        metavar="S",
+        help="offset added to the stamps of a bag's fixes (s; default: 0, and clocks that differ are refused)",
+    )
     parser.add_argument("--track", type=Path, metavar="GPX", help="track that was recorded beside a video")
     parser.add_argument(
         "--track-offset", type=float, default=0.0, metavar="S", help="time to add to a video's (s, default: 0)"
@@ -374,6 +380,7 @@ def _read_source(args: argparse.Namespace) -> Source:
         min_spacing_m=args.min_spacing,
         camera=args.camera,
         accept_null_island=args.accept_null_island,
+        fix_offset_s=args.fix_offset,
         track=args.track,
         track_offset_s=args.track_offset,
         every=args.every,

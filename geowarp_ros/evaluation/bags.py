@@ -7,9 +7,9 @@ is used as far as it goes, and the drive's notes say so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,13 +25,25 @@ from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers.bag import (
     IMAGE_TYPES,
-    INFO_TYPE,
+    Messages,
     RecordedCameras,
-    RecordedImages,
+    channels,
     choose_topic,
     header_stamp_ns,
+    recorded_images,
 )
 from geowarp_ros.readers.bag_files import BagFiles
+from geowarp_ros.readers.clocks import (
+    SAME_CLOCK_S,
+    Stamps,
+    ahead_s,
+    fitting_offset_s,
+    two_clocks,
+    when,
+    without_steps,
+)
+from geowarp_ros.readers.fixes import NO_FIX, UNCERTAIN, FixTrack, flaw, uncertain
+from geowarp_ros.readers.packets import codec_of
 from geowarp_ros.types import Answer, Fix, FloatArray, Header, NoFix
 
 FIX_TOPIC = "/geowarp_localizer/fix"
@@ -51,9 +63,6 @@ UNKNOWN_FROM_RAD2 = 3.0
 NEVER_SET_DEG = 90.0
 """Azimuth of the identity. Where each message has it nobody set the orientation."""
 
-SAME_CLOCK_S = 1.0
-"""Maximum difference (s) of the delays from stamp to recording of two topics whose stamps come from one clock."""
-
 T = TypeVar("T")
 
 
@@ -69,6 +78,7 @@ class TruthOptions:
         datum: Latitude and longitude (deg) of a local frame's origin, its x axis pointing east (REP 103).
         max_gap_s: Maximum time (s) from an image to a true position; an image between two that are more than twice
             as far apart has no truth either.
+        accept_null_island: Believe fixes at exactly 0°, 0°.
     """
 
     topic: str = ""
@@ -76,20 +86,26 @@ class TruthOptions:
     offset_s: float = 0.0
     datum: tuple[float, float] | None = None
     max_gap_s: float = 1.0
+    accept_null_island: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Recording(Generic[T]):
-    """One topic: (header stamp, time of recording, what was taken of the message), and why it ended early."""
+    """One topic: its stamps, what was taken of each message, and remarks on what could not be read."""
 
-    topic: str
-    rows: list[tuple[int, int, T]]
-    broken: str
+    stamps: Stamps
+    taken: list[T]
+    broken: str = ""
+    undecodable: int = 0
 
     @property
-    def lag_ns(self) -> float:
-        """Median delay (ns) from stamp to recording."""
-        return float(np.median([recorded - stamp for stamp, recorded, _ in self.rows]))
+    def topic(self) -> str:
+        """Name of the topic."""
+        return self.stamps.topic
+
+    def items(self) -> Iterator[tuple[int, T]]:
+        """Yield the time of each message (ns) and what was taken of it."""
+        return zip(self.stamps.times_ns.tolist(), self.taken, strict=True)
 
 
 def read_drive(
@@ -117,57 +133,94 @@ def read_drive(
     """
     truth = truth or TruthOptions()
     files = BagFiles(bag)
-    images = _scan(files, image_topic, IMAGE_TYPES, "--image-topic", lambda message: str(message.header.frame_id))
-    if not images.rows:
-        raise SourceError(f"{bag}: no image on {images.topic}: nothing to evaluate")
     truth_files = files if truth.bag is None else BagFiles(truth.bag)
-    recorded, track = _scan_truth(truth_files, truth)
+    images = _scan(files, image_topic, IMAGE_TYPES, "--image-topic", _taken_of_image)
+    if not images.taken:
+        raise SourceError(f"{bag}: no image on {images.topic}: nothing to evaluate")
+    recorded = _scan_truth(truth_files, truth)
+    heard: list[_Recording[Any]] = []
+    if prior_topic:
+        heard.append(_scan(files, prior_topic, (FIX_TYPE,), "--prior-topic", hint_from_message))
+    if odometry_topic:
+        heard.append(_scan(files, odometry_topic, (POSE_TYPES[0],), "--odometry-topic", pose_from_message))
+    notes = _broken_notes(files, images) + _broken_notes(truth_files, recorded)
+    if truth.bag is None:
+        (images, recorded, *heard), remarks = _without_steps(bag, [images, recorded, *heard])
+        notes += remarks
+    else:
+        (images, *heard), remarks = _without_steps(bag, [images, *heard])
+        (recorded,), others = _without_steps(truth.bag, [recorded])
+        notes += remarks + others
+    recorded = replace(recorded, stamps=recorded.stamps.shifted(truth.offset_s))
+    track, stamps, remarks = _track(truth_files, truth, recorded)
+    notes += remarks
     # by how much (s) the truth's clock is ahead of the images'; None if they come from two bags
-    ahead_s = (images.lag_ns - recorded.lag_ns) / NS + truth.offset_s if truth.bag is None else None
-    cameras = _scan_cameras(files, images.topic, camera)
-    taken = _take_images(files, images, track, truth.max_gap_s, cameras)
+    ahead, astray = None, np.zeros(len(images.taken), bool)
+    if truth.bag is None:
+        ahead, at_images = ahead_s(stamps.shifted(-truth.offset_s), images.stamps, truth.offset_s)
+        astray = (np.abs(at_images) >= SAME_CLOCK_S) & (abs(ahead) < SAME_CLOCK_S)
+    taken = _take_images(
+        files, images, track, truth.max_gap_s, _scan_cameras(files, images.topic, camera), astray.tolist()
+    )
     missing = sum(image.truth is None for image in taken)
     if missing == len(taken):
-        raise SourceError(_no_overlap(bag, images, recorded.topic, track, truth, ahead_s))
-    notes = [
-        f"{path.name} has a broken end and was used as far as it goes ({broken})"
-        for path, broken in ((bag, images.broken), (truth_files.path, recorded.broken))
-        if broken
-    ]
-    if ahead_s is not None and abs(ahead_s) >= SAME_CLOCK_S:  # such as GPS time and UTC, 18 s apart
-        side = "ahead of" if ahead_s > 0 else "behind"
-        notes.append(
-            f"by the recorder's clock the truth's stamps run {abs(ahead_s):.3f} s {side} the images';"
-            f" if that is no delay of the driver, --truth-offset {truth.offset_s - ahead_s:.3f} mends it"
-        )
-    if recorded.rows[0][2][4] and np.isnan(track.positions[:, 3]).all():
+        raise SourceError(_no_overlap(bag, images, recorded.topic, track, truth, ahead))
+    if ahead is not None and abs(ahead) >= SAME_CLOCK_S:
+        notes.append(two_clocks("the truth's", "the images'", ahead, "--truth-offset", truth.offset_s))
+    if astray.any():
+        notes.append(f"{astray.sum()} images are stamped by another clock than the truth around them: not judged")
+    if recorded.taken[0].local and np.isnan(track.positions[:, 3]).all():
         notes.append(
             f"{recorded.topic} has no orientation: the identity throughout, or unknown by its variance; headings"
             " are not judged"
         )
-    if repeated := len(images.rows) - len(taken):
+    if repeated := len(images.taken) - len(taken):
         notes.append(f"{repeated} images carry the stamp of another image and are left out")
     if missing:
         of = f"{missing} of {len(taken)} images"
         notes.append(f"{of} have no true position within {truth.max_gap_s:g} s and are not judged")
-    events: list[Event] = []
-    if prior_topic:
-        found = _scan(files, prior_topic, (FIX_TYPE,), "--prior-topic", hint_from_message)
-        events += [Event(stamp, partial(_offer, hint)) for stamp, _, hint in found.rows]
-    if odometry_topic:
-        poses = _scan(files, odometry_topic, (POSE_TYPES[0],), "--odometry-topic", pose_from_message)
-        events += [Event(stamp, partial(_add, pose)) for stamp, _, pose in poses.rows]
+    events = [Event(time, partial(_tell, what)) for each in heard for time, what in each.items()]
     events.sort(key=lambda event: event.stamp_ns)
     title = f"{bag.name}, {images.topic} judged by {recorded.topic}"
     return Drive(title, taken, tuple(dict.fromkeys(notes)), events=tuple(events))
 
 
-def _offer(hint: Hint | NoHint, session: Session) -> None:
-    session.prior.offer(hint)
+def _broken_notes(files: BagFiles, found: _Recording[Any]) -> list[str]:
+    notes = [f"{name} is absent, though metadata.yaml names it" for name in files.missing]
+    if found.broken:
+        notes.append(f"{files.path.name} has a broken end and was used as far as it goes ({found.broken})")
+    if found.undecodable:
+        notes.append(f"{found.undecodable} messages on {found.topic} are not whole and are left out")
+    return notes
 
 
-def _add(pose: Pose, session: Session) -> None:
-    session.odometer.add(pose)
+def _without_steps(bag: Path, found: Sequence[_Recording[Any]]) -> tuple[list[_Recording[Any]], list[str]]:
+    """Return recordings of one bag with times that never step back, and what to say of it."""
+    stamps, remark = without_steps(bag, [each.stamps for each in found])
+    if not remark:
+        return list(found), []
+    timed = []
+    for each, steady in zip(found, stamps, strict=True):
+        times = steady.times_ns.tolist()
+        taken = [
+            replace(what, stamp_ns=time) if isinstance(what, Hint | Pose) else what
+            for time, what in zip(times, each.taken, strict=True)
+        ]
+        timed.append(replace(each, stamps=steady, taken=taken))
+    return timed, [remark]
+
+
+def _taken_of_image(message: Any) -> tuple[int, str, str]:
+    """Return an image's header stamp (ns), frame, and codec if it is a packet of a video."""
+    header = getattr(message, "header", message)
+    return header_stamp_ns(message), str(header.frame_id), codec_of(message)
+
+
+def _tell(what: Hint | NoHint | Pose, session: Session) -> None:
+    if isinstance(what, Pose):
+        session.odometer.add(what)
+    else:
+        session.prior.offer(what)
 
 
 def read_fixes(bag: Path, topic: str = FIX_TOPIC) -> tuple[list[Answer], tuple[str, ...]]:
@@ -180,13 +233,13 @@ def read_fixes(bag: Path, topic: str = FIX_TOPIC) -> tuple[list[Answer], tuple[s
     Raises:
         SourceError: No bag, no such topic, or no message on it.
     """
-    found = _scan(BagFiles(bag), topic, (FIX_TYPE,), "--fix-topic", lambda message: message)
-    if not found.rows:
+    files = BagFiles(bag)
+    found = _scan(files, topic, (FIX_TYPE,), "--fix-topic", lambda message: message)
+    if not found.taken:
         raise SourceError(f"{bag}: no message on {found.topic}: no recorded fix to judge")
-    notes = (f"{bag.name} has a broken end and was used as far as it goes ({found.broken})",)
-    poses = _recorded_poses(BagFiles(bag), found.topic)
-    answers = [_answer(stamp, message, poses.get(stamp)) for stamp, _, message in found.rows]
-    return answers, notes if found.broken else ()
+    poses = _recorded_poses(files, found.topic)
+    answers = [_answer(stamp, message, poses.get(stamp)) for stamp, message in found.items()]
+    return answers, tuple(_broken_notes(files, found))
 
 
 def _recorded_poses(files: BagFiles, fix_topic: str) -> dict[int, Any]:
@@ -195,7 +248,7 @@ def _recorded_poses(files: BagFiles, fix_topic: str) -> dict[int, Any]:
     with files.reader() as reader:
         if not any(c.topic == topic and c.msgtype in kinds for c in reader.connections):
             return {}
-    return {stamp: pose for stamp, _, pose in _scan(files, topic, kinds, "--fix-topic", lambda m: m.pose).rows}
+    return dict(_scan(files, topic, kinds, "--fix-topic", lambda message: message.pose).items())
 
 
 def _answer(stamp: int, message: Any, pose: Any = None) -> Answer:
@@ -220,36 +273,38 @@ def _answer(stamp: int, message: Any, pose: Any = None) -> Answer:
 def _scan(
     files: BagFiles, topic: str, types: tuple[str, ...], option: str, take: Callable[[Any], T]
 ) -> _Recording[T]:
-    rows: list[tuple[int, int, T]] = []
-    broken = files.broken
+    rows: list[tuple[int, int]] = []
+    taken: list[T] = []
     with files.reader() as reader:
         topic = choose_topic(files.path, reader, topic, types, option)
-        connections = [c for c in reader.connections if c.topic == topic]
-        try:
-            for connection, recorded_ns, raw in reader.messages(connections):
-                message = reader.deserialize(raw, connection.msgtype)
-                rows.append((header_stamp_ns(message) or recorded_ns, recorded_ns, take(message)))
-        except Exception as error:  # rosbags has no exception of its own for every kind of damage
-            broken = broken or (str(error).splitlines() or [type(error).__name__])[0]
-    return _Recording(topic, rows, broken)
+        messages = Messages(reader, channels(reader, topic, types))
+        for _, recorded_ns, message in messages:
+            rows.append((header_stamp_ns(message) or recorded_ns, recorded_ns))
+            taken.append(take(message))
+    return _Recording(Stamps.of(topic, rows), taken, files.broken or messages.broken, len(messages.undecodable))
 
 
 def _scan_cameras(files: BagFiles, image_topic: str, file: Path | None) -> RecordedCameras:
     cameras = RecordedCameras(image_topic, file)
     with files.reader() as reader:
-        recorded = any(cameras.belong(connection) for connection in reader.connections)
-    if recorded:
-        for stamp, _, message in _scan(files, cameras.topic, (INFO_TYPE,), "camera_info", lambda info: info).rows:
-            cameras.add(stamp, message)
+        infos = [connection for connection in reader.connections if cameras.belong(connection)]
+        for _, recorded_ns, message in Messages(reader, infos):
+            cameras.add(header_stamp_ns(message) or recorded_ns, message)
     return cameras
 
 
-def _scan_truth(files: BagFiles, truth: TruthOptions) -> tuple[_Recording[Any], Track]:
-    """Return the messages with a usable position, and these positions over time."""
+def _scan_truth(files: BagFiles, truth: TruthOptions) -> _Recording[_Truth]:
     types = (FIX_TYPE, *POSE_TYPES) if truth.topic else (FIX_TYPE,)
-    found = _scan(files, truth.topic, types, "--truth-topic", _position_of)
-    values = np.array([position for _, _, position in found.rows], float).reshape(-1, 5)
-    if values[:, 4].any():
+    take = partial(_truth_of, accept_null_island=truth.accept_null_island)
+    return _scan(files, truth.topic, types, "--truth-topic", take)
+
+
+def _track(files: BagFiles, truth: TruthOptions, found: _Recording[_Truth]) -> tuple[Track, Stamps, list[str]]:
+    """Return the true positions over time, their stamps, and which messages are left out."""
+    values = np.array([each.position for each in found.taken], float).reshape(-1, 4)
+    flaws = np.array([each.flaw for each in found.taken], object)
+    local = any(each.local for each in found.taken)
+    if local:
         if truth.datum is None:
             raise SourceError(
                 f"{files.path}: {found.topic} gives positions in a local frame; say where its origin lies:"
@@ -258,15 +313,21 @@ def _scan_truth(files: BagFiles, truth: TruthOptions) -> tuple[_Recording[Any], 
         datum = LocalFrame(*truth.datum)
         values[:, :3] = np.stack(datum.to_geodetic(values[:, :3]), axis=1)
         values[:, 3] = _true_headings(values, datum)
-    usable = np.isfinite(values[:, :2]).all(axis=1) & (abs(values[:, 0]) <= 90) & (abs(values[:, 1]) <= 180)
+        flaws[(flaws == "") & ~np.isfinite(values[:, :2]).all(axis=1)] = NO_FIX
+    elif (flaws == "").any():
+        _, flaws = FixTrack.of(found.stamps.times_ns, values[:, :3], flaws.tolist())
+    usable = flaws == ""
+    lost = Counter(flaws[~usable].tolist())
     if not usable.any():
+        why = "; ".join(f"{count} {flaw}" for flaw, count in lost.items())
         raise SourceError(
-            f"{files.path}: no usable position among the {len(found.rows)} messages on {found.topic}:"
-            " expected a status of at least 0 and finite numbers"
+            f"{files.path}: no usable position among the {len(flaws)} messages on {found.topic}:"
+            f" expected a status of at least 0 and finite numbers, found {why}"
         )
-    rows = [found.rows[row] for row in np.flatnonzero(usable)]
-    positions = [(stamp, *position) for (stamp, _, _), position in zip(rows, values[usable, :4], strict=True)]
-    return replace(found, rows=rows), Track.of(positions).shifted(truth.offset_s)
+    stamps = Stamps(found.topic, found.stamps.times_ns[usable], found.stamps.recorded_ns[usable])
+    rows = zip(stamps.times_ns.tolist(), *values[usable].T.tolist(), strict=True)
+    notes = [f"{count} messages on {found.topic} {flaw}: left out" for flaw, count in lost.items()]
+    return Track.of(list(rows)), stamps, notes
 
 
 def _true_headings(values: FloatArray, datum: LocalFrame) -> FloatArray:
@@ -279,19 +340,31 @@ def _true_headings(values: FloatArray, datum: LocalFrame) -> FloatArray:
     return np.asarray((values[:, 3] + north) % 360.0)
 
 
-def _position_of(message: Any) -> tuple[float, float, float, float, float]:
-    """Return three coordinates, a heading (deg), and 1 if these are metres and an azimuth in a local frame.
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """One message of the truth.
 
-    NaN for a NavSatFix without a fix, and for an unknown heading.
+    Attributes:
+        position: Three coordinates and a heading (deg), NaN if unknown.
+        local: Whether these are metres and an azimuth in a local frame.
+        flaw: Why it is no position; empty if it is one.
     """
+
+    position: tuple[float, float, float, float]
+    local: bool
+    flaw: str
+
+
+def _truth_of(message: Any, accept_null_island: bool) -> _Truth:
     if hasattr(message, "latitude"):
-        if message.status.status < 0:
-            return math.nan, math.nan, math.nan, math.nan, 0.0
-        return float(message.latitude), float(message.longitude), float(message.altitude), math.nan, 0.0
+        place = float(message.latitude), float(message.longitude), float(message.altitude), math.nan
+        return _Truth(place, False, flaw(message, accept_null_island=accept_null_island))
+    spread = message.pose.covariance if hasattr(message.pose, "pose") else np.zeros(36)
     position = (message.pose.pose if hasattr(message.pose, "pose") else message.pose).position
     rotation = _rotation_of(message.pose)
     heading_deg = math.nan if rotation is None else heading(rotation)
-    return float(position.x), float(position.y), float(position.z), heading_deg, 1.0
+    why = UNCERTAIN if uncertain(float(spread[0]), float(spread[7])) else ""
+    return _Truth((float(position.x), float(position.y), float(position.z), heading_deg), True, why)
 
 
 def _rotation_of(pose: Any) -> FloatArray | None:
@@ -304,46 +377,48 @@ def _rotation_of(pose: Any) -> FloatArray | None:
 
 
 def _take_images(
-    files: BagFiles, images: _Recording[str], track: Track, max_gap_s: float, cameras: RecordedCameras
+    files: BagFiles,
+    images: _Recording[tuple[int, str, str]],
+    track: Track,
+    max_gap_s: float,
+    cameras: RecordedCameras,
+    astray: Sequence[bool],
 ) -> tuple[DriveImage, ...]:
-    """Return the images in the order of their stamps; of equal stamps the first that was recorded."""
-    store = RecordedImages(files, images.topic)
+    """Return the images in the order of their times; of equal times the first that was recorded."""
+    codec = next((codec for _, _, codec in images.taken if codec), "")
+    store = recorded_images(files, images.topic, codec)
     found: dict[int, DriveImage] = {}
-    for stamp, recorded_ns, frame_id in sorted(images.rows):
-        name = f"{files.path.stem}/{images.topic.strip('/')}/{stamp}"
-        read = partial(store.read, recorded_ns, stamp, name)
-        camera = cameras.at(stamp)
+    times, recorded = images.stamps.times_ns.tolist(), images.stamps.recorded_ns.tolist()
+    for row in sorted(range(len(times)), key=lambda row: (times[row], recorded[row])):
+        time, (header_ns, frame_id, _) = times[row], images.taken[row]
+        name = f"{files.stem}/{images.topic.strip('/')}/{time}"
+        read = partial(store.read, recorded[row], header_ns or recorded[row], name)
+        camera = cameras.at(header_ns or time)
         at = {} if camera is None else {"camera_at": camera.scaled_to}
-        found.setdefault(stamp, DriveImage(name, stamp, read, track.at(stamp, max_gap_s), frame_id, **at))
+        truth = None if astray[row] else track.at(time, max_gap_s)
+        found.setdefault(time, DriveImage(name, time, read, truth, frame_id, **at))
     return tuple(found.values())
 
 
 def _no_overlap(
-    bag: Path, images: _Recording[Any], truth_topic: str, track: Track, truth: TruthOptions, ahead_s: float | None
+    bag: Path, images: _Recording[Any], truth_topic: str, track: Track, truth: TruthOptions, ahead: float | None
 ) -> str:
     """Say why no image has a true position, and which option would help."""
-    stamps = [stamp for stamp, _, _ in images.rows]
-    first, last = min(stamps), max(stamps)
+    first, last = int(images.stamps.times_ns.min()), int(images.stamps.times_ns.max())
     truth_first, truth_last = int(track.stamps_ns[0]), int(track.stamps_ns[-1])
     apart_s = max(first - truth_last, truth_first - last) / NS
-    spans = f"images from {_when(first)} to {_when(last)}, truth from {_when(truth_first)} to {_when(truth_last)}"
+    spans = f"images from {when(first)} to {when(last)}, truth from {when(truth_first)} to {when(truth_last)}"
     if apart_s <= 0:
         return (
             f"{bag}: no image on {images.topic} is within {truth.max_gap_s:g} s of a true position on"
             f" {truth_topic}: {spans}; a larger --max-gap would bridge the gaps"
         )
-    if ahead_s is None:  # two bags: as if both had begun together
-        ahead_s = (truth_first - first) / NS
-    if abs(ahead_s) < SAME_CLOCK_S:
+    if ahead is None:  # two bags: as if both had begun together
+        ahead = (truth_first - first) / NS
+    if abs(ahead) < SAME_CLOCK_S:
         return f"{bag}: truth on {truth_topic} was not recorded while images came on {images.topic}: {spans}"
     return (
         f"{bag}: truth on {truth_topic} and images on {images.topic} do not overlap: {spans},"
-        f" {apart_s:.3f} s apart; if their clocks differ try --truth-offset {truth.offset_s - ahead_s:.3f}"
+        f" {apart_s:.3f} s apart; if their clocks differ try --truth-offset"
+        f" {truth.offset_s + fitting_offset_s(ahead)[0]:.3f}"
     )
-
-
-def _when(stamp: int) -> str:
-    # simulated time starts at 0: dates of 1970 would only confuse
-    if stamp < 10**9 * NS // 10:
-        return f"{stamp / NS:.3f} s"
-    return datetime.fromtimestamp(stamp / NS, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -84,16 +84,16 @@ def play(
                 if connection.msgtype != INFO_TYPE:
                     _await_subscriber(publishers[connection.topic], topics[connection.topic], patience_s)
             time.sleep(SETTLE_S)
-            messages = reader.messages(connections=connections)
+            messages = reader.messages(connections)
             total = sum(connection.msgcount for connection in connections)
             published: dict[int, float] = {}
             pace = Pace(rate)
             for connection, recorded_ns, data in progress(messages, total, "replay"):
-                kind, message = connection.msgtype, reader.deserialize(data, connection.msgtype)
+                kind, message = connection.msgtype, reader.deserialize(data, connection)
                 if compressed and kind == IMAGE:
                     outgoing: Any = _as_jpeg(message)
                 else:
-                    outgoing = bytes(data if reader.is2 else reader.typestore.ros1_to_cdr(data, kind))
+                    outgoing = reader.cdr(data, connection)
                 pace.wait_until(recorded_ns)
                 if ticks is not None:
                     tick = message_class(CLOCK)()

@@ -34,6 +34,7 @@ def read_source(
     min_spacing_m: float = 0.0,
     camera: Path | None = None,
     accept_null_island: bool = False,
+    fix_offset_s: float | None = None,
     track: Path | None = None,
     track_offset_s: float = 0.0,
     every: str = EVERY,
@@ -57,6 +58,7 @@ def read_source(
         camera: Calibration file of all images; None: each image's own, from the bag's CameraInfo, from
             ``camera.yaml`` in its folder or one above it within the source, else from its EXIF.
         accept_null_island: Keep images at exactly 0°, 0°, which is what receivers report without a fix.
+        fix_offset_s: Offset added to the stamps of a bag's fixes, s; None: 0, and clocks that differ are refused.
         track: GPX file with the positions of a video.
         track_offset_s: Time to add to a video's, s.
         every: Distance or time between two pictures of a video, such as ``2m`` or ``0.5s``.
@@ -73,7 +75,10 @@ def read_source(
     elif source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
         found = read_video(source, track, every, track_offset_s, max_gap_s, accept_null_island)
     elif is_bag(source):
-        found = read_bag(source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera)
+        found = read_bag(
+            source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera,
+            accept_null_island=accept_null_island, fix_offset_s=fix_offset_s,
+        )  # fmt: skip
     elif source.is_file():
         known = (*BAG_SUFFIXES, *VIDEO_SUFFIXES)
         raise SourceError(f"{source}: is no source, expected a folder of images, .csv, {', '.join(known)}")

@@ -8,13 +8,11 @@ claim more than :data:`MAX_CHUNK_BYTES`.
 from __future__ import annotations
 
 import bz2
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 from lz4.frame import LZ4FrameDecompressor
 from rosbags.rosbag1 import reader as rosbag1
-from rosbags.rosbag2 import reader as rosbag2
 from rosbags.rosbag2 import storage_mcap as mcap
 
 from geowarp_ros.errors import SourceError
@@ -25,11 +23,8 @@ MAX_CHUNK_BYTES = 256 << 20
 
 def bound_decompression() -> None:
     """Put bounded decompressors where rosbags looks for its own; a second call changes nothing."""
-    zstd = _bounded(mcap.zstd.ZstdDecompressor)
     rosbag1.decompressors.update({"bz2": _bounded(bz2.BZ2Decompressor), "lz4": _bounded(LZ4FrameDecompressor)})
-    mcap.DECOMPRESSORS.update({"lz4": _bounded(LZ4FrameDecompressor), "zstd": zstd})
-    # for bags that compress each message the library calls its module's function
-    rosbag2.zstd = SimpleNamespace(open=mcap.zstd.open, decompress=zstd)
+    mcap.DECOMPRESSORS.update({"lz4": _bounded(LZ4FrameDecompressor), "zstd": unpack})
 
 
 def _bounded(make: Callable[[], Any]) -> Callable[..., bytes]:
@@ -52,3 +47,17 @@ def _bounded(make: Callable[[], Any]) -> Callable[..., bytes]:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     return decompress
+
+
+unpack = _bounded(mcap.zstd.ZstdDecompressor)
+"""Decompress zstd: a chunk, or a message of a bag that compresses each."""
+
+
+def unpacked_blocks(packed: BinaryIO) -> Iterator[bytes]:
+    """Yield what is in a zstd file, some MB at a time, as far as it goes."""
+    with mcap.zstd.open(packed, "rb") as content:
+        try:
+            while block := content.read1(1 << 22):
+                yield block
+        except (EOFError, mcap.zstd.ZstdError):
+            return

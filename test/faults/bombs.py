@@ -135,7 +135,7 @@ def _bags(folder: Path) -> list[Bomb]:
     record = bytearray(content)
     struct.pack_into("<Q", record, 9, 2**40)
     files = {
-        "MCAP, a record of 2⁴⁰ bytes": ("record.mcap", bytes(record), "claims more bytes than there is memory"),
+        "MCAP, a record of 2⁴⁰ bytes": ("record.mcap", bytes(record), "its header claims more bytes than it has"),
         "MCAP, a chunk that claims 2⁴⁰ bytes": (
             "claims.mcap", content[:head] + chunk(b"zstd", 2**40, zstd.compress(zeros)) + end,
             "a chunk claims 1,099,511,627,776 bytes",
@@ -148,6 +148,7 @@ def _bags(folder: Path) -> list[Bomb]:
             "lz4.mcap", content[:head] + chunk(b"lz4", 1_000_000, lz4.frame.compress(zeros)) + end,
             "has more than 1,000,000 in it",
         ),
+        "MCAP, 120 MB in a zstd file": ("whole.mcap.zstd", zstd.compress(zeros), "cannot be read as a ROS bag"),
         "ROS 1, a header of 4 GB": ("head.bag", b"#ROSBAG V2.0\n" + b"\xff" * 100, "cannot be read as a ROS bag"),
         "ROS 1, 120 MB in a bz2 chunk": ("bz2.bag", _bag1(bz2.compress(zeros)), "cannot be read as a ROS bag"),
     }  # fmt: skip

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from rosbags.highlevel import AnyReader
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.errors import CameraError, ImageError, SourceError
 from geowarp_ros.readers import Source, read_source
+from geowarp_ros.readers.bag_files import BagReader
 from geowarp_ros.readers.camera_files import write_camera
 from test.gallery.bags import (
     LATITUDE,
@@ -80,11 +80,11 @@ def test_in_order_the_bag_is_opened_once(tmp_path: Path, monkeypatch: pytest.Mon
     source = read_source(write_bag(tmp_path / "drive", drive(24)))
     opened = []
 
-    def counted(*args: Any, **options: Any) -> AnyReader:
+    def counted(*args: Any) -> BagReader:
         opened.append(1)
-        return AnyReader(*args, **options)
+        return BagReader(*args)
 
-    monkeypatch.setattr(bag_files, "AnyReader", counted)
+    monkeypatch.setattr(bag_files, "BagReader", counted)
     shades(source)
     assert len(opened) == 1
 

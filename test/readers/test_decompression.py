@@ -7,11 +7,10 @@ import bz2
 import lz4.frame
 import pytest
 from rosbags.rosbag1 import reader as rosbag1
-from rosbags.rosbag2 import reader as rosbag2
 from rosbags.rosbag2 import storage_mcap as mcap
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.readers.decompression import MAX_CHUNK_BYTES, bound_decompression
+from geowarp_ros.readers.decompression import MAX_CHUNK_BYTES, bound_decompression, unpack
 
 bound_decompression()
 zstd = mcap.zstd
@@ -22,7 +21,7 @@ DECOMPRESSORS = {
     "mcap lz4": (lz4.frame.compress, mcap.DECOMPRESSORS["lz4"]),
     "bag bz2": (bz2.compress, rosbag1.decompressors["bz2"]),
     "bag lz4": (lz4.frame.compress, rosbag1.decompressors["lz4"]),
-    "message zstd": (zstd.compress, rosbag2.zstd.decompress),
+    "message zstd": (zstd.compress, unpack),
 }
 
 
