@@ -213,15 +213,24 @@ def camera_from_matrix(
     return found
 
 
+_TRANSPORTS = ("compressed", "ffmpeg", "h264", "h265", "hevc")
+"""Names under an image's topic on which it travels packed (image_transport)."""
+
+
+def _unpacked(image_topic: str) -> str:
+    folder, _, last = image_topic.rpartition("/")
+    return folder if last in _TRANSPORTS else image_topic
+
+
 def camera_info_topic(image_topic: str) -> str:
     """Return the topic that image_transport pairs with a topic of images: ``camera_info`` beside it."""
-    folder, slash, _ = image_topic.removesuffix("/compressed").rpartition("/")
+    folder, slash, _ = _unpacked(image_topic).rpartition("/")
     return f"{folder}{slash}camera_info"
 
 
 def is_rectified(image_topic: str) -> bool:
     """Whether a topic carries undistorted images by image_proc's names: image_rect, image_rect_color."""
-    return image_topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
+    return _unpacked(image_topic).rpartition("/")[2].startswith("image_rect")
 
 
 def _distorted(plain: FloatArray, model: DistortionModel, d: tuple[float, ...]) -> FloatArray:

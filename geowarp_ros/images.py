@@ -320,15 +320,15 @@ def check_size(width: int, height: int, name: str) -> None:
 def eight_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Return 16-bit samples as 8-bit ones, by the bits that the camera uses: 8, 10, 12, 14 or 16.
 
-    A picture within less than an eighth of these, and far from black, such as a thermal one, is stretched over its
-    own range, half a percent of outliers at either end aside.
+    A picture within less than an eighth of these, and farther than that from black, such as a thermal one, is
+    stretched over its own range, half a percent of outliers at either end aside.
     """
     top = int(samples.max(initial=0))
     shift = next(bits for bits in (8, 10, 12, 14, 16) if top < 1 << bits) - 8
     if shift:
         below = np.cumsum(np.bincount(samples.ravel()))
         low, high = np.searchsorted(below, (0.005 * samples.size, 0.995 * samples.size))
-        if 0 < high - low < min(32 << shift, low):
+        if 0 < high - low < 32 << shift <= low:
             stretched = (samples.astype(np.float32) - low) * (255 / (high - low))
             return np.asarray(np.clip(np.round(stretched), 0, 255), np.uint8)
     return np.asarray(samples >> shift, np.uint8)

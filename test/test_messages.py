@@ -334,6 +334,9 @@ def test_a_camera_info_that_is_no_camera_is_refused_by_name(changes: dict[str, A
         ("/camera/image_raw/compressed", "/camera/camera_info", False),
         ("/a/b/image_rect_color/compressed", "/a/b/camera_info", True),
         ("/image_rect", "/camera_info", True),
+        ("/camera/image_raw/ffmpeg", "/camera/camera_info", False),
+        ("/a/image_rect/ffmpeg", "/a/camera_info", True),
+        ("/a/image_rect_color/h264", "/a/camera_info", True),
         ("image", "camera_info", False),
     ],
 )

@@ -128,10 +128,10 @@ class FixTrack:
         after = np.searchsorted(fix_s, image_s)
         left, right = fix_s[np.maximum(after - 1, 0)], fix_s[np.minimum(after, last)]
         gap_s = np.minimum(np.abs(image_s - left), np.abs(image_s - right))
-        # beyond the ends only what lies between the image and the one fix counts
-        low, high = np.where(after == 0, image_s, left), np.where(after > last, image_s, right)
+        # beyond the ends a receiver that has none, before or after, is one that seeks
+        low, high = np.where(after == 0, -np.inf, left), np.where(after > last, np.inf, right)
         voids = np.searchsorted(void_s, high) - np.searchsorted(void_s, low, side="right")
-        lost = (voids > 0) & ((high - low > 2 * max_gap_s) | (after == 0) | (after > last))
+        lost = (voids > 0) & (high - low > 2 * max_gap_s) & (gap_s > 0)
         latitude, longitude, altitude = self.positions.T
         # in a plane about the first fix: no seam at the antimeridian
         frame = LocalFrame(float(latitude[0]), float(longitude[0]))

@@ -269,6 +269,23 @@ _bag(
     ("no fix on /fix: expected NavSatFix with a status >= 0 and a finite position, found 1 without",),
 )
 _bag(
+    "bag whose receiver was at 0°, 0° at first",
+    lambda: [*(bags.fix(t, 0.0, 0.0) for t in range(2)), *bags.drive()[:8], *bags.drive()[10:]],
+    ("4 images, 4 added", "2 of the fixes at 0°, 0°, which receivers report without a fix"),
+    0,
+)
+_bag(
+    "bag of two clocks",
+    lambda: [
+        *bags.drive()[:8],
+        *((topic, at - 37 * 10**9, fix) for topic, at, fix in (bags.fix(t + 37, 45.0) for t in range(5))),
+    ],
+    (
+        "the /fix stamps run 36.830 s ahead of those of /camera (TAI against UTC: 37 s)",
+        "--fix-offset -37.000 mends it",
+    ),
+)
+_bag(
     "bag without an image near a fix",
     lambda: [bags.image(0, 9), bags.fix(60, 45.0)],
     ("none of the 1 images on /camera is within max_gap_s = 1 s of a fix on /fix; the nearest is 60.000 s away",),
