@@ -33,11 +33,12 @@ def tree(tmp_path: Path) -> Path:
     for split, gallery, east in (("train", "database", 0), ("test", "gallery", 1000)):
         for i in range(4):
             _write(
-                tmp_path, f"images/{split}/{gallery}/@{550000 + east + 10 * i}.00@4180000.00@@@@@{i}@@@@@@@@.jpg"
+                tmp_path,
+                f"images/{split}/{gallery}/@{550000 + east + 10 * i}.00@4980000.00@32@T@@@{i}@@@@@@@@.jpg",
             )
         for i in range(2):
             _write(
-                tmp_path, f"images/{split}/queries/@{550002 + east + 10 * i}.00@4180000.00@@@@@q{i}@@@@@@@@.jpg"
+                tmp_path, f"images/{split}/queries/@{550002 + east + 10 * i}.00@4980000.00@32@T@@@q{i}@@@@@@@@.jpg"
             )
     return tmp_path
 
