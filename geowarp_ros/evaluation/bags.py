@@ -190,7 +190,7 @@ def _broken_notes(files: BagFiles, found: _Recording[Any]) -> list[str]:
     if found.broken:
         notes.append(f"{files.path.name} has a broken end and was used as far as it goes ({found.broken})")
     if found.undecodable:
-        notes.append(f"{found.undecodable} messages on {found.topic} are not whole and are left out")
+        notes.append(f"{found.undecodable} of the messages on {found.topic} not whole: left out")
     return notes
 
 
@@ -326,7 +326,7 @@ def _track(files: BagFiles, truth: TruthOptions, found: _Recording[_Truth]) -> t
         )
     stamps = Stamps(found.topic, found.stamps.times_ns[usable], found.stamps.recorded_ns[usable])
     rows = zip(stamps.times_ns.tolist(), *values[usable].T.tolist(), strict=True)
-    notes = [f"{count} messages on {found.topic} {flaw}: left out" for flaw, count in lost.items()]
+    notes = [f"{count} of the messages on {found.topic} {flaw}: left out" for flaw, count in lost.items()]
     return Track.of(list(rows)), stamps, notes
 
 

@@ -381,7 +381,7 @@ def test_truth_at_null_island_is_no_truth(tmp_path: Path) -> None:
     assert judged(drive) == {
         shade: None if shade < 40 else pytest.approx(north(shade), abs=1e-8) for shade in range(0, 80, 10)
     }
-    assert "2 messages on /fix at 0°, 0°, which receivers report without a fix" in drive.notes[0]
+    assert "2 of the messages on /fix at 0°, 0°, which receivers report without a fix" in drive.notes[0]
     nowhere = bags.write_bag(tmp_path / "nowhere", [*messages[:8], *lost])
     with pytest.raises(SourceError, match=r"no usable position among the 2 messages on /fix.*found 2 at 0°, 0°"):
         read_drive(nowhere)
@@ -395,8 +395,8 @@ def test_truth_that_is_uncertain_or_jumps_is_left_out_and_counted(tmp_path: Path
     drive = read_drive(bags.write_bag(tmp_path / "drive", [*bags.drive(), uncertain, jumping]))
     assert judged(drive) == {shade: pytest.approx(north(shade), abs=1e-8) for shade in range(0, 80, 10)}
     assert drive.notes == (
-        "1 messages on /fix with a standard deviation above 100 m: left out",
-        "1 messages on /fix that jump away from the others: left out",
+        "1 of the messages on /fix with a standard deviation above 100 m: left out",
+        "1 of the messages on /fix that jump away from the others: left out",
     )
 
 
@@ -406,7 +406,7 @@ def test_the_pose_of_a_truth_says_its_uncertainty_too(tmp_path: Path) -> None:
     poses[1][2].pose.covariance[[0, 7]] = 9e6
     path = bags.write_bag(tmp_path / "drive", [bags.image(0.5, 10), bags.image(1.0, 20), *poses])
     drive = read_drive(path, truth=TruthOptions("/pose", datum=(60.0, 9.0)))
-    assert "1 messages on /pose with a standard deviation above 100 m: left out" in drive.notes
+    assert "1 of the messages on /pose with a standard deviation above 100 m: left out" in drive.notes
     assert truth_of(drive.images[1]).latitude_deg == pytest.approx(
         LocalFrame(60.0, 9.0).to_geodetic([0, 10, 0])[0]
     )
