@@ -1,9 +1,9 @@
 """Build and keep a gallery of geotagged images.
 
 A source is a folder of images named @utm_east@utm_north@...@.jpg or with GPS in their EXIF, a CSV (filename,
-latitude, longitude and, if known, altitude, heading, split; or a folder with positions.csv), or a ROS bag with
-camera images and NavSatFix. A stopped build goes on when it is started again. torchrun builds with several
-processes, which may run on several machines that share the gallery's folder.
+latitude, longitude and, if known, altitude, heading, split; or a folder with positions.csv), a ROS bag with
+camera images and NavSatFix, or a video with its GPX track. A stopped build goes on when it is started again.
+torchrun builds with several processes, which may run on several machines that share the gallery's folder.
 """
 
 from __future__ import annotations

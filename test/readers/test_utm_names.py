@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Proj
 
@@ -57,6 +57,7 @@ def test_a_letter_that_contradicts_the_degrees(letter: str) -> None:
     st.sampled_from(["band", "hemisphere", "none"]),
     st.booleans(),
 )
+@settings(deadline=None)
 def test_a_name_with_degrees_is_where_they_say(latitude: float, longitude: float, style: str, lower: bool) -> None:
     """Bands and zones by their definition, metres by pyproj."""
     assume(abs(latitude) > 1e-5 or abs(longitude) > 1e-5)  # cut to zeros they say nothing
