@@ -28,7 +28,7 @@ from test.faults.bombs import png
 from test.gallery import bags
 
 ROOT = Path(__file__).parents[2]
-FIXED_LIMIT = 200_000
+FIXED_LIMIT = 100_000
 """Bytes that a file may have where the disk is said to be full."""
 
 
@@ -496,7 +496,11 @@ def _(folder: Path) -> Case:
 def _parameters(name: str, text: str, said: tuple[str, ...]) -> None:
     def make(folder: Path) -> Case:
         (folder / "node.yaml").write_text(text)
-        words = ("localize", "0.png", "--gallery", "g", "--params-file", str(folder / "node.yaml"))
+        (folder / "g").mkdir()
+        (folder / "g" / "gallery.json").write_text("{}")
+        (folder / "0.png").touch()
+        words = ("localize", folder / "0.png", "--gallery", folder / "g", "--params-file", folder / "node.yaml")
+        words = tuple(map(str, words))
         return Case(words, said)
 
     CASES[name] = make

@@ -308,7 +308,9 @@ def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> Non
     for path, calibration in stored.items():
         assert calibration is not None
         measured = calibration.measured_with
-        assert measured["model"] == fingerprint(load_model("default")), "run the command of docs/integrity.md again"
+        assert measured["model"] == fingerprint(load_model("default")), (
+            "run the command of docs/integrity.md again"
+        )
         assert path == beside_model(DEFAULT_MODEL, measured["rerank.mode"])  # type: ignore[arg-type]
 
 

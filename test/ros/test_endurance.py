@@ -40,19 +40,19 @@ def test_sizes_and_encodings_change_from_image_to_image(node: NodeProcess, robot
     shown = 0
     for shape, encoding in (
         ((96, 128, 3), "rgb8"), ((48, 64, 3), "bgr8"), ((480, 640), "mono8"), ((64, 48, 4), "bgra8"),
-        ((200, 120, 2), "yuv422_yuy2"), ((60, 80), "bayer_rggb8"), ((8, 8, 3), "rgb8"), ((96, 128, 3), "rgb16"),
+        ((200, 120, 2), "yuv422_yuy2"), ((60, 80), "bayer_rggb8"), ((8, 8, 3), "rgb8"), ((96, 128, 3), "rgb24"),
         ((16, 16, 3), "rgb8"), ((720, 1280, 3), "rgb8"),
     ):  # fmt: skip
         message = image_message(rng.integers(0, 255, shape, np.uint8), 40.0 + shown, encoding=encoding)
         robot.show(message)
         shown += 1
-        if encoding == "rgb16" or shape[0] == 8:
+        if encoding == "rgb24" or shape[0] == 8:
             counts(robot, before["received"] + shown)  # it is counted before the next one comes
         else:
             assert robot.fix().header.stamp == message.header.stamp
     after = counts(robot, before["received"] + shown)
     assert after["received"] - before["received"] == shown
-    assert after["bad: encoding"] - before.get("bad: encoding", 0) == 1  # rgb16
+    assert after["bad: encoding"] - before.get("bad: encoding", 0) == 1  # rgb24
     assert after["bad: data"] - before.get("bad: data", 0) == 1  # 8×8
     answered = sum(after[name] - before[name] for name in ("fixes", "no fixes"))
     assert answered == shown - 2 and after["dropped"] == before["dropped"]

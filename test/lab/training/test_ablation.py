@@ -25,7 +25,7 @@ def write_places(folder: Path, count: int) -> Path:
         for split, brighter, east_m in (("gallery", 0, 0), ("query", 12, 5)):
             name = f"{split}_{index:03d}.png"
             cv2.imwrite(str(folder / name), cv2.add(image, np.full_like(image, brighter)))
-            lines.append(f"{name},0,{(index * 20 + east_m) / 111_319.49:.8f},{split}")
+            lines.append(f"{name},0,{((index + 1) * 20 + east_m) / 111_319.49:.8f},{split}")
     (folder / "positions.csv").write_text("\n".join(lines) + "\n")
     return folder
 
