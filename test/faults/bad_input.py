@@ -499,9 +499,8 @@ def _parameters(name: str, text: str, said: tuple[str, ...]) -> None:
         (folder / "g").mkdir()
         (folder / "g" / "gallery.json").write_text("{}")
         (folder / "0.png").touch()
-        words = ("localize", folder / "0.png", "--gallery", folder / "g", "--params-file", folder / "node.yaml")
-        words = tuple(map(str, words))
-        return Case(words, said)
+        given = ("localize", folder / "0.png", "--gallery", folder / "g", "--params-file", folder / "node.yaml")
+        return Case(tuple(map(str, given)), said)
 
     CASES[name] = make
 
