@@ -66,9 +66,10 @@ def decide(
         config: Minimum confidence.
         calibration: Measured on a held-out drive, see :mod:`geowarp_ros.integrity`.
     """
-    if pose is not None:
-        trust = calibration.poses.get(pose.method) if calibration else None
-        trust = trust or UNCALIBRATED
+    known = calibration.poses if calibration else {}
+    # who knows how far poses of one method can be trusted does not trust another's by the rule of thumb
+    trust = known.get(pose.method, None if known else UNCALIBRATED) if pose is not None else None
+    if pose is not None and trust is not None:
         confidence = trust.confidence(pose, evidence)
         wanted = config.min_confidence if config.min_confidence >= 0 else trust.min_confidence
         if confidence >= wanted:

@@ -130,7 +130,7 @@ class PoseSample:
 
 
 def fit_trust(samples: Sequence[PoseSample], seed: int = 0) -> dict[str, PoseTrust]:
-    """Fit the trust in each method with enough right and wrong poses; others keep the rule of thumb."""
+    """Fit the trust in each method with enough right and wrong poses; beside it no other is trusted."""
     by_method: defaultdict[str, list[PoseSample]] = defaultdict(list)
     for sample in samples:
         by_method[sample.pose.method].append(sample)

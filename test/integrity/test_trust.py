@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from geowarp_ros.config import PositionConfig
 from geowarp_ros.integrity.calibration import Calibration
 from geowarp_ros.integrity.trust import (
     NEES_95,
@@ -17,6 +18,7 @@ from geowarp_ros.integrity.trust import (
     fit_trust,
     pose_row,
 )
+from geowarp_ros.position import decide
 from geowarp_ros.types import Evidence, Pose, PoseMethod
 
 EVIDENCE = Evidence(
@@ -125,3 +127,18 @@ def test_a_calibration_keeps_its_trust_in_poses() -> None:
         position_std_m=4.0, scatter_gain=1.0, correct_within_m=25.0, poses=fitted,
     )  # fmt: skip
     assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+def test_a_method_that_was_not_fitted_is_not_trusted_beside_one_that_was() -> None:
+    rng = np.random.default_rng(4)
+    fitted = fit_trust([drawn(rng, index % 2 > 0, 2.0, 0.05) for index in range(100)])
+    bare = Calibration(
+        features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=0.5,
+        position_std_m=4.0, scatter_gain=1.0, correct_within_m=25.0,
+    )  # fmt: skip
+    knows_points = bare.model_copy(update={"poses": fitted})
+    for calibration, trusted in ((None, True), (bare, True), (knows_points, False)):
+        decision = decide(EVIDENCE, pose_of(0.01, 3.0, "anchors"), PositionConfig(), calibration)
+        assert (decision.pose is not None) == trusted
+    points = decide(EVIDENCE, pose_of(0.01, 3.0, "points"), PositionConfig(), knows_points)
+    assert points.pose is not None and points.fix
