@@ -7,6 +7,7 @@ its track is refused with the offset that would fit.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import ImageError, SourceError
-from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import check_size
+from geowarp_ros.readers.fixes import JUMPING, FixTrack
 from geowarp_ros.readers.gpmf import gps_positions
 from geowarp_ros.readers.positions import null_island
 from geowarp_ros.readers.source import Skipped, Source, SourceImage
@@ -43,7 +44,7 @@ def read_video(
     max_gap_s: float = 1.0,
     accept_null_island: bool = False,
 ) -> Source:
-    """Take pictures of a video at the positions of a track, interpolated linearly between its points.
+    """Take pictures of a video at the positions of a track, as :class:`FixTrack` has them between its points.
 
     Args:
         path: Video.
@@ -70,31 +71,33 @@ def read_video(
         raise SourceError(lack)
     if track and video.start_s is None:
         raise SourceError(f"{path}: does not tell when it was recorded: it has no creation_time")
-    after = np.clip(np.searchsorted(stamps_s, times_s), 1, len(stamps_s) - 1) if len(stamps_s) > 1 else 0
-    gap_s = np.minimum(np.abs(times_s - stamps_s[after]), np.abs(times_s - stamps_s[np.maximum(after - 1, 0)]))
+    points, flaws = FixTrack.of(_ns(stamps_s), geodetic, [""] * len(stamps_s))
+    gap_s, lost, east_north_m, positions = points.at(_ns(times_s), max_gap_s)
     if not (gap_s <= max_gap_s).any():
-        raise SourceError(_no_overlap(path, track or path, times_s, stamps_s, max_gap_s))
-    frame = LocalFrame(float(geodetic[0, 0]), float(geodetic[0, 1]))
-    enu = frame.to_enu(geodetic[:, 0], geodetic[:, 1], 0.0)
-    between = np.stack([np.interp(times_s, stamps_s, axis) for axis in enu.T], axis=-1)
-    latitude, longitude, _ = frame.to_geodetic(between)
-    altitude = np.interp(times_s, stamps_s, geodetic[:, 2])
+        raise SourceError(_no_overlap(path, track or path, times_s, points.times_ns / 1e9, max_gap_s))
     frames = VideoFrames(path)
     images: list[SourceImage] = []
     last: int | None = None
-    for row in np.flatnonzero(gap_s <= max_gap_s).tolist():
+    for row in np.flatnonzero((gap_s <= max_gap_s) & ~lost).tolist():
         if last is not None:
-            moved = np.linalg.norm(between[row] - between[last]) if unit == "m" else times_s[row] - times_s[last]
+            metres = math.dist(east_north_m[row], east_north_m[last])
+            moved = metres if unit == "m" else times_s[row] - times_s[last]
             if moved < step - 1e-3:  # what is rounded in a track
                 continue
         last = row
         name = f"{path.stem}/{round((times_s[row] - times_s[0]) * 1000):09d}"
         stamp_ns = 0 if video.start_s is None else round(times_s[row] * 1000) * 1_000_000
-        place = Place(name, float(latitude[row]), float(longitude[row]), float(altitude[row]), stamp_ns=stamp_ns)
+        latitude, longitude, altitude = positions[row].tolist()
+        place = Place(name, latitude, longitude, altitude_m=altitude, stamp_ns=stamp_ns)
         images.append(SourceImage(place, partial(frames.read, int(video.pts[row]), name)))
-    beyond = int((gap_s > max_gap_s).sum())
-    reason = f"with {beyond} pictures farther than {max_gap_s:g} s from a point of the track"
-    skipped = (Skipped(path.name, reason),) if beyond else ()
+    counts = {
+        f"with {{}} pictures farther than {max_gap_s:g} s from a point of the track": int(
+            (gap_s > max_gap_s).sum()
+        ),
+        "with {} pictures beside points of the track that jump": int((lost & (gap_s <= max_gap_s)).sum()),
+        f"with {{}} points of the track {JUMPING}": int((flaws == JUMPING).sum()),
+    }
+    skipped = tuple(Skipped(path.name, reason.format(count)) for reason, count in counts.items() if count)
     when = f"{_utc(times_s[0])} to {_utc(times_s[-1])} UTC"
     return Source(
         tuple(images), skipped, f"video {path} ({when}) on {track or 'its own track'}, a picture every {every}"
@@ -257,6 +260,10 @@ def _no_overlap(
     return said + (
         f"; an offset of {shift} s would fit: track_offset_s (--track-offset)" if shift and inside else ""
     )
+
+
+def _ns(times_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.round(times_s * 1e9).astype(np.int64)
 
 
 def _utc(stamp_s: float) -> str:

@@ -113,6 +113,18 @@ def test_pictures_off_the_track_and_points_at_null_island_are_left_out(tmp_path:
     assert min(image.place.latitude_deg for image in source.images) > 48.1369
 
 
+def test_points_that_jump_away_place_no_picture(tmp_path: Path) -> None:
+    astray = '<trkpt lat="48.2" lon="11.575"><time>2026-11-23T16:30:02.5Z</time></trkpt>'  # 7 km to the north
+    source = read_source(write_video(tmp_path / "a.mp4"), track=write_track(tmp_path / "a.gpx", extra=astray))
+    assert len(source.images) == 30
+    assert [skipped.reason for skipped in source.skipped] == [
+        "with 1 points of the track that jump away from the others"
+    ]
+    for number, image in enumerate(source.images):
+        east, north, _ = FRAME.to_enu(image.place.latitude_deg, image.place.longitude_deg, 0.0)
+        assert (east, north) == pytest.approx((2 * number, 0), abs=1e-3)
+
+
 @pytest.mark.parametrize("module", ["av", "gpxpy"])
 def test_what_is_not_installed_is_named(tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     video, track = write_video(tmp_path / "a.mp4", 3), write_track(tmp_path / "a.gpx")
