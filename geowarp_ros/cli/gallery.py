@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV or ROS bag")
+    parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV, ROS bag, or video")
     parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
     parser.add_argument(
         "--utm-zone", metavar="32N", help="UTM zone and hemisphere of @utm_east@utm_north@ names that give none"
