@@ -13,7 +13,7 @@ from pathlib import Path
 from geowarp_ros.ros.conversions import NOWHERE_STD_M, UNKNOWN_ORIENTATION_VARIANCE
 from geowarp_ros.ros.parameters import NodeParameter, node_parameters
 from geowarp_ros.ros.process import NODE_NAME
-from geowarp_ros.ros.topics import PUBLISHED, SERVICES, SUBSCRIBED
+from geowarp_ros.ros.topics import PUBLISHED, SERVICES, SUBSCRIBED, type_name
 
 ROOT = Path(__file__).parents[1]
 NODE, YAML = ROOT / "docs" / "node.md", ROOT / "config" / "localizer.yaml"
@@ -114,7 +114,7 @@ def page() -> str:
         node=NODE_NAME,
         topics=_table(("topic", "type", "", "quality of service", "meaning"), _topics()),
         services=_table(
-            ("service", "type", "meaning"), [(_code(n), _type(k), m) for n, (k, m) in SERVICES.items()]
+            ("service", "type", "meaning"), [(_code(n), type_name(k), m) for n, (k, m) in SERVICES.items()]
         ),
         parameters=_table(
             ("parameter", "type", "default", "range", "can be set", "meaning"),
@@ -154,10 +154,10 @@ def _topics() -> list[tuple[str, ...]]:
     transform = "`map_frame` → odometry frame at 10 Hz, with `map_to_odom`; while fixes and odometry agree."
     return [
         *(
-            (_code(n), _type(k), "subscribed", "sensor data (best effort, 5)", m)
+            (_code(n), type_name(k), "subscribed", "sensor data (best effort, 5)", m)
             for n, (k, m) in SUBSCRIBED.items()
         ),
-        *((_code(n), _type(k), "published", reliable, m) for n, (k, m) in PUBLISHED.items()),
+        *((_code(n), type_name(k), "published", reliable, m) for n, (k, m) in PUBLISHED.items()),
         ("`/diagnostics`", "diagnostic_msgs/msg/DiagnosticArray", "published", reliable, diagnostics),
         ("`/tf`", "tf2_msgs/msg/TFMessage", "published", "reliable, volatile, 100", transform),
     ]
@@ -170,12 +170,6 @@ def _range(parameter: NodeParameter) -> str:
         return ""
     left, right = "(" if parameter.open_below else "[", ")" if parameter.open_above else "]"
     return f"{left}{parameter.lower:g}, {parameter.upper:g}{right}"
-
-
-def _type(kind: type) -> str:
-    """``sensor_msgs.msg._image.Image`` -> ``sensor_msgs/msg/Image``."""
-    package, interface, *_ = kind.__module__.split(".")
-    return f"{package}/{interface}/{kind.__name__}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

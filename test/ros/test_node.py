@@ -67,7 +67,7 @@ class ScriptedGallery:
 class ScriptedLocalizer:
     """Answers as told; ``gate`` holds it, ``frames`` is what it was shown."""
 
-    gallery, runtime = ScriptedGallery(), "torch"
+    gallery, runtime, device = ScriptedGallery(), "torch", "cpu"
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -555,8 +555,8 @@ def test_where_it_is_cannot_be_said_while_inactive_or_without_a_young_image(
     assert json.loads(answer.message)["stamp_ns"] == 2 * 10**9
     assert seconds(robot.fix().header.stamp) == 2.0
     bad = image_message(pixels, stamp_s=3.0, encoding="32FC1")
-    assert "'32FC1' is not supported" in json.loads(robot.ask(bad).message)["detail"]
-    assert [frame.stamp_ns for frame in script.frames] == [2 * 10**9] and robot.fixes.empty()
+    until(lambda: "'32FC1' is not supported" in robot.ask(bad).message, "the others that were shown to pass")
+    assert {frame.stamp_ns for frame in script.frames} == {2 * 10**9}
 
 
 def test_who_waits_for_an_answer_is_told_when_the_node_is_deactivated_or_reset(
