@@ -209,7 +209,7 @@ class LocalizerNode(ManagedNode):
             wanted[INFO] = self._on_camera_info, self._motion_group
         if config.prior.source == "fix":
             wanted["prior_fix"] = self._on_prior_fix, self._motion_group
-        for name in wanted.keys() - self._inputs.keys():
+        for name in [name for name in wanted if name not in self._inputs]:
             self._inputs[name] = subscribe(self, name, *wanted[name])
         self._unsubscribe(self._inputs.keys() - wanted.keys())
 

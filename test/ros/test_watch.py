@@ -13,14 +13,15 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
 from geowarp_ros.ros.node import LocalizerNode
 from geowarp_ros.ros.watch import SAMPLES, ImageWatch, Reminder
 from geowarp_ros.types import Image as Pixels
-from test.ros.conftest import Robot, image_message, seconds, until, values
+from test.ros.conftest import Robot, image_message, until, values
 from test.ros.test_diagnostics import HandClock, clock  # noqa: F401  (a fixture)
 from test.ros.test_node import FIX, Script, script, start  # noqa: F401  (fixtures)
+from test.ros.test_process import NodeProcess
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
 
@@ -319,30 +320,32 @@ def test_silence_says_where_images_are(
     until(lambda: "image_transport:=compressed; /image has" not in silence(robot), "the publisher to go")
 
 
-def test_silence_says_which_images_cannot_be_received(start: Start, robot: Robot) -> None:  # noqa: F811
-    node = start({"input_timeout_s": 0.5, "qos_overrides./image.subscription.reliability": "reliable"})
+def test_silence_says_that_the_quality_of_service_does_not_fit(start: Start, robot: Robot) -> None:  # noqa: F811
+    start({"input_timeout_s": 0.5, "qos_overrides./image.subscription.reliability": "reliable"})
     until(lambda: "/image has a publisher whose quality of service does not fit" in silence(robot), "discovery")
-    assert robot.change("deactivate") and robot.change("cleanup")
-    node.destroy_node()
-    for kind, topic, said in (
-        (CompressedImage, "/elsewhere", "/elsewhere is published as sensor_msgs/msg/CompressedImage, expected"),
-        (Image, "/here", "/here has one publisher, of whom nothing comes"),
-    ):
-        robot.node.create_publisher(kind, topic, qos_profile_sensor_data)
-        node = start({"input_timeout_s": 0.5}, cli_args=["--ros-args", "-r", f"image:={topic}"])
-        until(lambda said=said: said in silence(robot), "discovery")
-        assert robot.change("deactivate")
-        node.destroy_node()
+
+
+def test_silence_says_that_another_type_is_published(robot: Robot) -> None:
+    robot.node.create_publisher(CompressedImage, "/there", qos_profile_sensor_data)
+    process = NodeProcess("-r", "image:=/there", "-p", "input_timeout_s:=0.5", module="test.ros.stuck_node")
+    try:
+        process.says("/there is published as sensor_msgs/msg/CompressedImage, expected sensor_msgs/msg/Image")
+    finally:
+        process.close()
+
+
+def test_silence_says_that_a_publisher_is_silent(start: Start, robot: Robot) -> None:  # noqa: F811
+    start({"input_timeout_s": 0.5})
+    until(lambda: "/image has one publisher, of whom nothing comes" in silence(robot), "discovery")
 
 
 def test_at_start_the_log_says_what_is_heard_and_published(
     start: Start,  # noqa: F811
     robot: Robot,
-    pixels: Pixels,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     start({"prior.source": "fix", "qos_overrides./prior_fix.subscription.reliability": "reliable"})
-    assert seconds(robot.answer(image_message(pixels, 2.0)).header.stamp) == 2.0
+    until(lambda: robot.state() == "active", "activation")
     log = capfd.readouterr().err
     for said in (
         "gallery g: 1 places, datum 55.7100000, 13.1900000; model default (f00d), torch on cpu (auto)",
