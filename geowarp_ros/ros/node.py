@@ -358,13 +358,13 @@ class LocalizerNode(ManagedNode):
 
     def set_parameters_atomically(self, parameter_list: list[Any]) -> Any:
         """Set parameters; a read-only one may be "set" to its present value, as when the node's dump is loaded."""
-        changes = [p for p in parameter_list if not self._is_read_only_and(p)]
+        changes = [p for p in parameter_list if not self._is_unchanged_read_only(p)]
         if parameter_list and not changes:
             return SetParametersResult(successful=True)
         return super().set_parameters_atomically(changes)
 
-    def _is_read_only_and(self, parameter: Any) -> bool:
-        """Whether a parameter is read-only and has this very value."""
+    def _is_unchanged_read_only(self, parameter: Any) -> bool:
+        """Whether a parameter is read-only and has this very value already."""
         name = parameter.name
         if not (self.has_parameter(name) and self.describe_parameter(name).read_only):
             return False
