@@ -138,6 +138,9 @@ class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 
     model: str = Field("default", description="Model file; default: the model that ships.")
+    keypoint_weights: str = Field(
+        "", description="File of XFeat's weights, for a gallery that stores XFeat's keypoints."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if available, else CPU.")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",

@@ -24,6 +24,7 @@ from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
 from geowarp_ros.model.checkpoints import model_path
 from geowarp_ros.model.describer import Describer, Query, open_describer
+from geowarp_ros.model.xfeat import load_xfeat
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
@@ -145,8 +146,11 @@ class Localizer:
 
         Raises:
             ModelError: The re-ranker needs a warping regression and the model has none.
-            GalleryError: A calibration cannot be read.
+            GalleryError: A calibration cannot be read, or the weights are not those of the gallery's keypoints.
         """
+        if (stored := gallery.keypoint_config) is not None and stored.kind == "xfeat":
+            weights = load_xfeat(Path(config.keypoint_weights)) if config.keypoint_weights else ""
+            gallery.check_keypoints("xfeat", weights)
         return cls(
             describer,
             gallery,

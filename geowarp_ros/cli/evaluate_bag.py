@@ -77,7 +77,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recorded.add_argument("--fix-topic", default="/geowarp_localizer/fix", help="topic of the fixes")
 
-    add_settings(parser, "model", "rerank", "candidates", "device", "runtime", "threads", "min_confidence")
+    add_settings(
+        parser,
+        "model",
+        "keypoint_weights",
+        "rerank",
+        "candidates",
+        "device",
+        "runtime",
+        "threads",
+        "min_confidence",
+    )
     motion = parser.add_argument_group("what the node receives besides images, from the bag of the drive")
     motion.add_argument(
         "--prior-topic", default="", help="topic of the prior, NavSatFix; requires prior.source=fix"

@@ -16,6 +16,7 @@ CAMERA = Existing("a ROS calibration file", file=True)
 
 SHORTCUTS: dict[str, tuple[str, str]] = {
     "model": ("model", "model file, by which the gallery was made (default: the model that ships)"),
+    "keypoint_weights": ("keypoint_weights", "XFeat's weights, for a gallery that stores XFeat's keypoints"),
     "device": ("device", "auto, cpu or cuda"),
     "runtime": ("runtime", "auto, torch or onnxruntime"),
     "threads": ("threads", "threads of all libraries; 0: one for each physical core"),
