@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,7 +192,7 @@ class Localizer:
         if refusal is not None:
             return Answer(Header(frame.stamp_ns, frame.frame_id, timing_ms=clock.timing_ms), refusal)
         with clock("describe"):
-            query = self.describer(image, frame.camera)
+            query = replace(self.describer(image, frame.camera), gravity=frame.gravity)
         ranked = self.rank(query, near, deadline=deadline)
         result, reranked, dropped = self.judge(ranked), ranked.reranked, ranked.dropped
         if near is not None and not _convinces(ranked, result):
@@ -278,7 +278,7 @@ class Localizer:
         photographs = [photograph for photograph in found if photograph is not None]
         kind, count = self._keypoints, self.config.position.verification.keypoints
         return estimate_pose(
-            query.keypoints(kind), camera, photographs, config, affords=affords,
+            query.keypoints(kind), camera, photographs, config, gravity=query.gravity, affords=affords,
             compared=lambda photograph: query.compared(kind, photograph.prepared(count), count),
         )  # fmt: skip
 
