@@ -55,9 +55,7 @@ class ByShade:
         self.cameras.append(frame.camera)
         self.frames.append(frame)
         reranked = min(5, 5 if count is None else count)
-        header = Header(
-            frame.stamp_ns, "", near, reranked, "mean cosine", {"all": 9.0, "rerank": 200.0 * reranked}
-        )
+        header = Header(frame.stamp_ns, "", near, reranked, {"all": 9.0, "rerank": 200.0 * reranked})
         fix = self._fix(row)
         place = Place(f"{row}.png", fix.latitude_deg, fix.longitude_deg)
         result: Fix | NoFix = NoFix("low_confidence", "", 0.2) if row >= IMAGES - 2 else fix
