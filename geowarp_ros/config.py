@@ -85,7 +85,7 @@ class PositionConfig(Section):
     verify: Literal["none", "orb", "sift"] = Field(
         "sift",
         description="Keypoints used to verify candidates geometrically; those with more inliers than chance move "
-        "to the front. none: no verification.",
+        "to the front. sift: or XFeat's, where the gallery stores these. none: no verification.",
     )
     verify_candidates: int = Field(10, ge=1, le=1000, description="Number of candidates to verify.")
     verification: VerificationConfig = VerificationConfig()

@@ -149,7 +149,7 @@ class Localizer:
             GalleryError: A calibration cannot be read, or the weights are not those of the gallery's keypoints.
         """
         if (stored := gallery.keypoint_config) is not None and stored.kind == "xfeat":
-            weights = load_xfeat(Path(config.keypoint_weights)) if config.keypoint_weights else ""
+            weights = load_xfeat(Path(config.keypoint_weights).expanduser()) if config.keypoint_weights else ""
             gallery.check_keypoints("xfeat", weights)
         return cls(
             describer,

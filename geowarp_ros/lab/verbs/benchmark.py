@@ -99,7 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "keypoints: maximum numbers per image (1000 2000)"
     add("--keypoints", nargs="+", type=int, default=[1000, 2000], metavar="N", help=text)
-    add("--keypoint-weights", type=Path, metavar="FILE", help="keypoints: XFeat's too, with these weights")
+    weights = Existing("XFeat's weights", file=True)
+    add("--keypoint-weights", type=weights, metavar="FILE", help="keypoints: XFeat's too, with these weights")
     add("--no-reference", action="store_true", help="rerank: skip the reference implementation, which is slow")
     text = "time base; processor: CPU time of all threads, unaffected by other load, on a CPU only"
     add("--clock", choices=("wall", "processor"), default="wall", help=text)
