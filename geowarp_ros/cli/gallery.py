@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from geowarp_ros.gallery.index.indexing import IndexOptions
     from geowarp_ros.gallery.making.build import BuildReport
     from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.keypoints.detector import KeypointConfig
     from geowarp_ros.model.describer import Describer
     from geowarp_ros.readers import Source
 
@@ -71,12 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="store no keypoints: smaller, without poses; the calibration that ships does not apply then",
     )
+    _add_keypoint_options(build)
     _add_index_options(build, "--index")
     _add_no_align(build)
     add_align_options(build, "position-std", "heading-std", "free-tilt")
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
+    _add_keypoint_options(add)
     _add_no_align(add)
 
     remove = action("remove", _remove, "remove images from a gallery", gallery)
@@ -135,6 +138,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="ROS calibration file of all its images (default: camera.yaml or EXIF of images that are referenced)",
     )
+
+    _add_keypoint_options(upgrade)
 
     action("verify", _verify, "compare every file with its checksum, and decode every image", gallery)
 
@@ -219,6 +224,45 @@ def _add_describing_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_keypoint_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keypoints",
+        choices=("sift", "xfeat"),
+        help="kind of keypoints; xfeat needs --keypoint-weights (default: the gallery's; of a new one sift)",
+    )
+    parser.add_argument(
+        "--keypoint-weights",
+        type=Existing("XFeat's weights", file=True),
+        metavar="FILE",
+        help="weights of XFeat, xfeat.pt of its authors",
+    )
+
+
+def _keypoints(args: argparse.Namespace, stored: KeypointConfig | None = None) -> KeypointConfig:
+    """Return the keypoints asked for, or the gallery's, with XFeat's weights loaded.
+
+    Raises:
+        ConfigError: XFeat is asked for without weights, or weights for another kind.
+        ModelError: The file is not XFeat's weights.
+    """
+    from geowarp_ros.errors import ConfigError
+    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS
+    from geowarp_ros.keypoints.detector import KeypointConfig
+    from geowarp_ros.keypoints.xfeat import SCALE
+
+    kind = args.keypoints or (stored.kind if stored else "sift")
+    file = args.keypoint_weights
+    if (kind == "xfeat") != (file is not None):
+        raise ConfigError(
+            f"keypoints {kind}: " + ("give --keypoint-weights" if file is None else f"take no {file}")
+        )
+    if file is None:
+        return DEFAULT_KEYPOINTS
+    from geowarp_ros.model.xfeat import load_xfeat
+
+    return KeypointConfig(kind="xfeat", weights=load_xfeat(file), scale=SCALE)
+
+
 def _add_no_align(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-align", action="store_true", help="do not align the photographs, or not the new ones"
@@ -241,12 +285,13 @@ def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, build_gallery
+    from geowarp_ros.gallery.making.build import build_gallery
     from geowarp_ros.gallery.making.shards import Shard
     from geowarp_ros.progress import bar, silent
 
     shard = Shard.of_environment()
     how = align_options(args)
+    keypoints = None if args.no_keypoints else _keypoints(args)
     source = _read_source(args)
     report = build_gallery(
         source,
@@ -255,7 +300,7 @@ def _build(args: argparse.Namespace) -> int:
         copy_images=not args.reference_images,
         batch_size=args.batch_size,
         local_features=args.local_features,
-        keypoints=None if args.no_keypoints else DEFAULT_KEYPOINTS,
+        keypoints=keypoints,
         index=_index_options(args),
         replace_existing=args.replace,
         shard=shard,
@@ -282,6 +327,9 @@ def _add(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.manifest import read_manifest
     from geowarp_ros.progress import bar
 
+    gallery = unaligned(args.gallery)
+    keypoints = _keypoints(args, gallery.keypoint_config)
+    gallery.check_keypoints(keypoints.kind, keypoints.weights)
     source = _read_source(args)
     report = add_to_gallery(
         source,
@@ -371,6 +419,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _upgrade(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS
     from geowarp_ros.gallery.making.upgrade import upgrade_gallery
     from geowarp_ros.gallery.manifest import CALIBRATION, read_manifest
     from geowarp_ros.progress import bar
@@ -379,8 +428,14 @@ def _upgrade(args: argparse.Namespace) -> int:
     camera = read_camera(args.camera) if args.camera else None
     old = read_manifest(args.gallery).model.fingerprint
     describer = _load_describer(args) if args.model else None
+    keypoints = DEFAULT_KEYPOINTS
+    if args.keypoints or args.keypoint_weights:
+        gallery = unaligned(args.gallery)
+        keypoints = _keypoints(args, gallery.keypoint_config)
+        gallery.check_keypoints(keypoints.kind, keypoints.weights)
     report = upgrade_gallery(
         args.gallery,
+        keypoints,
         camera=camera,
         progress=bar,
         describer=describer,

@@ -63,10 +63,11 @@ class ExistingModel(Existing):
 
     Args:
         words: What else can be given.
+        what: What the file is.
     """
 
-    def __init__(self, *words: str) -> None:
-        super().__init__("a model file")
+    def __init__(self, *words: str, what: str = "a model file") -> None:
+        super().__init__(what)
         self.words = {"default", *words}
 
     def __call__(self, text: str) -> Any:
@@ -93,6 +94,7 @@ class NewFile(Existing):
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV or a ROS bag")
 MODEL = ExistingModel()
+WEIGHTS = ExistingModel("", what="XFeat's weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
 NEW_FILE = NewFile("a file in a folder that exists", file=True)

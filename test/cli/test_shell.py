@@ -27,7 +27,7 @@ NAMES = [" ".join(words) for words, _ in PARSERS]
 
 TEXTS = {
     "split", "gallery_split", "query_split", "queries", "hold_out", "prefix", "names",
-    "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "to", "also",
+    "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "imu_topic", "to", "also",
     "utm_zone", "every", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank", "device", "runtime",
 }  # fmt: skip
 """Arguments that take a text which is no path."""
@@ -67,7 +67,7 @@ def test_every_path_may_begin_with_the_home(words: list[str], parser: Parser, ho
             f"{action.dest} is not read?"
         )
         name = "file" if isinstance(action.type, Existing) and action.type.file else "folder"
-        name = "file" if action.dest in ("model", "models", "init", "warp") else name
+        name = "file" if action.dest in ("model", "models", "init", "warp", "keypoint_weights") else name
         for path in (f"~/{name}", f"$HOME/{name}", f"${{HOME}}/{name}"):
             line = complete(parser, {action.dest: path}, home / "folder", home / "file")
             found = getattr(parser.parse_args(line), action.dest)
