@@ -33,7 +33,7 @@ from geowarp_ros.cli.alignment import (
     unaligned,
 )
 from geowarp_ros.cli.options import CAMERA, add_camera
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, Existing
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, Existing, finite
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     build = action("build", _build, "describe the images of a source and store them as a new gallery", source)
-    build.add_argument("--output", type=Path, required=True, metavar="GALLERY", help="folder of the new gallery")
+    build.add_argument(
+        "--output", type=NEW_FOLDER, required=True, metavar="GALLERY", help="folder of the new gallery"
+    )
     build.add_argument("--replace", action="store_true", help="replace the gallery in that folder, once complete")
     build.add_argument(
         "--local-features",
@@ -633,14 +635,13 @@ def _size(count: float) -> str:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, at least 1")
+    return int(text)
 
 
 def _not_negative(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
+    value = finite(text)
+    if value < 0:
         raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
     return value

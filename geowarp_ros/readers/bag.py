@@ -171,8 +171,11 @@ def choose_topic(path: Path, reader: BagReader, wanted: str, types: Sequence[str
     """
     # a topic can have a second channel, of other software
     type_of = {c.topic: c.msgtype for c in sorted(reader.connections, key=lambda c: c.msgtype in types)}
-    there = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(type_of.items())) or "no topic"
     readable = [c for c in reader.connections if c.msgtype in types and encoding(c) in ENCODINGS]
+    as_what = {c.topic: f" as {encoding(c)}" for c in reader.connections if encoding(c) not in ENCODINGS}
+    as_what |= {c.topic: "" for c in readable}
+    listed = (f"{topic} ({kind}{as_what.get(topic, '')})" for topic, kind in sorted(type_of.items()))
+    there = ", ".join(listed) or "no topic"
     fitting = {c.topic for c in readable if c.msgcount}
     if not wanted:
         if len(fitting) == 1:

@@ -268,6 +268,6 @@ def _named_files(folder: Path) -> list[str]:
     try:
         read = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
         names = read["rosbag2_bagfile_information"]["relative_file_paths"]
-        return [Path(str(name)).name for name in names]
+        return [Path(str(name)).name for name in names] if isinstance(names, list) else []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,15 @@ def test_exif_of_a_large_image_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"1 unreadable") as caught:
         read_source(tmp_path)
     assert "1 without a GPS position in its EXIF" in str(caught.value)
+
+
+def test_a_name_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
+    """A gallery's names are: a build would end with an error behind the last image."""
+    save(tmp_path / "a.jpg", NAPLES).rename(tmp_path / os.fsdecode(b"stra\xdfe.jpg"))
+    save(tmp_path / "b.jpg", NAPLES)
+    save(tmp_path / "straße.jpg", NAPLES)
+    source = read_source(tmp_path)
+    assert [image.place.name for image in source.images] == ["b.jpg", "straße.jpg"]
+    assert [(skip.name, skip.reason) for skip in source.skipped] == [
+        ("stra\\xdfe.jpg", "whose name is not UTF-8, as a gallery's names are")
+    ]

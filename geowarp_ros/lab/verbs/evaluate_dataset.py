@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
-from geowarp_ros.cli.parser import IMAGES, ExistingModel
+from geowarp_ros.cli.parser import IMAGES, NEW_FOLDER, ExistingModel
 from geowarp_ros.cli.verbs import require
 from geowarp_ros.errors import ConfigError, ModelError
 
@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit-queries", type=int, default=absent, metavar="N", help="maximum number of queries, evenly spread"
     )
     parser.add_argument("--seed", type=int, default=absent, help="seed of the bootstrap")
-    parser.add_argument("--output", type=Path, required=True, help="folder of tables, plot and galleries; reused")
+    parser.add_argument(
+        "--output", type=NEW_FOLDER, required=True, help="folder of tables, plot and galleries; reused"
+    )
     add_settings(parser, "candidates", "device", "runtime", "threads")
 
 

@@ -8,9 +8,8 @@ trainings.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from geowarp_ros.cli.parser import IMAGES, MODEL
+from geowarp_ros.cli.parser import IMAGES, MODEL, NEW_FOLDER
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 
 
@@ -22,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=MODEL, required=True, help="model whose encoder is used: default or a model file"
     )
-    parser.add_argument("--output", type=Path, required=True, help="output folder for tables, plot and trainings")
+    parser.add_argument(
+        "--output", type=NEW_FOLDER, required=True, help="output folder for tables, plot and trainings"
+    )
     parser.add_argument("--queries", default="query", metavar="SPLIT", help="query split")
     parser.add_argument("--gallery", default="gallery", metavar="SPLIT", help="gallery split")
     parser.add_argument(
