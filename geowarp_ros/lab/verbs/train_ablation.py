@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """Train and evaluate the variants; write tables and plot."""
     from geowarp_ros import progress
     from geowarp_ros.lab.training.ablation import Ablation, plot_coefficients, write_tables
+    from geowarp_ros.lab.training.data import read_as
     from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
     from geowarp_ros.lab.training.session import seeded
     from geowarp_ros.lab.training.warping import read_sets
-    from geowarp_ros.readers import read_source
 
     config = config_from_arguments(args, WarpConfig)
     session = config_from_arguments(args, SessionConfig)
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
         args.model,
         photographs,
         held_out,
-        read_source(args.source, split=args.queries).images,
-        read_source(args.source, split=args.gallery).images,
+        read_as(args.source, config, args.queries).images,
+        read_as(args.source, config, args.gallery).images,
         config,
         session,
         args.thresholds,
