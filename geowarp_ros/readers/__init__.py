@@ -108,8 +108,8 @@ def read_source(
     if not (accept_null_island or found.local or bag):
         found = without_null_island(found)
     if camera is not None and not bag:
-        given = read_camera(camera)
-        found = replace(found, images=tuple(replace(image, camera=given) for image in found.images))
+        of_all = read_camera(camera)
+        found = replace(found, images=tuple(replace(image, camera=of_all) for image in found.images))
     if not found.images:
         raise SourceError(f"{source}: no usable image: {count_reasons(found.skipped)}")
     found = replace(found, description=printable(found.description))

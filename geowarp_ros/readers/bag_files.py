@@ -24,8 +24,9 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.readers.decompression import bound_decompression, unpack, unpacked_blocks
+from geowarp_ros.readers.mcap import MAGIC, Mcap
 from geowarp_ros.readers.packets import DEFINITIONS
-from geowarp_ros.readers.storage import STORAGES, Recorded, Ros1, Storage, first_line
+from geowarp_ros.readers.storage import Recorded, Ros1, Sqlite, Storage, first_line
 
 bound_decompression()
 
@@ -33,6 +34,16 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 ENCODINGS = ("cdr", "ros1")
 """How the messages that can be read are serialised."""
+
+STORAGES: dict[bytes, tuple[type[Mcap] | type[Sqlite] | type[Ros1], str]] = {
+    MAGIC: (Mcap, ""),
+    b"SQLite format 3": (
+        Sqlite,
+        "sqlite3 {file} 'PRAGMA writable_schema=ON' .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 mended.db3",
+    ),
+    b"#ROSBAG V": (Ros1, "rosbag reindex {file}"),
+}
+"""A file's first bytes -> its storage, and the command that mends a damaged one."""
 
 _FILE_SUFFIX = re.compile(r"\.(mcap|db3|bag)(\.zstd?)?$", re.IGNORECASE)
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
