@@ -51,7 +51,7 @@ def _bounded(make: Callable[[], Any]) -> Callable[..., bytes]:
 unpack = _bounded(zstd.ZstdDecompressor)
 """Decompress zstd: a chunk, or a message of a bag that compresses each."""
 
-UNPACK: dict[str, Callable[..., bytes]] = {
+UNPACK: dict[str, Callable[..., bytes | memoryview]] = {
     "": lambda data, _: data,
     "lz4": _bounded(LZ4FrameDecompressor),
     "zstd": unpack,

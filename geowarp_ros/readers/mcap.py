@@ -33,7 +33,7 @@ _STAMPS = struct.Struct("<HIQQ")
 _TAIL = struct.Struct("<BQQQI8s")
 """The footer's record and the magic behind it: offset of the summary third, 0 without one."""
 
-Record = tuple[int, bytes]
+Record = tuple[int, memoryview]
 """Opcode and bytes."""
 
 
@@ -51,7 +51,7 @@ class _Chunk:
 class _Body:
     """Reads the fields of a record one after the other."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         self._data, self._at = data, 0
 
     def take(self, form: str) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ class _Body:
         self._at += struct.calcsize(form)
         return values
 
-    def bytes(self, length: str = "<I") -> bytes:
+    def bytes(self, length: str = "<I") -> memoryview:
         (size,) = self.take(length)
         self._at += size
         if self._at > len(self._data):
@@ -67,7 +67,7 @@ class _Body:
         return self._data[self._at - size : self._at]
 
     def text(self) -> str:
-        return self.bytes().decode(errors="replace")
+        return str(self.bytes(), "utf-8", "replace")
 
 
 class Mcap:
@@ -211,15 +211,15 @@ class Mcap:
             end = self._file.seek(length, 1)
         return end
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int) -> memoryview:
         assert self._file is not None
         data = self._file.read(size)
         if len(data) != size:
             raise SourceError("it ends in the middle of a record")
-        return data
+        return memoryview(data)
 
 
-def _inside(data: bytes) -> Iterator[Record]:
+def _inside(data: memoryview) -> Iterator[Record]:
     at = 0
     while at < len(data):
         opcode, length = _HEAD.unpack_from(data, at)
@@ -229,12 +229,12 @@ def _inside(data: bytes) -> Iterator[Record]:
         yield opcode, data[at - length : at]
 
 
-def _unpacked(body: _Body) -> bytes:
+def _unpacked(body: _Body) -> memoryview:
     _, _, size, checksum = body.take("<QQQI")
     compression, packed = body.text(), body.bytes("<Q")
     if compression not in UNPACK:
         raise SourceError(f"a chunk is compressed by {compression!r}, expected one of {', '.join(UNPACK)}")
-    data = UNPACK[compression](packed, size)
+    data = memoryview(UNPACK[compression](packed, size))
     if len(data) != size or (checksum and crc32(data) != checksum):
         raise SourceError("a chunk is damaged: its size or checksum is wrong")
     return data
@@ -248,7 +248,7 @@ def _messages(
         if opcode == _MESSAGE:
             channel, _, recorded_ns, _ = _STAMPS.unpack_from(data)
             if channel in of and (start is None or start <= recorded_ns):
-                yield of[channel], recorded_ns, data[_STAMPS.size :]
+                yield of[channel], recorded_ns, bytes(data[_STAMPS.size :])
 
 
 def _ros2_name(msgtype: str) -> str:
