@@ -20,8 +20,8 @@ from rosbags.rosbag2.storage_mcap import zstd
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.readers import Source, read_source
-from geowarp_ros.readers.bag import RecordedImages
 from geowarp_ros.readers.bag_files import BagFiles, is_bag
+from geowarp_ros.readers.recorded_images import RecordedImages
 from test.gallery.bags import LATITUDE, ROS1, ROS2, START_NS, Message, drive, fix, image, write_bag, write_bag1
 
 SHADES = [10 * i for i in range(8)]

@@ -144,7 +144,7 @@ def _read(source: Path, config: WarpConfig) -> tuple[SourceImage, ...]:
     wanted = config.split
     names = [f"{name}/" for name in read_as(source, config).splits if name] if wanted else []
     there = [split for split in wanted if any(name.startswith(f"{split}/") for name in names)]
-    split = (there or [*wanted, None])[0]  # one that is not there is refused by the reader, by name
+    split = next(iter(there or wanted), None)  # one that is not there is refused by the reader, by name
     return read_photographs([source], split, reading=config)
 
 
