@@ -11,12 +11,12 @@ import re
 import shlex
 import shutil
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from rosbags.interfaces import Connection, MessageDefinitionFormat
@@ -26,7 +26,7 @@ from geowarp_ros.errors import SourceError
 from geowarp_ros.readers.decompression import bound_decompression, unpack, unpacked_blocks
 from geowarp_ros.readers.mcap import MAGIC, Mcap
 from geowarp_ros.readers.packets import DEFINITIONS
-from geowarp_ros.readers.storage import Recorded, Ros1, Sqlite, Storage, first_line
+from geowarp_ros.readers.storage import Recorded, Ros1, Sqlite, first_line
 
 bound_decompression()
 
@@ -35,7 +35,10 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 ENCODINGS = ("cdr", "ros1")
 """How the messages that can be read are serialised."""
 
-STORAGES: dict[bytes, tuple[type[Mcap] | type[Sqlite] | type[Ros1], str]] = {
+Storage: TypeAlias = Mcap | Sqlite | Ros1
+"""A file: its connections, when it begins (ns), and what is wrong with one that is read only as far as it goes."""
+
+STORAGES: dict[bytes, tuple[Callable[[Path], Storage], str]] = {
     MAGIC: (Mcap, ""),
     b"SQLite format 3": (
         Sqlite,

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from rosbags.interfaces import (
@@ -33,32 +33,6 @@ _FORMATS = {
     "ros2idl": MessageDefinitionFormat.IDL,
     "omgidl": MessageDefinitionFormat.IDL,
 }
-
-
-class Storage(Protocol):
-    """One file.
-
-    Attributes:
-        connections: Its channels.
-        broken: What is wrong with a file that is read only as far as it goes; empty for a whole one.
-        begins_ns: Time of the first recording; 0 without one.
-    """
-
-    connections: list[Connection]
-    broken: str
-    begins_ns: int
-
-    def open(self) -> None:
-        """Read what the file is about."""
-
-    def close(self) -> None:
-        """Close the file, though messages are still being read."""
-
-    def messages(self, connections: Sequence[Connection], start: int | None = None) -> Iterator[Recorded]:
-        """Yield messages from ``start`` (ns) on, in the order of recording times; unsorted without an index."""
-
-    def as_written(self, connections: Sequence[Connection]) -> Iterator[Recorded]:
-        """Yield messages in the order in which they were written, whatever the recorder's clock said."""
 
 
 def first_line(error: Exception) -> str:

@@ -19,16 +19,14 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.storage_mcap import zstd
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.readers import Source, read_source
+from geowarp_ros.readers import read_source
 from geowarp_ros.readers.bag_files import BagFiles, is_bag
 from geowarp_ros.readers.recorded_images import RecordedImages
 from test.gallery.bags import LATITUDE, ROS1, ROS2, START_NS, Message, drive, fix, image, write_bag, write_bag1
+from test.readers.test_bag import shades
+from test.readers.test_folders import NAPLES, save
 
 SHADES = [10 * i for i in range(8)]
-
-
-def shades(source: Source) -> list[int]:
-    return [int(item.read()[0, 0, 0]) for item in source.images]
 
 
 # ---- an MCAP file written record by record (mcap.dev/spec)
@@ -232,6 +230,7 @@ def test_files_of_any_spelling_and_compressed_as_a_whole(tmp_path: Path, name: s
     source = read_source(path)
     assert shades(source) == SHADES
     assert source.images[0].place.name == f"{name[0]}/camera/{START_NS}"
+    assert source.images[3].place.latitude_deg == pytest.approx(LATITUDE + 1.5e-3, abs=1e-8)
 
 
 def test_a_compressed_folder_with_and_without_metadata(tmp_path: Path) -> None:
@@ -309,6 +308,7 @@ def test_metadata_that_says_nothing_or_something_else(tmp_path: Path, storage: A
         {"topics_with_message_count": []},
         {"relative_file_paths": ["renamed.mcap"]},
         {"relative_file_paths": []},
+        {"relative_file_paths": "b.mcap"},
     ]
     for change in changes:
         _metadata(folder, **change)
@@ -347,6 +347,8 @@ def test_folders_with_files_of_other_software_are_no_bags(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / "thumbnails.db3") as database:
         database.execute("CREATE TABLE thumbnails (name TEXT)")
     database.close()
-    assert not is_bag(tmp_path)
+    (tmp_path / "gps.csv").write_text("time,lat,lon\n1,2,3\n")
+    save(tmp_path / "x.jpg", NAPLES)
+    assert not is_bag(tmp_path) and [image.place.name for image in read_source(tmp_path).images] == ["x.jpg"]
     _edit(tmp_path / "thumbnails.db3", "CREATE TABLE topics (id)", "CREATE TABLE messages (id)")
     assert is_bag(tmp_path)

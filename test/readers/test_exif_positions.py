@@ -170,7 +170,8 @@ def test_ost_and_oeste_are_not_told_apart(tmp_path: Path) -> None:
 
 def test_a_sign_is_taken_once_and_contradictions_are_left_out(tmp_path: Path) -> None:
     minus = rationals(-33.85, 0, 0, kind=SRATIONAL)
-    assert place_of(tmp_path, sydney(GPSLatitude=minus)).latitude_deg == pytest.approx(-33.85, abs=1e-9)
+    place = place_of(tmp_path, sydney(GPSLatitude=minus))
+    assert place.latitude_deg == pytest.approx(-33.85, abs=1e-9) and place.stamp_ns == 0
     assert place_of(tmp_path, sydney(GPSLatitude=minus, GPSLatitudeRef=None)).latitude_deg < -33
     assert "north from south" in reason_of(tmp_path, sydney(GPSLatitude=minus, GPSLatitudeRef=text("N")))
     assert "north from south" in reason_of(tmp_path, sydney(GPSLatitude=minus, GPSLatitudeRef=text("x")))

@@ -179,6 +179,8 @@ def test_no_zone_is_ever_assumed(tmp_path: Path) -> None:
     save(tmp_path / "@500000@4982950@.jpg")
     with pytest.raises(SourceError, match="gives no UTM zone; give it once as utm_zone"):
         read_source(tmp_path)
+    with pytest.raises(SourceError, match="UTM zone '99X'"):
+        read_source(tmp_path, utm_zone="99X")
     save(tmp_path / "naples.jpg", NAPLES)
     save(tmp_path / "@500001@4982950@.jpg")
     with pytest.raises(SourceError, match="gives no UTM zone"):  # most would be lost
