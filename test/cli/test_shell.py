@@ -28,7 +28,7 @@ NAMES = [" ".join(words) for words, _ in PARSERS]
 TEXTS = {
     "split", "gallery_split", "query_split", "queries", "hold_out", "prefix", "names",
     "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "to", "also",
-    "utm_zone", "every", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank", "device", "runtime",
+    "utm_zone", "every", "every_picture", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank", "device", "runtime",
 }  # fmt: skip
 """Arguments that take a text which is no path."""
 
@@ -123,14 +123,19 @@ def test_a_wrong_path_is_one_line_before_anything_heavy_is_imported(home: Path) 
 
 
 def test_a_gallery_says_what_it_holds_without_torch(model: str, tmp_path: Path) -> None:
-    script = "import sys; from geowarp_ros.cli import main; assert main(sys.argv[1:]) == 0;"
-    script += "assert not {'torch', 'scipy', 'sklearn'} & set(sys.modules)"
+    script = "import sys; from geowarp_ros.cli import main; status = main(sys.argv[1:]);"
+    script += "assert not {'torch', 'scipy', 'sklearn'} & set(sys.modules); sys.exit(status)"
     gallery = small_gallery(tmp_path, model)
-    for words in (["gallery", "info", gallery, "--json"], ["gallery", "list", gallery]):
+    for words, status in (
+        (["gallery", "info", gallery, "--json"], 0),
+        (["gallery", "list", gallery], 0),
+        (["gallery", "build", tmp_path, "--output", gallery], 1),  # which would replace it
+    ):
         done = subprocess.run(
             [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+    assert "has a gallery of 2 images already" in done.stderr
 
 
 def small_gallery(folder: Path, model: str) -> Path:
