@@ -28,7 +28,8 @@ NAMES = [" ".join(words) for words, _ in PARSERS]
 TEXTS = {
     "split", "gallery_split", "query_split", "queries", "hold_out", "prefix", "names",
     "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "to", "also",
-    "utm_zone", "every", "every_picture", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank", "device", "runtime",
+    "utm_zone", "every", "every_picture", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank",
+    "device", "runtime",
 }  # fmt: skip
 """Arguments that take a text which is no path."""
 
