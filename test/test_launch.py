@@ -6,6 +6,7 @@ There are no wheels of those two; where ROS 2 is installed the files run with th
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 import subprocess
 import sys
@@ -14,16 +15,25 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
+from pyproj import Transformer
 
 from geowarp_ros.cli import main
+from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
-from geowarp_ros.ros.parameters import node_parameters
+from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.ros.conversions import navsatfix_from_answer, pose_from_fix
+from geowarp_ros.ros.parameters import node_parameters, parse_parameters
 from geowarp_ros.ros.process import NODE_NAME
-from geowarp_ros.ros.topics import PUBLISHED, SUBSCRIBED
+from geowarp_ros.ros.topics import FIX, POSE, PUBLISHED, SUBSCRIBED
+from geowarp_ros.types import Answer, Fix, Header
+from test.test_package import dotted
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
+RECIPES = sorted((ROOT / "launch" / "examples").glob("*.launch.py"))
 
 STANDINS = {
     "launch": ("LaunchDescription",),
@@ -31,16 +41,20 @@ STANDINS = {
         "DeclareLaunchArgument",
         "EmitEvent",
         "ExecuteProcess",
+        "IncludeLaunchDescription",
         "OpaqueFunction",
         "RegisterEventHandler",
+        "SetLaunchConfiguration",
     ),
+    "launch.conditions": ("IfCondition",),
     "launch.event_handlers": ("OnProcessExit",),
     "launch.events": ("Shutdown",),
     "launch_ros": (),
-    "launch_ros.actions": ("Node",),
-    "launch_ros.parameter_descriptions": ("ParameterValue",),
+    "launch_ros.actions": ("Node", "SetParameter"),
+    "launch_ros.parameter_descriptions": ("ParameterFile", "ParameterValue"),
     "launch_ros.substitutions": ("ExecutableInPackage",),
 }
+SUBSTITUTIONS = ("LaunchConfiguration", "NotEqualsSubstitution")
 SHARED = "geowarp_ros.ros.launching"
 
 
@@ -72,7 +86,9 @@ def launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         for name in names:
             setattr(standin, name, noting(name))
         monkeypatch.setitem(sys.modules, module, standin)
-    substitutions = SimpleNamespace(LaunchConfiguration=Argument)
+    substitutions = SimpleNamespace(
+        LaunchConfiguration=Argument, NotEqualsSubstitution=noting("NotEqualsSubstitution")
+    )
     monkeypatch.setitem(sys.modules, "launch.substitutions", substitutions)
     index = SimpleNamespace(get_package_share_directory=lambda package: str(tmp_path / package))
     monkeypatch.setitem(sys.modules, "ament_index_python", ModuleType("ament_index_python"))
@@ -84,7 +100,9 @@ def launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         """Return all actions of a launch file with these arguments, perhaps below a namespace that was pushed."""
         module = runpy.run_path(str(ROOT / "launch" / file))
         (entities,) = module["generate_launch_description"]().words
-        declared = {e.words[0]: e.named["default_value"] for e in entities if e.kind == "DeclareLaunchArgument"}
+        declared = {
+            e.words[0]: e.named.get("default_value") for e in entities if e.kind == "DeclareLaunchArgument"
+        }
         assert set(given) <= set(declared)
         configurations = declared | given | ({"ros_namespace": pushed} if pushed else {})
         context = SimpleNamespace(launch_configurations=configurations)
@@ -254,14 +272,14 @@ def test_the_systems_python_can_read_the_launch_files() -> None:
     script = f"""
 import runpy, sys, types
 sys.path.insert(0, {str(ROOT)!r})
-for module, names in {STANDINS | {"launch.substitutions": ("LaunchConfiguration",)}!r}.items():
+for module, names in {STANDINS | {"launch.substitutions": SUBSTITUTIONS}!r}.items():
     sys.modules[module] = standin = types.ModuleType(module)
     for name in names:
         setattr(standin, name, lambda *words, **named: None)
 sys.modules["ament_index_python"] = types.ModuleType("ament_index_python")
 sys.modules["ament_index_python.packages"] = index = types.ModuleType("packages")
-index.get_package_share_directory = None
-for path in {[str(path) for path in FILES]!r}:
+index.get_package_share_directory = str
+for path in {[str(path) for path in FILES + RECIPES]!r}:
     runpy.run_path(path)["generate_launch_description"]()
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
@@ -296,3 +314,116 @@ def test_the_player_knows_the_words_that_it_is_given(
     _, *words = only(actions, "ExecuteProcess").named["cmd"]
     assert main(words) == 1  # it has no such bag, and no quarrel with the words
     assert "/nowhere/drive" in capsys.readouterr().err
+
+
+def sections(recipe: str) -> dict[str, dict[str, Any]]:
+    """The parameters of a recipe, by the name of their node."""
+    text = (ROOT / "launch" / "examples" / f"{recipe}.yaml").read_text()
+    return {key.removeprefix("/**/"): value["ros__parameters"] for key, value in yaml.safe_load(text).items()}
+
+
+def variables(recipe: str) -> set[str]:
+    return set(re.findall(r"\$\(var (\w+)\)", (ROOT / "launch" / "examples" / f"{recipe}.yaml").read_text()))
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> str:
+    (tmp_path / "gallery.json").write_text('{"format": "geowarp-gallery", "datum": [48.5, -2.25, 61.0]}')
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_includes_the_localizer_with_parameters_that_it_has(
+    path: Path, launch: Callable[..., list[Noted]], gallery: str, tmp_path: Path
+) -> None:
+    recipe = path.name.removesuffix(".launch.py")
+    actions = (
+        launch(f"examples/{path.name}", gallery=gallery) if recipe != "nav2" else launch("examples/nav2.launch.py")
+    )
+    included = only(actions, "IncludeLaunchDescription")
+    assert included.words == (str(tmp_path / "geowarp_ros" / "launch" / "localizer.launch.py"),)
+    declared = {a.words[0]: a.named.get("default_value") for a in actions if a.kind == "DeclareLaunchArgument"}
+    assert declared["params_file"] == str(path.with_name(f"{recipe}.yaml"))
+    assert declared.keys() <= arguments(launch, "localizer.launch.py") | {"firmware", "feed", "fcu_url", "pose"}
+    config = parse_parameters(dict(dotted(sections(recipe)[NODE_NAME])))
+    assert config.base_frame == "base_link"  # what all of them take a pose for
+    assert config.autostart is (recipe != "nav2")
+    assert config.map_to_odom is (recipe == "nav2")  # of the others nobody, or the filter
+
+
+def test_navs_lifecycle_manager_manages_the_localizer(launch: Callable[..., list[Noted]]) -> None:
+    manager = only(launch("examples/nav2.launch.py"), "Node").named
+    given = sections("nav2")[manager["name"]]
+    assert (manager["package"], manager["executable"]) == ("nav2_lifecycle_manager", "lifecycle_manager")
+    assert given == {"autostart": True, "node_names": [NODE_NAME], "bond_timeout": 0.0}
+
+
+def test_robot_localization_fuses_fix_and_heading_in_the_localizers_map_frame(
+    launch: Callable[..., list[Noted]], gallery: str
+) -> None:
+    actions = launch("examples/robot_localization.launch.py", gallery=gallery)
+    assert only(actions, "SetLaunchConfiguration").words == ("datum", "[48.5, -2.25, 0.0]")
+    assert variables("robot_localization") == {"datum"}
+    nodes = {action.named["name"]: action.named for action in actions if action.kind == "Node"}
+    given = sections("robot_localization")
+    assert nodes.keys() == given.keys() - {NODE_NAME}
+    topics = dict(nodes["navsat_transform"]["remappings"])
+    assert topics["gps/fix"] == FIX.replace("~", NODE_NAME)
+    locally, globally = given["ekf_filter_node_odom"], given["ekf_filter_node_map"]
+    assert globally["pose0"] == POSE.replace("~", NODE_NAME)
+    assert topics["odometry/filtered"] == dict(nodes["ekf_filter_node_map"]["remappings"])["odometry/filtered"]
+    assert globally["world_frame"] == NodeConfig().map_frame and locally["world_frame"] == locally["odom_frame"]
+
+    def fused(of: dict[str, Any], source: str) -> list[str]:
+        names = [f"{of_what}{axis}" for of_what in ("", "v") for axis in ("x", "y", "z", "roll", "pitch", "yaw")]
+        names += ["ax", "ay", "az"]
+        return [name for name, used in zip(names, of[f"{source}_config"], strict=True) if used]
+
+    assert fused(globally, "odom1") == ["x", "y"] and fused(globally, "pose0") == ["yaw"]  # each once
+    assert fused(globally, "odom0") == fused(locally, "odom0") == ["vx", "vy", "vyaw"]
+
+
+@pytest.mark.parametrize(("firmware", "hil"), [("px4", "true"), ("apm", "false")])
+def test_mavros_takes_the_pose_with_its_covariance(
+    firmware: str, hil: str, launch: Callable[..., list[Noted]], gallery: str, tmp_path: Path
+) -> None:
+    for feed, topic in [("vision_pose", "vision_pose/pose_cov"), ("fake_gps", "fake_gps/mocap/pose_cov")]:
+        actions = launch("examples/mavros.launch.py", gallery=gallery, feed=feed, firmware=firmware)
+        mavros = only(actions, "Node").named
+        ((source, pose),) = mavros["remappings"]
+        assert (source, pose.name) == (topic, "pose")
+        *_, shipped, ours = mavros["parameters"]  # ours is last, and holds
+        assert shipped == str(tmp_path / "mavros" / "launch" / f"{firmware}_config.yaml")
+        assert (ours.words[0].name, ours.named) == ("params_file", {"allow_substs": True})
+        set_to = dict(action.words for action in actions if action.kind == "SetLaunchConfiguration")
+        origin = {"datum_latitude": "48.5", "datum_longitude": "-2.25", "datum_altitude": "61.0"}
+        assert set_to == origin | {"use_hil_gps": hil}
+        assert variables("mavros") == set_to.keys()
+
+
+def test_what_mavros_and_navsat_transform_make_of_an_answer_agrees_with_the_other_message() -> None:
+    """Both recipes have the gallery's datum: ENU at it turns the fix into the pose, and back (by PROJ)."""
+    datum = LocalFrame(48.5, -2.25, 61.0)
+    fix = Fix(48.5043, -2.2417, 75.0, np.diag([4.0, 9.0, 16.0]), 0.9)
+    sent = navsatfix_from_answer(Answer(Header(0, "base_link"), fix), datum, NodeConfig())
+    pose = pose_from_fix(fix, 0, datum, NodeConfig()).pose.pose.position
+    to_enu = Transformer.from_pipeline(
+        "+proj=pipeline +step +proj=cart +ellps=WGS84"
+        " +step +proj=topocentric +ellps=WGS84 +lat_0=48.5 +lon_0=-2.25 +h_0=61"
+    )
+    enu = to_enu.transform(sent.longitude, sent.latitude, sent.altitude)  # navsat_transform, use_local_cartesian
+    assert enu == pytest.approx((pose.x, pose.y, pose.z), abs=1e-3)
+    longitude, latitude, altitude = to_enu.transform(pose.x, pose.y, pose.z, direction="INVERSE")
+    assert (longitude, latitude) == pytest.approx((sent.longitude, sent.latitude), abs=1e-8)
+    assert altitude == pytest.approx(sent.altitude, abs=1e-3)  # mavros's fake_gps
+
+
+def test_a_gallery_without_a_datum_is_refused_with_what_stores_one(
+    launch: Callable[..., list[Noted]], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="gallery = '': expected the folder of a gallery"):
+        launch("examples/mavros.launch.py", gallery="")
+    for content, said in [("[]", "expected the folder"), ('{"datum": null}', "geowarp gallery datum .* --centre")]:
+        (tmp_path / "gallery.json").write_text(content)
+        with pytest.raises(ConfigError, match=said):
+            launch("examples/robot_localization.launch.py", gallery=str(tmp_path))

@@ -9,6 +9,7 @@ Only what is given is passed on: a parameter that an including launch file sets 
 
 from __future__ import annotations
 
+import json
 import posixpath
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,23 @@ def localizers(context: Any) -> list[Any]:
     # no name for launch_ros, which would address parameters to that name in the namespace above the cameras'
     who = {"executable": "localizers", "arguments": cameras, "namespace": given["namespace"]}
     return _actions(given, nodes, ["-r", f"__node:={given['name']}"], who)
+
+
+def gallery_datum(gallery: str) -> tuple[float, float, float]:
+    """Return latitude (deg), longitude (deg) and altitude (m) of a gallery's map frame, for others to share.
+
+    Raises:
+        ConfigError: No gallery, or one whose datum is not stored.
+    """
+    manifest = expanded(gallery or "''") / "gallery.json"
+    try:
+        stored = json.loads(manifest.read_bytes()).get("datum")
+    except (OSError, ValueError, AttributeError):
+        raise ConfigError(f"gallery = {gallery!r}: expected the folder of a gallery") from None
+    if not stored:
+        raise ConfigError(f"{manifest}: no datum; store it with: geowarp gallery datum {gallery} --centre")
+    latitude, longitude, altitude = map(float, stored)
+    return latitude, longitude, altitude
 
 
 def _given(context: Any, fixed: dict[str, str]) -> dict[str, str]:
