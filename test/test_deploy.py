@@ -133,3 +133,11 @@ def test_the_image_is_built_from_what_it_needs() -> None:
         "setup.py",
         "LICENSE",
     }
+
+
+def test_the_workspace_is_made_as_the_image_is() -> None:
+    """One OpenCV and NumPy 1 in both, the same extra; colcon builds inside the virtual environment."""
+    (block,) = re.findall(r"```sh\n(cd ~/ws.*?)```", (ROOT / "docs" / "launch.md").read_text(), re.S)
+    for word in ("--system-site-packages", "COLCON_IGNORE", "[fast]", '"numpy<2"', "uninstall -y opencv-python"):
+        assert word in block
+    assert '"setuptools<80"' in block and "python -m colcon build" in block

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime
 import re
+import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -158,6 +159,19 @@ def test_what_the_tests_import_is_declared(manifest: ElementTree.Element) -> Non
                 assert DISTRIBUTIONS.get(top, top) in needed, f"{path.name} imports {top}"
     declared = {element.text for element in manifest.findall("test_depend")}
     assert {key for key in own.values() if key} <= declared
+
+
+def test_launch_files_recipes_and_layouts_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("setuptools.setup", given.update)
+    runpy.run_path("setup.py")
+    where = {Path(file).name: folder for folder, files in given["data_files"] for file in files}
+    for path in (ROOT / "launch").rglob("*.*"):
+        folder = path.parent.relative_to(ROOT).as_posix()
+        assert "__pycache__" in folder or where[path.name] == f"share/geowarp_ros/{folder}"
+    for name in ("geowarp.rviz", "geowarp.foxglove.json"):
+        assert where[name] == "share/geowarp_ros/layouts"
 
 
 def test_parameter_file_is_the_codes() -> None:
