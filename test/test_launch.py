@@ -250,6 +250,11 @@ def test_several_cameras_are_the_arguments_of_one_process(launch: Callable[..., 
     ]  # and not the level of all loggers, which is DDS's and rcl's, too
 
 
+def test_no_camera_is_refused(launch: Callable[..., list[Noted]]) -> None:
+    with pytest.raises(ConfigError, match="cameras = '': expected their namespaces"):
+        launch("localizers.launch.py", cameras=" ", rviz="true")
+
+
 def test_rviz_shows_the_node_wherever_it_is(launch: Callable[..., list[Noted]], tmp_path: Path) -> None:
     assert len(launch("localizer.launch.py", rviz="false")) == len(launch("localizer.launch.py", rviz="true")) - 1
     given = {"rviz": "true", "map_frame": "town", "use_sim_time": "true"}

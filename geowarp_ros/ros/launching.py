@@ -97,11 +97,13 @@ def localizers(context: Any) -> list[Any]:
     """Start the nodes of several cameras, ``cameras``, in one process: each in a namespace of its own.
 
     Raises:
-        ConfigError: ``params_file`` is no file.
+        ConfigError: No camera, or ``params_file`` is no file.
     """
     given = _given(context, {})
     namespace = _namespace(context, given["namespace"])
     cameras = LaunchConfiguration("cameras").perform(context).split()
+    if not cameras:
+        raise ConfigError("cameras = '': expected their namespaces, separated by spaces")
     nodes = [posixpath.join(namespace or "/", camera, given["name"]) for camera in cameras]
     # no name for launch_ros, which would address parameters to that name in the namespace above the cameras'
     who = {"executable": "localizers", "arguments": cameras, "namespace": given["namespace"]}
