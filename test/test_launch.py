@@ -11,14 +11,18 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 import yaml
 from pyproj import Transformer
+from rclpy.context import Context
+from rclpy.node import Node
 
 from geowarp_ros.cli import main
 from geowarp_ros.config import NodeConfig
@@ -421,6 +425,44 @@ def test_what_mavros_and_navsat_transform_make_of_an_answer_agrees_with_the_othe
     longitude, latitude, altitude = to_enu.transform(pose.x, pose.y, pose.z, direction="INVERSE")
     assert (longitude, latitude) == pytest.approx((sent.longitude, sent.latitude), abs=1e-8)
     assert altitude == pytest.approx(sent.altitude, abs=1e-3)  # mavros's fake_gps
+
+
+@contextmanager
+def node(name: str, namespace: str, *ros_arguments: str) -> Iterator[Node]:
+    """A node of a process with these arguments."""
+    context = Context()
+    rclpy.init(args=["--ros-args", *ros_arguments], context=context)
+    made = Node(name, namespace=namespace, context=context, automatically_declare_parameters_from_overrides=True)
+    yield made
+    made.destroy_node()
+    context.shutdown()
+
+
+@pytest.mark.ros
+@pytest.mark.usefixtures("graph")
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipes_parameters_reach_their_nodes_in_any_namespace(path: Path) -> None:
+    recipe = path.name.removesuffix(".launch.py")
+    for name, given in sections(recipe).items():
+        for namespace in ("/", "/robot/left"):
+            with node(name, namespace, "--params-file", str(path.with_name(f"{recipe}.yaml"))) as made:
+                got = {key: parameter.value for key, parameter in made.get_parameters_by_prefix("").items()}
+                assert dict(dotted(given)).items() <= got.items()
+
+
+@pytest.mark.ros
+@pytest.mark.usefixtures("graph")
+@pytest.mark.parametrize("feed", ["vision_pose", "fake_gps"])
+def test_mavros_plugin_subscribes_to_the_localizers_pose(
+    feed: str, launch: Callable[..., list[Noted]], gallery: str
+) -> None:
+    """Each plugin is a node of its own, in the namespace of MAVROS; rcl resolves its private name."""
+    mavros = only(launch("examples/mavros.launch.py", gallery=gallery, feed=feed), "Node").named
+    ((source, _),) = mavros["remappings"]
+    private = {"vision_pose": "~/pose_cov", "fake_gps": "~/mocap/pose_cov"}[feed]
+    with node(feed, "/mavros", "-r", f"{source}:=/geowarp_localizer/pose") as plugin:
+        assert plugin.resolve_topic_name(private) == "/geowarp_localizer/pose"
+        assert plugin.resolve_topic_name("~/other") == f"/mavros/{feed}/other"
 
 
 def test_a_gallery_without_a_datum_is_refused_with_what_stores_one(
