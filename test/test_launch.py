@@ -55,7 +55,7 @@ STANDINS = {
     "launch.events": ("Shutdown",),
     "launch_ros": (),
     "launch_ros.actions": ("Node", "SetParameter"),
-    "launch_ros.parameter_descriptions": ("ParameterFile", "ParameterValue"),
+    "launch_ros.parameter_descriptions": ("ParameterFile",),
     "launch_ros.substitutions": ("ExecutableInPackage",),
 }
 SUBSTITUTIONS = ("LaunchConfiguration", "NotEqualsSubstitution")
@@ -97,6 +97,7 @@ def launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
     index = SimpleNamespace(get_package_share_directory=lambda package: str(tmp_path / package))
     monkeypatch.setitem(sys.modules, "ament_index_python", ModuleType("ament_index_python"))
     monkeypatch.setitem(sys.modules, "ament_index_python.packages", index)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setitem(sys.modules, SHARED, ModuleType(SHARED))  # restores what was there, or removes it
     del sys.modules[SHARED]
 
@@ -175,19 +176,14 @@ def test_what_is_given_reaches_the_node(file: str, launch: Callable[..., list[No
     texts |= {"frame_id": "cam", "map_frame": "town", "base_frame": "base_link"}
     topics = {"image": "/cam", "camera_info": "/lab/info", "odometry": "/odom", "prior_fix": "/gps"}
     switches = {"map_to_odom": "true", "use_sim_time": "TRUE", "autostart": "False"}
-    given = texts | topics | switches | {"params_file": str(tmp_path / "p.yaml"), "respawn": "True"}
+    given = texts | topics | switches | {"params_file": str(tmp_path / "p.yaml"), "respawn": "True", "name": "loc"}
     node = only(launch(file, **given), "Node").named
-    first, parameters = node["parameters"]
+    first, second = node["parameters"]
     assert first == str(tmp_path / "p.yaml")
-    for name, text in texts.items():
-        assert parameters[name].words == (text,)
-        assert parameters[name].named == {"value_type": str}  # a folder named 5 is no number
-    assert {name: parameters[name] for name in switches} == {
-        "map_to_odom": True,
-        "use_sim_time": True,
-        "autostart": False,
-    }
-    assert set(parameters) == set(texts | switches)
+    by_node = yaml.safe_load(Path(second).read_text())
+    names = ["/loc"] if file == "localizer.launch.py" else ["/front/loc", "/rear/loc"]
+    own = texts | {"map_to_odom": True, "use_sim_time": True, "autostart": False}  # a folder named 5 is no number
+    assert by_node == {name: {"ros__parameters": own} for name in names}
     assert dict(node["remappings"]) == topics
     assert node["respawn"] is True
 
@@ -300,7 +296,10 @@ def test_a_replay_starts_the_localizer_in_the_bags_time_and_ends_with_the_bag(
 ) -> None:
     actions = launch("replay.launch.py", bag="drive", also="/gps:=/prior_fix /odom", loop="true", rate="2")
     node = only(actions, "Node").named
-    assert node["parameters"] == [{"use_sim_time": True}]
+    (own,) = node["parameters"]
+    assert yaml.safe_load(Path(own).read_text()) == {
+        "/geowarp_localizer": {"ros__parameters": {"use_sim_time": True}}
+    }
     assert node["remappings"] == [("image", "/camera/image_raw")]
     player = only(actions, "ExecuteProcess")
     executable, *words = player.named["cmd"]
@@ -448,6 +447,23 @@ def test_a_recipes_parameters_reach_their_nodes_in_any_namespace(path: Path) -> 
             with node(name, namespace, "--params-file", str(path.with_name(f"{recipe}.yaml"))) as made:
                 got = {key: parameter.value for key, parameter in made.get_parameters_by_prefix("").items()}
                 assert dict(dotted(given)).items() <= got.items()
+
+
+@pytest.mark.ros
+@pytest.mark.usefixtures("graph")
+@BOTH
+def test_arguments_go_before_the_parameter_file_and_that_before_what_is_set_around(
+    file: str, launch: Callable[..., list[Noted]]
+) -> None:
+    """By rcl, with the words that launch_ros makes: SetParameter, then the parameter files in turn."""
+    given = {"params_file": str(ROOT / "launch" / "examples" / "nav2.yaml"), "autostart": "true", "frame_id": "5"}
+    files = only(launch(file, "/robot", **given), "Node").named["parameters"]
+    words = [word for name in files for word in ("--params-file", name)]
+    namespace = "/robot" if file == "localizer.launch.py" else "/robot/rear"
+    around = ("-p", "map_to_odom:=false", "-p", "lost_after:=7")
+    with node(NODE_NAME, namespace, *around, *words) as made:
+        got = {key: parameter.value for key, parameter in made.get_parameters_by_prefix("").items()}
+    assert (got["autostart"], got["frame_id"], got["map_to_odom"], got["lost_after"]) == (True, "5", True, 7)
 
 
 @pytest.mark.ros

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import posixpath
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.files import expanded
@@ -105,7 +105,6 @@ def localizers(context: Any) -> list[Any]:
     if not cameras:
         raise ConfigError("cameras = '': expected their namespaces, separated by spaces")
     nodes = [posixpath.join(namespace or "/", camera, given["name"]) for camera in cameras]
-    # no name for launch_ros, which would address parameters to that name in the namespace above the cameras'
     who = {"executable": "localizers", "arguments": cameras, "namespace": given["namespace"]}
     return _actions(given, nodes, ["-r", f"__node:={given['name']}"], who)
 
@@ -116,7 +115,7 @@ def gallery_datum(gallery: str) -> tuple[float, float, float]:
     Raises:
         ConfigError: No gallery, or one whose datum is not stored.
     """
-    manifest = expanded(gallery or "''") / "gallery.json"
+    manifest = expanded(f"{gallery}/gallery.json")
     try:
         stored = json.loads(manifest.read_bytes()).get("datum")
     except (OSError, ValueError, AttributeError):
@@ -140,16 +139,18 @@ def _namespace(context: Any, own: str) -> str:
 def _actions(given: dict[str, str], nodes: list[str], ros_arguments: list[str], who: dict[str, Any]) -> list[Any]:
     """Make the process of the nodes with these full names, and RViz if it is asked for."""
     own = {
-        name: _yes(given, name) if kind is bool else ParameterValue(given[name], value_type=kind)
+        name: _yes(given, name) if kind is bool else given[name]
         for name, (kind, _) in PARAMETERS.items()
         if given[name]
     }
-    parameters: list[Any] = [own] if own else []
+    parameters = []
     if given["params_file"]:
         file = expanded(given["params_file"])
         if not file.is_file():  # for launch_ros a warning, and the node would start with its defaults
             raise ConfigError(f"params_file = {given['params_file']!r}: no file {file.absolute()}")
-        parameters.insert(0, str(file))
+        parameters.append(str(file))
+    if own:
+        parameters.append(_parameter_file(own, nodes))
     if given["log_level"]:  # of the nodes' own loggers: for all of them it would be that of DDS and rcl, too
         levels = [f"{node[1:].replace('/', '.')}:={given['log_level']}" for node in nodes]
         ros_arguments = [*ros_arguments, *(word for level in levels for word in ("--log-level", level))]
@@ -177,6 +178,18 @@ def _actions(given: dict[str, str], nodes: list[str], ros_arguments: list[str], 
         remappings=[(f"/{NAME}/{topic}", f"{nodes[0]}/{topic}") for topic in SHOWN],
     )
     return [process, rviz]
+
+
+def _parameter_file(values: dict[str, Any], nodes: list[str]) -> str:
+    """Write parameters for nodes with these full names; returns the file.
+
+    Of two patterns that match a node rcl prefers the one that it met first later than the other. So what launch_ros
+    gives to ``/**``, where it knows no name, would give way to ``/**/geowarp_localizer`` of a parameter file as soon
+    as a SetParameter stands before it.
+    """
+    with NamedTemporaryFile("w", prefix="launch_params_geowarp_", suffix=".yaml", delete=False) as file:
+        json.dump({node: {"ros__parameters": values} for node in nodes}, file)  # which is YAML, with texts quoted
+    return file.name
 
 
 def _yes(given: dict[str, str], name: str) -> bool:
