@@ -183,8 +183,8 @@ def _actions(given: dict[str, str], nodes: list[str], ros_arguments: list[str], 
 def _parameter_file(values: dict[str, Any], nodes: list[str]) -> str:
     """Write parameters for nodes with these full names; returns the file.
 
-    Of the patterns that match a node, rcl prefers the one that came last when each came first. What launch_ros
-    gives to ``/**``, where it knows no name, would give way to a parameter file's ``/**/geowarp_localizer`` after a
+    Of the patterns that match a node, rcl prefers the one whose first appearance is the latest. What launch_ros
+    gives to ``/**``, where it knows no name, would give way to a file's ``/**/geowarp_localizer`` after a
     SetParameter.
     """
     with NamedTemporaryFile("w", prefix="launch_params_geowarp_", suffix=".yaml", delete=False) as file:
