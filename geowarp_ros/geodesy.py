@@ -54,6 +54,11 @@ class LocalFrame:
             ]
         )
 
+    @property
+    def datum(self) -> tuple[float, float, float]:
+        """Latitude (deg), longitude (deg) and altitude (m) of the origin."""
+        return self.datum_latitude_deg, self.datum_longitude_deg, self.datum_altitude_m
+
     def rotation_from(self, other: LocalFrame) -> FloatArray:
         """Return the rotation (3, 3) from the axes of another frame to these.
 

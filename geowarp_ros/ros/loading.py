@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -75,6 +76,12 @@ class Loaded:
     datum: LocalFrame
     about: dict[str, str]
 
+    def datum_moved_from(self, other: Loaded) -> str:
+        """Return how far the map frame's origin is from another's, for people; empty where they are one."""
+        if self.datum.datum == other.datum.datum:
+            return ""
+        return f"{math.hypot(*other.datum.to_enu(*self.datum.datum)):.1f} m"
+
     def reconfigured(self, config: NodeConfig) -> Loaded:
         """Return the same with other settings.
 
@@ -93,7 +100,7 @@ def load(opener: Opener, config: NodeConfig) -> Loaded:
     localizer = opener(config)
     gallery = localizer.gallery
     given = config.datum_latitude or config.datum_longitude
-    datum = LocalFrame(config.datum_latitude, config.datum_longitude) if given else gallery.frame
+    datum = LocalFrame(config.datum_latitude, config.datum_longitude) if given else gallery.datum
     about = {
         "gallery": config.gallery,
         "places": str(len(gallery.places)),

@@ -408,15 +408,20 @@ class LocalizerNode(LifecycleNode):
         return True, "reset"
 
     def _reload_gallery(self, _: Any) -> tuple[bool, str]:
-        if self._loaded is None:
+        old = self._loaded
+        if old is None:
             return False, f"the node is {self.state}: configure it"
         try:
-            self._loaded = load(self._opener, self._config)
+            self._loaded = new = load(self._opener, self._config)
         except GeowarpError as error:
             message = f"the old gallery stays: {error}"
             self.get_logger().error(message)
             return False, message
-        return True, json.dumps(self._loaded.about)
+        moved = new.datum_moved_from(old)
+        if moved:  # what was learned of the map frame is of another one
+            self.get_logger().warning(f"the datum moved by {moved}, and map_frame with it: {new.about['datum']}")
+            self._reset("another datum")
+        return True, json.dumps(new.about | ({"datum moved by": moved} if moved else {}))
 
     def _publish_diagnostics(self) -> None:
         loaded, transform, camera, mount = self._loaded, self._transform, self._camera, self._mount

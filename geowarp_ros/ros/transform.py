@@ -46,6 +46,7 @@ class MapToOdom:
         self._node = node
         self._map_frame, self.odom_frame = map_frame, ""
         self._alignment = Alignment()
+        self._datum: tuple[float, ...] = ()
         self._found: MapFromOdom | None = None
         self._publisher = node.create_lifecycle_publisher(self._message, "/tf", 100)
         self._timer = node.create_timer(PERIOD_S, self.publish, group)
@@ -72,6 +73,9 @@ class MapToOdom:
             map_from_here = datum.rotation_from(LocalFrame(fix.latitude_deg, fix.longitude_deg))
             yaw = yaw_rad(map_from_here @ enu_from_body(fix.orientation))
             turn = yaw - pose.yaw_rad, math.radians(fix.heading_std_deg)
+        if datum.datum != self._datum:  # an image that was in hand when the gallery changed
+            self.reset()
+            self._datum = datum.datum
         position_m = datum.to_enu(fix.latitude_deg, fix.longitude_deg)[:2]
         self._alignment.add(position_m, fix.covariance[:2, :2], pose.position_m[:2], *turn)
         self._found = self._alignment.solve()

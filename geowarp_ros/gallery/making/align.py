@@ -62,8 +62,7 @@ def align_gallery(
             )
         opened = Gallery.of_manifest(gallery, manifest)
         photographs = tagged(opened)
-        frame = opened.frame
-        datum = (frame.datum_latitude_deg, frame.datum_longitude_deg, frame.datum_altitude_m)
+        datum = opened.frame.datum
 
         def run(given: Sequence[Tagged], focal_px: Mapping[Size, float]) -> tuple[Alignment, Report]:
             compared = ComparedPairs(gallery, manifest.segments, focal_px)
