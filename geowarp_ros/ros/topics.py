@@ -62,9 +62,10 @@ SUBSCRIBED: dict[str, tuple[type, str]] = {
 SERVICES: dict[str, tuple[type, str]] = {
     "~/localize": (
         Trigger,
-        "Localise the latest image now. `message`: the answer as JSON, or an error; `success`: it is a fix.",
+        "Localise an image younger than `localize_max_age_s`, else the next, even while paused, and publish the"
+        " answer. `message`: the answer as JSON; `success`: it is a fix.",
     ),
-    "~/pause": (SetBool, "`true`: drop all images; `false`: resume."),
+    "~/pause": (SetBool, "`true`: drop all images that ~/localize does not ask for; `false`: resume."),
     "~/reset": (Trigger, "Forget track, prior, odometry and latest image, as after a jump back in time."),
     "~/reload_gallery": (Trigger, "Switch to the gallery in `gallery` once loaded; on failure keep the old one."),
 }

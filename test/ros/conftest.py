@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,16 @@ class Robot:
             raise AssertionError(f"{name} does not answer")
         finally:
             self.node.destroy_client(client)
+
+    def ask(self, message: Any) -> Any:
+        """Ask the paused node where the robot is, and show an image until it answers."""
+        self.pause(True)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(self.trigger, "localize")
+            while not wait([answer], 0.1).done:
+                self.show(message)
+        self.pause(False)
+        return answer.result()
 
     def trigger(self, name: str) -> Any:
         return self.call(Trigger, f"/geowarp_localizer/{name}", Trigger.Request())

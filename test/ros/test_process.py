@@ -232,14 +232,17 @@ def test_below_the_minimum_it_says_no(node: NodeProcess, robot: Robot, photograp
     assert np.isfinite(fix.altitude)
     assert fix.position_covariance_type == NavSatFix.COVARIANCE_TYPE_APPROXIMATED
     assert (np.diag(fix.position_covariance.reshape(3, 3)) == 1e14).all()
-    answer = robot.trigger("localize")
+    answer = robot.ask(image_message(photographs[0], stamp_s=24.1))
     assert not answer.success
     assert json.loads(answer.message)["status"] == "no_fix"
     parts = robot.diagnosis(lambda parts: int(values(parts["localization"])["no fixes"]) > 0)
     assert parts["localization"].level == DiagnosticStatus.WARN
     assert robot.poses.empty()
     assert robot.set(position__min_confidence=0.0) == ""
-    assert json.loads(robot.trigger("localize").message)["candidates"][0]["path"] == "images/0.png"
+    assert (
+        json.loads(robot.ask(image_message(photographs[0], stamp_s=24.2)).message)["candidates"][0]["path"]
+        == "images/0.png"
+    )
 
 
 def test_parameters_are_described(node: NodeProcess, robot: Robot) -> None:
