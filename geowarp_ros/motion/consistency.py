@@ -154,4 +154,4 @@ class Consistency:
         if 2 * len(against) <= len(found):
             return answer
         detail = f"contradicts {len(against)} of the last {len(found)} fixes: {against[-1]}"
-        return replace(answer, result=NoFix("jump", detail, answer.confidence))
+        return replace(answer, result=NoFix("jump", detail, answer.confidence, answer.fix))

@@ -37,6 +37,7 @@ from geowarp_ros.motion.session import Arrival, Session
 from geowarp_ros.ros import conversions
 from geowarp_ros.ros.camera import INFO, ImageCamera
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
+from geowarp_ros.ros.initial_pose import InitialPose
 from geowarp_ros.ros.inquiries import Inquiries, telling, unanswered
 from geowarp_ros.ros.lifecycle import ManagedNode, transition
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
@@ -84,6 +85,7 @@ class LocalizerNode(ManagedNode):
         self._validated: tuple[NodeConfig, Loaded | None, Loaded | None] | None = None
         self._outputs: Outputs | None = None
         self._transform: MapToOdom | None = None
+        self._initial_pose: InitialPose | None = None
         self._camera: ImageCamera | None = None
         self._mount: CameraOnBase | None = None
         self._worker: LatestWorker[tuple[Any, Arrival]] | None = None
@@ -91,7 +93,7 @@ class LocalizerNode(ManagedNode):
         self._unused: tuple[Any, Arrival] | None = None
         self._intake, self._exchange = threading.Lock(), threading.Lock()
         self._inquiries = Inquiries()
-        self._paused = self._configuring = self._finalized = False
+        self._paused = self._found = self._configuring = self._finalized = False
         self.statistics = Statistics()
 
         self._image_group, self._motion_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
@@ -125,7 +127,7 @@ class LocalizerNode(ManagedNode):
         dropped, too_frequent = 1, False
         with self._intake:
             self._unused, worker = (message, arrival), self._worker
-            if worker is not None and (self._inquiries or not self._paused):
+            if worker is not None and (self._inquiries or not self._idle):
                 too_frequent = not (self._inquiries or self._throttle.passes(self._config.max_rate_hz))
                 if not too_frequent:
                     dropped, self._unused = worker.put(self._unused), None
@@ -154,6 +156,7 @@ class LocalizerNode(ManagedNode):
     def _answer(self, message: Any, arrival: Arrival, *, unhurried: bool) -> Answer | None:
         """Localise an image and publish the answer; None where a reset came between."""
         loaded, config, outputs, transform = self._loaded, self._config, self._outputs, self._transform
+        initial_pose = self._initial_pose
         if loaded is None or outputs is None:
             return None
         frame = self._frame(message)
@@ -168,6 +171,10 @@ class LocalizerNode(ManagedNode):
         if transform is not None:
             transform.learn(answer, loaded.datum, self._session.odometer, mounting)
         outputs.publish(answer, frame, loaded, config, mounting)
+        if initial_pose is not None:
+            lost = self.statistics.lost_in_a_row >= config.lost_after
+            initial_pose.learn(answer, loaded.datum, self._session.odometer, mounting, lost=lost)
+        self._found |= answer.fix is not None and not (initial_pose is not None and initial_pose.waiting)
         total_ms = (time.monotonic() - arrival.at_s) * 1e3
         self.statistics.count_answer(answer, total_ms, config.latency_budget_ms)
         return answer
@@ -190,10 +197,9 @@ class LocalizerNode(ManagedNode):
         self._session.prior.offer(hint_from_message(message))
 
     def _on_odometry(self, message: Any) -> None:
-        self._session.odometer.add(pose_from_message(message))
-        transform = self._transform
-        if transform is not None:
-            transform.odom_frame = message.header.frame_id
+        pose, transform = pose_from_message(message), self._transform
+        if self._session.odometer.add(pose) and transform is not None:
+            transform.move(pose, message.header.frame_id)
 
     def _listen(self, config: NodeConfig) -> None:
         """Subscribe to the topics that the settings need, and to no others."""
@@ -220,9 +226,10 @@ class LocalizerNode(ManagedNode):
 
     def _forget_images(self, why: str) -> None:
         """Forget what the node itself knows from before a reset of the session."""
-        transform, worker, self._unused = self._transform, self._worker, None
-        if transform is not None:
-            transform.reset()
+        self._found, worker, self._unused = False, self._worker, None
+        for follower in (self._transform, self._initial_pose):
+            if follower is not None:
+                follower.reset()
         if worker is not None:
             self.statistics.count_dropped(worker.clear())
         self.statistics.count_reset()
@@ -241,6 +248,12 @@ class LocalizerNode(ManagedNode):
             return "paused" if self._paused else "active"
         return "unconfigured" if self._loaded is None else "inactive"
 
+    @property
+    def _idle(self) -> bool:
+        """Whether images are localised on request alone."""
+        mode = self._config.mode
+        return self._paused or mode == "on_demand" or (mode == "until_fix" and self._found)
+
     @transition
     def on_configure(self) -> None:
         """Load model and gallery, warm up, make the publishers."""
@@ -252,7 +265,9 @@ class LocalizerNode(ManagedNode):
             if self._config.base_frame:
                 self._mount = CameraOnBase(self, self._config)
             if self._config.map_to_odom:
-                self._transform = MapToOdom(self, self._config.map_frame, self._motion_group)
+                self._transform = MapToOdom(self, self._config, self._motion_group)
+            if self._config.initial_pose != "none":
+                self._initial_pose = InitialPose(self, self._config)
         except BaseException:
             self._release()
             raise
@@ -265,6 +280,9 @@ class LocalizerNode(ManagedNode):
         try:
             super().on_activate(None)
             self.statistics.restart()
+            self._found = False
+            if self._initial_pose is not None:
+                self._initial_pose.reset()
             self._worker = LatestWorker(self._localize)
             self._worker.start()
             with self._exchange:
@@ -324,10 +342,11 @@ class LocalizerNode(ManagedNode):
 
     def _release(self) -> None:
         self._rest()
-        for made in (self._outputs, self._transform, self._mount):
+        for made in (self._outputs, self._transform, self._initial_pose, self._mount):
             if made is not None:
                 made.destroy()
-        self._loaded = self._outputs = self._transform = self._camera = self._mount = self._unused = None
+        self._loaded = self._outputs = self._transform = self._initial_pose = None
+        self._camera = self._mount = self._unused = None
         give_back_memory()
 
     def _load(self) -> Loaded:
@@ -456,6 +475,7 @@ class LocalizerNode(ManagedNode):
 
     def _publish_diagnostics(self) -> None:
         loaded, transform, camera, mount = self._loaded, self._transform, self._camera, self._mount
+        initial_pose = self._initial_pose
         situation = Situation(
             node=self.get_fully_qualified_name().lstrip("/"),
             state=self.state,
@@ -464,6 +484,7 @@ class LocalizerNode(ManagedNode):
             caution="" if loaded is None else loaded.localizer.caution,
             prior=self._session.prior_said,
             transform="off" if transform is None else transform.said,
+            initial_pose="off" if initial_pose is None else initial_pose.said,
             camera="none" if camera is None else camera.said,
             base="off" if mount is None else mount.said,
         )
