@@ -10,7 +10,12 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from geometry_msgs.msg import PoseWithCovarianceStamped
+
 from geowarp_ros.ros.conversions import NOWHERE_STD_M, UNKNOWN_ORIENTATION_VARIANCE
+from geowarp_ros.ros.geographic import DATUM, GEOPOSE, TOPICS
+from geowarp_ros.ros.geographic import SERVICES as CONVERSIONS
+from geowarp_ros.ros.initial_pose import MEANING, TOPIC
 from geowarp_ros.ros.parameters import NodeParameter, node_parameters
 from geowarp_ros.ros.process import NODE_NAME
 from geowarp_ros.ros.topics import PUBLISHED, SERVICES, SUBSCRIBED
@@ -40,7 +45,7 @@ per namespace, with a shared model. Names without a leading `/` are relative to 
 
 {topics}
 
-The quality of service of each topic but the last two can be set by parameters, such as
+The quality of service of each topic before `/diagnostics` can be set by parameters, such as
 `qos_overrides./image.subscription.reliability: reliable`.
 
 ## Services
@@ -114,7 +119,11 @@ def page() -> str:
         node=NODE_NAME,
         topics=_table(("topic", "type", "", "quality of service", "meaning"), _topics()),
         services=_table(
-            ("service", "type", "meaning"), [(_code(n), _type(k), m) for n, (k, m) in SERVICES.items()]
+            ("service", "type", "meaning"),
+            [
+                *((_code(n), _type(k), m) for n, (k, m) in SERVICES.items()),
+                *((_code(n), k, m) for n, (k, m) in CONVERSIONS.items()),
+            ],
         ),
         parameters=_table(
             ("parameter", "type", "default", "range", "can be set", "meaning"),
@@ -160,6 +169,9 @@ def _topics() -> list[tuple[str, ...]]:
         *((_code(n), _type(k), "published", reliable, m) for n, (k, m) in PUBLISHED.items()),
         ("`/diagnostics`", "diagnostic_msgs/msg/DiagnosticArray", "published", reliable, diagnostics),
         ("`/tf`", "tf2_msgs/msg/TFMessage", "published", "reliable, volatile, 100", transform),
+        (_code(TOPIC), _type(PoseWithCovarianceStamped), "published", "reliable, volatile, 1", MEANING),
+        (_code(DATUM), TOPICS[DATUM][0], "published", "reliable, transient local, 1", TOPICS[DATUM][1]),
+        (_code(GEOPOSE), TOPICS[GEOPOSE][0], "published", reliable, TOPICS[GEOPOSE][1]),
     ]
 
 

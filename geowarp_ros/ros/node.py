@@ -262,6 +262,7 @@ class LocalizerNode(ManagedNode):
             self._load()
             self._camera = ImageCamera(self, self._config.camera_info_url, self._warn_of_camera)
             self._outputs = Outputs(self)
+            self._announce_datum()
             if self._config.base_frame:
                 self._mount = CameraOnBase(self, self._config)
             if self._config.map_to_odom:
@@ -281,6 +282,7 @@ class LocalizerNode(ManagedNode):
             super().on_activate(None)
             self.statistics.restart()
             self._found = False
+            self._announce_datum()
             if self._initial_pose is not None:
                 self._initial_pose.reset()
             self._worker = LatestWorker(self._localize)
@@ -348,6 +350,11 @@ class LocalizerNode(ManagedNode):
         self._loaded = self._outputs = self._transform = self._initial_pose = None
         self._camera = self._mount = self._unused = None
         give_back_memory()
+
+    def _announce_datum(self) -> None:
+        loaded, outputs = self._loaded, self._outputs
+        if loaded is not None and outputs is not None:
+            outputs.announce(loaded.datum, self._config.map_frame)
 
     def _load(self) -> Loaded:
         """Open the gallery; parameters may change meanwhile."""
@@ -467,6 +474,7 @@ class LocalizerNode(ManagedNode):
             message = f"the old gallery stays: {error}"
             self.get_logger().error(message)
             return False, message
+        self._announce_datum()
         moved = new.datum_moved_from(old)
         if moved:  # what was learned of the map frame is of another one
             self.get_logger().warning(f"the datum moved by {moved}, and map_frame with it: {new.about['datum']}")

@@ -84,7 +84,7 @@ def test_it_is_the_bases_pose_once_and_in_the_consumers_form(
     assert (q.x, q.y, q.z, q.w) == pytest.approx((0.0, 0.0, 0.0, 1.0), abs=1e-6)
     # what AMCL draws its particles from: x, y and yaw
     assert (np.linalg.eigvalsh(covariance[:2, :2]) > 0).all() and 0 < covariance[5, 5] < math.pi**2
-    np.testing.assert_allclose(covariance, covariance.T)
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
     assert np.isfinite(covariance).all()
     (info,) = robot.node.get_publishers_info_by_topic("/initialpose")
     assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
