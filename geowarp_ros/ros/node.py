@@ -161,7 +161,7 @@ class LocalizerNode(ManagedNode):
             return None
         frame = self._frame(message)
         mount = self._mount
-        mounting = None if mount is None else mount(frame.frame_id)
+        mounting = None if mount is None else mount(frame.frame_id, frame.stamp_ns)
         self._session.mounting = mounting
         due = replace(arrival, at_s=math.inf) if unhurried else arrival  # who asks wants the whole answer
         answer = self._session.localize(loaded.localizer, frame, due)
