@@ -283,7 +283,7 @@ class NodeConfig(SessionConfig):
     frame_id: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
         "", description="frame_id of published fixes (camera or base link); empty: the frame_id of the image."
     )
-    map_frame: str = Field("map", description="frame_id of ~/pose: the local ENU frame at the datum.")
+    map_frame: str = Field("map", description="frame_id of ~/pose: the local frame at the datum.")
     map_to_odom: bool = Field(
         False, description="Publish the transform map_frame -> odometry frame on /tf. Requires tf2_msgs."
     )
@@ -314,6 +314,13 @@ class NodeConfig(SessionConfig):
     )
     datum_longitude: float = Field(
         0.0, ge=-180.0, le=180.0, description="Longitude of the map frame's origin (deg)."
+    )
+    datum_yaw_deg: float = Field(
+        0.0,
+        ge=-360.0,
+        le=360.0,
+        description="Direction of the map frame's x axis (deg), counter-clockwise from east: for maps that were "
+        "made without a compass.",
     )
     altitude_nan: bool = Field(
         False,

@@ -83,7 +83,7 @@ variances as the error of a fix: where the gallery has no altitudes, lower `posi
 ## Orientation, and the robot's base
 
 A fix by `points` or `anchors` has an orientation, one by `cluster` or `best` has none. All axes are those of REP
-103; `~/pose` is in `map_frame`, whose y axis is true north at its origin.
+103; `~/pose` is in `map_frame`, whose y axis is true north at its origin, but for `datum_yaw_deg`.
 
 - **With an orientation** `~/pose` has that of the camera's body frame (x along the optical axis, y left, z up)
   and the full 6×6 covariance; `~/candidates` shows what the camera sees as a pyramid.
@@ -105,23 +105,25 @@ and the change of the heading.
 
 ## The map frame
 
-`map_frame` is the local frame at the datum, x east, y north, z up; `~/datum` has it, latched. A gallery's datum is
-the middle of its extent when it is built, and stays there when photographs are added or removed, it is upgraded or
-replaced. `geowarp gallery datum GALLERY LATITUDE LONGITUDE [ALTITUDE]` moves it by hand, `--centre` to the middle.
-Galleries built before it was stored have none: their map frame is at the middle, wherever that moves, until
-`geowarp gallery datum GALLERY --centre` stores it. `datum_latitude` and `datum_longitude` go before all of these.
+`map_frame` is the local frame at the datum, x east, y north, z up, or turned by `datum_yaw_deg`; `~/datum` has
+its origin, latched. A gallery's datum
+is the middle of its extent when it is built, and stays there when photographs are added or removed, it is
+upgraded or replaced. `geowarp gallery datum GALLERY LATITUDE LONGITUDE [ALTITUDE]` moves it by hand, `--centre`
+to the middle. Galleries built before it was stored have none: their map frame is at the middle, wherever that
+moves, until `geowarp gallery datum GALLERY --centre` stores it. `datum_latitude` and `datum_longitude` go
+before all of these.
 
-If `~/reload_gallery` finds another datum, the node warns, says in its answer how far it moved (`datum moved by`) and
-resets: track, odometry, `map_to_odom` and `initial_pose` begin anew, and an image in hand is dropped.
+If `~/reload_gallery` finds another datum, the node warns, its answer says how far it moved (`datum moved by`),
+and it resets: track, odometry, `map_to_odom` and `initial_pose` begin anew, and an image in hand is dropped.
 
 ## map → odom
 
 With `map_to_odom` the transform has stamps as AMCL's: that of the newest data, here odometry, plus
-`transform_time_offset`, so that it is there when another node asks for the newest. It ends with the odometry. It
-jumps where fixes correct it, as REP 105 allows for this frame, unless `map_to_odom_max_speed_mps` is set: then
-neither the robot nor what is within {reach:g} m of it moves faster in the map, wherever the odometry began. After
-{pause:g} s in which the fixes agreed on nothing it begins where it is right, as after a kidnap. Only one node may
-publish it: AMCL, slam_toolbox and RTAB-Map do so by themselves.
+`transform_time_offset`, so that it is there when another node asks for the newest. It ends with the odometry.
+It jumps where fixes correct it, as REP 105 allows for this frame, unless `map_to_odom_max_speed_mps` is set:
+then neither the robot nor what is within {reach:g} m of it moves faster in the map, wherever the odometry
+began. After {pause:g} s in which the fixes agreed on nothing it begins where it is right, as after a kidnap.
+Only one node may publish it: AMCL, slam_toolbox and RTAB-Map do so by themselves.
 
 ## Starting other localizers
 
@@ -130,26 +132,26 @@ their sources:
 
 |  | AMCL | slam_toolbox | RTAB-Map |
 | --- | --- | --- | --- |
-| `frame_id` | its `global_frame_id`, else ignored | not read | not read |
+| frame | its `global_frame_id`, else ignored | not read | not read |
 | stamp | goes on from it by odometry | not read | not read |
 | covariance | of x, y and yaw | not read | not read |
 
-So a pose is published by a fix with an orientation alone, of `base_frame`, as soon as it is known, carried on by
-`odometry` since its image; it is never one of an earlier image. With `once` it is the first. With `lost` it is also
-the first after `lost_after` answers outside the gallery, and the first after the robot was carried off: where a fix
-is not where the motion leads, and another of the last few says the same. With `tracking.method: hmm` that is within
-{kidnap} images of a kidnap, as for the fixes themselves; a single false fix starts nobody anew. Nothing is published
-while nobody subscribes, so the order of starting does not matter; a localizer that is started anew when no other
-listens gets a pose again, and so does everybody after `~/reset`.
+So a pose is published by a fix with an orientation alone, of `base_frame`, as soon as it is known, carried on
+by `odometry` since its image; it is never one of an earlier image. With `once` it is the first. With `lost` it
+is also the first after `lost_after` answers outside the gallery, and the first after the robot was carried off:
+where a fix is not where the motion leads, and another of the last few says the same. With `tracking.method` hmm
+that is within {kidnap} images of a kidnap, as for the fixes themselves; a single false fix starts nobody anew.
+Nothing is published while nobody subscribes, so the order of starting does not matter; a localizer that is
+started anew when no other listens gets a pose again, and so does everybody after `~/reset`.
 
-Their map must lie in `map_frame`: its origin at the datum, x east and y north. A map that was made elsewhere is
-moved there by `origin` in its YAML, or the datum to its origin.
+`map_frame` must be the frame of their map. Where that was made without a compass, `geowarp gallery datum` puts the
+datum at its origin, and `datum_yaw_deg` says where its x axis points.
 
 ## Modes
 
-`mode: on_demand` localises what `~/localize` asks about and nothing else, `until_fix` stops after the first fix or,
-with `initial_pose`, after the first that was published there; `~/reset` and activation begin again. Images that are
-not localised are received and counted as dropped; they are not decoded.
+`mode: on_demand` localises what `~/localize` asks about and nothing else, `until_fix` stops after the first fix
+or, with `initial_pose`, after the first that was published there; `~/reset` and activation begin again. Images
+that are not localised are received and counted as dropped; they are not decoded.
 
 ## Changing parameters at run time
 

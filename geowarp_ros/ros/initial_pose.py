@@ -65,7 +65,7 @@ class InitialPose:
         listened_to = self._publisher.get_subscription_count() > 0
         if not listened_to:
             self._seeding.wanted = True
-        right = self._seeding(answer, datum, odometer, mounting, lost=lost)
+        right = self._seeding(answer, LocalFrame(*datum.datum), odometer, mounting, lost=lost)
         if not right or not listened_to or mounting is None or answer.fix is None:
             if self.waiting:
                 self.said = (

@@ -100,7 +100,8 @@ def load(opener: Opener, config: NodeConfig) -> Loaded:
     localizer = opener(config)
     gallery = localizer.gallery
     given = config.datum_latitude or config.datum_longitude
-    datum = LocalFrame(config.datum_latitude, config.datum_longitude) if given else gallery.datum
+    origin = (config.datum_latitude, config.datum_longitude, 0.0) if given else gallery.datum.datum
+    datum = LocalFrame(*origin, config.datum_yaw_deg)
     about = {
         "gallery": config.gallery,
         "places": str(len(gallery.places)),

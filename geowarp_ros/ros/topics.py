@@ -33,7 +33,7 @@ PUBLISHED: dict[str, tuple[type, str]] = {
     FIX: (NavSatFix, "One message per localised image: status FIX, or NO_FIX without a position."),
     POSE: (
         PoseWithCovarianceStamped,
-        "Fixes in the local ENU frame `map_frame`, with the orientation of the camera's body frame (x forward) or"
+        "Fixes in the local frame `map_frame`, with the orientation of the camera's body frame (x forward) or"
         " of `base_frame`; nothing for a NO_FIX.",
     ),
     MATCH_IMAGE: (CompressedImage, "Query and best candidate, plain and warped (JPEG); only while subscribed."),

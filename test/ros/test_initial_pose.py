@@ -177,3 +177,16 @@ def test_without_a_base_frame_it_is_refused_and_by_default_there_is_no_publisher
     start()
     until(lambda: robot.state() == "active", "activation")
     assert not robot.node.get_publishers_info_by_topic("/initialpose")
+
+
+def test_in_a_map_whose_x_axis_points_elsewhere(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    amcl, node = Amcl(robot), start({"initial_pose": "once", "datum_yaw_deg": 90.0, **BASE})
+    until(lambda: robot.state() == "active", "activation")
+    heard(node)
+    script.result = oriented(10.0)  # the base is 8 m east and 20 m north, and heads east; x points north, y west
+    robot.answer(image_message(pixels, stamp_s=5.0))
+    pose = amcl.poses.get(timeout=PATIENCE_S).pose.pose
+    assert (pose.position.x, pose.position.y) == pytest.approx((20.0, -8.0), abs=1e-6)
+    assert 2 * math.atan2(pose.orientation.z, pose.orientation.w) == pytest.approx(-math.pi / 2, abs=1e-6)
