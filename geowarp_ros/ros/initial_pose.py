@@ -80,5 +80,5 @@ class InitialPose:
         self._publisher.publish(pose_from_fix(fix, stamp_ns, datum, self._config))
         self._seeding.wanted = False
         self._count += 1
-        self.said = f"published {self._count} times, the last at {stamp_ns * 1e-9:.1f} s"
+        self.said = f"{self._count} published, the last at {stamp_ns * 1e-9:.1f} s"
         self._node.get_logger().info(f"{TOPIC}: {fix.latitude_deg:.7f}, {fix.longitude_deg:.7f}, by {fix.method}")

@@ -414,6 +414,7 @@ class LocalizerNode(ManagedNode):
             try:
                 if self._loaded is not before:  # another gallery was opened meanwhile
                     loaded = None if self._loaded is None else self._loaded.reconfigured(config)
+                self._found &= config.mode == self._config.mode
                 self._config, self._loaded = config, loaded
                 self._session.configure(config)
                 if self._inputs:

@@ -90,7 +90,7 @@ def test_it_is_the_bases_pose_once_and_in_the_consumers_form(
     assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
     assert info.qos_profile.durability == DurabilityPolicy.VOLATILE
     said = values(robot.diagnosis(lambda parts: values(parts["localization"])["fixes"] == "3")["localization"])
-    assert said["initial pose"] == "published 1 times, the last at 5.0 s"
+    assert said["initial pose"] == "1 published, the last at 5.0 s"
     assert amcl.poses.empty()
 
 

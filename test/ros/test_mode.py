@@ -42,19 +42,21 @@ def test_on_demand_only_what_is_asked_about_is_localised(
 def test_until_the_first_fix_and_again_after_a_reset(
     start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
-    node = start({"mode": "until_fix"})
+    node = start()
+    robot.answer(image_message(pixels, stamp_s=0.5))  # a fix of another mode
+    assert robot.set(mode="until_fix") == ""
     script.result = NoFix("low_confidence")
     robot.answer(image_message(pixels, stamp_s=1.0))
     script.result = FIX
     robot.answer(image_message(pixels, stamp_s=2.0))
-    until(lambda: node.statistics.fixes == 1, "the answer to be counted")
+    until(lambda: node.statistics.fixes == 2, "the answer to be counted")
     for number in range(2):
         robot.show(image_message(pixels, stamp_s=3.0 + number))
-        until(received(node, 3 + number), "the image to arrive")
-    assert stamps(script) == [1.0, 2.0]
+        until(received(node, 4 + number), "the image to arrive")
+    assert stamps(script) == [0.5, 1.0, 2.0]
     assert robot.trigger("reset").success
     robot.answer(image_message(pixels, stamp_s=6.0))
-    assert stamps(script) == [1.0, 2.0, 6.0]
+    assert stamps(script) == [0.5, 1.0, 2.0, 6.0]
 
 
 def test_until_the_first_fix_means_the_first_that_starts_others(
