@@ -33,7 +33,7 @@ from geowarp_ros.memory import give_back_memory
 from geowarp_ros.motion.odometry import pose_from_message
 from geowarp_ros.motion.pace import Throttle
 from geowarp_ros.motion.prior import hint_from_message
-from geowarp_ros.motion.session import Arrival, Session
+from geowarp_ros.motion.session import Arrival, Jumps, Session
 from geowarp_ros.ros import conversions
 from geowarp_ros.ros.camera import INFO, ImageCamera
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
@@ -44,8 +44,9 @@ from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
 from geowarp_ros.ros.mount import CameraOnBase
 from geowarp_ros.ros.parameters import declare_parameters, parse_parameters, refuse_change, whole_to_double
 from geowarp_ros.ros.process import NODE_NAME, run
-from geowarp_ros.ros.topics import SERVICES, Outputs, qos_override_names, subscribe
+from geowarp_ros.ros.topics import IMAGES, SERVICES, Outputs, image_topic, qos_override_names, subscribe
 from geowarp_ros.ros.transform import MapToOdom
+from geowarp_ros.ros.watch import ImageWatch, Reminder, clock_troubles, where_images_are
 from geowarp_ros.ros.worker import LatestWorker
 from geowarp_ros.types import Answer, Frame
 
@@ -93,15 +94,15 @@ class LocalizerNode(ManagedNode):
         self._unused: tuple[Any, Arrival] | None = None
         self._intake, self._exchange = threading.Lock(), threading.Lock()
         self._inquiries = Inquiries()
+        self._watch, self._remind = ImageWatch(), Reminder(lambda text: self.get_logger().warning(text))
         self._paused = self._found = self._configuring = self._finalized = False
         self.statistics = Statistics()
 
         self._image_group, self._motion_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._listen_to_parameters()
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._jumps = self.get_clock().create_jump_callback(
-            threshold, post_callback=lambda _: self._reset("the clock jumped back")
-        )
+        self._clock_jumps = Jumps()
+        self._jumps = self.get_clock().create_jump_callback(threshold, post_callback=lambda _: self._jump_back())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not stop the diagnostics
         self.create_timer(1.0, self._publish_diagnostics, MutuallyExclusiveCallbackGroup(), steady)
@@ -121,18 +122,21 @@ class LocalizerNode(ManagedNode):
     # ---- from image to answer: the executor's threads receive, the worker's thread localises and publishes
 
     def _on_image(self, message: Any) -> None:
-        arrival, back_ns = self._session.arrive(conversions.stamp_ns(message.header.stamp))
+        stamp_ns = conversions.stamp_ns(message.header.stamp)
+        self._watch.see(stamp_ns, self.get_clock().now().nanoseconds, message.data)
+        arrival, back_ns = self._session.arrive(stamp_ns)
         if back_ns:
             self._forget_images(f"image stamps went back by {back_ns / 1e9:.1f} s")
         dropped, too_frequent = 1, False
         with self._intake:
             self._unused, worker = (message, arrival), self._worker
-            if worker is not None and (self._inquiries or not self._idle):
+            wanted = worker is not None and (bool(self._inquiries) or not self._idle)
+            if worker is not None and wanted:
                 too_frequent = not (self._inquiries or self._throttle.passes(self._config.max_rate_hz))
                 if not too_frequent:
                     dropped, self._unused = worker.put(self._unused), None
         encoding = message.format if isinstance(message, CompressedImage) else message.encoding
-        self.statistics.count_image(encoding, dropped, too_frequent=too_frequent)
+        self.statistics.count_image(encoding, dropped, too_frequent=too_frequent, wanted=wanted)
 
     def _localize(self, received: tuple[Any, Arrival]) -> None:
         """Localise an image and publish the answer; a bad image is counted and logged, and the node lives on."""
@@ -168,10 +172,10 @@ class LocalizerNode(ManagedNode):
         if arrival.epoch != self._session.epoch:
             self.statistics.count_dropped(1)  # from before a reset: nobody waits for it any more
             return None
-        if transform is not None:
+        if transform is not None and not arrival.alone:
             transform.learn(answer, loaded.datum, self._session.odometer, mounting)
         outputs.publish(answer, frame, loaded, config, mounting)
-        if initial_pose is not None:
+        if initial_pose is not None and not arrival.alone:
             lost = self.statistics.lost_in_a_row >= config.lost_after
             initial_pose.learn(answer, loaded.datum, self._session.odometer, mounting, lost=lost)
         self._found |= answer.fix is not None and not (initial_pose is not None and initial_pose.waiting)
@@ -203,22 +207,25 @@ class LocalizerNode(ManagedNode):
 
     def _listen(self, config: NodeConfig) -> None:
         """Subscribe to the topics that the settings need, and to no others."""
-        image = "image" if config.image_transport == "raw" else "image/compressed"
-        wanted = {
-            image: (self._on_image, self._image_group),
+        wanted: dict[str, tuple[Any, Any]] = {
+            IMAGES[config.image_transport]: (self._on_image, self._image_group),
             "odometry": (self._on_odometry, self._motion_group),
         }
         if not config.camera_info_url:
             wanted[INFO] = self._on_camera_info, self._motion_group
         if config.prior.source == "fix":
             wanted["prior_fix"] = self._on_prior_fix, self._motion_group
-        for name in wanted.keys() - self._inputs.keys():
+        for name in [name for name in wanted if name not in self._inputs]:
             self._inputs[name] = subscribe(self, name, *wanted[name])
         self._unsubscribe(self._inputs.keys() - wanted.keys())
 
     def _unsubscribe(self, names: set[str]) -> None:
         for name in names:
             self.destroy_subscription(self._inputs.pop(name))
+
+    def _jump_back(self) -> None:
+        if self._clock_jumps(back=True):  # not of two clocks in turn
+            self._reset("the clock jumped back")
 
     def _reset(self, why: str) -> None:
         self._session.reset()
@@ -232,7 +239,7 @@ class LocalizerNode(ManagedNode):
                 follower.reset()
         if worker is not None:
             self.statistics.count_dropped(worker.clear())
-        self.statistics.count_reset()
+        self.statistics.count_reset(why)
         self.get_logger().info(f"reset: {why}")
 
     # ---- lifecycle
@@ -281,6 +288,7 @@ class LocalizerNode(ManagedNode):
         try:
             super().on_activate(None)
             self.statistics.restart()
+            self._watch.restart()
             self._found = False
             self._announce_datum()
             if self._initial_pose is not None:
@@ -362,6 +370,7 @@ class LocalizerNode(ManagedNode):
         loaded = load(self._opener, config)
         with self._exchange:
             self._loaded = loaded if self._config is config else loaded.reconfigured(self._config)
+        self.get_logger().info(str(loaded))
         return loaded
 
     # ---- parameters
@@ -485,9 +494,20 @@ class LocalizerNode(ManagedNode):
     def _publish_diagnostics(self) -> None:
         loaded, transform, camera, mount = self._loaded, self._transform, self._camera, self._mount
         initial_pose = self._initial_pose
+        state, patience_s, silence = self.state, self._config.input_timeout_s, ""
+        troubles = dict(clock_troubles(self))
+        if state in ("active", "paused"):
+            troubles |= self._watch.troubles(patience_s)
+        said = dict(troubles)
+        if state == "active":
+            said |= self.statistics.troubles(patience_s)
+            if (age_s := self.statistics.clock() - self.statistics.arrived_s) > patience_s:
+                silence = where_images_are(self, *image_topic(self, self._config))
+                said["silence"] = f"no image for {age_s:.0f} s: {silence}"
+        self._remind(said)
         situation = Situation(
             node=self.get_fully_qualified_name().lstrip("/"),
-            state=self.state,
+            state=state,
             problem=self.problem,
             about={} if loaded is None else loaded.about,
             caution="" if loaded is None else loaded.localizer.caution,
@@ -496,6 +516,8 @@ class LocalizerNode(ManagedNode):
             initial_pose="off" if initial_pose is None else initial_pose.said,
             camera="none" if camera is None else camera.said,
             base="off" if mount is None else mount.said,
+            troubles=tuple(troubles.values()),
+            silence=silence,
         )
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostic_array(stamp, situation, self.statistics, self._config))

@@ -144,7 +144,9 @@ class Robot:
         """Return the first diagnostics from now on that are as wanted, by subcomponent."""
         while not self.diagnostics.empty():
             self.diagnostics.get()
+        deadline, parts = time.monotonic() + PATIENCE_S, None
         while True:
+            assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for diagnostics, the last: {parts}"
             array = self.diagnostics.get(timeout=PATIENCE_S)
             parts = {status.name.split(": ")[1]: status for status in array.status}
             parts["stamp"] = array.header.stamp

