@@ -327,7 +327,7 @@ class Localizer:
             How long an image takes after that (ms).
         """
         blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
-        image = np.kron(blocks, np.ones((80, 80, 1), np.uint8))
+        image = np.kron(blocks, np.ones((40, 40, 1), np.uint8))
         self.localize(image)
         begun_s = time.perf_counter()
         self.localize(image)

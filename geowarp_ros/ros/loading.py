@@ -39,7 +39,7 @@ def open_localizer(config: NodeConfig, describer: Describer | None = None) -> Lo
     from geowarp_ros.localizer import Localizer
 
     localizer = Localizer.open(expanded(config.gallery), config, describer)
-    _log.info("about %.0f ms an image, measured at 640×480", localizer.warm_up())
+    _log.info("about %.0f ms an image", localizer.warm_up())
     return localizer
 
 

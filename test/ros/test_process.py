@@ -374,6 +374,8 @@ def test_a_missing_home_is_said_by_its_name(graph: None, monkeypatch: pytest.Mon
 def _first_fix(robot: Robot, show: Callable[[], None]) -> NavSatFix:
     """Show an image until its answer comes back: a subscriber may not yet have found a new publisher."""
     deadline = time.monotonic() + PATIENCE_S
+    while not robot.fixes.empty():  # of before
+        robot.fixes.get()
     while True:
         show()
         try:

@@ -6,6 +6,7 @@ import array
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,10 @@ def shown(robot: Robot, messages: Iterator[Any], wanted: Callable[[dict[str, Any
     return found[0]
 
 
+def input_says(text: str, parts: dict[str, Any]) -> bool:
+    return text in parts["input"].message
+
+
 def now_s() -> float:
     return time.time()
 
@@ -210,14 +215,15 @@ def test_frozen_stamps_zero_stamps_and_foreign_clocks_are_warnings(
 ) -> None:
     start({"input_timeout_s": 1.0})
     pictures, stamp_s = noisy(), now_s()
-    for said, stamps in (
-        ("image stamps are frozen", lambda: stamp_s),
-        ("h behind the node's clock", lambda: now_s() - 10 * 3600),
-        ("h ahead of the node's clock", lambda: now_s() + 10 * 3600),
-        ("image stamps are 0", lambda: 0.0),
-    ):
-        messages = (image_message(next(pictures), stamps()) for _ in iter(int, 1))
-        parts = shown(robot, messages, lambda parts, said=said: said in parts["input"].message)
+    faults: dict[str, Callable[[], float]] = {
+        "image stamps are frozen": lambda: stamp_s,
+        "h behind the node's clock": lambda: now_s() - 10 * 3600,
+        "h ahead of the node's clock": lambda: now_s() + 10 * 3600,
+        "image stamps are 0": lambda: 0.0,
+    }
+    for said, stamp in faults.items():
+        messages = (image_message(picture, stamp()) for picture in pictures)
+        parts = shown(robot, messages, partial(input_says, said))
         assert parts["input"].level == DiagnosticStatus.WARN
 
 
@@ -246,11 +252,11 @@ def test_a_clock_that_goes_back_and_forth_resets_once(start: Start, robot: Robot
     node = start({"use_sim_time": True})
     ticking = robot.node.create_publisher(Clock, "/clock", 10)
     until(ticking.get_subscription_count, "the node to follow /clock")
+    tick = Clock()
     for number in range(20):
-        tick = Clock()
         tick.clock.sec = 5000 - 1000 * (number % 2) + number
         ticking.publish(tick)
-        until(lambda sec=tick.clock.sec: node.get_clock().now().nanoseconds == sec * SECOND, "the tick")
+        until(lambda: node.get_clock().now().nanoseconds == tick.clock.sec * SECOND, "the tick")
     assert node.statistics.resets == 1
 
 
