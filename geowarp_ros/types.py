@@ -363,8 +363,12 @@ class Answer:
             if result.orientation is not None:
                 parts += [f"heading {result.heading_deg:.1f} ± {result.heading_std_deg:.1f}°", result.method]
             return ", ".join([*parts, *words])
-        said = f"NoFix {result.reason}" + (f": {result.detail}" if result.detail else "")
-        return said if result.detail else ", ".join([said, *words])
+        said = f"NoFix {result.reason}: {result.detail or words[0]}"
+        guess = [
+            f"; best guess {place.name}, {place.latitude_deg:.5f}, {place.longitude_deg:.5f}"
+            for place in [candidate.place for candidate in self.candidates[:1]]
+        ]
+        return "".join([said, *guess])
 
     def _repr_html_(self) -> str:
         """Return the line and, where images are at hand, the matched pair: what a notebook shows."""
