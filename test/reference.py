@@ -118,7 +118,8 @@ and it resets: track, odometry, `map_to_odom` and `initial_pose` begin anew, and
 ## map → odom
 
 With `map_to_odom` the transform has stamps as AMCL's: that of the newest data, here odometry, plus
-`transform_time_offset`, so that it is there when another node asks for the newest. It ends with the odometry.
+`transform_time_offset`, so that it is there when another node asks for the newest; slow odometry needs more of
+it, at least its period. The transform ends with the odometry.
 It jumps where fixes correct it, as REP 105 allows for this frame, unless `map_to_odom_max_speed_mps` is set:
 then neither the robot nor what is within {reach:g} m of it moves faster in the map, wherever the odometry
 began. After {pause:g} s in which the fixes agreed on nothing it begins where it is right, as after a kidnap.
