@@ -112,6 +112,9 @@ photographs are added or removed, it is upgraded or replaced. `geowarp gallery d
 map frame is at the middle, wherever that moves, until `geowarp gallery datum GALLERY --centre` stores it.
 `datum_latitude` and `datum_longitude` go before all of these.
 
+nav2's waypoint follower asks `/fromLL` where GPS waypoints lie: remap `~/fromLL:=/fromLL` where navsat_transform
+does not run.
+
 If `~/reload_gallery` finds another datum, the node warns, its answer says how far it moved (`datum moved by`),
 and it resets: track, odometry, `map_to_odom` and `initial_pose` begin anew, and an image in hand is dropped.
 

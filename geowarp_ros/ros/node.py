@@ -174,10 +174,10 @@ class LocalizerNode(ManagedNode):
             return None
         if transform is not None and not arrival.alone:
             transform.learn(answer, loaded.datum, self._session.odometer, mounting)
-        outputs.publish(answer, frame, loaded, config, mounting)
         if initial_pose is not None and not arrival.alone:
             lost = self.statistics.lost_in_a_row >= config.lost_after
             initial_pose.learn(answer, loaded.datum, self._session.odometer, mounting, lost=lost)
+        outputs.publish(answer, frame, loaded, config, mounting)
         self._found |= answer.fix is not None and not (initial_pose is not None and initial_pose.waiting)
         total_ms = (time.monotonic() - arrival.at_s) * 1e3
         self.statistics.count_answer(answer, total_ms, config.latency_budget_ms)
