@@ -12,7 +12,7 @@ from geowarp_ros.attitude import fix_from_pose
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import Calibration, covariance_of
-from geowarp_ros.integrity.trust import UNCALIBRATED
+from geowarp_ros.integrity.trust import NEES_95, UNCALIBRATED
 from geowarp_ros.types import Candidate, Evidence, Fix, FloatArray, NoFix, Pose
 
 UNCONTRASTED = 0.5
@@ -26,6 +26,21 @@ UNCALIBRATED_MIN_CONFIDENCE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """A pose that is not trusted.
+
+    Attributes:
+        pose: The pose.
+        covariance: (6, 6), calibrated.
+        confidence: Probability that it is right, by the calibration.
+    """
+
+    pose: Pose
+    covariance: FloatArray
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What is published of an answer.
 
@@ -34,12 +49,14 @@ class Decision:
         covariance: (6, 6) of the pose, calibrated; None without one.
         confidence: Probability that it is right.
         wanted: Minimum confidence of a fix.
+        doubted: The pose if it is not trusted; None without a calibration that judged its method.
     """
 
     pose: Pose | None
     covariance: FloatArray | None
     confidence: float
     wanted: float
+    doubted: Doubted | None = None
 
     @property
     def fix(self) -> bool:
@@ -69,12 +86,39 @@ def decide(
     known = calibration.poses if calibration else {}
     # who knows how far poses of one method can be trusted does not trust another's by the rule of thumb
     trust = known.get(pose.method, None if known else UNCALIBRATED) if pose is not None else None
+    doubted = None
     if pose is not None and trust is not None:
         confidence = trust.confidence(pose, evidence)
         wanted = config.min_confidence if config.min_confidence >= 0 else trust.min_confidence
         if confidence >= wanted:
             return Decision(pose, trust.covariance(pose), confidence, wanted)
-    return Decision(None, None, _confidence(evidence, calibration), _min_confidence(config, calibration))
+        doubted = Doubted(pose, trust.covariance(pose), confidence) if known else None
+    return Decision(None, None, _confidence(evidence, calibration), _min_confidence(config, calibration), doubted)
+
+
+def drawn_to(
+    doubted: Doubted, pose_m: FloatArray, centre_m: FloatArray, covariance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Draw the position of photographs to a pose that is not trusted but lies within their 95 % ellipse.
+
+    Either is right, the pose with its probability: mean and covariance are those of this mixture (Bar-Shalom, Li
+    and Kirubarajan, "Estimation with Applications to Tracking and Navigation", 2001, sec. 1.4.16).
+
+    Args:
+        doubted: The pose.
+        pose_m: (2,) its position.
+        centre_m: (2,) position of the photographs, in the same frame.
+        covariance: (2, 2) of it, m².
+
+    Returns:
+        Position (2,) and covariance (2, 2); unchanged where the pose lies outside.
+    """
+    apart = pose_m - centre_m
+    if not np.isfinite(apart).all() or apart @ np.linalg.solve(covariance, apart) > NEES_95:
+        return centre_m, covariance
+    p = doubted.confidence
+    mixed = p * doubted.covariance[:2, :2] + (1 - p) * covariance + p * (1 - p) * np.outer(apart, apart)
+    return centre_m + p * apart, mixed
 
 
 def estimate_position(
@@ -88,7 +132,7 @@ def estimate_position(
     """Estimate where the query was taken, and where it looked if a pose is trusted.
 
     Without a pose the candidates within ``cluster_radius_m`` of the best one agree with it; they make the position
-    and its scatter.
+    and its scatter. A pose that is not trusted may draw it nearer (:func:`drawn_to`).
 
     Args:
         candidates: Best first.
@@ -116,10 +160,14 @@ def estimate_position(
         position_std_m, scatter_gain = calibration.position_std_m, calibration.scatter_gain
     else:
         position_std_m, scatter_gain = config.position_std_m, 1.0
-    covariance = np.zeros((3, 3))
-    covariance[:2, :2] = covariance_of(scatter, position_std_m, scatter_gain)
-    altitude, covariance[2, 2] = _altitude(candidates, evidence.agrees, share, config)
+    horizontal = covariance_of(scatter, position_std_m, scatter_gain)
     origin = LocalFrame(candidates[0].place.latitude_deg, candidates[0].place.longitude_deg)
+    if decision.doubted is not None:
+        there = origin.to_enu(*(float(value) for value in frame.to_geodetic(decision.doubted.pose.position_m)))
+        centre, horizontal = drawn_to(decision.doubted, there[:2], centre, horizontal)
+    covariance = np.zeros((3, 3))
+    covariance[:2, :2] = horizontal
+    altitude, covariance[2, 2] = _altitude(candidates, evidence.agrees, share, config)
     latitude, longitude, _ = origin.to_geodetic(np.array([[centre[0], centre[1], 0.0]]))
     return Fix(
         latitude_deg=float(latitude[0]),

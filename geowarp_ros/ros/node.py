@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as NoAnswer
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Any
 
@@ -385,13 +385,13 @@ class LocalizerNode(ManagedNode):
 
     def set_parameters_atomically(self, parameter_list: list[Any]) -> Any:
         """Set parameters; a read-only one may be "set" to its present value, as when the node's dump is loaded."""
-        changes = [p for p in parameter_list if not self._is_read_only_and(p)]
+        changes = [p for p in parameter_list if not self._is_unchanged_read_only(p)]
         if parameter_list and not changes:
             return SetParametersResult(successful=True)
         return super().set_parameters_atomically(changes)
 
-    def _is_read_only_and(self, parameter: Any) -> bool:
-        """Whether a parameter is read-only and has this very value."""
+    def _is_unchanged_read_only(self, parameter: Any) -> bool:
+        """Whether a parameter is read-only and has this very value already."""
         name = parameter.name
         if not (self.has_parameter(name) and self.describe_parameter(name).read_only):
             return False
@@ -452,15 +452,14 @@ class LocalizerNode(ManagedNode):
             if self._unused is not None and self._unused[1].at_s >= earliest_s:  # it was counted as dropped
                 self.statistics.count_dropped(worker.put(self._unused) - 1)
                 self._unused = None
+        wait([caller], config.input_timeout_s)
+        if caller.cancel():  # no image is in progress for it
+            none = f"no image younger than {config.localize_max_age_s:g} s, and none came within"
+            return self._answered(unanswered(f"{none} {config.input_timeout_s:g} s"))
         try:
-            return self._answered(caller.result(config.input_timeout_s))
-        except NoAnswer:
-            if not caller.cancel():  # its image is in progress
-                return self._answered(caller.result())
+            return self._answered(caller.result())
         except GeowarpError as error:
             return self._answered(unanswered(str(error)))
-        age_s, wait_s = config.localize_max_age_s, config.input_timeout_s
-        return self._answered(unanswered(f"no image younger than {age_s:g} s, and none came within {wait_s:g} s"))
 
     def _answered(self, answer: Answer) -> tuple[bool, str]:
         said = {"stamp_ns": answer.header.stamp_ns, "prior": self._session.prior_said, **answer.to_dict()}

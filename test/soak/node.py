@@ -151,7 +151,7 @@ def manager(count: int) -> Table:
         (f"after {i + 1}", f"{np.mean(durations_s[: i + 1]):.2f}", f"{seen[i][0]:.0f}", *seen[i][1:])
         for i in sorted({0, count // 10, count // 2, count - 1})
     ]
-    head = "startup, pause, resume, reset", "each (s)", "memory (MiB)", "threads", "open files"
+    head = "startup, pause, resume, reset", "mean so far (s)", "memory (MiB)", "threads", "open files"
     return Table("manager", head, list(rows))
 
 
