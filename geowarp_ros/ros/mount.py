@@ -9,10 +9,11 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.time import Time
 
-from geowarp_ros.attitude import Mounting
+from geowarp_ros.attitude import Mounting, enu_from_body
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.motion.session import mounting_of
+from geowarp_ros.types import FloatArray
 
 
 class CameraOnBase:
@@ -35,6 +36,7 @@ class CameraOnBase:
     def __init__(self, node: Node, config: NodeConfig) -> None:
         self._base_frame, self._listener = config.base_frame, None
         self._given = mounting_of(config)
+        self._turned: dict[str, FloatArray] = {}
         if self._given is not None:
             self.said = f"{self._given.lever_m:.2f} m from {self._base_frame}"
             return
@@ -74,6 +76,21 @@ class CameraOnBase:
             return self._buffer.lookup_transform(self._base_frame, optical_frame, at).transform
         except self._refusal:
             return self._buffer.lookup_transform(self._base_frame, optical_frame, Time()).transform
+
+    def rotation_from(self, frame: str) -> FloatArray | None:
+        """Return the rotation (3, 3) from another frame of the robot to the base's; None while tf has none.
+
+        Without tf all axes but the camera's are taken for the base's.
+        """
+        if self._given is not None or frame in ("", self._base_frame):
+            return np.eye(3)
+        if frame not in self._turned:
+            try:
+                q = self._buffer.lookup_transform(self._base_frame, frame, Time()).transform.rotation
+            except self._refusal:
+                return None
+            self._turned[frame] = enu_from_body((q.x, q.y, q.z, q.w))
+        return self._turned[frame]
 
     def destroy(self) -> None:
         """Stop listening."""
