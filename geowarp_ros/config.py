@@ -300,22 +300,53 @@ class NodeConfig(SessionConfig):
     frame_id: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
         "", description="frame_id of published fixes (camera or base link); empty: the frame_id of the image."
     )
-    map_frame: str = Field("map", description="frame_id of ~/pose: the local ENU frame at the datum.")
+    map_frame: str = Field("map", description="frame_id of ~/pose: the local frame at the datum.")
     map_to_odom: bool = Field(
         False, description="Publish the transform map_frame -> odometry frame on /tf. Requires tf2_msgs."
+    )
+    transform_time_offset: float = Field(
+        0.2,
+        ge=0.0,
+        le=10.0,
+        description="Time added to the newest odometry's stamp in that transform (s): it is there when others ask "
+        "for it, until the next one comes.",
+    )
+    map_to_odom_max_speed_mps: float = Field(
+        0.0,
+        ge=0.0,
+        le=100.0,
+        description="Maximum speed (m/s) at which a correction of that transform moves the robot in the map, and "
+        "what is within 5 m of it. 0: it jumps.",
+    )
+    initial_pose: Literal["none", "once", "lost"] = Field(
+        "none",
+        description="Publish the pose of base_frame on initialpose, for AMCL, slam_toolbox or RTAB-Map. once: by "
+        "the first fix with an orientation; lost: again when it is found after it was lost or carried off.",
     )
     datum_latitude: float = Field(
         0.0,
         ge=-90.0,
         le=90.0,
-        description="Latitude of the map frame's origin (deg); with both datum values 0: centre of the gallery.",
+        description="Latitude of the map frame's origin (deg); with both datum values 0: the gallery's datum.",
     )
     datum_longitude: float = Field(
         0.0, ge=-180.0, le=180.0, description="Longitude of the map frame's origin (deg)."
     )
+    datum_yaw_deg: float = Field(
+        0.0,
+        ge=-360.0,
+        le=360.0,
+        description="Direction of the map frame's x axis (deg), counter-clockwise from east: for maps that were "
+        "made without a compass.",
+    )
     altitude_nan: bool = Field(
         False,
         description="Publish NaN altitude where the gallery has none (navsat_transform drops such fixes).",
+    )
+    mode: Literal["continuous", "on_demand", "until_fix"] = Field(
+        "continuous",
+        description="continuous: localise images as they come; on_demand: by ~/localize alone; until_fix: until "
+        "the first fix (with initial_pose: until that is published), and again after ~/reset.",
     )
     max_rate_hz: float = Field(
         0.0, ge=0.0, le=1000.0, description="Drop images above this rate (Hz). 0: no limit."
@@ -348,6 +379,8 @@ class NodeConfig(SessionConfig):
                 f"frame_id = {self.frame_id!r}: expected none beside base_frame = {self.base_frame!r}, whose fixes"
                 " are published"
             )
+        if self.initial_pose != "none" and not self.base_frame:
+            raise ValueError(f"initial_pose = {self.initial_pose!r}: expected a base_frame, whose pose it is")
         return self
 
 

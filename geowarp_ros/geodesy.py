@@ -34,10 +34,16 @@ class LocalFrame:
         datum_latitude_deg: WGS84 latitude of the origin.
         datum_longitude_deg: WGS84 longitude of the origin.
         datum_altitude_m: Altitude of the origin above the ellipsoid.
+        yaw_deg: Direction of its x axis, counter-clockwise from east; what is called east and north below are x
+            and y of a turned one.
     """
 
     def __init__(
-        self, datum_latitude_deg: float, datum_longitude_deg: float, datum_altitude_m: float = 0.0
+        self,
+        datum_latitude_deg: float,
+        datum_longitude_deg: float,
+        datum_altitude_m: float = 0.0,
+        yaw_deg: float = 0.0,
     ) -> None:
         self.datum_latitude_deg = datum_latitude_deg
         self.datum_longitude_deg = datum_longitude_deg
@@ -53,6 +59,16 @@ class LocalFrame:
                 [cos_lat * cos_lon, cos_lat * sin_lon, sin_lat],
             ]
         )
+        self.yaw_deg = yaw_deg
+        if yaw_deg:
+            sin, cos = np.sin(np.radians(yaw_deg)), np.cos(np.radians(yaw_deg))
+            turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+            self._enu_from_ecef = turn @ self._enu_from_ecef
+
+    @property
+    def datum(self) -> tuple[float, float, float]:
+        """Latitude (deg), longitude (deg) and altitude (m) of the origin."""
+        return self.datum_latitude_deg, self.datum_longitude_deg, self.datum_altitude_m
 
     def rotation_from(self, other: LocalFrame) -> FloatArray:
         """Return the rotation (3, 3) from the axes of another frame to these.

@@ -280,11 +280,13 @@ class NoFix:
         reason: One word for programs.
         detail: The same for people, with the values that led to it.
         confidence: Probability that the best candidate's position is right, 0..1.
+        held_back: The fix that the motion did not explain, with the reason ``jump``.
     """
 
     reason: NoFixReason
     detail: str = ""
     confidence: float = 0.0
+    held_back: Fix | None = field(default=None, compare=False, repr=False)
 
 
 class Deadline(Protocol):

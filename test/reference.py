@@ -10,10 +10,18 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from geometry_msgs.msg import PoseWithCovarianceStamped
+
+from geowarp_ros.motion.map_from_odom import REACH_M
+from geowarp_ros.motion.tracking import RELOCALISES_WITHIN
 from geowarp_ros.ros.conversions import NOWHERE_STD_M, UNKNOWN_ORIENTATION_VARIANCE
+from geowarp_ros.ros.geographic import DATUM, GEOPOSE, TOPICS
+from geowarp_ros.ros.geographic import SERVICES as CONVERSIONS
+from geowarp_ros.ros.initial_pose import MEANING, TOPIC
 from geowarp_ros.ros.parameters import NodeParameter, node_parameters
 from geowarp_ros.ros.process import NODE_NAME
 from geowarp_ros.ros.topics import PUBLISHED, SERVICES, SUBSCRIBED, type_name
+from geowarp_ros.ros.transform import PAUSE_S
 
 ROOT = Path(__file__).parents[1]
 NODE, YAML = ROOT / "docs" / "node.md", ROOT / "config" / "localizer.yaml"
@@ -40,7 +48,7 @@ per namespace, with a shared model. Names without a leading `/` are relative to 
 
 {topics}
 
-The quality of service of each topic but the last two can be set by parameters, such as
+The quality of service of each topic before `/diagnostics` can be set by parameters, such as
 `qos_overrides./image.subscription.reliability: reliable`.
 
 ## Services
@@ -75,7 +83,7 @@ variances as the error of a fix: where the gallery has no altitudes, lower `posi
 ## Orientation, and the robot's base
 
 A fix by `points` or `anchors` has an orientation, one by `cluster` or `best` has none. All axes are those of REP
-103; `~/pose` is in `map_frame`, whose y axis is true north at its origin.
+103; `~/pose` is in `map_frame`, whose y axis is true north at its origin, but for `datum_yaw_deg`.
 
 - **With an orientation** `~/pose` has that of the camera's body frame (x along the optical axis, y left, z up)
   and the full 6×6 covariance; `~/candidates` shows what the camera sees as a pyramid.
@@ -87,12 +95,66 @@ A fix by `points` or `anchors` has an orientation, one by `cluster` or `best` ha
 
 `camera_offset` is the pose of the camera's body frame in `base_frame`: a camera that looks ahead has no
 rotation, one that looks left `yaw_deg: 90`, one that looks 30° down `pitch_deg: 30`. With
-`camera_offset.from_tf` it is looked up on /tf, from `base_frame` to the image's `frame_id`, which must be the
-optical frame; until it is there, fixes are the camera's, with its `frame_id`.
+`camera_offset.from_tf` it is looked up on /tf at the image's stamp, from `base_frame` to the image's `frame_id`,
+which must be the optical frame. Until it is there, `~/fix` is the camera's, with its `frame_id`, and nothing is
+published on `~/pose` and `initialpose`.
 
 With `base_frame` the mounting is known. Then `map_to_odom` uses headings, so that three fixes are enough, even
 at a standstill, and the direction of a displacement is held against the odometry. Without it only its length is,
 and the change of the heading.
+
+## The map frame
+
+`map_frame` is the local frame at the datum, x east, y north, z up, or turned by `datum_yaw_deg`; `~/datum` has
+its origin, latched. A gallery's datum is the middle of its extent when it is built, and stays there when
+photographs are added or removed, it is upgraded or replaced. `geowarp gallery datum GALLERY LATITUDE LONGITUDE
+[ALTITUDE]` moves it by hand, `--centre` to the middle. Galleries built before it was stored have none: their
+map frame is at the middle, wherever that moves, until `geowarp gallery datum GALLERY --centre` stores it.
+`datum_latitude` and `datum_longitude` go before all of these.
+
+nav2's waypoint follower asks `/fromLL` where GPS waypoints lie: remap `~/fromLL:=/fromLL` where navsat_transform
+does not run.
+
+If `~/reload_gallery` finds another datum, the node warns, its answer says how far it moved (`datum moved by`),
+and it resets: track, odometry, `map_to_odom` and `initial_pose` begin anew, and an image in hand is dropped.
+
+## map → odom
+
+With `map_to_odom` the transform has stamps as AMCL's: that of the newest data, here odometry, plus
+`transform_time_offset`, so that it is there when another node asks for the newest; slow odometry needs more of
+it, at least its period. The transform ends with the odometry.
+It jumps where fixes correct it, as REP 105 allows for this frame, unless `map_to_odom_max_speed_mps` is set:
+then neither the robot nor what is within {reach:g} m of it moves faster in the map, wherever the odometry
+began. After {pause:g} s in which the fixes agreed on nothing it begins where it is right, as after a kidnap.
+Only one node may publish it: AMCL, slam_toolbox and RTAB-Map do so by themselves.
+
+## Starting other localizers
+
+`initial_pose` starts localizers that follow the robot by lidar or depth. What they take from `initialpose`, by
+their sources:
+
+|  | AMCL | slam_toolbox | RTAB-Map |
+| --- | --- | --- | --- |
+| frame | its `global_frame_id`, else ignored | not read | not read |
+| stamp | goes on from it by odometry | not read | not read |
+| covariance | of x, y and yaw | not read | not read |
+
+So a pose is published by a fix with an orientation alone, of `base_frame`, as soon as it is known, carried on
+by `odometry` since its image; it is never one of an earlier image. With `once` it is the first. With `lost` it
+is also the first after `lost_after` answers outside the gallery, and the first after the robot was carried off:
+where a fix is not where the motion leads, and another of the last few says the same. With `tracking.method` hmm
+that is within {kidnap} images of a kidnap, as for the fixes themselves; a single false fix starts nobody anew.
+Nothing is published while nobody subscribes, so the order of starting does not matter; a localizer that is
+started anew when no other listens gets a pose again, and so does everybody after `~/reset`.
+
+`map_frame` must be the frame of their map. Where that was made without a compass, `geowarp gallery datum` puts the
+datum at its origin, and `datum_yaw_deg` says where its x axis points.
+
+## Modes
+
+`mode: on_demand` localises what `~/localize` asks about and nothing else, `until_fix` stops after the first fix
+or, with `initial_pose`, after the first that was published there; `~/reset` and activation begin again. Images
+that are not localised are received and counted as dropped; they are not decoded.
 
 ## Lifecycle
 
@@ -156,7 +218,11 @@ def page() -> str:
         node=NODE_NAME,
         topics=_table(("topic", "type", "", "quality of service", "meaning"), _topics()),
         services=_table(
-            ("service", "type", "meaning"), [(_code(n), type_name(k), m) for n, (k, m) in SERVICES.items()]
+            ("service", "type", "meaning"),
+            [
+                *((_code(n), type_name(k), m) for n, (k, m) in SERVICES.items()),
+                *((_code(n), k, m) for n, (k, m) in CONVERSIONS.items()),
+            ],
         ),
         parameters=_table(
             ("parameter", "type", "default", "range", "can be set", "meaning"),
@@ -167,6 +233,9 @@ def page() -> str:
         ),
         variance=NOWHERE_STD_M**2,
         unknown=UNKNOWN_ORIENTATION_VARIANCE,
+        reach=REACH_M,
+        pause=PAUSE_S,
+        kidnap=RELOCALISES_WITHIN,
     )
 
 
@@ -202,6 +271,9 @@ def _topics() -> list[tuple[str, ...]]:
         *((_code(n), type_name(k), "published", reliable, m) for n, (k, m) in PUBLISHED.items()),
         ("`/diagnostics`", "diagnostic_msgs/msg/DiagnosticArray", "published", reliable, diagnostics),
         ("`/tf`", "tf2_msgs/msg/TFMessage", "published", "reliable, volatile, 100", transform),
+        (_code(TOPIC), type_name(PoseWithCovarianceStamped), "published", "reliable, volatile, 1", MEANING),
+        (_code(DATUM), TOPICS[DATUM][0], "published", "reliable, transient local, 1", TOPICS[DATUM][1]),
+        (_code(GEOPOSE), TOPICS[GEOPOSE][0], "published", reliable, TOPICS[GEOPOSE][1]),
     ]
 
 

@@ -102,3 +102,13 @@ def test_zone() -> None:
     for text in ("", "32", "61N", "0S", "32T", "N32"):
         with pytest.raises(SourceError, match="expected a number 1-60 and a hemisphere"):
             parse_utm_zone(text)
+
+
+def test_a_turned_frame_by_hand() -> None:
+    straight, turned = LocalFrame(48.0, 11.0, 500.0), LocalFrame(48.0, 11.0, 500.0, 30.0)
+    position = straight.to_geodetic([100.0, 0.0, 7.0])
+    # x points 30° north of east: a point due east lies to its right
+    assert turned.to_enu(*position) == pytest.approx([100 * 0.75**0.5, -50.0, 7.0], abs=1e-6)
+    assert np.stack(turned.to_geodetic(turned.to_enu(*position))) == pytest.approx(np.stack(position))
+    assert turned.rotation_from(straight) @ [0.0, 1.0, 0.0] == pytest.approx([0.5, 0.75**0.5, 0.0])
+    assert turned.datum == straight.datum and turned.yaw_deg == 30.0

@@ -88,6 +88,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove = action("remove", _remove, "remove images from a gallery", gallery)
     remove.add_argument("names", nargs="+", metavar="NAME", help="name as shown by 'geowarp localize'")
 
+    datum = action("datum", _datum, "show or move the origin of the map frame", gallery)
+    datum.add_argument(
+        "to", nargs="*", type=float, metavar="LATITUDE LONGITUDE [ALTITUDE]",
+        help="put it there (deg, deg, m above the ellipsoid; without an altitude the old one stays)",
+    )  # fmt: skip
+    datum.add_argument("--centre", action="store_true", help="put it at the middle of the gallery's extent")
+
     _add_index_options(
         action("index", _index, "make the index of a gallery again, with later images", gallery), "--kind"
     )
@@ -326,6 +333,27 @@ def _remove(args: argparse.Namespace) -> int:
     return 0
 
 
+def _datum(args: argparse.Namespace) -> int:
+    from geowarp_ros.errors import GalleryError
+    from geowarp_ros.gallery.making.build import set_datum
+    from geowarp_ros.gallery.store import Gallery
+
+    gallery, to = Gallery.open(args.gallery), args.to
+    if len(to) not in (0, 2, 3) or (to and args.centre):
+        raise GalleryError("datum: expected LATITUDE LONGITUDE [ALTITUDE], or --centre, or nothing")
+    if not to and not args.centre:
+        print(f"{args.gallery}: datum {_describe_datum(_summary(gallery))}")
+        return 0
+    old = gallery.datum
+    latitude, longitude, altitude = set_datum(args.gallery, (*to, old.datum_altitude_m)[:3] if to else None).datum
+    east, north, up = old.to_enu(latitude, longitude, altitude)
+    print(
+        f"{args.gallery}: datum {latitude:.7f}, {longitude:.7f}, {altitude:.1f} m: moved by {east:.1f} m east,"
+        f" {north:.1f} m north, {up:.1f} m up; a running node takes it with ~/reload_gallery"
+    )
+    return 0
+
+
 def _index(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.making.build import index_gallery
     from geowarp_ros.gallery.store import Gallery
@@ -538,6 +566,7 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "bytes_per_image": round(size / len(gallery)) if len(gallery) else 0,
         "images_bytes": sum(segment.image_bytes for segment in manifest.segments if segment.copied),
         "centre": [gallery.frame.datum_latitude_deg, gallery.frame.datum_longitude_deg] if len(gallery) else None,
+        "datum": manifest.datum,
         "extent_m": [round(float(extent[0]), 1), round(float(extent[1]), 1)],
         "altitude_m": [min(altitudes), max(altitudes)] if altitudes else None,
         "index": _index_summary(gallery),
@@ -581,6 +610,12 @@ def _index_summary(gallery: Gallery) -> dict[str, Any]:
     }
 
 
+def _describe_datum(summary: Mapping[str, Any]) -> str:
+    if summary["datum"] is None:
+        return f"the centre, wherever it moves; 'geowarp gallery datum {summary['gallery']} --centre' stores it"
+    return "{:.7f}, {:.7f}, {:.1f} m".format(*summary["datum"])
+
+
 def _describe_index(index: Mapping[str, Any]) -> str:
     if index["kind"] == "exact":
         return "exact search"
@@ -620,6 +655,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         f" images {_size(summary['images_bytes'])}",
         "extent": f"{summary['extent_m'][0]:,.1f} m east-west, {summary['extent_m'][1]:,.1f} m north-south",
         "centre": "{:.7f}, {:.7f}".format(*summary["centre"]) if summary["centre"] else "none",
+        "datum": _describe_datum(summary),
         "altitude": "{:.1f} to {:.1f} m".format(*summary["altitude_m"]) if summary["altitude_m"] else "unknown",
         "created": f"{summary['created']}, changed {summary['modified']}",
         "format": f"{summary['format_version']}, by {summary['tool']}",

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -174,6 +174,12 @@ class AlignmentSummary(Section):
     seconds: float = Field(0.0, description="Duration (s).")
 
 
+_Latitude: TypeAlias = Annotated[float, Field(ge=-90.0, le=90.0)]
+_Longitude: TypeAlias = Annotated[float, Field(ge=-180.0, le=180.0)]
+Datum: TypeAlias = tuple[_Latitude, _Longitude, float]
+"""Latitude (deg), longitude (deg) and altitude (m) of an origin."""
+
+
 class StoredAlignment(Section):
     """The photographs' own poses."""
 
@@ -202,6 +208,9 @@ class Manifest(Section):
     )
     index: StoredIndex | None = None
     alignment: StoredAlignment | None = None
+    datum: Datum | None = Field(
+        None, description="Origin of the map frame; null: the middle of the gallery's extent, wherever that moves."
+    )
 
     @property
     def images(self) -> int:

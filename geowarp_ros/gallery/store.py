@@ -333,6 +333,15 @@ class Gallery:
         return LocalFrame(float(middle_lat), float(middle_lon), float(np.median(known)) if known.size else 0.0)
 
     @cached_property
+    def datum(self) -> LocalFrame:
+        """The map frame: its origin stays where it is whatever is added or removed.
+
+        A gallery made before its origin was stored has :attr:`frame`, which moves with the extent.
+        """
+        stored = self.manifest.datum
+        return self.frame if stored is None else LocalFrame(*stored)
+
+    @cached_property
     def positions_enu(self) -> NDArray[np.float64]:
         """(N, 3) positions in :attr:`frame`, m; a place without an altitude lies at the frame's."""
         latitude, longitude, altitude = self.geodetic.T

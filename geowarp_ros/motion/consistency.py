@@ -118,7 +118,7 @@ class Consistency:
     """
 
     def __init__(self) -> None:
-        self._mounting: Mounting | None = None
+        self._mounted = False
         self.reset()
 
     def reset(self) -> None:
@@ -138,8 +138,8 @@ class Consistency:
         """
         if answer.fix is None:
             return answer
-        if mounting is not self._mounting:  # fixes of the camera and of the base are not of one point
-            self._mounting = mounting
+        if (mounting is not None) != self._mounted:  # fixes of the camera and of the base are not of one point
+            self._mounted = mounting is not None
             self.reset()
         new = Sighting.of(answer.fix, answer.header.stamp_ns, frame, mounting)
         if self._recalled and self._recalled[-1].stamp_ns == new.stamp_ns:  # the image is asked about again
@@ -154,4 +154,4 @@ class Consistency:
         if 2 * len(against) <= len(found):
             return answer
         detail = f"contradicts {len(against)} of the last {len(found)} fixes: {against[-1]}"
-        return replace(answer, result=NoFix("jump", detail, answer.confidence))
+        return replace(answer, result=NoFix("jump", detail, answer.confidence, answer.fix))

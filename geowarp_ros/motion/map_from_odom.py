@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,10 @@ deviations)."""
 YAW_STD_RAD = math.radians(10.0)
 """Maximum standard deviation of the yaw (rad): fixes without headings say nothing of direction until the robot
 has moved."""
+
+
+REACH_M = 5.0
+"""Distance from the robot (m) within which nothing moves faster than a correction may: half of a local costmap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,26 @@ class MapFromOdom:
     def __call__(self, odom_m: FloatArray) -> FloatArray:
         """Transform points (…, 2) from the odometry frame to the map."""
         return np.asarray(odom_m @ _rotation(self.yaw_rad).T + (self.east_m, self.north_m))
+
+
+def approach(shown: MapFromOdom, found: MapFromOdom, here_m: FloatArray, way_m: float) -> MapFromOdom:
+    """Return an alignment on the way from one to another.
+
+    Args:
+        shown: Where it begins.
+        found: Where it leads to.
+        here_m: (2,) position of the robot in the odometry frame: the origin of that frame may be far away, and a
+            small turn about it moves the robot by much.
+        way_m: Maximum distance by which the robot, and what is REACH_M from it, moves in the map.
+    """
+    turn = math.remainder(found.yaw_rad - shown.yaw_rad, math.tau)
+    before_m, after_m = shown(here_m), found(here_m)
+    full_m = float(np.linalg.norm(after_m - before_m)) + REACH_M * abs(turn)
+    if full_m <= way_m:
+        return found
+    yaw = shown.yaw_rad + way_m / full_m * turn
+    east, north = before_m + way_m / full_m * (after_m - before_m) - _rotation(yaw) @ here_m
+    return replace(found, east_m=float(east), north_m=float(north), yaw_rad=yaw)
 
 
 class Alignment:

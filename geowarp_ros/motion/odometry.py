@@ -145,6 +145,12 @@ class Odometer:
             first = self._poses[after - 1]
         return _between(first, second, stamp_ns)
 
+    @property
+    def newest_ns(self) -> int | None:
+        """Stamp of the newest pose; None without one."""
+        with self._lock:
+            return self._poses[-1].stamp_ns if self._poses else None
+
     def motion(self, from_ns: int, to_ns: int) -> Motion | None:
         """Return the motion between two times, in either order; None if the odometry does not cover them.
 

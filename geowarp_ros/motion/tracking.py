@@ -97,7 +97,7 @@ class HmmTracker:
         if support >= 0.5:
             return answer
         detail = f"{support:.2f} of the track's belief lies there; the motion does not explain the jump"
-        return replace(answer, result=NoFix("jump", detail, answer.confidence))
+        return replace(answer, result=NoFix("jump", detail, answer.confidence, answer.fix))
 
     def belief_around(self, place: int) -> float:
         """Return the share of the belief within the cluster radius of a place, 0..1."""

@@ -93,8 +93,8 @@ def pose_from_fix(fix: Fix, stamp: int, datum: LocalFrame, config: NodeConfig) -
     """Return a fix as a pose in the local ENU frame at ``datum`` (REP 103, REP 105).
 
     The orientation is that of the body frame, x forward. An unknown one is the identity, with a variance that
-    gives it no weight; the covariance of the position is used unrotated then: its ENU axes and the datum's differ
-    by distance / Earth radius, 0.01° per km.
+    gives it no weight; the covariance of the position is turned by the datum's yaw alone then: its axes and the
+    datum's differ by distance / Earth radius besides, 0.01° per km.
 
     Args:
         fix: The position of the camera, or of the base.
@@ -109,7 +109,8 @@ def pose_from_fix(fix: Fix, stamp: int, datum: LocalFrame, config: NodeConfig) -
     position.x, position.y, position.z = float(east), float(north), 0.0 if altitude is None else float(up)
     q = message.pose.pose.orientation
     covariance = np.eye(6) * UNKNOWN_ORIENTATION_VARIANCE  # row-major x, y, z, rotX, rotY, rotZ
-    covariance[:3, :3] = fix.covariance
+    by_yaw = datum.rotation_from(LocalFrame(*datum.datum)) if datum.yaw_deg else np.eye(3)
+    covariance[:3, :3] = by_yaw @ fix.covariance @ by_yaw.T
     if fix.orientation is not None and fix.pose_covariance is not None:
         map_from_here = datum.rotation_from(LocalFrame(fix.latitude_deg, fix.longitude_deg))
         q.x, q.y, q.z, q.w = quaternion_of(map_from_here @ enu_from_body(fix.orientation))

@@ -185,6 +185,7 @@ class Situation:
         caution: What slows the localizer down; empty if nothing.
         prior: What became of the prior with the last image.
         transform: State of the transform map → odom.
+        initial_pose: What became of the pose for other localizers.
         camera: Camera model of the images.
         base: What is known of the camera's place on the robot.
         troubles: What is wrong with images, stamps and clocks, in words.
@@ -198,6 +199,7 @@ class Situation:
     caution: str = ""
     prior: str = "off"
     transform: str = "off"
+    initial_pose: str = "off"
     camera: str = "none"
     base: str = "off"
     troubles: Sequence[str] = ()
@@ -236,6 +238,7 @@ def _localization(
 ) -> tuple[bytes, str, dict[str, Any]]:
     values: dict[str, Any] = {
         "state": situation.state,
+        "mode": config.mode,
         "fixes": counts.fixes,
         "no fixes": counts.no_fixes.total(),
         **{f"no fixes: {reason}": count for reason, count in sorted(counts.no_fixes.items())},
@@ -243,6 +246,7 @@ def _localization(
         "resets": counts.resets,
         "prior": situation.prior,
         "map to odom": situation.transform,
+        "initial pose": situation.initial_pose,
         "camera on base": situation.base,
     }
     if isinstance(counts.last, Fix):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -86,6 +87,12 @@ class Loaded:
             f" ({about['model fingerprint']}), {about['runtime']} on {about['device']}"
         )
 
+    def datum_moved_from(self, other: Loaded) -> str:
+        """Return how far the map frame's origin is from another's, for people; empty where they are one."""
+        if self.datum.datum == other.datum.datum:
+            return ""
+        return f"{math.hypot(*other.datum.to_enu(*self.datum.datum)):.1f} m"
+
     def reconfigured(self, config: NodeConfig) -> Loaded:
         """Return the same with other settings.
 
@@ -104,7 +111,8 @@ def load(opener: Opener, config: NodeConfig) -> Loaded:
     localizer = opener(config)
     gallery = localizer.gallery
     given = config.datum_latitude or config.datum_longitude
-    datum = LocalFrame(config.datum_latitude, config.datum_longitude) if given else gallery.frame
+    origin = (config.datum_latitude, config.datum_longitude, 0.0) if given else gallery.datum.datum
+    datum = LocalFrame(*origin, config.datum_yaw_deg)
     about = {
         "gallery": config.gallery,
         "places": str(len(gallery.places)),

@@ -19,7 +19,8 @@ from geowarp_ros.types import FloatArray
 class CameraOnBase:
     """Finds the mounting of a camera.
 
-    From tf it is looked up once for each optical frame and kept: a camera that moves on the robot is not followed.
+    From tf it is looked up at the stamp of each image, so that a camera that turns on the robot is followed; where
+    tf does not reach that stamp, the latest counts.
 
     Args:
         node: Listens to /tf.
@@ -35,7 +36,6 @@ class CameraOnBase:
     def __init__(self, node: Node, config: NodeConfig) -> None:
         self._base_frame, self._listener = config.base_frame, None
         self._given = mounting_of(config)
-        self._found: dict[str, Mounting] = {}
         self._turned: dict[str, FloatArray] = {}
         if self._given is not None:
             self.said = f"{self._given.lever_m:.2f} m from {self._base_frame}"
@@ -51,15 +51,15 @@ class CameraOnBase:
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self.said = "no image yet"
 
-    def __call__(self, optical_frame: str) -> Mounting | None:
-        """Return the mounting of the camera with that optical frame; None while it is unknown.
+    def __call__(self, optical_frame: str, stamp_ns: int = 0) -> Mounting | None:
+        """Return the mounting of the camera with that optical frame at a time; None while it is unknown.
 
         Meanwhile fixes are published of the camera, with its frame_id.
         """
-        if self._given is not None or optical_frame in self._found:
-            return self._given or self._found[optical_frame]
+        if self._given is not None:
+            return self._given
         try:
-            transform = self._buffer.lookup_transform(self._base_frame, optical_frame, Time()).transform
+            transform = self._looked_up(optical_frame, stamp_ns)
         except self._refusal as error:
             self.said = (
                 f"no transform from {self._base_frame} to {optical_frame or 'an image without frame_id'}: {error}"
@@ -67,9 +67,15 @@ class CameraOnBase:
             return None
         move, q = transform.translation, transform.rotation
         found = Mounting.of_optical(np.array([move.x, move.y, move.z]), (q.x, q.y, q.z, q.w))
-        self._found[optical_frame] = found
         self.said = f"{optical_frame} is {found.lever_m:.2f} m from {self._base_frame}, by tf"
         return found
+
+    def _looked_up(self, optical_frame: str, stamp_ns: int) -> Any:
+        try:
+            at = Time(nanoseconds=stamp_ns)
+            return self._buffer.lookup_transform(self._base_frame, optical_frame, at).transform
+        except self._refusal:
+            return self._buffer.lookup_transform(self._base_frame, optical_frame, Time()).transform
 
     def rotation_from(self, frame: str) -> FloatArray | None:
         """Return the rotation (3, 3) from another frame of the robot to the base's; None while tf has none.

@@ -37,6 +37,7 @@ from geowarp_ros.motion.session import Arrival, Jumps, Session
 from geowarp_ros.ros import conversions, imu
 from geowarp_ros.ros.camera import INFO, ImageCamera
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
+from geowarp_ros.ros.initial_pose import InitialPose
 from geowarp_ros.ros.inquiries import Inquiries, telling, unanswered
 from geowarp_ros.ros.lifecycle import ManagedNode, transition
 from geowarp_ros.ros.loading import Loaded, Opener, load, open_localizer
@@ -85,6 +86,7 @@ class LocalizerNode(ManagedNode):
         self._validated: tuple[NodeConfig, Loaded | None, Loaded | None] | None = None
         self._outputs: Outputs | None = None
         self._transform: MapToOdom | None = None
+        self._initial_pose: InitialPose | None = None
         self._camera: ImageCamera | None = None
         self._mount: CameraOnBase | None = None
         self._worker: LatestWorker[tuple[Any, Arrival]] | None = None
@@ -93,7 +95,7 @@ class LocalizerNode(ManagedNode):
         self._intake, self._exchange = threading.Lock(), threading.Lock()
         self._inquiries = Inquiries()
         self._watch, self._remind = ImageWatch(), Reminder(lambda text: self.get_logger().warning(text))
-        self._paused = self._configuring = self._finalized = False
+        self._paused = self._found = self._configuring = self._finalized = False
         self.statistics = Statistics()
 
         self._image_group, self._motion_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
@@ -128,7 +130,7 @@ class LocalizerNode(ManagedNode):
         dropped, too_frequent = 1, False
         with self._intake:
             self._unused, worker = (message, arrival), self._worker
-            wanted = worker is not None and (bool(self._inquiries) or not self._paused)
+            wanted = worker is not None and (bool(self._inquiries) or not self._idle)
             if worker is not None and wanted:
                 too_frequent = not (self._inquiries or self._throttle.passes(self._config.max_rate_hz))
                 if not too_frequent:
@@ -158,11 +160,12 @@ class LocalizerNode(ManagedNode):
     def _answer(self, message: Any, arrival: Arrival, *, unhurried: bool) -> Answer | None:
         """Localise an image and publish the answer; None where a reset came between."""
         loaded, config, outputs, transform = self._loaded, self._config, self._outputs, self._transform
+        initial_pose = self._initial_pose
         if loaded is None or outputs is None:
             return None
         frame = self._frame(message)
         mount = self._mount
-        mounting = None if mount is None else mount(frame.frame_id)
+        mounting = None if mount is None else mount(frame.frame_id, frame.stamp_ns)
         self._session.mounting = mounting
         due = replace(arrival, at_s=math.inf) if unhurried else arrival  # who asks wants the whole answer
         answer = self._session.localize(loaded.localizer, frame, due)
@@ -171,7 +174,11 @@ class LocalizerNode(ManagedNode):
             return None
         if transform is not None and not arrival.alone:
             transform.learn(answer, loaded.datum, self._session.odometer, mounting)
+        if initial_pose is not None and not arrival.alone:
+            lost = self.statistics.lost_in_a_row >= config.lost_after
+            initial_pose.learn(answer, loaded.datum, self._session.odometer, mounting, lost=lost)
         outputs.publish(answer, frame, loaded, config, mounting)
+        self._found |= answer.fix is not None and not (initial_pose is not None and initial_pose.waiting)
         total_ms = (time.monotonic() - arrival.at_s) * 1e3
         self.statistics.count_answer(answer, total_ms, config.latency_budget_ms)
         return answer
@@ -194,10 +201,9 @@ class LocalizerNode(ManagedNode):
         self._session.prior.offer(hint_from_message(message))
 
     def _on_odometry(self, message: Any) -> None:
-        self._session.odometer.add(pose_from_message(message))
-        transform = self._transform
-        if transform is not None:
-            transform.odom_frame = message.header.frame_id
+        pose, transform = pose_from_message(message), self._transform
+        if self._session.odometer.add(pose) and transform is not None:
+            transform.move(pose, message.header.frame_id)
 
     def _listen(self, config: NodeConfig) -> None:
         """Subscribe to the topics that the settings need, and to no others."""
@@ -229,9 +235,10 @@ class LocalizerNode(ManagedNode):
 
     def _forget_images(self, why: str) -> None:
         """Forget what the node itself knows from before a reset of the session."""
-        transform, worker, self._unused = self._transform, self._worker, None
-        if transform is not None:
-            transform.reset()
+        self._found, worker, self._unused = False, self._worker, None
+        for follower in (self._transform, self._initial_pose):
+            if follower is not None:
+                follower.reset()
         if worker is not None:
             self.statistics.count_dropped(worker.clear())
         self.statistics.count_reset(why)
@@ -250,6 +257,12 @@ class LocalizerNode(ManagedNode):
             return "paused" if self._paused else "active"
         return "unconfigured" if self._loaded is None else "inactive"
 
+    @property
+    def _idle(self) -> bool:
+        """Whether images are localised on request alone."""
+        mode = self._config.mode
+        return self._paused or mode == "on_demand" or (mode == "until_fix" and self._found)
+
     @transition
     def on_configure(self) -> None:
         """Load model and gallery, warm up, make the publishers."""
@@ -258,10 +271,13 @@ class LocalizerNode(ManagedNode):
             self._load()
             self._camera = ImageCamera(self, self._config.camera_info_url, self._warn_of_camera)
             self._outputs = Outputs(self)
+            self._announce_datum()
             if self._config.base_frame:
                 self._mount = CameraOnBase(self, self._config)
             if self._config.map_to_odom:
-                self._transform = MapToOdom(self, self._config.map_frame, self._motion_group)
+                self._transform = MapToOdom(self, self._config, self._motion_group)
+            if self._config.initial_pose != "none":
+                self._initial_pose = InitialPose(self, self._config)
         except BaseException:
             self._release()
             raise
@@ -275,6 +291,10 @@ class LocalizerNode(ManagedNode):
             super().on_activate(None)
             self.statistics.restart()
             self._watch.restart()
+            self._found = False
+            self._announce_datum()
+            if self._initial_pose is not None:
+                self._initial_pose.reset()
             self._worker = LatestWorker(self._localize)
             self._worker.start()
             with self._exchange:
@@ -334,19 +354,26 @@ class LocalizerNode(ManagedNode):
 
     def _release(self) -> None:
         self._rest()
-        for made in (self._outputs, self._transform, self._mount):
+        for made in (self._outputs, self._transform, self._initial_pose, self._mount):
             if made is not None:
                 made.destroy()
-        self._loaded = self._outputs = self._transform = self._camera = self._mount = self._unused = None
+        self._loaded = self._outputs = self._transform = self._initial_pose = None
+        self._camera = self._mount = self._unused = None
         give_back_memory()
 
-    def _load(self) -> None:
+    def _announce_datum(self) -> None:
+        loaded, outputs = self._loaded, self._outputs
+        if loaded is not None and outputs is not None:
+            outputs.announce(loaded.datum, self._config.map_frame)
+
+    def _load(self) -> Loaded:
         """Open the gallery; parameters may change meanwhile."""
         config = self._config
         loaded = load(self._opener, config)
         with self._exchange:
             self._loaded = loaded if self._config is config else loaded.reconfigured(self._config)
         self.get_logger().info(str(loaded))
+        return loaded
 
     # ---- parameters
 
@@ -398,6 +425,7 @@ class LocalizerNode(ManagedNode):
             try:
                 if self._loaded is not before:  # another gallery was opened meanwhile
                     loaded = None if self._loaded is None else self._loaded.reconfigured(config)
+                self._found &= config.mode == self._config.mode
                 self._config, self._loaded = config, loaded
                 self._session.configure(config)
                 if self._inputs:
@@ -448,18 +476,25 @@ class LocalizerNode(ManagedNode):
         return True, "reset"
 
     def _reload_gallery(self, _: Any) -> tuple[bool, str]:
-        if self._loaded is None:
+        old = self._loaded
+        if old is None:
             return False, f"the node is {self.state}: configure it"
         try:
-            self._load()
+            new = self._load()
         except GeowarpError as error:
             message = f"the old gallery stays: {error}"
             self.get_logger().error(message)
             return False, message
-        return True, json.dumps(self._loaded.about)
+        self._announce_datum()
+        moved = new.datum_moved_from(old)
+        if moved:  # what was learned of the map frame is of another one
+            self.get_logger().warning(f"the datum moved by {moved}, and map_frame with it: {new.about['datum']}")
+            self._reset("another datum")
+        return True, json.dumps(new.about | ({"datum moved by": moved} if moved else {}))
 
     def _publish_diagnostics(self) -> None:
         loaded, transform, camera, mount = self._loaded, self._transform, self._camera, self._mount
+        initial_pose = self._initial_pose
         state, patience_s, silence = self.state, self._config.input_timeout_s, ""
         troubles = dict(clock_troubles(self))
         if state in ("active", "paused"):
@@ -479,6 +514,7 @@ class LocalizerNode(ManagedNode):
             caution="" if loaded is None else loaded.localizer.caution,
             prior=self._session.prior_said,
             transform="off" if transform is None else transform.said,
+            initial_pose="off" if initial_pose is None else initial_pose.said,
             camera="none" if camera is None else camera.said,
             base="off" if mount is None else mount.said,
             troubles=tuple(troubles.values()),

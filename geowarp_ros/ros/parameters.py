@@ -25,12 +25,12 @@ Change = Literal["while running", "by ~/reload_gallery", "before configure", "at
 _CHANGES: dict[Change, tuple[str, ...]] = {
     "while running": (
         *("retrieval.", "rerank.", "position.", "tracking.", "prior.", "latency_budget_ms", "max_rate_hz"),
-        *("frame_id", "altitude_nan", "input_timeout_s", "localize_max_age_s", "lost_after"),
+        *("frame_id", "altitude_nan", "input_timeout_s", "localize_max_age_s", "lost_after", "mode"),
     ),
     "by ~/reload_gallery": ("gallery",),
     "at start": ("autostart",),
 }
-"""When a change applies -> names, or prefixes of names; all others: before configure."""
+"""When a change applies -> names, or sections of names (with a dot); all others: before configure."""
 
 _KINDS: dict[type, Any] = {bool: "bool", int: "integer", float: "double", str: "string"}
 
@@ -175,8 +175,12 @@ def _node_parameter(name: str, info: Any) -> NodeParameter:
         open_above="lt" in bounds,
         choices=get_args(info.annotation) if get_origin(info.annotation) is Literal else (),
         description=info.description or "",
-        changes=next((when for when, names in _CHANGES.items() if name.startswith(names)), "before configure"),
+        changes=next((when for when, names in _CHANGES.items() if _among(name, names)), "before configure"),
     )
+
+
+def _among(name: str, names: tuple[str, ...]) -> bool:
+    return name in names or any(section.endswith(".") and name.startswith(section) for section in names)
 
 
 def _nearest_qos(name: str, known: Sequence[str]) -> str:

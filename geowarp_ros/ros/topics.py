@@ -18,10 +18,12 @@ from visualization_msgs.msg import MarkerArray
 from geowarp_ros.attitude import Mounting, base_answer
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.pictures import answer_picture, encode_jpeg
 from geowarp_ros.ros.camera import INFO, info_topic
 from geowarp_ros.ros.candidates import candidate_markers
 from geowarp_ros.ros.conversions import navsatfix_from_answer, pose_from_fix
+from geowarp_ros.ros.geographic import Geographic
 from geowarp_ros.ros.loading import Loaded
 from geowarp_ros.types import Answer, Frame
 
@@ -31,7 +33,7 @@ PUBLISHED: dict[str, tuple[type, str]] = {
     FIX: (NavSatFix, "One message per localised image: status FIX, or NO_FIX without a position."),
     POSE: (
         PoseWithCovarianceStamped,
-        "Fixes in the local ENU frame `map_frame`, with the orientation of the camera's body frame (x forward) or"
+        "Fixes in the local frame `map_frame`, with the orientation of the camera's body frame (x forward) or"
         " of `base_frame`; nothing for a NO_FIX.",
     ),
     MATCH_IMAGE: (CompressedImage, "Query and best candidate, plain and warped (JPEG); only while subscribed."),
@@ -144,6 +146,7 @@ class Outputs:
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
         self._publishers: dict[str, Any] = {}
+        self._geographic = Geographic(node)
         try:
             for name, (kind, _) in PUBLISHED.items():
                 # serves reliable subscribers (gnss_poser) and best-effort ones (navsat_transform)
@@ -163,6 +166,11 @@ class Outputs:
         """Destroy the publishers."""
         while self._publishers:
             self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
+        self._geographic.destroy()
+
+    def announce(self, datum: LocalFrame, map_frame: str) -> None:
+        """Publish the origin of the map frame, once active, and convert about it from now on."""
+        self._geographic.announce(datum, map_frame)
 
     def publish(
         self,
@@ -174,14 +182,16 @@ class Outputs:
     ) -> None:
         """Publish an answer: always as a NavSatFix, a fix also as a pose, pictures if someone subscribes.
 
-        With a mounting, NavSatFix and pose are of the base; the candidates' markers are of the camera.
+        With a mounting, NavSatFix and pose are of the base; the candidates' markers are of the camera. While
+        that of ``base_frame`` is unknown no pose is published: it would not say that it is the camera's.
         """
         based = base_answer(answer, mounting, config.base_frame)
-        if based.fix is not None:
+        if based.fix is not None and (mounting is not None or not config.base_frame):
             pose = pose_from_fix(based.fix, based.header.stamp_ns, loaded.datum, config)
             self._publishers[POSE].publish(pose)
         fix = navsatfix_from_answer(based, loaded.datum, config)
         self._publishers[FIX].publish(fix)
+        self._geographic.publish(based, config)
         if self._publishers[CANDIDATES].get_subscription_count():
             markers = candidate_markers(answer, loaded.datum, config, frame.camera)
             self._publishers[CANDIDATES].publish(markers)

@@ -9,14 +9,18 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 
 from geowarp_ros.attitude import Mounting, enu_from_body, yaw_rad
+from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.motion.map_from_odom import Alignment, MapFromOdom
-from geowarp_ros.motion.odometry import Odometer
-from geowarp_ros.ros.conversions import transform_from_alignment
+from geowarp_ros.motion.map_from_odom import Alignment, MapFromOdom, approach
+from geowarp_ros.motion.odometry import Odometer, Pose
+from geowarp_ros.ros.conversions import header, transform_from_alignment
 from geowarp_ros.types import Answer
 
 PERIOD_S = 0.1
+
+PAUSE_S = 5.0
+"""Time without a transform (s) after which the next begins where it is right, as after a kidnap."""
 
 
 class MapToOdom:
@@ -27,16 +31,19 @@ class MapToOdom:
     along its x axis: headings are not used. Nothing is published until the fixes agree on an alignment, and
     nothing once they no longer do.
 
+    Stamps are as AMCL's: that of the newest data, which is odometry here, and some time on top, so that the
+    transform is there for whoever asks before the next one comes. Without newer odometry nothing is published.
+
     Args:
         node: Publishes.
-        map_frame: The parent frame.
+        config: Name of the map frame, time on top, and how fast a correction may be.
         group: Callback group of the timer.
 
     Raises:
         ConfigError: tf2_msgs is not installed.
     """
 
-    def __init__(self, node: LifecycleNode, map_frame: str, group: Any = None) -> None:
+    def __init__(self, node: LifecycleNode, config: NodeConfig, group: Any = None) -> None:
         try:
             self._message = importlib.import_module("tf2_msgs.msg").TFMessage
         except ImportError:
@@ -44,9 +51,11 @@ class MapToOdom:
                 "map_to_odom = true: needs the ROS package tf2_msgs, which is not installed"
             ) from None
         self._node = node
-        self._map_frame, self.odom_frame = map_frame, ""
+        self._config, self._odom_frame = config, ""
+        self._newest: Pose | None = None
         self._alignment = Alignment()
-        self._found: MapFromOdom | None = None
+        self._datum: tuple[float, ...] = ()
+        self.reset()
         self._publisher = node.create_lifecycle_publisher(self._message, "/tf", 100)
         self._timer = node.create_timer(PERIOD_S, self.publish, group)
 
@@ -58,7 +67,12 @@ class MapToOdom:
     def reset(self) -> None:
         """Forget the fixes so far."""
         self._alignment.reset()
-        self._found = None
+        self._found: MapFromOdom | None = None
+        self._shown: tuple[MapFromOdom, int] | None = None
+
+    def move(self, pose: Pose, odom_frame: str) -> None:
+        """Take the newest odometry."""
+        self._newest, self._odom_frame = pose, odom_frame
 
     def learn(
         self, answer: Answer, datum: LocalFrame, odometer: Odometer, mounting: Mounting | None = None
@@ -72,23 +86,39 @@ class MapToOdom:
             map_from_here = datum.rotation_from(LocalFrame(fix.latitude_deg, fix.longitude_deg))
             yaw = yaw_rad(map_from_here @ enu_from_body(fix.orientation))
             turn = yaw - pose.yaw_rad, math.radians(fix.heading_std_deg)
+        if datum.datum != self._datum:  # an image that was in hand when the gallery changed
+            self.reset()
+            self._datum = datum.datum
         position_m = datum.to_enu(fix.latitude_deg, fix.longitude_deg)[:2]
         self._alignment.add(position_m, fix.covariance[:2, :2], pose.position_m[:2], *turn)
         self._found = self._alignment.solve()
 
     def publish(self) -> None:
-        """Publish the alignment if there is one."""
-        found = self._found
-        if found is not None and self.odom_frame:
-            stamp = self._node.get_clock().now().to_msg()
-            transform = transform_from_alignment(found, stamp, self._map_frame, self.odom_frame)
-            self._publisher.publish(self._message(transforms=[transform]))
+        """Publish the alignment if there is one, and odometry newer than what was published last.
+
+        A correction of what was published before is limited in its speed; after PAUSE_S without a transform the
+        right place is shown at once.
+        """
+        found, here, before, config = self._found, self._newest, self._shown, self._config
+        if found is None or here is None or not self._odom_frame:
+            return
+        if before is not None:
+            passed_s = (here.stamp_ns - before[1]) * 1e-9
+            if passed_s == 0:
+                return
+            if config.map_to_odom_max_speed_mps and 0 < passed_s <= PAUSE_S:
+                way_m = passed_s * config.map_to_odom_max_speed_mps
+                found = approach(before[0], found, here.position_m[:2], way_m)
+        self._shown = found, here.stamp_ns
+        stamp = header(here.stamp_ns + round(config.transform_time_offset * 1e9), "").stamp
+        transform = transform_from_alignment(found, stamp, config.map_frame, self._odom_frame)
+        self._publisher.publish(self._message(transforms=[transform]))
 
     @property
     def said(self) -> str:
         """State of the alignment, for people."""
         found = self._found
-        if not self.odom_frame:
+        if not self._odom_frame:
             return "no odometry"
         if found is None:
             return "too few fixes agree, or the path is too short"

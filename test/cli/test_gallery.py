@@ -94,6 +94,31 @@ def test_the_life_of_a_gallery(
     assert "images      0\n" in capsys.readouterr().out
 
 
+def test_the_datum_is_shown_and_moved_by_hand(
+    source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = tmp_path / "g"
+    build = ("build", source, "--model", model, "--output", gallery, "--device", "cpu", "--no-keypoints")
+    assert geowarp(*build) == 0
+    capsys.readouterr()
+    assert geowarp("datum", gallery) == 0
+    assert capsys.readouterr().out == f"{gallery}: datum 45.0010000, 9.0000000, 100.0 m\n"
+    assert geowarp("datum", gallery, 45.0, -9.5) == 0
+    assert "datum 45.0000000, -9.5000000, 100.0 m: moved by -1" in capsys.readouterr().out
+    assert Gallery.open(gallery).datum.datum == (45.0, -9.5, 100.0)
+    assert geowarp("datum", gallery, 45.0, 9.0, 0.0) == 0
+    assert geowarp("info", gallery) == 0
+    assert "datum       45.0000000, 9.0000000, 0.0 m\n" in capsys.readouterr().out
+    assert geowarp("datum", gallery, "--centre") == 0
+    # a thousandth of a degree of latitude is 111.14 m at 45°
+    assert "moved by 0.0 m east, 111.1 m north, 100.0 m up; " in capsys.readouterr().out
+    for wrong in ((45.0,), (45.0, 9.0, "--centre"), (1, 2, 3, 4)):
+        assert geowarp("datum", gallery, *wrong) == 1
+        assert "expected LATITUDE LONGITUDE" in capsys.readouterr().err
+    assert geowarp("datum", gallery, 99, 9) == 1
+    assert "expected a latitude of -90 to 90°" in capsys.readouterr().err
+
+
 def test_keypoints_of_a_gallery_that_has_none(
     source: Path, model: str, tmp_path: Path, terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def test_parts_in_any_order_make_the_gallery_that_one_process_makes(
     assert missing == [2, 1, 0]
     assert same(tmp_path / "g", alone)
     assert len(Gallery.open(tmp_path / "g").manifest.segments) == 3
+    assert Gallery.open(tmp_path / "g").manifest.datum == Gallery.open(alone).frame.datum
     assert {path.name for path in (tmp_path / "g/segments").glob("*/*.json*")} == set()  # no notes left
     with pytest.raises(GalleryError, match="has a gallery of 12 images already"):
         build_gallery(big, ColourDescriber(), tmp_path / "g", batch_size=2, shard=Shard(0, 3))

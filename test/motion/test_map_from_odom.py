@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from geowarp_ros.motion.map_from_odom import WINDOW, Alignment, MapFromOdom
+from geowarp_ros.motion.map_from_odom import WINDOW, Alignment, MapFromOdom, approach
 from geowarp_ros.types import FloatArray
 
 TRUTH = MapFromOdom(120.0, -40.0, math.radians(200.0), 0.0, 0)
@@ -150,3 +150,31 @@ def test_positions_that_agree_are_not_enough_where_headings_contradict() -> None
     for yaw in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0):
         alignment.add(np.zeros(2), np.eye(2), np.zeros(2), yaw, 0.01)
     assert alignment.solve() is None
+
+
+# ---- corrections of limited speed
+
+
+def test_half_of_a_way_by_hand() -> None:
+    # 6 m east and a turn of 0.4 rad, at 5 m: 2 m; 4 m of way are half of the 8
+    shown, found = MapFromOdom(0.0, 0.0, 0.0, 0.1, 5), MapFromOdom(6.0, 0.0, 0.4, 0.2, 7)
+    half = approach(shown, found, np.zeros(2), 4.0)
+    assert (half.east_m, half.north_m, half.yaw_rad) == pytest.approx((3.0, 0.0, 0.2))
+    assert half.agreeing == 7
+    assert approach(shown, found, np.zeros(2), 8.1) is found
+
+
+def test_the_way_is_the_robots_wherever_the_odometry_began() -> None:
+    here = np.array([1000.0, 0.0])
+    shown, found = MapFromOdom(0.0, 0.0, 0.0, 0.1, 5), MapFromOdom(0.0, 0.0, 0.1, 0.1, 5)
+    reached = approach(shown, found, here, 1.0)(here)
+    # the way is 100 m round the origin, straight as the crow flies, and half a metre of it is the turn's
+    assert np.linalg.norm(reached - here) == pytest.approx(1.0, abs=0.01)
+    assert reached[1] > 0.99
+
+
+def test_a_turn_takes_the_short_way_round() -> None:
+    shown = MapFromOdom(0.0, 0.0, math.radians(179.0), 0.1, 5)
+    found = MapFromOdom(0.0, 0.0, math.radians(-179.0), 0.1, 5)
+    half = approach(shown, found, np.zeros(2), 5.0 * math.radians(1.0))
+    assert math.degrees(half.yaw_rad) == pytest.approx(180.0)

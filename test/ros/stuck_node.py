@@ -18,7 +18,7 @@ from geowarp_ros.types import Answer, Frame
 
 
 class StuckLocalizer:
-    frame = LocalFrame(50.0, 8.0)
+    frame = datum = LocalFrame(50.0, 8.0)
     places = ()
     positions_enu = np.zeros((0, 3))
     model_fingerprint = caution = runtime = device = ""

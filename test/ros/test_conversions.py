@@ -205,3 +205,15 @@ def test_a_cluster_fix_of_the_base_is_as_uncertain_as_its_lever_is_long() -> Non
     mounting = Mounting.of((0.0, 3.0, 0.0), (0.0, 0.0, 0.0))
     message = navsatfix_from_answer(base_answer(Answer(HEADER, FIX), mounting, "base_link"), DATUM, CONFIG)
     assert np.diag(message.position_covariance.reshape(3, 3)).tolist() == [13.0, 18.0, 25.0]
+
+
+def test_in_a_map_that_was_made_without_a_compass() -> None:
+    turned = LocalFrame(50.0, 8.0, 100.0, 90.0)  # x points north, y west
+    pose = pose_from_fix(FIX, 0, turned, CONFIG).pose
+    assert (pose.pose.position.x, pose.pose.position.y) == pytest.approx((111.23, 0.0), abs=0.01)
+    assert np.diag(pose.covariance.reshape(6, 6))[:3] == pytest.approx([9.0, 4.0, 16.0])
+    fix, _ = oriented(0.0)
+    pose = pose_from_fix(fix, 0, turned, CONFIG).pose
+    q = pose.pose.orientation
+    assert (q.x, q.y, q.z, q.w) == pytest.approx((0.0, 0.0, 0.0, 1.0), abs=1e-9)  # it looks north: along x
+    assert np.diag(pose.covariance.reshape(6, 6)) == pytest.approx([0.02, 0.01, 0.03, 2e-4, 1e-4, 3e-4])

@@ -18,6 +18,7 @@ from geowarp_ros.errors import ConfigError
 from geowarp_ros.ros.mount import CameraOnBase
 
 NODE: Any = object()
+SECOND = 1_000_000_000
 
 
 class TransformException(Exception):  # noqa: N818
@@ -25,14 +26,15 @@ class TransformException(Exception):  # noqa: N818
 
 
 class Buffer:
-    """A tf buffer that knows one transform, once it has been heard."""
+    """A tf buffer that knows one transform, once it has been heard; from 20 s on the camera has turned by 90°."""
 
     def __init__(self) -> None:
         self.heard, self.asked = False, 0
 
     def lookup_transform(self, target_frame: str, source_frame: str, time: Time) -> TransformStamped:
         self.asked += 1
-        assert time.nanoseconds == 0  # the latest
+        if time.nanoseconds > 30 * SECOND:
+            raise TransformException("extrapolation into the future")
         if not self.heard or (target_frame, source_frame) != ("base_link", "camera_optical"):
             raise TransformException(f'"{source_frame}" does not exist')
         # the pose of source in target: 0.5 m ahead, 1.2 m up, optical axes of a camera that looks ahead
@@ -40,6 +42,8 @@ class Buffer:
         found.transform.translation.x, found.transform.translation.z = 0.5, 1.2
         q = found.transform.rotation
         q.x, q.y, q.z, q.w = -0.5, 0.5, -0.5, 0.5
+        if time.nanoseconds >= 20 * SECOND or time.nanoseconds == 0:  # 0: the latest
+            q.x, q.y, q.z, q.w = -math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)  # to the left
         return found
 
 
@@ -75,11 +79,12 @@ def test_by_tf_once_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mount("camera_optical") is None
     assert mount.said == 'no transform from base_link to camera_optical: "camera_optical" does not exist'
     listener.buffer.heard = True
-    found = mount("camera_optical")
+    found = mount("camera_optical", 10 * SECOND)
     assert found.position_m.tolist() == [0.5, 0.0, 1.2]
     np.testing.assert_allclose(found.rotation, np.eye(3), atol=1e-12)
     assert mount.said == "camera_optical is 1.30 m from base_link, by tf"
-    assert mount("camera_optical") is found and listener.buffer.asked == 2  # and kept
+    for stamp_ns in (25 * SECOND, 40 * SECOND):  # turned by then; and newer than tf
+        np.testing.assert_allclose(mount("camera_optical", stamp_ns).rotation[:, 0], [0.0, 1.0, 0.0], atol=1e-12)
     assert mount("") is None and "an image without frame_id" in mount.said
     mount.destroy()
     assert not listener.listening
@@ -97,9 +102,7 @@ def test_another_frame_of_the_robot(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mount.rotation_from("base_link").tolist() == np.eye(3).tolist()
     mount._listener.buffer.heard = True
     found = mount.rotation_from("camera_optical")
-    np.testing.assert_allclose(
-        found @ [0, 0, 1], [1, 0, 0], atol=1e-12
-    )  # what lies ahead of it, ahead of the base
+    np.testing.assert_allclose(found @ [0, 0, 1], [0, 1, 0], atol=1e-12)  # what lies ahead of it, left of the base
     assert mount.rotation_from("camera_optical") is found and mount._listener.buffer.asked == 2
 
 

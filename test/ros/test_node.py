@@ -61,6 +61,9 @@ CANDIDATES = (Candidate(0, PLACE, 0.1, score=0.7),)
 class ScriptedGallery:
     frame, places, model_fingerprint, positions_enu = DATUM, (PLACE,), "f00d", np.zeros((1, 3))
 
+    def __init__(self, datum: LocalFrame = DATUM) -> None:
+        self.datum = datum
+
     def image(self, index: int, /) -> Pixels:
         return np.full((48, 64, 3), 10 * index, np.uint8)
 
@@ -68,10 +71,10 @@ class ScriptedGallery:
 class ScriptedLocalizer:
     """Answers as told; ``gate`` holds it, ``frames`` is what it was shown."""
 
-    gallery, runtime, device = ScriptedGallery(), "torch", "cpu"
+    runtime, device = "torch", "cpu"
 
     def __init__(self, script: Script) -> None:
-        self.script = script
+        self.script, self.gallery = script, script.gallery
 
     @property
     def caution(self) -> str:
@@ -98,6 +101,7 @@ class Script:
     """What the localizer answers; and what it, the tracker and the pace were asked."""
 
     def __init__(self) -> None:
+        self.gallery = ScriptedGallery()
         self.result: Fix | NoFix = FIX
         self.error: Exception | None = None
         self.opening_error: Exception | None = None

@@ -93,11 +93,10 @@ def _aligned(
 ) -> tuple[Alignment, Report]:
     """Align all photographs; estimated cameras begin as they were before."""
     frame = opened.frame
-    datum = (frame.datum_latitude_deg, frame.datum_longitude_deg, frame.datum_altitude_m)
 
     def run(given: Sequence[Tagged], focal_px: Mapping[Size, float]) -> tuple[Alignment, Report]:
         compared = ComparedPairs(opened.path, opened.manifest.segments, focal_px)
-        return align(given, datum, options, compared, progress)
+        return align(given, frame.datum, options, compared, progress)
 
     return estimating(tagged(opened, frame), run, options, _focal_px(before), progress)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from geowarp_ros.gallery.manifest import (
     INDEX,
     MANIFEST,
     SEGMENTS,
+    Datum,
     Manifest,
     StoredIndex,
     StoredModel,
@@ -34,6 +36,7 @@ from geowarp_ros.gallery.manifest import (
     writing,
 )
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped, Source
@@ -85,6 +88,7 @@ def build_gallery(
     """Describe and store the images of ``source`` as a new gallery.
 
     A stopped build goes on after its last batch when it is started again with the same source and model.
+    The origin of the map frame is the middle of the gallery's extent, or that of the gallery that is replaced.
 
     Args:
         source: Source from :func:`geowarp_ros.readers.read_source`.
@@ -130,6 +134,7 @@ def build_gallery(
         note_finished(output, build, shard, segment)
         with in_turn(output):
             manifest, missing = _existing(output), 0
+            datum = None if manifest is None else manifest.datum  # that of the gallery to replace stays
             if manifest is None or segment not in manifest.segments:  # else another part was the last to finish
                 finished = finished_shards(output, build)
                 missing = shard.count - len(finished)
@@ -143,6 +148,8 @@ def build_gallery(
                 )
                 if not missing:
                     (output / CALIBRATION).unlink(missing_ok=True)  # that of the gallery to replace
+                    datum = datum or Gallery.of_manifest(output, manifest).frame.datum
+                    manifest = manifest.model_copy(update={"datum": datum})
                     commit(output, indexed(output, manifest, index or IndexOptions(), progress))
     skipped = (*part.skipped, *unreadable)
     seconds = time.monotonic() - started
@@ -249,6 +256,29 @@ def remove_from_gallery(gallery: Path, names: Sequence[str]) -> int:
                 segments.append(segment.model_copy(update={"removed": removed}))
         commit(gallery, manifest.model_copy(update={"modified": now(), "segments": tuple(segments)}))
     return len(there) - len(gone)
+
+
+def set_datum(gallery: Path, datum: Datum | None = None) -> LocalFrame:
+    """Put the origin of a gallery's map frame elsewhere; returns the new map frame.
+
+    Args:
+        gallery: Folder of the gallery.
+        datum: Latitude (deg), longitude (deg) and altitude (m); None: the middle of the gallery's extent.
+
+    Raises:
+        GalleryError: No such position, another process writes to the gallery, or the disk refuses.
+    """
+    read_manifest(gallery)
+    if datum and not (abs(datum[0]) <= 90 and abs(datum[1]) <= 180 and math.isfinite(datum[2])):  # NaN is neither
+        raise GalleryError(
+            "datum {:g}, {:g}, {:g}: expected a latitude of -90 to 90°, a longitude of -180 to 180° and an"
+            " altitude in m".format(*datum)
+        )
+    with writing(gallery):
+        opened = Gallery.open(gallery)
+        frame = opened.frame if datum is None else LocalFrame(*datum)
+        commit(gallery, opened.manifest.model_copy(update={"modified": now(), "datum": frame.datum}))
+    return frame
 
 
 def index_gallery(gallery: Path, options: IndexOptions, progress: Progress = silent) -> StoredIndex | None:
