@@ -96,6 +96,7 @@ FLOORS = (
     {"localizer"},
     {"motion"},
     {"evaluation"},
+    {"view"},
     {"ros"},
     {"cli"},
     {"lab"},
