@@ -67,7 +67,6 @@ setup(
         "lab": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
         "test": [
             "evo",
-            "httpx",
             "pytest<9",
             "pytest-xdist>=3.2",
             "hypothesis",

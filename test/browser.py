@@ -24,11 +24,18 @@ PATIENCE_S = 60.0
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--remote-debugging-pipe",
+    ),
 )
 
 _CODES = {" ": ("Space", 32), "Enter": ("Enter", 13), "Escape": ("Escape", 27)}
-_CODES |= {name: (name, code) for code, name in enumerate(("End", "Home", "ArrowLeft", "ArrowUp", "ArrowRight"), 35)}
+_CODES |= {
+    name: (name, code) for code, name in enumerate(("End", "Home", "ArrowLeft", "ArrowUp", "ArrowRight"), 35)
+}
 
 
 class Browser:

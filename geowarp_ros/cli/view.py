@@ -7,7 +7,9 @@ with Ctrl-C.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from geowarp_ros.cli.parser import GALLERY, Existing
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
+    from geowarp_ros.evaluation.drive import DriveImage
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.view.shown import Shown
 
@@ -23,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     what = "a gallery, or the folder of a run of 'geowarp evaluate bag'"
     parser.add_argument(
-        "what", nargs="?", type=Existing(what), metavar="GALLERY|RUN", help=f"{what}; of --live its gallery, optional"
+        "what",
+        nargs="?",
+        type=Existing(what),
+        metavar="GALLERY|RUN",
+        help=f"{what}; with --live the node's gallery, if it is here",
     )
     parser.add_argument("--live", action="store_true", help="look at the running node (needs ROS 2)")
     parser.add_argument(
@@ -34,14 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gallery", type=GALLERY, help="gallery of a run, likewise")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; another one shows it to others")
-    parser.add_argument("--port", type=int, metavar="N", help="port; 0: any free one (default: 8460, or a free one)")
+    parser.add_argument("--port", type=int, metavar="N", help="port (default: 8460, or any free one)")
     parser.add_argument(
-        "--tiles",
-        nargs="?",
-        const="osm",
-        default="",
-        metavar="URL",
-        help="map tiles below: OpenStreetMap's, or those of an address with {z}, {x} and {y}",
+        "--tiles", action="store_true", help="lay the map on OpenStreetMap's tiles, from the network"
+    )
+    parser.add_argument(
+        "--tile-url", default="", metavar="URL", help="other tiles: an address with {z}, {x} and {y}"
     )
 
 
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.view import server
 
     shown, watching = _live(args) if args.live else (_still(args), nullcontext())
-    tiles = server.OPEN_STREET_MAP if args.tiles == "osm" else args.tiles
+    tiles = args.tile_url or (server.OPEN_STREET_MAP if args.tiles else "")
     app = server.application(shown, server.hosts_of(args.host), tiles)
     listening = server.listen(args.host, args.port)
     with watching:
@@ -110,7 +115,8 @@ def _run(args: argparse.Namespace) -> Shown:
         notes.append(f"No gallery: {error}.")
     if where is None and options.get("gallery"):
         notes.append(f"No gallery: {options['gallery']} is not there; --gallery says where it is.")
-    return show_run(args.what, drive and (lambda: _images(drive, options)), gallery, notes)
+    images = None if drive is None else partial(_images, drive, options)
+    return show_run(args.what, images, gallery, notes)
 
 
 def _options(settings: Any) -> dict[str, Any]:
@@ -126,7 +132,7 @@ def _found(path: Any, run: Path) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def _images(drive: Path, options: dict[str, Any]) -> Any:
+def _images(drive: Path, options: dict[str, Any]) -> Sequence[DriveImage]:
     """Read the images of a drive as they were evaluated."""
     from geowarp_ros.cli import evaluate_bag
     from geowarp_ros.cli.parser import Parser
@@ -137,9 +143,13 @@ def _images(drive: Path, options: dict[str, Any]) -> Any:
     words = ["--output=."]
     for action in parser._actions:
         value = options.get(action.dest)
-        if action.option_strings and action.dest in _READING and value not in (None, "", False):
-            given = [str(part) for part in value] if isinstance(value, list) else [] if value is True else [str(value)]
-            words += [action.option_strings[0], *given] if len(given) != 1 else [f"{action.option_strings[0]}={given[0]}"]
+        if action.dest not in _READING or value in (None, "", False):
+            continue
+        option = action.option_strings[0]
+        if isinstance(value, list):  # --truth-datum
+            words += [option, *map(str, value)]
+        else:
+            words.append(option if value is True else f"{option}={value}")
     try:
         given = parser.parse_args([*words, "--", str(drive)])
     except SystemExit:

@@ -113,6 +113,7 @@ def drive_columns(rows: Sequence[Row], ground: Ground, place_rows: Mapping[str, 
     stamps = [int(row["stamp_ns"]) for row in rows]
     found: Columns = {"t": [round((stamp - stamps[0]) / NS, 3) for stamp in stamps]}
     found |= {name: [row.get(key, "") for row in rows] for name, key in _TEXTS.items()}
+    found["title"] = [title_of(row["image"], stamp, stamps[0]) for row, stamp in zip(rows, stamps, strict=True)]
     found |= {name: column(_numbers(rows, key), digits) for name, (key, digits) in _NUMBERS.items()}
     for prefix, of in (("", ""), ("t", "true_")):
         where = ground(_numbers(rows, f"{of}latitude"), _numbers(rows, f"{of}longitude"))
@@ -121,6 +122,11 @@ def drive_columns(rows: Sequence[Row], ground: Ground, place_rows: Mapping[str, 
     for name in ("query_quad", "candidate_quad"):
         found[name] = [quad_of(row.get(name, "")) for row in rows]
     return found
+
+
+def title_of(name: str, stamp_ns: int, first_ns: int) -> str:
+    """Return what an image is called: seconds from the first where its name is a stamp, else its file's."""
+    return f"{(stamp_ns - first_ns) / NS:.1f} s" if name.endswith(str(stamp_ns)) else name.rpartition("/")[2]
 
 
 def quad_text(quad: FloatArray | None) -> str:

@@ -1,4 +1,4 @@
-"""A gallery as a scene: places with headings, the structure's points, tags and own positions, what was left out."""
+"""A gallery as a scene: places with headings, tags and own positions, the structure, what was left out."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def _notes(gallery: Gallery) -> list[str]:
     stored = gallery.manifest.alignment
     if stored is not None:
         return list(stored.summary.lines)
-    return [f"Not aligned: geowarp gallery align {gallery.path} finds where its photographs were taken and looked."]
+    return [
+        f"Not aligned: geowarp gallery align {gallery.path} finds where its photographs were taken and looked."
+    ]
 
 
 def left_out(folder: Path) -> list[list[str]]:

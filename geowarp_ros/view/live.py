@@ -24,13 +24,27 @@ MOST_ANSWERS = 50_000
 
 PICTURES_KEPT = 500
 JUMP_S = 1.0
-"""A stamp that lies so far before the last one begins a new drive: a bag that loops, a simulation started again."""
+"""A stamp so far before the last one begins a new drive: a bag that loops, a simulation started again."""
 
 FRESH_S = 3.0
 """Time without an answer after which the node is said to be silent."""
 
 COLUMNS = (
-    *("t", "name", "status", "reason", "candidate", "method", "confidence", "error", "radius", "ee", "en", "nn"),
+    *(
+        "t",
+        "title",
+        "name",
+        "status",
+        "reason",
+        "candidate",
+        "method",
+        "confidence",
+        "error",
+        "radius",
+        "ee",
+        "en",
+        "nn",
+    ),
     *("heading", "heading_std", "true_heading", "heading_error", "latency", "distance", "score"),
     *("x", "y", "tx", "ty", "place", "picture"),
 )
@@ -55,7 +69,9 @@ class Live:
         self._datum = gallery.frame if gallery else None
         names = [place.name for place in gallery.places] if gallery else []
         self._row_of = {name: row for row, name in enumerate(names)}
-        self._places = place_columns(gallery, ground_of(gallery), named=False) | {"name": names} if gallery else None
+        self._places = (
+            place_columns(gallery, ground_of(gallery), named=False) | {"name": names} if gallery else None
+        )
         self._run, self._version, self._words = 1, 0, ""
         self._begin()
 
@@ -88,7 +104,8 @@ class Live:
             self._last_ns = stamp_ns
             self._of_stamp[stamp_ns] = len(self._rows)
             values: dict[str, Any] = dict.fromkeys(_TEXTS, "")
-            values |= {"t": round((stamp_ns - self._first_ns) / NS, 3), "status": "fix" if fix else "no_fix"}
+            seconds = (stamp_ns - self._first_ns) / NS
+            values |= {"t": round(seconds, 3), "title": f"{seconds:.1f} s", "status": "fix" if fix else "no_fix"}
             if fix and self._ground is not None:
                 covariance = np.asarray(covariance_m2, float)[:2, :2]
                 values |= _first(positions(self._ground(*where).reshape(1, 2)))

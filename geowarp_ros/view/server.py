@@ -66,7 +66,7 @@ def application(shown: Shown, hosts: Sequence[str] = LOOPBACK, tiles: str = "") 
     files = {name: (ASSETS / name).read_bytes() for name in (*STYLES, *SCRIPTS)}
     files |= {path.name: path.read_bytes() for path in _OWN.iterdir()}
     look = _tile_options(tiles)
-    session = secrets.token_hex(8)  # in the address of every picture: another gallery's may be in the browser's cache
+    session = secrets.token_hex(8)  # in every picture's address: a browser may keep another gallery's
 
     def page(_: Request) -> Response:
         return Response(files["page.html"], media_type="text/html")
@@ -113,7 +113,7 @@ def _tile_options(tiles: str) -> dict[str, str] | None:
     if not tiles:
         return None
     if not tiles.startswith(("http://", "https://")) or not all(part in tiles for part in ("{z}", "{x}", "{y}")):
-        raise ConfigError(f"--tiles {tiles}: expected an http(s) address with {{z}}, {{x}} and {{y}}")
+        raise ConfigError(f"--tile-url {tiles}: expected an http(s) address with {{z}}, {{x}} and {{y}}")
     return {"url": tiles, **(ATTRIBUTION if tiles == OPEN_STREET_MAP else {"attribution": urlsplit(tiles).netloc})}
 
 
@@ -126,8 +126,8 @@ class Guard:
         parts = urlsplit(tiles)
         elsewhere = f" {parts.scheme}://{parts.netloc}" if tiles else ""
         policy = (
-            f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:{elsewhere};"
-            " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+            f" img-src 'self' data:{elsewhere}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         self._headers = {
             "content-security-policy": policy,
@@ -213,6 +213,8 @@ def serve(app: Starlette, listening: socket.socket) -> None:
     """Answer until interrupted (SIGINT, SIGTERM)."""
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off", server_header=False)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, ws="none", lifespan="off", server_header=False
+    )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])

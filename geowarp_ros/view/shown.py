@@ -50,7 +50,9 @@ class Still:
     def picture(self, kind: str, row: int) -> Image:
         """Return a picture."""
         if kind not in self.pictures:
-            raise NoPictureError(f"{kind}: no such pictures here, expected one of {', '.join(sorted(self.pictures))}")
+            raise NoPictureError(
+                f"{kind}: no such pictures here, expected one of {', '.join(sorted(self.pictures))}"
+            )
         return self.pictures[kind](row)
 
     def news(self, after: int) -> dict[str, Any]:

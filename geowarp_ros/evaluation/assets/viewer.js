@@ -156,10 +156,11 @@ class Viewer {
   // share of the worst that the colours know: error where there is truth, else the claimed radius
   badness(row) {
     const value = this.drive.judged ? this.drive.error[row] : this.drive.radius[row];
-    return known(value) ? value / (this.scene.correct_within_m || 25) : 1;
+    return known(value) ? value / (this.scene.correct_within_m || 25) : NaN;
   }
 
   fixSprite(row) {
+    if (Number.isNaN(this.badness(row))) return this.disc("unjudged", 4.5, this.colours.soft, this.colours.card);
     const bucket = Math.round(Math.min(this.badness(row), 1) * BUCKETS);
     const bad = this.drive.judged && this.badness(row) > 1;
     const edge = this.dark ? "rgba(10,12,15,.85)" : "rgba(29,33,39,.7)";
@@ -278,22 +279,24 @@ class Viewer {
       map.marks(drive.TX, drive.TY, (row) => (drive.fixed[row] ? null : cross));
     }
     // the worst last: they are never below others
-    if (!drive.order) drive.order = [...drive.X.keys()].filter((row) => drive.fixed[row]).sort((a, b) => this.badness(a) - this.badness(b));
+    if (!drive.order) drive.order = [...drive.X.keys()].filter((row) => drive.fixed[row]).sort((a, b) => (this.badness(a) || 0) - (this.badness(b) || 0));
     const take = (values) => Float64Array.from(drive.order, (row) => values[row]);
     drive.OX ||= take(drive.X);
     drive.OY ||= take(drive.Y);
     if (on.headings) {
-      context.beginPath();
-      for (const row of drive.order) {
-        if (!known(drive.heading[row])) continue;
-        const [x, y] = map.at(drive.X[row], drive.Y[row]);
-        const [dx, dy] = map.direction(drive.heading[row]);
-        context.moveTo(x, y);
-        context.lineTo(x + 14 * dx, y + 14 * dy);
+      for (const [xs, ys, headings, colour] of [[drive.TX, drive.TY, drive.true_heading, colours.soft], [drive.X, drive.Y, drive.heading, colours.accent]]) {
+        context.beginPath();
+        for (const row of drive.order) {
+          if (!known(headings[row]) || Number.isNaN(xs[row])) continue;
+          const [x, y] = map.at(xs[row], ys[row]);
+          const [dx, dy] = map.direction(headings[row]);
+          context.moveTo(x, y);
+          context.lineTo(x + 15 * dx, y + 15 * dy);
+        }
+        context.lineWidth = 1.8;
+        context.strokeStyle = colour;
+        context.stroke();
       }
-      context.lineWidth = 1.6;
-      context.strokeStyle = colours.accent;
-      context.stroke();
     }
     map.marks(drive.OX, drive.OY, (at) => this.fixSprite(drive.order[at]), 1);
   }
@@ -448,7 +451,7 @@ class Viewer {
   }
 
   titleOf({ kind, row }) {
-    return kind === "place" ? this.places.name?.[row] ?? `place ${row + 1}` : `${this.drive.t[row].toFixed(1)} s`;
+    return kind === "place" ? this.places.name?.[row] ?? `place ${row + 1}` : this.drive.title[row];
   }
 
   subtitleOf({ kind, row }) {
@@ -529,7 +532,7 @@ class Viewer {
   aboutQuery(row) {
     const { drive } = this;
     const head = make("div", "head");
-    head.append(make("h3", "", `${drive.t[row].toFixed(1)} s`), make("span", "label", `image ${count(row + 1)} of ${count(drive.t.length)}`));
+    head.append(make("h3", "", drive.title[row]), make("span", "label", `image ${count(row + 1)} of ${count(drive.t.length)}`));
     const parts = [head, this.chip(this.verdict(row), this.mood(row))];
     const pictures = make("div", "views");
     for (const [of, caption, quad] of this.pairOf(row)) {
@@ -866,7 +869,7 @@ class Viewer {
       if (drive.fixed[row]) {
         const value = drive.judged ? drive.error[row] : drive.radius[row];
         const high = share(known(value) ? value : limit) * (base - 4);
-        context.fillStyle = ramp(this.badness(row));
+        context.fillStyle = known(value) ? ramp(this.badness(row)) : colours.soft;
         context.fillRect(x, base - high, bar, high);
       } else {
         context.fillStyle = colours.doubt;
