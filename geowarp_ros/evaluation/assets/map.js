@@ -88,7 +88,7 @@ class GroundMap {
     if (!this.width) return;
     this.untouched = true;
     // a street from south to north fills a wide window when north is to the right
-    this.turn = this.fitted(1) > 1.3 * this.fitted(0) ? 1 : 0;
+    this.turn = this.fitted(1) > 1.15 * this.fitted(0) ? 1 : 0;
     this.scale = Math.min(this.fitted(this.turn), 40);
     this.middle = [(this.bounds[0] + this.bounds[2]) / 2, (this.bounds[1] + this.bounds[3]) / 2];
     this.redraw();

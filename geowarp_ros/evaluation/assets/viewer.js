@@ -6,6 +6,7 @@ const BUCKETS = 16;
 const SPEEDS = [1, 2, 5, 10, 30];
 const LISTED = 200;
 const CROWD = 4000;
+const AHEAD = 4;
 const REASONS = { "": "fix", no_fix: "no fix", dropped: "never answered" };
 
 const known = (value) => value !== null && value !== undefined && value !== "";
@@ -37,6 +38,7 @@ class Viewer {
     this.speed = 1;
     this.aligned = 1; // 0: at the tags, 1: where the photographs were taken
     this.sprites = new Map();
+    this.fetched = new Map();
     this.follow = scene.kind === "live";
     root.classList.add("viewer");
     if (this.drive) root.classList.add("with-time");
@@ -93,7 +95,7 @@ class Viewer {
     places.ownY = own(places.own_y, places.tagY);
     this.suspicious = new Set(places.suspicious || []);
     this.movePlaces();
-    const box = [Infinity, Infinity, -Infinity, -Infinity];
+    let box = [Infinity, Infinity, -Infinity, -Infinity];
     const add = (xs, ys) => {
       for (let row = 0; row < xs.length; row += 1) {
         if (Number.isNaN(xs[row]) || Number.isNaN(ys[row])) continue;
@@ -109,7 +111,10 @@ class Viewer {
       drive.MX = drive.X.map((x, row) => (drive.fixed[row] || Number.isNaN(drive.TX[row]) ? x : drive.TX[row]));
       drive.MY = drive.Y.map((y, row) => (drive.fixed[row] || Number.isNaN(drive.TY[row]) ? y : drive.TY[row]));
       add(drive.TX, drive.TY);
+      const track = [...box];
       add(drive.X.map((x, row) => (drive.fixed[row] ? x : NaN)), drive.Y);
+      // a fix far away does not make the drive a dot
+      if (track[0] <= track[2] && Math.hypot(box[2] - box[0], box[3] - box[1]) > 3 * Math.hypot(track[2] - track[0], track[3] - track[1])) box = track;
     }
     if (!drive || box[0] > box[2]) { add(places.tagX, places.tagY); add(places.ownX, places.ownY); }
     if (!drive && this.scene.points) add(...[this.scene.points.x, this.scene.points.y].map((values) => middling(values)));
@@ -489,8 +494,11 @@ class Viewer {
     const figure = make("figure");
     const image = make("img");
     image.alt = alt;
-    image.decoding = "async";
+    image.decoding = "sync"; // one that was fetched ahead is there at once
+    figure.classList.add("loading");
+    for (const end of ["load", "error"]) image.addEventListener(end, () => figure.classList.remove("loading"));
     image.src = source;
+    if (image.complete) figure.classList.remove("loading");
     figure.append(image);
     if (quad) figure.append(outline(quad));
     return figure;
@@ -535,6 +543,7 @@ class Viewer {
     head.append(make("h3", "", drive.title[row]), make("span", "label", `image ${count(row + 1)} of ${count(drive.t.length)}`));
     const parts = [head, this.chip(this.verdict(row), this.mood(row))];
     const pictures = make("div", "views");
+    this.fetchAhead(row);
     for (const [of, caption, quad] of this.pairOf(row)) {
       if (!of) continue;
       const figure = this.picture(of(480), caption, quad);
@@ -559,6 +568,20 @@ class Viewer {
     if (drive.candidate[row]) names.append(make("span", "", `like ${drive.candidate[row]}`));
     parts.push(names);
     return parts;
+  }
+
+  // the pictures that come next are there when they are wanted
+  fetchAhead(row) {
+    for (let next = row + 1; next <= Math.min(row + AHEAD, this.drive.t.length - 1); next += 1) {
+      for (const [of] of this.pairOf(next)) {
+        const source = of?.(480);
+        if (!source || source.startsWith("data:") || this.fetched.has(source)) continue;
+        const image = new Image();
+        image.src = source;
+        this.fetched.set(source, image);
+        if (this.fetched.size > 20 * AHEAD) this.fetched.delete(this.fetched.keys().next().value);
+      }
+    }
   }
 
   chip(text, mood) {
