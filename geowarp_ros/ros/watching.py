@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,9 @@ from geowarp_ros.ros.conversions import UNKNOWN_ORIENTATION_VARIANCE, stamp_ns
 from geowarp_ros.ros.process import check_home
 from geowarp_ros.ros.topics import CANDIDATES, FIX, MATCH_IMAGE, POSE
 from geowarp_ros.types import FloatArray
+
+LABEL = re.compile(r"\d+  (.*?)(?:  -?[\d.]+(?: inliers)?)?", re.DOTALL)
+"""What is written beside a candidate: its rank, name and, if it was re-ranked, score."""
 
 
 class Watcher(Protocol):
@@ -107,9 +111,8 @@ def _subscribe(node: Node, watcher: Watcher, localizer: str) -> None:
         first = {marker.ns: marker for marker in message.markers if marker.id == 0}
         if SPHERES in first and NAMES in first:
             best, where = first[SPHERES], first[SPHERES].pose.position
-            # "1  name  score"
-            name = first[NAMES].text.split("  ")[1]
-            watcher.candidate(stamp_ns(best.header.stamp), name, where.x, where.y)
+            name = LABEL.fullmatch(first[NAMES].text)
+            watcher.candidate(stamp_ns(best.header.stamp), name[1] if name else "", where.x, where.y)
 
     def on_picture(message: CompressedImage) -> None:
         if message.format == "jpeg":
