@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
 
+from geowarp_ros.evaluation import exports
+from geowarp_ros.evaluation.judging import figures
+from geowarp_ros.evaluation.run import Run
 from geowarp_ros.evaluation.scene import Ground, column, positions, scene
 from geowarp_ros.view import server
 from geowarp_ros.view.shown import Shown, Still
+from test.evaluation import runs
 
 GROUND = Ground(45.0, 9.0)
 
@@ -30,6 +36,15 @@ def served(shown: Shown, tiles: str = "") -> Iterator[str]:
     finally:
         running.should_exit = True
         thread.join(10.0)
+
+
+def written(folder: Path, run: Run | None = None) -> Path:
+    """A run's files: of six images, 5 m and half a second apart, with five fixes, one 60 m off, and a no-fix."""
+    run = run or runs.run()
+    (folder / "results.json").write_text(json.dumps({"title": run.title, **figures(run)}))
+    (folder / "run.json").write_text("{}")
+    exports.write_csv(run, folder / "images.csv")
+    return folder
 
 
 def picture(row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

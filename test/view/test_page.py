@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 
-from geowarp_ros.evaluation import exports
-from geowarp_ros.evaluation.judging import figures
+from geowarp_ros.evaluation.drive import DriveImage
 from geowarp_ros.evaluation.scene import ASSETS, scene
 from geowarp_ros.view.runs import show_run
 from geowarp_ros.view.shown import Still
 from test.browser import Browser
 from test.evaluation import runs
-from test.view.scenes import GROUND, large, picture, served
+from test.view.scenes import GROUND, large, picture, served, written
 
 HOSTILE = "<img src=x onerror=\"document.title='broken into'\">"
 
@@ -39,16 +37,6 @@ def look(browser: Browser, address: str, width: int = 1300, height: int = 850) -
     browser.until(f"location.href === {json.dumps(address)} && window.viewer?.map?.x0")
 
 
-def written(folder: Path, **kwargs: Any) -> Path:
-    """Six images, 5 m and half a second apart: five fixes, of which the fourth is 60 m off, and a no-fix."""
-    run = runs.run(**kwargs)
-    found = figures(run)
-    (folder / "results.json").write_text(json.dumps({"title": run.title, **found}))
-    (folder / "run.json").write_text("{}")
-    exports.write_csv(run, folder / "images.csv")
-    return folder
-
-
 def on_map(browser: Browser, kind: str, row: int) -> tuple[float, float]:
     """Where an image or a place is in the window."""
     left, top, _, _ = browser.box(".ground")
@@ -64,15 +52,12 @@ def on_map(browser: Browser, kind: str, row: int) -> tuple[float, float]:
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = written(tmp_path_factory.mktemp("run"))
-    with served(show_run(folder, lambda: [*runs_images()])) as address:
+    with served(show_run(folder, runs_images)) as address:
         yield address
 
 
-def runs_images() -> Iterator[Any]:
-    from geowarp_ros.evaluation.drive import DriveImage
-
-    for row in range(6):
-        yield DriveImage(f"drive/{row:03}.jpg", 0, lambda row=row: runs.picture(row))
+def runs_images() -> list[DriveImage]:
+    return [DriveImage(f"drive/{row:03}.jpg", 0, partial(runs.picture, row)) for row in range(6)]
 
 
 def test_a_drive_is_looked_through_by_clicks_and_keys(browser: Browser, drive: str) -> None:
