@@ -217,7 +217,7 @@ def test_the_nearest_option_is_named(
         misspelt = option[:-2] + option[-1]
         if misspelt in parser._option_string_actions:
             continue
-        several = any(action.nargs == "+" and not action.option_strings for action in parser._actions)
+        several = any(action.nargs in ("+", "?") and not action.option_strings for action in parser._actions)
         for given in (misspelt, misspelt[1:], *([] if several else ["–" + misspelt[2:]])):
             with pytest.raises(SystemExit) as ended:
                 main([*line, f"{given}=1"])

@@ -80,7 +80,7 @@ def test_what_is_published_is_told(localizer: Localizer) -> None:
         def begun() -> bool:  # what is published before both ends know of one another is lost
             localizer.publish(replace(lost, header=Header(1_500_000_000)))
             drive = seen.scene()["drive"]
-            return drive["picture"] == [0] and drive["candidate"] != [""]
+            return bool(drive["picture"] == [0] and drive["candidate"] != [""])
 
         until(begun, "the first answer")
         localizer.publish(lost)

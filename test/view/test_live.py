@@ -11,6 +11,7 @@ import pytest
 from geowarp_ros.evaluation.drive import NS
 from geowarp_ros.evaluation.scene import Ground
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.view import live
 from geowarp_ros.view.live import COLUMNS, Live
 from geowarp_ros.view.shown import NoPictureError
@@ -136,8 +137,6 @@ def test_it_says_how_often_and_how_long_ago() -> None:
 
 
 def test_the_page_follows_until_one_looks_back(tmp_path: Path) -> None:
-    from geowarp_ros.pictures import encode_jpeg
-
     seen = Live("/n", now=Clock())
     jpeg = encode_jpeg(np.full((40, 80, 3), 99, np.uint8))
     with served(seen) as address, Browser(tmp_path) as browser:

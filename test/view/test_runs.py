@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from geowarp_ros.evaluation.run import Run
 from geowarp_ros.evaluation.scene import quad_of, quad_text, title_of
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.pictures import warp_to_frame
+from geowarp_ros.readers import Skipped
 from geowarp_ros.view.runs import show_run
 from geowarp_ros.view.shown import NoPictureError
 from test.evaluation import runs
@@ -59,7 +62,7 @@ def test_pictures_are_read_from_the_drive_when_they_are_asked_for(tmp_path: Path
 
     def images() -> list[DriveImage]:
         opened.append(1)
-        return [DriveImage(f"drive/{row:03}.jpg", 0, lambda row=row: runs.picture(row)) for row in range(4)]
+        return [DriveImage(f"drive/{row:03}.jpg", 0, partial(runs.picture, row)) for row in range(4)]
 
     places = Gallery.open(gallery)
     shown = show_run(written(tmp_path), images, places)
@@ -83,8 +86,6 @@ def test_pictures_are_read_from_the_drive_when_they_are_asked_for(tmp_path: Path
 
 
 def test_images_without_a_true_position_are_shown_where_their_fix_is(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     whole = runs.run()
     half = tuple(replace(item, truth=None) if row % 2 else item for row, item in enumerate(whole.answered))
     drive = show_run(written(tmp_path, replace(whole, answered=half))).scene()["drive"]
@@ -109,8 +110,6 @@ def test_a_run_that_is_not_whole_is_refused(tmp_path: Path, name: str, content: 
 
 
 def test_an_unreadable_image_is_no_row(tmp_path: Path) -> None:
-    from geowarp_ros.readers import Skipped
-
     run: Any = runs.run(unreadable=(Skipped("drive/bad.jpg", "truncated"),))
     assert isinstance(run, Run)
     assert len(show_run(written(tmp_path, run)).scene()["drive"]["t"]) == 6
