@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from geowarp_ros.evaluation.drive import DriveImage
-from geowarp_ros.evaluation.scene import ASSETS, scene
+from geowarp_ros.evaluation.scene import ASSETS, positions, scene
 from geowarp_ros.view.runs import show_run
 from geowarp_ros.view.shown import Still
 from test.browser import Browser
@@ -219,6 +219,31 @@ def test_several_photographs_of_one_spot_are_shown_one_after_the_other(browser: 
             browser.click(*on_map(browser, "place", 0))
             seen.append(browser.text(".shown h3"))
         assert seen == ["a", "b", "c", "a"]
+
+
+def test_near_places_have_their_photographs_on_the_map(browser: Browser) -> None:
+    places = {"x": [0.0, 1.0, 60.0], "y": [0.0] * 3, "name": ["a", "b", "c"]}
+    with served(Still(scene("gallery", "g", GROUND, places=places), {"place": picture})) as address:
+        look(browser, address)
+        browser.until("viewer.boxes.length === 2")  # b's would cover a's
+        left, top, _, _ = browser.box(".ground")
+        (x, y), (_, below) = browser.ask("viewer.boxes[1]")[:2], on_map(browser, "place", 2)
+        assert top + y + 66 < below  # above its place
+        browser.click(left + x + 44, top + y + 20)
+        assert browser.text(".shown h3") == "c"
+        browser.click_on(".legend .mark.photograph")
+        browser.until("viewer.boxes.length === 0")
+        assert browser.problems == []
+
+
+def test_positions_are_said_in_degrees(browser: Browser) -> None:
+    latitude, longitude = [45.0, 45.0123, 44.99], [9.0, 9.0456, 8.9]
+    where = GROUND(latitude, longitude)
+    with served(Still(scene("gallery", "g", GROUND, places=positions(where)))) as address:
+        look(browser, address)
+        for north, east in zip(latitude, longitude, strict=True):
+            browser.press("ArrowRight")
+            assert f"{north:.6f}, {east:.6f}" in browser.text(".shown")
 
 
 def test_a_hundred_thousand_places_are_found_by_a_click(browser: Browser) -> None:

@@ -117,6 +117,16 @@ class GroundMap {
     return this.turn ? [this.middle[0] + v, this.middle[1] + u] : [this.middle[0] + u, this.middle[1] - v];
   }
 
+  // latitude and longitude of metres east and north, in words
+  geodetic(east, north) {
+    if (Number.isNaN(east) || Number.isNaN(north)) return null;
+    const [latitude, longitude] = this.datum.map((degrees) => (degrees * Math.PI) / 180);
+    const radius = EARTH_M * Math.cos(latitude);
+    const there = [Math.atan(Math.sinh(Math.asinh(Math.tan(latitude)) + north / radius)), longitude + east / radius];
+    const [up, over] = there.map((angle) => (angle * 180) / Math.PI);
+    return `${up.toFixed(6)}, ${(((over + 540) % 360) - 180).toFixed(6)}`;
+  }
+
   inside(x, y, margin = 20) {
     return x > -margin && y > -margin && x < this.width + margin && y < this.height + margin;
   }

@@ -7,6 +7,8 @@ const SPEEDS = [1, 2, 5, 10, 30];
 const LISTED = 200;
 const CROWD = 4000;
 const AHEAD = 4;
+const PHOTOGRAPHS = 60; // so many places in sight have theirs on the map
+const [PHOTOGRAPH_WIDE, PHOTOGRAPH_HIGH] = [88, 66];
 const REASONS = { "": "fix", no_fix: "no fix", dropped: "never answered" };
 
 const known = (value) => value !== null && value !== undefined && value !== "";
@@ -31,7 +33,7 @@ class Viewer {
     this.places = scene.places || { x: [], y: [] };
     this.on = {
       places: true, points: true, truth: true, errors: true, lost: true, ellipses: false, moved: true,
-      headings: !this.drive,
+      headings: !this.drive, photographs: true,
     };
     this.chosen = null; // { kind: "place" | "query", row }
     this.time = 0;
@@ -39,9 +41,10 @@ class Viewer {
     this.aligned = 1; // 0: at the tags, 1: where the photographs were taken
     this.sprites = new Map();
     this.fetched = new Map();
+    this.boxes = []; // of the photographs on the map: [left, top, row]
     this.follow = scene.kind === "live";
     root.classList.add("viewer");
-    if (this.drive) root.classList.add("with-time");
+    if (this.drive && !this.follow) root.classList.add("with-time");
     this.stage = make("div", "stage");
     this.legend = make("div", "legend");
     this.side = make("aside", "shown panel");
@@ -85,7 +88,7 @@ class Viewer {
   // ---- what is there
 
   measure() {
-    const { places, drive } = this;
+    const { scene, places, drive } = this;
     const typed = (values, otherwise) => Float64Array.from(values || otherwise || [], (value) => (value === null ? NaN : value));
     places.tagX = typed(places.x);
     places.tagY = typed(places.y);
@@ -116,7 +119,7 @@ class Viewer {
       // a fix far away does not make the drive a dot
       if (track[0] <= track[2] && Math.hypot(box[2] - box[0], box[3] - box[1]) > 3 * Math.hypot(track[2] - track[0], track[3] - track[1])) box = track;
     }
-    if (!drive || box[0] > box[2]) { add(places.tagX, places.tagY); add(places.ownX, places.ownY); }
+    if (!drive || scene.kind === "live" || box[0] > box[2]) { add(places.tagX, places.tagY); add(places.ownX, places.ownY); }
     if (!drive && this.scene.points) add(...[this.scene.points.x, this.scene.points.y].map((values) => middling(values)));
     if (box[0] <= box[2]) this.map.setBounds(box);
   }
@@ -187,7 +190,9 @@ class Viewer {
     }
     // of a whole town each place is a square: discs would cover one another, and take long
     const crowded = map.crowded(places.X, places.Y, CROWD);
+    this.boxes = [];
     if (crowded && on.places) map.cloud(places.X, places.Y, this.drive ? [128, 137, 150, 110] : this.dark ? [125, 178, 255, 255] : [47, 111, 202, 255], drive ? 2 : 3);
+    if (!crowded && on.photographs && !drive) this.paintPhotographs(map, context); // below the places
     if (!crowded && on.moved && places.own_x && !drive) this.paintMoved(map, context);
     if (!crowded && on.places) {
       const drawn = map.marks(places.X, places.Y, (row) => this.placeSprite(row));
@@ -234,6 +239,34 @@ class Viewer {
     context.lineCap = "round";
     context.strokeStyle = colours.accent;
     context.stroke();
+  }
+
+  // above their places, where there is room
+  paintPhotographs(map, context) {
+    const { places, boxes, colours } = this;
+    if (map.crowded(places.X, places.Y, PHOTOGRAPHS)) return;
+    for (let row = 0; row < places.X.length; row += 1) {
+      const [x, y] = map.at(places.X[row], places.Y[row]);
+      if (!map.inside(x, y, 0)) continue;
+      const [left, top] = [x - PHOTOGRAPH_WIDE / 2, y - PHOTOGRAPH_HIGH - 16];
+      if (boxes.some(([u, v]) => Math.abs(u - left) < PHOTOGRAPH_WIDE + 24 && Math.abs(v - top) < PHOTOGRAPH_HIGH + 24)) continue;
+      const image = this.fetch(this.imageOf("place", row, 320), true);
+      if (!image) continue;
+      boxes.push([left, top, row]);
+      context.fillStyle = colours.card;
+      context.strokeStyle = this.chosen?.kind === "place" && this.chosen.row === row ? colours.ink : colours.soft;
+      context.lineWidth = 1;
+      context.beginPath();
+      context.roundRect(left - 3, top - 3, PHOTOGRAPH_WIDE + 6, PHOTOGRAPH_HIGH + 6, 5);
+      context.moveTo(x, top + PHOTOGRAPH_HIGH + 3);
+      context.lineTo(x, y - 5);
+      context.fill();
+      context.stroke();
+      // the middle of the photograph
+      const part = Math.min(image.naturalWidth / PHOTOGRAPH_WIDE, image.naturalHeight / PHOTOGRAPH_HIGH);
+      const [wide, high] = [part * PHOTOGRAPH_WIDE, part * PHOTOGRAPH_HIGH];
+      context.drawImage(image, (image.naturalWidth - wide) / 2, (image.naturalHeight - high) / 2, wide, high, left, top, PHOTOGRAPH_WIDE, PHOTOGRAPH_HIGH);
+    }
   }
 
   headingOf(row) {
@@ -395,6 +428,8 @@ class Viewer {
 
   // rows near a point of the screen, nearest first; the images of the drive before places
   near(x, y, reach = 14) {
+    const box = this.boxes.find(([left, top]) => x >= left && y >= top && x <= left + PHOTOGRAPH_WIDE && y <= top + PHOTOGRAPH_HIGH);
+    if (box) reach = 6; // a place in front of a photograph is pointed at more exactly
     const { map, places, drive } = this;
     const search = (kind, xs, ys) => {
       const found = [];
@@ -407,7 +442,8 @@ class Viewer {
       return found.sort((a, b) => a[0] - b[0]).slice(0, 50).map((one) => one[1]);
     };
     const queries = drive ? search("query", drive.MX, drive.MY) : [];
-    return queries.length || !this.on.places ? queries : search("place", places.X, places.Y);
+    const found = queries.length || !this.on.places ? queries : search("place", places.X, places.Y);
+    return found.length || !box ? found : [{ kind: "place", row: box[2] }];
   }
 
   choose(x, y) {
@@ -527,9 +563,10 @@ class Viewer {
     const degrees = (value) => (known(value) ? `${value.toFixed(1)}°` : null);
     parts.push(this.facts([
       ["number", this.scene.kind === "gallery" ? `${count(row + 1)} of ${count(places.x.length)}` : null],
+      [places.own_x ? "tag" : "position", this.map.geodetic(places.tagX[row], places.tagY[row])],
       ["heading", degrees(places.heading?.[row])],
+      ["own position", known(places.own_std?.[row]) ? `${this.map.geodetic(places.ownX[row], places.ownY[row])} ± ${metres(places.own_std[row])}` : null],
       ["own heading", degrees(places.own_heading?.[row])],
-      ["own position", known(places.own_std?.[row]) ? `± ${metres(places.own_std[row])}` : null],
       ["altitude", known(places.altitude?.[row]) ? `${places.altitude[row].toFixed(1)} m` : null],
       ["taken", known(places.time?.[row]) ? new Date(places.time[row]).toISOString().replace("T", " ").slice(0, 19) : null],
       ["split", places.split?.[row]],
@@ -550,11 +587,13 @@ class Viewer {
       figure.append(make("figcaption", "", caption));
       pictures.append(figure);
     }
+    pictures.classList.toggle("one", pictures.children.length === 1);
     if (pictures.children.length) parts.push(this.enlarging(pictures));
     else parts.push(make("p", "label", this.scene.no_images || "no pictures at hand"));
     const [std, error] = [drive.heading_std[row], drive.heading_error[row]];
     parts.push(this.facts([
       ["confidence", known(drive.confidence[row]) ? drive.confidence[row].toFixed(2) : null],
+      [drive.fixed[row] ? "position" : "its guess", this.map.geodetic(drive.X[row], drive.Y[row])],
       ["95 % within", known(drive.radius[row]) ? metres(drive.radius[row]) : null],
       ["heading", known(drive.heading[row]) ? `${drive.heading[row].toFixed(1)}°${known(std) ? ` ± ${std.toFixed(1)}°` : ""}` : null],
       ["heading error", known(error) ? `${error.toFixed(1)}°` : null],
@@ -574,14 +613,24 @@ class Viewer {
   fetchAhead(row) {
     for (let next = row + 1; next <= Math.min(row + AHEAD, this.drive.t.length - 1); next += 1) {
       for (const [of] of this.pairOf(next)) {
-        const source = of?.(480);
-        if (!source || source.startsWith("data:") || this.fetched.has(source)) continue;
-        const image = new Image();
-        image.src = source;
-        this.fetched.set(source, image);
-        if (this.fetched.size > 20 * AHEAD) this.fetched.delete(this.fetched.keys().next().value);
+        const source = of?.(480) || "";
+        if (!source.startsWith("data:")) this.fetch(source);
       }
     }
+  }
+
+  // an image, once it is there; with `drawn` the map is drawn anew then
+  fetch(source, drawn) {
+    if (!source) return null;
+    let image = this.fetched.get(source);
+    if (!image) {
+      image = new Image();
+      if (drawn) image.addEventListener("load", () => this.map.redraw());
+      image.src = source;
+      this.fetched.set(source, image);
+      if (this.fetched.size > 3 * PHOTOGRAPHS) this.fetched.delete(this.fetched.keys().next().value);
+    }
+    return image.complete && image.naturalWidth ? image : null;
   }
 
   chip(text, mood) {
@@ -716,6 +765,7 @@ class Viewer {
       add("moved", "from the tag", mark("tag"));
     }
     if ((places.heading || []).some(known) || (places.own_heading || []).some(known)) add("headings", "headings", mark("heading"));
+    if (scene.pictures?.includes?.("place")) add("photographs", "photographs, nearby", mark("photograph"));
     if (scene.points) add("points", `${count(scene.points.of)} points of the structure${scene.points.of > scene.points.x.length ? `, ${count(scene.points.x.length)} drawn` : ""}`, mark("point"));
     if (places.own_x) this.buildSwitch();
   }
