@@ -39,7 +39,7 @@ test: install browser
 soak: install
 	$(BIN)/python -m test.soak
 
-METHODS := --rerank none geowarp-unwarped geowarp sift
+METHODS := --set rerank.mode=exact --rerank none geowarp-unwarped geowarp sift
 
 card: install
 	test -d $(DATA)/world || $(BIN)/geowarp world --seed 7 --streets 4 --val-streets 4 --train-streets 40 --no-drive --output $(DATA)/world

@@ -42,7 +42,7 @@ class RerankConfig(Section):
         "features; geowarp-unwarped: the same without the warp; sift, orb: number of homography inliers.",
     )
     mode: RerankMode = Field(
-        "exact",
+        "gated",
         description="Mode of geowarp. exact: as in the paper, 2 encoder passes per candidate; fast: feature "
         "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart.",
     )

@@ -197,9 +197,8 @@ class Localizer:
             result, reranked = self.judge(ranked), reranked + ranked.reranked
             dropped = tuple(dict.fromkeys(dropped + ranked.dropped))
         clock.add(ranked.timing_ms)
-        unit = self.reranker.unit if any(c.score is not None for c in ranked.candidates) else None
         camera = ranked.camera.source or "given" if ranked.camera else ""
-        header = Header(frame.stamp_ns, frame.frame_id, near, reranked, unit, clock.timing_ms, camera, dropped)
+        header = Header(frame.stamp_ns, frame.frame_id, near, reranked, clock.timing_ms, camera, dropped)
         return Answer(header, result, ranked.candidates, ranked.evidence, ranked.pose, self._pair(query, ranked))
 
     def rank(

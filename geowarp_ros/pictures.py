@@ -46,7 +46,7 @@ def answer_picture(query: Image, candidate: Image | None, answer: Answer) -> Ima
     if candidate is None or not answer.candidates:
         return match_figure(query, title=verdict, ink=ink, width_px=WIDTH_PX)
     best = answer.candidates[0]
-    names = ("query", f"{best.place.name}   {score_text(best.score, answer.header.score_unit)}")
+    names = ("query", f"{best.place.name}   {score_text(best.score, best.score_unit)}")
     return match_figure(
         query, candidate, best.quad_q, best.quad_p, title=verdict, names=names, ink=ink, width_px=WIDTH_PX
     )

@@ -83,9 +83,10 @@ class Near:
     radius_m: float
 
 
-ScoreUnit: TypeAlias = Literal["mean cosine", "inliers"]
-"""Unit of a re-ranking score; larger is better in both. ``mean cosine``: -1 to 1, eq. 4 over the number of cells.
-``inliers``: number of matches that obey one homography."""
+ScoreUnit: TypeAlias = Literal["mean cosine", "correlation", "inliers"]
+"""Unit of a re-ranking score; larger is better in all. ``mean cosine``: -1 to 1, eq. 4 over the number of cells.
+``correlation``: -1 to 1.1, likeness and coherence of :mod:`geowarp_ros.rerank.fast`. ``inliers``: number of
+matches that obey one homography."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ class Candidate:
         index: Row in the gallery.
         place: The geotagged photograph.
         distance: Squared Euclidean distance of the descriptors; smaller is more alike.
-        score: Re-ranking score, larger is better, in the re-ranker's unit; None where it was not re-ranked.
+        score: Re-ranking score, larger is better; None where it was not re-ranked.
+        score_unit: Unit of the score; None where it has none.
         score_unwarped: The same score without the warp; None where not computed.
         quad_q: (4, 2) quad on the query, clockwise from top-left, -1..1; None without a warp.
         quad_p: (4, 2) quad on the candidate, likewise.
@@ -107,6 +109,7 @@ class Candidate:
     place: Place
     distance: float
     score: float | None = None
+    score_unit: ScoreUnit | None = None
     score_unwarped: float | None = None
     quad_q: FloatArray | None = None
     quad_p: FloatArray | None = None
@@ -299,7 +302,6 @@ class Header:
         frame_id: Frame of the image (REP 105), or empty.
         near: Circle to which the search was limited; None: the whole gallery was searched.
         reranked: How many candidates were handed to the re-ranker, over all searches.
-        score_unit: Unit of the candidates' scores; None where nothing was re-ranked.
         timing_ms: Duration of each stage, ms.
         camera: Source of the camera model that was used; empty without one.
         dropped: What there was no time for: rungs of the pose, and ``candidates`` where not all were re-ranked.
@@ -309,7 +311,6 @@ class Header:
     frame_id: str = ""
     near: Near | None = None
     reranked: int = 0
-    score_unit: ScoreUnit | None = None
     timing_ms: dict[str, float] = field(default_factory=dict)
     camera: str = ""
     dropped: tuple[str, ...] = ()
@@ -360,8 +361,12 @@ class Answer:
             if result.orientation is not None:
                 parts += [f"heading {result.heading_deg:.1f} ± {result.heading_std_deg:.1f}°", result.method]
             return ", ".join([*parts, *words])
-        said = f"NoFix {result.reason}" + (f": {result.detail}" if result.detail else "")
-        return said if result.detail else ", ".join([said, *words])
+        said = f"NoFix {result.reason}: {result.detail or words[0]}"
+        guess = [
+            f"; best guess {place.name}, {place.latitude_deg:.5f}, {place.longitude_deg:.5f}"
+            for place in [candidate.place for candidate in self.candidates[:1]]
+        ]
+        return "".join([said, *guess])
 
     def _repr_html_(self) -> str:
         """Return the line and, where images are at hand, the matched pair: what a notebook shows."""
@@ -377,9 +382,9 @@ class Answer:
         north: of the optical axis; of a camera that looks down, of the image's top), heading_std_deg, orientation
         (x, y, z, w of the body frame, x forward, in ENU), pose_covariance (36 values row-major: east, north, up,
         rotation about each, m² and rad²), camera (source of the camera model), candidates
-        (:meth:`Candidate.to_dict`), score_unit (mean cosine | inliers), near (latitude, longitude, radius_m of the
-        circle searched), timing_ms, dropped (what there was no time for: anchors | points | candidates). What is
-        not known, or what a NoFix lacks, is null.
+        (:meth:`Candidate.to_dict`), score_unit (mean cosine | correlation | inliers), near (latitude, longitude,
+        radius_m of the circle searched), timing_ms, dropped (what there was no time for:
+        anchors | points | candidates). What is not known, or what a NoFix lacks, is null.
         """
         result, near = self.result, self.header.near
         fix = self.fix
@@ -402,7 +407,7 @@ class Answer:
             else [float(value) for value in fix.pose_covariance.flat],
             "camera": self.header.camera or None,
             "candidates": [candidate.to_dict() for candidate in self.candidates],
-            "score_unit": self.header.score_unit,
+            "score_unit": next((c.score_unit for c in self.candidates if c.score is not None), None),
             "near": near and {
                 "latitude": near.latitude_deg, "longitude": near.longitude_deg, "radius_m": near.radius_m
             },

@@ -50,7 +50,7 @@ def test_an_answer_has_one_row_more_with_a_warp_and_one_panel_without_candidates
 ) -> None:
     place = Place("é.jpg", 50.0, 8.0)
     plain = Candidate(0, place, 0.5)
-    warped = Candidate(0, place, 0.5, 0.7, 0.6, FULL, FULL)
+    warped = Candidate(0, place, 0.5, 0.7, "mean cosine", 0.6, FULL, FULL)
     one, two = (
         answer_picture(smooth, smooth, Answer(Header(), NoFix("disagreement"), (best,)))
         for best in (plain, warped)
@@ -62,11 +62,10 @@ def test_an_answer_has_one_row_more_with_a_warp_and_one_panel_without_candidates
 
 
 def test_the_line_above_is_green_for_a_fix_and_red_for_none(smooth: NDArray[np.uint8]) -> None:
-    candidates = (Candidate(0, Place("a.jpg", 50.0, 8.0), 0.5, 0.7),)
-    header = Header(score_unit="mean cosine")
+    candidates = (Candidate(0, Place("a.jpg", 50.0, 8.0), 0.5, 0.7, "mean cosine"),)
     fix = Fix(50.0, 8.0, 0.0, np.eye(3), 0.9)
     for result, ink, other in ((fix, FOUND, LOST), (NoFix("jump"), LOST, FOUND)):
-        line = answer_picture(smooth, smooth, Answer(header, result, candidates))[:52]
+        line = answer_picture(smooth, smooth, Answer(Header(), result, candidates))[:52]
         assert (line == ink).all(axis=2).sum() > 20 > (line == other).all(axis=2).sum() == 0
 
 

@@ -31,6 +31,14 @@ def test_a_pose_is_one_line() -> None:
     )
 
 
+def test_no_fix_says_the_best_guess() -> None:
+    doubtful = NoFix("low_confidence", "confidence 0.82, at least 0.92 wanted", 0.82)
+    assert repr(Answer(Header(), doubtful, CANDIDATES)) == (
+        "NoFix low_confidence: confidence 0.82, at least 0.92 wanted; best guess IMG_1003.JPG, 55.70000, 13.20000"
+    )
+    assert repr(Answer(Header(), NoFix("jump", confidence=0.4))) == "NoFix jump: confidence 0.40"
+
+
 def test_json_has_the_orientation() -> None:
     said = json.loads(json.dumps(Answer(Header(camera="camera_info"), ORIENTED).to_dict("a.jpg")))
     assert said["method"] == "points" and said["camera"] == "camera_info"

@@ -85,13 +85,16 @@ def align_if_possible(path: Path, options: AlignOptions) -> None:
     align_and_report(path, options)
 
 
-def align_and_report(path: Path, options: AlignOptions, picture: Path | None = None) -> None:
+def align_and_report(
+    path: Path, options: AlignOptions, picture: Path | None = None, *, anew: bool = False
+) -> None:
     """Align a gallery, say in words what was found, and draw it.
 
     Args:
         path: Folder of the gallery.
         options: Standard deviations of the tags, and how cameras are held.
         picture: File for the map; None: beside what is stored, so that it goes with it.
+        anew: Align all photographs, those too that an alignment has.
 
     Raises:
         GalleryError: The gallery cannot be aligned, or the picture not be written.
@@ -105,7 +108,7 @@ def align_and_report(path: Path, options: AlignOptions, picture: Path | None = N
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.progress import bar
 
-    summary = align_gallery(path, options, bar)
+    summary = align_gallery(path, options, bar, anew=anew)
     _print_report(path, summary)
     gallery = Gallery.open(path)
     if gallery.manifest.alignment is None:  # another process has changed it meanwhile

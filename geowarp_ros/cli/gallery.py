@@ -95,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_align_options(align)
     align.add_argument(
+        "--anew",
+        action="store_true",
+        help="align all photographs, not only those added since, what they touch, and what lost photographs",
+    )
+    align.add_argument(
         "--picture",
         type=NEW_FILE,
         metavar="FILE",
@@ -216,7 +221,9 @@ def _add_describing_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_no_align(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-align", action="store_true", help="do not align the photographs, or not anew")
+    parser.add_argument(
+        "--no-align", action="store_true", help="do not align the photographs, or not the new ones"
+    )
 
 
 def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -303,15 +310,18 @@ def _align(args: argparse.Namespace) -> int:
     if why := obstacle(unaligned(args.gallery)):
         raise GalleryError(f"{args.gallery}: cannot be aligned: {why}")
     require("poselib")
-    align_and_report(args.gallery, how, args.picture)
+    align_and_report(args.gallery, how, args.picture, anew=args.anew)
     return 0
 
 
 def _remove(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.making.build import remove_from_gallery
+    from geowarp_ros.gallery.manifest import read_manifest
 
     left = remove_from_gallery(args.gallery, args.names)
     print(f"{args.gallery}: {len(set(args.names))} removed, {left} images left")
+    if read_manifest(args.gallery).alignment is not None:
+        print(f"  the others keep their poses; 'geowarp gallery align {args.gallery}' adjusts their groups")
     return 0
 
 

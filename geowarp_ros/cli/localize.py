@@ -27,13 +27,14 @@ def run(args: argparse.Namespace) -> int:
     config = localizer_config(settings(args), "localize")
     paths = image_files(args.images)
     from geowarp_ros.errors import CameraError, ImageError
+    from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.progress import bar, silent
     from geowarp_ros.readers.camera_files import frame_of_file, read_camera
 
     camera = args.camera and read_camera(args.camera)
     localizer = Localizer.open(args.gallery, config)
-    status = 0
+    status, guesses = 0, 0
     show = bar if len(paths) > 8 else silent
     for path in show(paths, len(paths), "localizing images"):
         try:
@@ -42,5 +43,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"geowarp localize: {error}", file=sys.stderr)
             status = 1
             continue
+        guesses += answer.fix is None and len(answer.candidates) > 0
         print(json.dumps(answer.to_dict(str(path))) if args.json else f"{path}: {answer!r}", flush=True)
+    if guesses and not args.json and not (args.gallery / CALIBRATION).exists():
+        print(
+            f"{guesses} of {len(paths)} images have a best guess and no fix; images of known position would tell"
+            f" whether to trust such guesses here: geowarp calibrate DRIVE --gallery {args.gallery}",
+            file=sys.stderr,
+        )
     return status

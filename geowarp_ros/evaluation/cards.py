@@ -116,7 +116,7 @@ def _measured(item: Answered, digits: int) -> list[tuple[str, str]]:
     if best:
         found.append(("distance", f"{best.distance:.3f}"))
         if best.score is not None:
-            found.append(("score", score_text(best.score, item.answer.header.score_unit)))
+            found.append(("score", score_text(best.score, best.score_unit)))
     return found
 
 
@@ -128,7 +128,7 @@ def _facts(item: Answered, error: float) -> list[tuple[str, str]]:
 def _scores(item: Answered) -> str:
     parts = [f"{name} {value}" for name, value in _measured(item, 2)]
     if item.best:
-        if unwarped := score_text(item.best.score_unwarped, item.answer.header.score_unit):
+        if unwarped := score_text(item.best.score_unwarped, item.best.score_unit):
             parts[-1] += f" (unwarped {unwarped})"
         parts.append(f"candidate {item.best.place.name}")
     return ", ".join(parts)

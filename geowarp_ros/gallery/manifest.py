@@ -147,6 +147,7 @@ class AlignedSegment(Section):
     name: str
     images: int = Field(ge=1, description="Number of rows, including removed ones.")
     keypoints_blake2b: str = Field(description="Checksum of its keypoints' descriptors.")
+    cameras_blake2b: str | None = Field(None, description="Checksums of its cameras' files; null: not noted.")
 
 
 class SuspiciousTag(Section):

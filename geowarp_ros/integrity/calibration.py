@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -194,14 +195,16 @@ def find_calibration(
     return None, refused
 
 
-def beside_model(model: Path, mode: RerankMode = "exact") -> Path:
+def beside_model(model: Path, mode: RerankMode) -> Path:
     """Where the calibration lies that holds for any gallery of a model file, re-ranked in this mode."""
-    return model.with_name(f"{model.stem}{'' if mode == 'exact' else f'.{mode}'}.calibration.json")
+    return model.with_name(f"{model.stem}.{mode}.calibration.json")
 
 
 def _of_model(model: Path, mode: RerankMode) -> Path:
-    """The model's calibration for the mode; where there is none, the one of which is said why it is not used."""
-    return next(filter(Path.exists, (beside_model(model, mode), beside_model(model))), beside_model(model))
+    """The model's calibration for the mode; where there is none, another mode's: it is said why it is not used."""
+    path = beside_model(model, mode)
+    others = model.parent.glob(f"{escape(model.stem)}.*.calibration.json")
+    return path if path.exists() else min(others, default=path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from geowarp_ros.config import RerankConfig, VerificationConfig
-from geowarp_ros.types import Candidate, ScoreUnit
+from geowarp_ros.types import Candidate
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
@@ -16,18 +16,12 @@ if TYPE_CHECKING:
 class Reranker(Protocol):
     """Compares the query with each candidate more closely than retrieval did."""
 
-    @property
-    def unit(self) -> ScoreUnit:
-        """Unit of the scores."""
-
     def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the same candidates with scores, best first; ties keep their order."""
 
 
 class RetrievalOrder:
     """The null re-ranker: the order of the descriptor distances."""
-
-    unit: ScoreUnit = "mean cosine"
 
     def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates as they are."""

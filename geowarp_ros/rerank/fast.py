@@ -20,7 +20,7 @@ from geowarp_ros.model import GRID
 from geowarp_ros.model.describer import Query
 from geowarp_ros.model.matching import CELLS
 from geowarp_ros.rerank.order import best_with_retrieval, mixed_score
-from geowarp_ros.types import Candidate, ScoreUnit
+from geowarp_ros.types import Candidate
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
@@ -49,8 +49,6 @@ class FastReranker:
         retrieval_weight: Weight of the descriptor distance on the scale of the exact mode.
     """
 
-    unit: ScoreUnit = "mean cosine"
-
     def __init__(self, gallery: Gallery, retrieval_weight: float = 0.0) -> None:
         self._gallery = gallery
         self._retrieval_weight = retrieval_weight * RETRIEVAL_SHARE
@@ -67,6 +65,7 @@ class FastReranker:
             replace(
                 candidate,
                 score=likeness(products) + COHERENCE_SHARE * coherence(products),
+                score_unit="correlation",
                 score_unwarped=float(products.trace()) / CELLS,
             )
             for candidate, products in zip(head, (f_q.T @ f_p).cpu().numpy(), strict=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.fast import FastReranker
 from geowarp_ros.rerank.geowarp import GeoWarpReranker
-from geowarp_ros.types import Candidate, ScoreUnit
+from geowarp_ros.types import Candidate
 
 DOUBT = 0.02
 """Candidates within this of the best score of the fast mode (mean cosine) are decided by the exact mode. Chosen on
@@ -23,8 +23,6 @@ class GatedReranker:
         exact: Scores the doubtful ones if there are at least two: two encoder passes each.
         doubt: Maximum difference to the best score of the fast mode (mean cosine).
     """
-
-    unit: ScoreUnit = "mean cosine"
 
     def __init__(self, fast: FastReranker, exact: GeoWarpReranker, doubt: float = DOUBT) -> None:
         self._fast = fast
@@ -43,5 +41,7 @@ class GatedReranker:
         count = sum(value >= values[0] - self._doubt for value in values)
         if count < 2:
             return ranked
-        rest = [replace(candidate, score=None, score_unwarped=None) for candidate in ranked[count:]]
+        rest = [
+            replace(candidate, score=None, score_unit=None, score_unwarped=None) for candidate in ranked[count:]
+        ]
         return self._exact(query, ranked[:count]) + rest

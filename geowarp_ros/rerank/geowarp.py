@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from geowarp_ros.model.describer import Query, Warper
 from geowarp_ros.model.matching import CELLS
 from geowarp_ros.rerank.order import best_with_retrieval
-from geowarp_ros.types import Candidate, ScoreUnit
+from geowarp_ros.types import Candidate
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
@@ -27,8 +27,6 @@ class GeoWarpReranker:
         retrieval_weight: Weight of the descriptor distance, see :func:`best_with_retrieval`.
     """
 
-    unit: ScoreUnit = "mean cosine"
-
     def __init__(self, gallery: Gallery, warper: Warper, retrieval_weight: float = 0.0) -> None:
         self._gallery = gallery
         self._warper = warper
@@ -45,6 +43,7 @@ class GeoWarpReranker:
             replace(
                 candidate,
                 score=float(pairs.score[row]) / CELLS,
+                score_unit="mean cosine",
                 score_unwarped=float(pairs.score_unwarped[row]) / CELLS,
                 quad_q=pairs.quads_q[row],
                 quad_p=pairs.quads_p[row],

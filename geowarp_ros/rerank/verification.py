@@ -23,7 +23,7 @@ from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.keypoints.matching import STRONGEST, match
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
-from geowarp_ros.types import Candidate, Image, ScoreUnit
+from geowarp_ros.types import Candidate, Image
 
 Points: TypeAlias = NDArray[np.float32]
 """(N, 2), (x, y)."""
@@ -46,8 +46,6 @@ class VerifiedReranker:
         threshold: Maximum reprojection error of an inlier, in the matcher's unit.
     """
 
-    unit: ScoreUnit = "inliers"
-
     def __init__(self, matcher: Matcher, threshold: float) -> None:
         self._matcher = matcher
         self._threshold = threshold
@@ -55,7 +53,9 @@ class VerifiedReranker:
     def __call__(self, query: Query, head: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates with the number of inliers as score, best first; ties keep retrieval's order."""
         counts = inliers_of(self._matcher, query, head, self._threshold)
-        return best_first(replace(c, score=float(n), inliers=n) for c, n in zip(head, counts, strict=True))
+        return best_first(
+            replace(c, score=float(n), score_unit="inliers", inliers=n) for c, n in zip(head, counts, strict=True)
+        )
 
 
 def inliers_of(matcher: Matcher, query: Query, candidates: Sequence[Candidate], threshold: float) -> list[int]:

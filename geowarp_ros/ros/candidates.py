@@ -67,7 +67,7 @@ def candidate_markers(
             above = Point(x=float(east), y=float(north), z=_DIAMETER_M)
             name = add(NAMES, rank, Marker.TEXT_VIEW_FACING, above, _WHITE)
             name.scale.z = 2.0  # height of a capital letter, m
-            score = score_text(candidate.score, answer.header.score_unit)
+            score = score_text(candidate.score, candidate.score_unit)
             name.text = f"{rank + 1}  {candidate.place.name}  {score}".rstrip()
     if answer.fix is not None and answer.fix.orientation is not None:
         # of the camera, at the pose in the map; the points are in its body frame

@@ -32,6 +32,7 @@ Said = pytest.CaptureFixture[str]
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeAlign:
     fake = FakeAlign([Suspect(row, 30.0 - row) for row in range(1, 9)])
     monkeypatch.setattr(making, "align", fake)
+    monkeypatch.setattr(making, "_extended", lambda *_: None)  # nothing holds of what it made up
     return fake
 
 
@@ -108,6 +109,22 @@ def test_the_life_of_an_alignment(
     assert read_image(tmp_path / "map.png").shape[1] == 1200
     assert geowarp("align", gallery) == 0 and fake.options[3] == DEFAULTS
     assert geowarp("verify", gallery) == 0
+
+
+def test_anew_aligns_all(
+    model: str, tmp_path: Path, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    gallery = tmp_path / "g"
+    assert build(photographs(tmp_path / "s", 4), model, gallery) == 0
+    alignment, report = fake.alignment, replace(fake.report, lines=("2 new photographs aligned",))
+    monkeypatch.setattr(making, "_extended", lambda *_: (alignment, report))
+    assert geowarp("align", gallery) == 0
+    assert len(fake.options) == 1 and "\n  2 new photographs aligned\n" in capsys.readouterr().out
+    assert geowarp("align", gallery, "--anew") == 0
+    assert len(fake.options) == 2 and "2 new" not in capsys.readouterr().out
+    assert geowarp("remove", gallery, "2.png") == 0
+    said = f"  the others keep their poses; 'geowarp gallery align {gallery}' adjusts their groups\n"
+    assert said in capsys.readouterr().out
 
 
 def test_groups_and_nothing_tied(

@@ -46,7 +46,7 @@ def settings_file(folder: Path, mode: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("mode", "how"), [("gated", "--set"), ("fast", "--params-file")])
+@pytest.mark.parametrize(("mode", "how"), [("exact", "--set"), ("fast", "--params-file")])
 def test_a_mode_is_calibrated_and_its_calibration_is_used_for_that_mode_alone(
     mode: str,
     how: str,
@@ -66,7 +66,7 @@ def test_a_mode_is_calibrated_and_its_calibration_is_used_for_that_mode_alone(
     assert "score" in stored.features, "of the re-ranking"
 
     image = str(street / "query_03.png")
-    refused = f"the gallery's calibration is not used: it was measured with rerank.mode = '{mode}' (now 'exact')"
+    refused = f"the gallery's calibration is not used: it was measured with rerank.mode = '{mode}' (now 'gated')"
     caplog.clear()
     assert main(["localize", image, "--json", *where, *chosen]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -53,9 +53,7 @@ class ByShade:
         self.given.append((near, count))
         self.cameras.append(frame.camera)
         reranked = min(5, 5 if count is None else count)
-        header = Header(
-            frame.stamp_ns, "", near, reranked, "mean cosine", {"all": 9.0, "rerank": 200.0 * reranked}
-        )
+        header = Header(frame.stamp_ns, "", near, reranked, {"all": 9.0, "rerank": 200.0 * reranked})
         fix = self._fix(row)
         place = Place(f"{row}.png", fix.latitude_deg, fix.longitude_deg)
         result: Fix | NoFix = NoFix("low_confidence", "", 0.2) if row >= IMAGES - 2 else fix

@@ -12,7 +12,7 @@ import geowarp_ros.localizer
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.readers.camera_files import write_camera
-from geowarp_ros.types import Answer, Frame, Header, NoFix
+from geowarp_ros.types import Answer, Candidate, Frame, Header, NoFix, Place
 
 pytestmark = pytest.mark.usefixtures("g")
 
@@ -22,10 +22,11 @@ class Noting:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
+        self.candidates: tuple[Candidate, ...] = ()
 
     def localize(self, frame: Frame) -> Answer:
         self.frames.append(frame)
-        return Answer(Header(), NoFix("low_confidence"))
+        return Answer(Header(), NoFix("low_confidence"), self.candidates)
 
 
 @pytest.fixture
@@ -64,6 +65,23 @@ def test_one_file_for_all(street: Path, noting: Noting, capsys: pytest.CaptureFi
     assert [frame.camera and frame.camera.fx for frame in noting.frames] == [70.0] * 3
     assert main(["localize", *images, "--gallery", "g", "--camera", str(street / "absent.yaml")]) == 1
     assert "absent.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_guesses_without_a_fix_lead_to_the_calibration_unless_the_gallery_has_one(
+    street: Path, noting: Noting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["localize", str(street / "a"), str(street / "c"), "--gallery", "g"]
+    assert main(words) == 0
+    assert "calibrate" not in capsys.readouterr().err, "there is nothing to trust"
+    noting.candidates = (Candidate(0, Place("a.png", 48.0, 11.0), 0.1),)
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert said.out.count("; best guess a.png, 48.00000, 11.00000") == 2
+    assert "2 of 2 images have a best guess and no fix" in said.err
+    assert "geowarp calibrate DRIVE --gallery g" in said.err
+    Path("g/calibration.json").write_text("{}")
+    assert main(words) == 0
+    assert "calibrate" not in capsys.readouterr().err
 
 
 def test_a_folder_is_all_the_images_in_it_and_a_wrong_one_is_said_before_the_model(

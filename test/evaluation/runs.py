@@ -33,7 +33,7 @@ def picture(seed: int) -> Image:
 def candidate(row: int) -> Candidate:
     here = position(5.0 * row, 0.0)
     place = Place(f"gallery/{row}.jpg", here.latitude_deg, here.longitude_deg)
-    return Candidate(row, place, 0.5, 150.0 / 225, 120.0 / 225, QUAD, QUAD[::-1][[3, 2, 1, 0]])
+    return Candidate(row, place, 0.5, 150.0 / 225, "mean cosine", 120.0 / 225, QUAD, QUAD[::-1][[3, 2, 1, 0]])
 
 
 def fix(east_m: float, north_m: float, confidence: float, std_m: float = 5.0) -> Fix:
@@ -44,7 +44,7 @@ def fix(east_m: float, north_m: float, confidence: float, std_m: float = 5.0) ->
 
 def answer(row: int, result: Fix | NoFix) -> Answer:
     timing_ms = {"describe": 20.0 + row, "search": 1.0, "rerank": 40.0, "position": 0.1}
-    header = Header(START_NS + row * NS // 2, "camera", None, 5, "mean cosine", timing_ms)
+    header = Header(START_NS + row * NS // 2, "camera", None, 5, timing_ms)
     return Answer(header, result, (candidate(row),))
 
 

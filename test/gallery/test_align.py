@@ -119,7 +119,7 @@ def test_again(path: Path, fake: FakeAlign) -> None:
     align_gallery(path)
     first = fake.alignment
     fake.seed = 1
-    align_gallery(path)
+    align_gallery(path, anew=True)
     assert len(fake.compared) == USABLE * (USABLE - 1) // 2, "no pair is compared twice"
     assert_same(opened_alignment(path), fake.alignment)
     assert not np.array_equal(first.position_m, fake.alignment.position_m)
@@ -142,10 +142,10 @@ def test_a_stopped_run(path: Path, fake: FakeAlign, views: Views, done: int) -> 
             yield item
 
     with pytest.raises(Killed):
-        align_gallery(path, progress=stop)
+        align_gallery(path, progress=stop, anew=True)
     assert_rows(opened_alignment(path), before, [0, 1, 2, 3, 4, -1, -1, -1])
     assert Gallery.open(path).verify() == []
-    align_gallery(path)
+    align_gallery(path, anew=True)
     usable = USABLE + 3
     new = usable * (usable - 1) // 2 - USABLE * (USABLE - 1) // 2
     assert len(fake.compared) == len(set(fake.compared)) == new
@@ -164,9 +164,9 @@ def test_killed_between_the_files_and_the_manifest(
     fake.seed = 1
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(making, "commit", killed)
-        align_gallery(path)
+        align_gallery(path, anew=True)
     assert_same(opened_alignment(path), before)
-    align_gallery(path)
+    align_gallery(path, anew=True)
     assert_same(opened_alignment(path), fake.alignment)
     assert sorted(p.name for p in (path / "alignment").iterdir()) == ["0003", "pairs.bin"]
 
@@ -176,7 +176,7 @@ def test_pairs_follow_their_photographs(path: Path, fake: FakeAlign, views: View
     align_gallery(path)
     remove_from_gallery(path, [f"{number:03d}.png" for number in range(5)])
     fake.compared.clear()
-    align_gallery(path)
+    align_gallery(path, anew=True)
     assert fake.compared == []
     assert len(opened_alignment(path).tied) == 3
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geowarp_ros.config import LocalizerConfig
+from geowarp_ros.config import LocalizerConfig, RerankConfig, RerankMode
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import (
@@ -138,7 +138,7 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
     model = tmp_path / "model" / "m.safetensors"
     model.parent.mkdir()
     assert found() == ("none", [])
-    stored(beside_model(model), "the model's")
+    stored(beside_model(model, "gated"), "the model's")
     assert found() == ("the model's", [])
     stored(tmp_path / CALIBRATION, "the gallery's")
     assert found() == ("the gallery's", [])
@@ -148,16 +148,16 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
         " rerank.method = 'sift' (now 'geowarp')"
     )
     assert found() == ("the model's", [why])
-    stored(beside_model(model), "the model's", model="xyz")
+    stored(beside_model(model, "gated"), "the model's", model="xyz")
     assert found() == ("none", [why, "the model's is not used: it was measured with model = 'xyz' (now 'abc')"])
-    # another mode has a file of its own; without it the one of exact says why it is not used
-    gated = LocalizerConfig.model_validate({"rerank": {"mode": "gated"}})
+    # another mode has a file of its own; without it the default mode's says why it is not used
+    exact = LocalizerConfig.model_validate({"rerank": {"mode": "exact"}})
     (tmp_path / CALIBRATION).unlink()
-    stored(beside_model(model), "the model's")
-    why = "the model's is not used: it was measured with rerank.mode = 'exact' (now 'gated')"
-    assert found(gated) == ("none", [why])
-    stored(beside_model(model, "gated"), "the model's for gated", **{"rerank.mode": "gated"})
-    assert (found(gated), found()) == (("the model's for gated", []), ("the model's", []))
+    stored(beside_model(model, "gated"), "the model's")
+    why = "the model's is not used: it was measured with rerank.mode = 'gated' (now 'exact')"
+    assert found(exact) == ("none", [why])
+    stored(beside_model(model, "exact"), "the model's for exact", **{"rerank.mode": "exact"})
+    assert (found(exact), found()) == (("the model's for exact", []), ("the model's", []))
     # where the places lie 12 m apart: 3 m and 6 m in quadrature
     stored(tmp_path / CALIBRATION, "the gallery's")
     applies, _ = find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)
@@ -304,7 +304,7 @@ def test_each_drive_is_held_to_the_rate() -> None:
 def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> None:
     paths = sorted(DEFAULT_MODEL.parent.glob("default*.calibration.json"))
     stored = {path: load_calibration(path) for path in paths}
-    assert beside_model(DEFAULT_MODEL) in stored
+    assert beside_model(DEFAULT_MODEL, RerankConfig().mode) in stored
     for path, calibration in stored.items():
         assert calibration is not None
         measured = calibration.measured_with
@@ -328,9 +328,10 @@ def test_a_weight_that_says_the_opposite_is_left_out() -> None:
     assert fit_logistic(rows, names, right, 0.01, signs={"told": 1, "blur": -1}).values == free.values
 
 
-def test_nothing_verified_is_no_fix_however_strange_the_picture() -> None:
+@pytest.mark.parametrize("mode", ["exact", "gated"])
+def test_nothing_verified_is_no_fix_however_strange_the_picture(mode: RerankMode) -> None:
     # noise in a gallery of fifteen photographs: four matches, no rival, and a descriptor far from all
-    shipped = load_calibration(beside_model(DEFAULT_MODEL))
+    shipped = load_calibration(beside_model(DEFAULT_MODEL, mode))
     assert shipped is not None
     nothing = Evidence(
         np.zeros((1, 2)), np.ones(1), np.ones(1, bool), 0.36, 0.105, 1.048, 0.5, 0.0, 0.0, 0.6, 4.0, 0.0

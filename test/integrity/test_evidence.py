@@ -24,7 +24,7 @@ def candidate(
     latitude, longitude, _ = FRAME.to_geodetic(np.array([[east, 0.0, 0.0]]))
     place = Place(f"{east}.jpg", float(latitude[0]), float(longitude[0]))
     unwarped = None if score is None else score - 0.1
-    return Candidate(0, place, distance, score, unwarped, quad, quad)
+    return Candidate(0, place, distance, score, "mean cosine", unwarped, quad, quad)
 
 
 def test_evidence_of_a_reranked_list() -> None:

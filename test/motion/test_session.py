@@ -58,7 +58,7 @@ class Listener:
         reranked = min(5, 5 if count is None else count)
         timing_ms = {**self.rest_ms, "rerank": self.each_ms * reranked}
         near = None if self.falls_back else near
-        return replace(self.answer, header=Header(frame.stamp_ns, "", near, reranked, "mean cosine", timing_ms))
+        return replace(self.answer, header=Header(frame.stamp_ns, "", near, reranked, timing_ms))
 
 
 class ToldTracker:

@@ -59,6 +59,7 @@ def test_between_no_doubt_and_nothing_but_doubt_lie_the_two_modes(
     always = GatedReranker(fast, exact, doubt=1e9)(query, candidates)
     assert [c.index for c in always] == [c.index for c in thorough]
     assert [c.score for c in always] == pytest.approx([c.score for c in thorough], rel=1e-5)
+    assert {c.score_unit for c in always} == {"mean cosine"} and {c.score_unit for c in quick} == {"correlation"}
     assert all(c.quad_q is not None for c in always)
 
 

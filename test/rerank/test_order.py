@@ -18,7 +18,7 @@ METHODS = get_args(RerankMethod)
 
 
 def _build(method: RerankMethod, gallery: Gallery, describer: Describer) -> Reranker:
-    return build_reranker(RerankConfig(method=method), VerificationConfig(), gallery, describer)
+    return build_reranker(RerankConfig(method=method, mode="exact"), VerificationConfig(), gallery, describer)
 
 
 def test_largest_score_first_equals_keep_their_order_and_nan_is_last() -> None:
@@ -52,11 +52,11 @@ def test_every_method_returns_the_same_candidates_and_finds_the_query_itself(
         assert ranked[0].index == 3
     scores = scores_of(ranked)
     assert scores == sorted(scores, reverse=True)
-    assert reranker.unit == ("inliers" if method in ("sift", "orb") else "mean cosine")
-    if reranker.unit == "mean cosine":
-        assert all(-1.0 <= score <= 1.0 + 1e-3 for score in scores)
+    units = {c.score_unit for c in ranked}
+    if method in ("sift", "orb"):
+        assert units == {"inliers"} and scores == [c.inliers for c in ranked]
     else:
-        assert scores == [c.inliers for c in ranked]
+        assert units == {"mean cosine"} and all(-1.0 <= score <= 1.0 + 1e-3 for score in scores)
 
 
 @pytest.mark.parametrize("method", METHODS)

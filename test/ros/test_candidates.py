@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from visualization_msgs.msg import Marker
@@ -21,7 +23,7 @@ def candidate(index: int, east_m: float, score: float | None) -> Candidate:
 
 CANDIDATES = tuple(candidate(index, 10.0 * index, 0.9 - index / 10 if index < 2 else None) for index in range(6))
 FIX = Fix(48.0, 11.0, 0.0, np.eye(3), 0.9)
-HEADER = Header(1_500_000_000, score_unit="mean cosine")
+HEADER = Header(1_500_000_000)
 
 
 def test_each_candidate_lies_where_its_place_does() -> None:
@@ -49,7 +51,7 @@ def test_colours_tell_fix_no_fix_and_what_was_re_ranked() -> None:
 
 
 def test_inliers_are_whole_numbers() -> None:
-    answer = Answer(Header(score_unit="inliers"), FIX, (candidate(0, 0.0, 31.0),))
+    answer = Answer(Header(), FIX, (replace(candidate(0, 0.0, 31.0), score_unit="inliers"),))
     assert candidate_markers(answer, TOWN, NodeConfig()).markers[-1].text == "1  0.jpg  31 inliers"
 
 

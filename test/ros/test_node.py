@@ -81,7 +81,7 @@ class ScriptedLocalizer:
         assert self.script.gate.wait(PATIENCE_S)
         if self.script.error:
             raise self.script.error
-        header = Header(frame.stamp_ns, frame.frame_id, near, 1, "mean cosine", {"describe": 3.0, "rerank": 1.0})
+        header = Header(frame.stamp_ns, frame.frame_id, near, 1, {"describe": 3.0, "rerank": 1.0})
         return Answer(header, self.script.result, CANDIDATES)
 
     def reconfigured(self, config: LocalizerConfig) -> ScriptedLocalizer:

@@ -57,6 +57,10 @@ class Alignment:
         number = -1 if self.camera is None else int(self.camera[row])
         return None if number < 0 else self.cameras[number]
 
+    def came_later(self) -> NDArray[np.bool_]:
+        """Return which photographs (N,) the alignment does not have: they were added after it."""
+        return np.asarray(np.isnan(self.position_m).any(axis=1))
+
     def observations(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the keypoints of a photograph that see a triangulated point, and the rows of those points."""
         seen = slice(int(self.starts[row]), int(self.starts[row + 1]))

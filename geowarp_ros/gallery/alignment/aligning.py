@@ -135,39 +135,51 @@ def align(
     """
     compared = {} if compared is None else compared
     before = len(compared)
-    count = len(photographs)
-    positions = np.array([p.position_m for p in photographs], float).reshape(count, 3)
-    headings = np.array([p.heading_deg for p in photographs], float)
-    rays = [
-        np.full((len(p.keypoints), 2), np.nan) if p.camera is None else p.camera.normalised(p.keypoints.points)
-        for p in photographs
-    ]
-    views = np.array(
-        [math.nan if p.camera is None else 2 * math.atan(p.camera.width_px / 2 / p.camera.fx) for p in photographs]
-    )
-    views = np.where(np.isfinite(positions[:, :2]).all(axis=1), views, math.nan)
-    slack = 3 * math.sqrt(2) * options.heading_std_deg
-    candidates = candidate_pairs(positions[:, :2], headings, views, options.neighbours, slack)
-    if np.isfinite(views).sum() < MIN_PHOTOGRAPHS:
-        candidates = []
-    pairs = compare(photographs, rays, candidates, compared, progress)
-    every = _Photographs(photographs, rays, positions, headings)
-    solved, lines = _solve(every, candidates, pairs, options, progress)
+    given = Given.of(photographs)
+    candidates = given.candidates(options)
+    pairs = compare(photographs, given.rays, candidates, compared, progress)
+    return settle(given, candidates, pairs, datum, options, len(compared) - before, progress)
+
+
+def settle(
+    given: Given,
+    candidates: Sequence[tuple[int, int]],
+    pairs: Sequence[Pair],
+    datum: tuple[float, float, float],
+    options: AlignOptions,
+    compared: int,
+    progress: Progress,
+) -> tuple[Alignment, Report]:
+    """Find the poses of photographs whose pairs are compared.
+
+    Args:
+        given: The photographs.
+        candidates: Rows of those that may see the same.
+        pairs: Those of them that do.
+        datum: Origin of the tags' ENU frame.
+        options: Standard deviations of the tags.
+        compared: Number of pairs that this run compared, for the report.
+        progress: Shows what is looked at.
+    """
+    solved, lines = _solve(given, candidates, pairs, options, progress)
     if solved is not None and solved.tag_std_m < MUCH_BETTER * options.position_std_m:
         # tags that are better than they were said to be refuse more of what is wrong
         told = options.model_copy(update={"position_std_m": solved.tag_std_m})
-        again, said = _solve(every, candidates, pairs, told, progress)
+        again, said = _solve(given, candidates, pairs, told, progress)
         solved, lines = (solved, lines) if again is None else (again, said)
-    alignment = _assemble(solved, positions, datum, options.position_std_m)
-    return alignment, _report(
-        photographs,
-        alignment,
-        solved,
-        lines,
-        positions,
-        headings,
-        len(pairs),
-        len(compared) - before,
+    alignment = _assemble(solved, given.positions, datum, options.position_std_m)
+    report = report_of(
+        given, alignment, _suspects(solved, off_tags(given, alignment)) if solved else [], len(pairs), compared
+    )
+    report = replace(report, lines=_lines(given.every, alignment, lines, len(pairs)))
+    if solved is None:
+        return alignment, report
+    return alignment, replace(
+        report,
+        tag_std_m=solved.tag_std_m,
+        reprojection_px=float(np.median(solved.reprojection_px)) if len(solved.rows) else math.nan,
+        zoom=tuple(solved.scene.zoom.tolist()),
+        zoom_std=tuple(solved.zoom_std.tolist()),
     )
 
 
@@ -175,19 +187,35 @@ def zooms(
     photographs: Sequence[Tagged], pairs: Sequence[Pair], options: AlignOptions
 ) -> tuple[FloatArray, FloatArray, int] | None:
     """Return the zooms (G,) that a first adjustment finds, their standard deviations, and its observations."""
-    positions = np.array([p.position_m for p in photographs], float)
-    headings = np.array([p.heading_deg for p in photographs], float)
-    rays = [p.camera.normalised(p.keypoints.points) if p.camera else np.empty((0, 2)) for p in photographs]
-    _, _, refined = _first(_Photographs(photographs, rays, positions, headings), pairs, options)
+    _, _, refined = _first(Given.of(photographs), pairs, options)
     return None if refined is None else (refined[1].zoom, zoom_std(refined[1]), len(refined[1].rays))
 
 
 @dataclass(frozen=True)
-class _Photographs:
+class Given:
+    """Photographs as they are given.
+
+    Attributes:
+        every: The photographs.
+        rays: Of each, the normalised coordinates (K, 2) of its keypoints; NaN where its camera is unknown.
+        positions: (N, 3) tags.
+        headings_deg: (N,) headings; NaN where unknown.
+    """
+
     every: Sequence[Tagged]
     rays: Sequence[FloatArray]
     positions: FloatArray
     headings_deg: FloatArray
+
+    @classmethod
+    def of(cls, photographs: Sequence[Tagged]) -> Given:
+        """Work out what is worked out once."""
+        rays = [
+            np.full((len(p.keypoints), 2), np.nan) if p.camera is None else p.camera.normalised(p.keypoints.points)
+            for p in photographs
+        ]
+        positions = np.array([p.position_m for p in photographs], float).reshape(len(photographs), 3)
+        return cls(photographs, rays, positions, np.array([p.heading_deg for p in photographs], float))
 
     @property
     def focal_px(self) -> FloatArray:
@@ -198,6 +226,25 @@ class _Photographs:
     def lens(self) -> NDArray[np.int64]:
         """(N,) which unknown focal length each has; -1: its camera is known."""
         return np.array([p.lens for p in self.every], np.int64)
+
+    @property
+    def views_rad(self) -> FloatArray:
+        """(N,) angles of view; NaN where a photograph has no camera or no tag: nothing can tie it."""
+        views = np.array(
+            [
+                math.nan if p.camera is None else 2 * math.atan(p.camera.width_px / 2 / p.camera.fx)
+                for p in self.every
+            ]
+        )
+        return np.where(np.isfinite(self.positions[:, :2]).all(axis=1), views, math.nan)
+
+    def candidates(self, options: AlignOptions) -> list[tuple[int, int]]:
+        """Return the rows of those that may see the same; see :func:`candidate_pairs`."""
+        views = self.views_rad
+        if np.isfinite(views).sum() < MIN_PHOTOGRAPHS:
+            return []
+        slack = 3 * math.sqrt(2) * options.heading_std_deg
+        return candidate_pairs(self.positions[:, :2], self.headings_deg, views, options.neighbours, slack)
 
 
 @dataclass
@@ -213,7 +260,7 @@ class _Solved:
 
 
 def _solve(
-    photographs: _Photographs,
+    photographs: Given,
     candidates: Sequence[tuple[int, int]],
     pairs: Sequence[Pair],
     options: AlignOptions,
@@ -240,7 +287,7 @@ def _solve(
             rows,
             placed,
             turned,
-            _renumbered(pairs, rows),
+            renumbered(pairs, rows),
             options,
             (5.0, 2.0, pixel, pixel),
             scene.zoom,
@@ -252,7 +299,7 @@ def _solve(
     kept, untied = _drop_wrong_ties(scene)
     rows = rows[kept]
     believed, lines = believed_components(
-        scene, _renumbered(pairs, rows), torn_share(scene, rows, trusted), options
+        scene, renumbered(pairs, rows), torn_share(scene, rows, trusted), options
     )
     lines += untied
     rows = rows[scene.keep(believed)]
@@ -276,7 +323,7 @@ def _solve(
 
 
 def _first(
-    photographs: _Photographs, pairs: Sequence[Pair], options: AlignOptions
+    photographs: Given, pairs: Sequence[Pair], options: AlignOptions
 ) -> tuple[list[Pair], list[Pair], tuple[NDArray[np.int64], Scene, float] | None]:
     """Return the pairs that agree, those that loops confirm, and what :func:`_refine` makes of them."""
     every = _tags(photographs.positions, photographs.headings_deg, options)
@@ -289,14 +336,14 @@ def _first(
     if not len(rows):
         return pairs, trusted, None
     tags = _tags(photographs.positions[rows], photographs.headings_deg[rows], options)
-    here = _renumbered(pairs, rows)
+    here = renumbered(pairs, rows)
     rays = [photographs.rays[row] for row in rows.tolist()]
     placed, turned = _place(component[rows], here, rays, rotations[rows], tags, options)
     return pairs, trusted, _refine(photographs, rows, placed, turned, here, options, (KEYPOINT_PX,) * 3)
 
 
 def _refine(
-    photographs: _Photographs,
+    photographs: Given,
     rows: NDArray[np.int64],
     placed: FloatArray,
     turned: FloatArray,
@@ -337,7 +384,7 @@ def _refine(
 
 
 def _bridges(
-    photographs: _Photographs,
+    photographs: Given,
     candidates: Sequence[tuple[int, int]],
     rows: NDArray[np.int64],
     scene: Scene,
@@ -362,13 +409,18 @@ def _bridges(
     for bridge in found:
         k = number[bridge.row]
         known = scene.positions[k] if k >= 0 else np.nan_to_num(photographs.positions[bridge.row])
-        far = float(np.linalg.norm((bridge.position_m - known)[:2]))
         turn = scene.rotations[k].T @ bridge.rotation if k >= 0 else np.eye(3)
         wrong = math.acos(min(1.0, max(-1.0, (np.trace(turn) - 1) / 2))) > BRIDGE_RAD
-        tilted = not options.free_tilt and bridge.rotation[2, 1] > -math.cos(UPRIGHT_RAD)
-        if far < 4 * options.position_std_m + 2.0 and not wrong and not tilted:
+        if allowed(bridge, known, options) and not wrong:
             kept.append(bridge)
     return kept
+
+
+def allowed(bridge: Bridge, known_m: FloatArray, options: AlignOptions) -> bool:
+    """Whether neither a photograph's position (3,) by now nor its tilt forbids a view across."""
+    far = float(np.linalg.norm((bridge.position_m - known_m)[:2]))
+    tilted = not options.free_tilt and bridge.rotation[2, 1] > -math.cos(UPRIGHT_RAD)
+    return far < 4 * options.position_std_m + 2.0 and not tilted
 
 
 def _consistent(pairs: Sequence[Pair], tags: Tags, free: bool) -> tuple[list[Pair], FloatArray]:
@@ -381,7 +433,8 @@ def _consistent(pairs: Sequence[Pair], tags: Tags, free: bool) -> tuple[list[Pai
     return [p for p, good in zip(pairs, agrees, strict=True) if good], rotations
 
 
-def _renumbered(pairs: Sequence[Pair], rows: NDArray[np.int64]) -> list[Pair]:
+def renumbered(pairs: Sequence[Pair], rows: NDArray[np.int64]) -> list[Pair]:
+    """Return the pairs of some photographs, by their numbers among these."""
     number = {int(row): k for k, row in enumerate(rows)}
     return [
         replace(p, first=number[p.first], second=number[p.second])
@@ -402,7 +455,7 @@ def _place(
     placed, turned = np.empty((len(rotations), 3)), rotations.copy()
     for number in range(int(component.max()) + 1):
         rows = np.flatnonzero(component == number)
-        here = _renumbered(pairs, rows)
+        here = renumbered(pairs, rows)
         if not options.free_tilt:
             turned[rows] = turning.upright(turned[rows]) @ turned[rows]
         own = tags.of(rows)
@@ -586,37 +639,32 @@ def _lines(
     return (f"nothing is aligned: {pairs} pairs see the same, but not from places apart, or unlike their tags",)
 
 
-def _report(
-    photographs: Sequence[Tagged],
-    alignment: Alignment,
-    solved: _Solved | None,
-    rejected: tuple[str, ...],
-    tags: FloatArray,
-    headings: FloatArray,
-    pairs: int,
-    compared: int,
+def off_tags(given: Given, alignment: Alignment) -> FloatArray:
+    """Return how far (N,) photographs are from their tags, m."""
+    return np.asarray(np.linalg.norm((alignment.position_m - given.positions)[:, :2], axis=1))
+
+
+def report_of(
+    given: Given, alignment: Alignment, suspects: Sequence[Suspect], pairs: int, compared: int
 ) -> Report:
-    off = np.linalg.norm((alignment.position_m - tags)[:, :2], axis=1)
+    """Return what an alignment itself says of what it found."""
     tied = alignment.tied
-    suspects = _suspects(solved, off) if solved is not None else []
     return Report(
-        photographs=len(tags),
+        photographs=len(tied),
         tied=int(tied.sum()),
         components=tuple(np.bincount(alignment.component[tied]).tolist()),
-        residual_m=float(np.median(off[tied])) if tied.any() else math.nan,
-        tag_std_m=solved.tag_std_m if solved is not None else math.nan,
-        suspects=tuple(suspects),
-        headings=int((tied & ~np.isfinite(headings)).sum()),
+        residual_m=float(np.median(off_tags(given, alignment)[tied])) if tied.any() else math.nan,
+        tag_std_m=math.nan,
+        suspects=tuple(sorted(suspects, key=lambda suspect: -suspect.off_m)),
+        headings=int((tied & ~np.isfinite(given.headings_deg)).sum()),
         points=len(alignment.points_m),
-        reprojection_px=float(np.median(solved.reprojection_px)) if solved and len(solved.rows) else math.nan,
+        reprojection_px=math.nan,
         pairs=pairs,
         compared=compared,
-        lines=_lines(photographs, alignment, rejected, pairs),
-        zoom=tuple(solved.scene.zoom.tolist()) if solved else (),
-        zoom_std=tuple(solved.zoom_std.tolist()) if solved else (),
+        lines=(),
     )
 
 
 def _suspects(solved: _Solved, off_m: FloatArray) -> list[Suspect]:
     wrong = solved.rows[suspicious(solved.scene, solved.covariances, solved.tag_std_m)]
-    return sorted((Suspect(int(row), float(off_m[row])) for row in wrong), key=lambda suspect: -suspect.off_m)
+    return [Suspect(int(row), float(off_m[row])) for row in wrong]

@@ -245,10 +245,25 @@ def _with_cameras(photographs: Sequence[Tagged], lenses: Sequence[Lens]) -> list
 
 def _with_lens(alignment: Alignment, photographs: Sequence[Tagged], lenses: Sequence[Lens]) -> Alignment:
     """Return the alignment with the cameras that were estimated."""
-    given = [p.camera if p.lens >= 0 else None for p in _with_cameras(photographs, lenses)]
+    return with_cameras(alignment, [p.camera if p.lens >= 0 else None for p in _with_cameras(photographs, lenses)])
+
+
+def with_cameras(alignment: Alignment, given: Sequence[Camera | None]) -> Alignment:
+    """Return the alignment with the cameras that were estimated of its photographs."""
     cameras = tuple(dict.fromkeys(filter(None, given)))
     numbers = np.array([-1 if camera is None else cameras.index(camera) for camera in given], np.int32)
     return replace(alignment, cameras=cameras, camera=numbers) if cameras else alignment
+
+
+def known_cameras(photographs: Sequence[Tagged], estimated: Sequence[Camera]) -> list[Camera | None]:
+    """Return for each photograph without a camera the one that an earlier run estimated of its size, if it did."""
+    focal = {(max(size), min(size)): c.fx for c in estimated for size in [(c.width_px, c.height_px)]}
+    return [
+        Lens(key, (), 0, (), focal[key]).camera(p.size)
+        if p.camera is None and p.size is not None and (key := (max(p.size), min(p.size))) in focal
+        else None
+        for p in photographs
+    ]
 
 
 def _matches(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from geowarp_ros.gallery.manifest import (
     now,
     sync,
 )
-from geowarp_ros.gallery.photographs import DESCRIPTORS
+from geowarp_ros.gallery.photographs import CAMERA_FILES, DESCRIPTORS
 
 _PER_PHOTOGRAPH: dict[str, tuple[str, tuple[int, ...], Any]] = {
     "tied": ("?", (), False),
@@ -44,7 +45,12 @@ _PER_PHOTOGRAPH: dict[str, tuple[str, tuple[int, ...], Any]] = {
 def aligned_segments(segments: Sequence[Segment]) -> tuple[AlignedSegment, ...]:
     """Return the manifest's entry for segments with keypoints."""
     return tuple(
-        AlignedSegment(name=s.name, images=s.images, keypoints_blake2b=s.files[DESCRIPTORS].blake2b)
+        AlignedSegment(
+            name=s.name,
+            images=s.images,
+            keypoints_blake2b=s.files[DESCRIPTORS].blake2b,
+            cameras_blake2b=_cameras_blake2b(s),
+        )
         for s in segments
     )
 
@@ -100,28 +106,90 @@ def open_alignment(folder: Path, stored: StoredAlignment, segments: Sequence[Seg
     Raises:
         GalleryError: It was made from other keypoints, or a file is absent, truncated or foreign.
     """
+    if not stored.summary.tied:
+        for name, file in stored.files.items():
+            check_size(folder / ALIGNMENT / stored.name / name, file.size)
+        return None
+    opened = _by_rows_now(folder, stored, segments)
+    for segment in segments:
+        if segment.name in opened.changed:
+            raise GalleryError(
+                f"{folder}: its alignment {stored.name} is of other keypoints than those of segment"
+                f" {segment.name}; align it again (geowarp gallery align {folder})"
+            )
+    return _select(opened.then, opened.numbers)
+
+
+def kept_alignment(
+    folder: Path, stored: StoredAlignment, segments: Sequence[Segment], removed: NDArray[np.int64]
+) -> tuple[Alignment, frozenset[int]]:
+    """Return what still holds of an alignment, by stored rows now, and the groups that lost photographs.
+
+    Photographs whose keypoints or cameras are others now are as if they had come since.
+
+    Args:
+        folder: Folder of the gallery.
+        stored: The manifest's entry.
+        segments: Segments in the manifest's order.
+        removed: Stored rows that are removed.
+
+    Raises:
+        GalleryError: A file is absent, truncated or foreign.
+    """
+    opened = _by_rows_now(folder, stored, segments)
+    then = {known.name: known.cameras_blake2b for known in stored.segments}
+    starts = np.cumsum([0, *(segment.images for segment in segments)])
+    numbers = opened.numbers.copy()
+    for segment, start in zip(segments, starts, strict=False):
+        if segment.name in opened.changed or then.get(segment.name) != _cameras_blake2b(segment):
+            numbers[start : start + segment.images] = -1
+    held = numbers.copy()
+    held[removed] = -1
+    gone = np.ones(len(opened.then.tied), bool)
+    gone[held[held >= 0]] = False
+    torn = opened.then.component[gone & opened.then.tied]
+    return _select(opened.then, numbers), frozenset(torn.tolist())
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An alignment as it was stored.
+
+    Attributes:
+        then: By the rows then.
+        numbers: Of each stored row now, the row then; -1: none.
+        changed: Segments whose keypoints are others now.
+    """
+
+    then: Alignment
+    numbers: NDArray[np.int64]
+    changed: frozenset[str]
+
+
+def _by_rows_now(folder: Path, stored: StoredAlignment, segments: Sequence[Segment]) -> _Opened:
     where = folder / ALIGNMENT / stored.name
     for name, file in stored.files.items():
         check_size(where / name, file.size)
-    if not stored.summary.tied:
-        return None
     starts, rows = {}, 0
     for known in stored.segments:
         starts[known.name] = rows
         rows += known.images
     entries = {known.name: known for known in stored.segments}
-    numbers = []  # of each stored row now, the row then; -1: none
+    numbers, changed = [np.empty(0, np.int64)], set()
     for segment in segments:
-        if segment.name not in entries:
+        known_then = entries.get(segment.name)
+        if known_then is None:
             numbers.append(np.full(segment.images, -1))
             continue
-        if DESCRIPTORS not in segment.files or aligned_segments([segment]) != (entries[segment.name],):
-            raise GalleryError(
-                f"{folder}: its alignment {stored.name} is of other keypoints than those of segment"
-                f" {segment.name}; align it again (geowarp gallery align {folder})"
-            )
+        keypoints = segment.files[DESCRIPTORS].blake2b if DESCRIPTORS in segment.files else ""
+        if (segment.images, keypoints) != (known_then.images, known_then.keypoints_blake2b):
+            changed.add(segment.name)
         numbers.append(np.arange(segment.images) + starts[segment.name])
-    return _select(_map(where, stored, rows), np.concatenate([np.empty(0, np.int64), *numbers]))
+    return _Opened(_map(where, stored, rows), np.concatenate(numbers), frozenset(changed))
+
+
+def _cameras_blake2b(segment: Segment) -> str:
+    return " ".join(segment.files[name].blake2b for name in CAMERA_FILES if name in segment.files)
 
 
 def _map(where: Path, stored: StoredAlignment, rows: int) -> Alignment:

@@ -19,7 +19,7 @@ from geowarp_ros.lab.baselines import DiffusionConfig
 from geowarp_ros.lab.baselines.neighbours import gallery_neighbours, unit_rows
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
-from geowarp_ros.types import Candidate, FloatArray, ScoreUnit
+from geowarp_ros.types import Candidate, FloatArray
 
 
 def normalised_affinity(
@@ -52,8 +52,6 @@ class Diffusion:
         config: The graph and how far the diffusion spreads.
         without: Rows that must not help the others, in an evaluation that leaves some out.
     """
-
-    unit: ScoreUnit = "mean cosine"
 
     def __init__(self, gallery: Gallery, config: DiffusionConfig, without: Collection[int] = ()) -> None:
         self._config = config

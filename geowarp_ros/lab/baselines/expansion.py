@@ -18,7 +18,7 @@ from geowarp_ros.lab.baselines import ExpansionConfig
 from geowarp_ros.lab.baselines.neighbours import gallery_neighbours, unit_rows
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
-from geowarp_ros.types import Candidate, ScoreUnit
+from geowarp_ros.types import Candidate
 
 
 class QueryExpansion:
@@ -32,8 +32,6 @@ class QueryExpansion:
         config: Neighbours and weights.
         without: Rows that must not help the others, in an evaluation that leaves some out.
     """
-
-    unit: ScoreUnit = "mean cosine"
 
     def __init__(self, gallery: Gallery, config: ExpansionConfig, without: Collection[int] = ()) -> None:
         self._config = config

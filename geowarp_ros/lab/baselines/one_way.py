@@ -20,7 +20,7 @@ from geowarp_ros.model.describer import Query
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.matching import CELLS, similarity
 from geowarp_ros.rerank.order import best_with_retrieval
-from geowarp_ros.types import Candidate, ScoreUnit
+from geowarp_ros.types import Candidate
 
 
 def one_way_quad(quad_q: Tensor, quad_p: Tensor) -> Tensor:
@@ -49,8 +49,6 @@ class OneWayReranker:
         ModelError: The model has no warping regression.
     """
 
-    unit: ScoreUnit = "mean cosine"
-
     def __init__(self, gallery: Gallery, model: GeoWarp, retrieval_weight: float = 0.0) -> None:
         if model.regression is None:
             raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
@@ -72,6 +70,7 @@ class OneWayReranker:
             replace(
                 candidate,
                 score=self._score(query, candidate.index, quads[row : row + 1]),
+                score_unit="mean cosine",
                 score_unwarped=unwarped[row] / CELLS,
                 quad_p=quads[row].cpu().numpy(),
             )

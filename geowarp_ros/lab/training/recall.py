@@ -52,7 +52,7 @@ def rank_candidates(
         candidates: Number of candidates P to re-rank, as many as the outcomes hold.
         progress: Shows the queries.
     """
-    rerank = {"candidates": candidates, "retrieval_weight": 0.0}
+    rerank = {"mode": "exact", "candidates": candidates, "retrieval_weight": 0.0}
     config = parse_config(
         DatasetConfig, {"rerank": methods, "recalls": [candidates], "localizer": {"rerank": rerank}}
     )

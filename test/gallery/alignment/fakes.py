@@ -132,9 +132,9 @@ class FakeAlign:
         self.alignment = replace(random_alignment(counts, self.seed), datum=datum)
         suspects = tuple(suspect for suspect in self._suspects if suspect.row < len(photographs))
         tied = int(self.alignment.tied.sum())
-        report = Report(
+        self.report = Report(
             photographs=len(photographs), tied=tied, components=(tied,), residual_m=1.25, tag_std_m=1.5,
             suspects=suspects, headings=3, points=9, reprojection_px=0.5, pairs=len(compared),
             compared=len(missing), lines=("a moving car in 2 photographs",),
         )  # fmt: skip
-        return self.alignment, report
+        return self.alignment, self.report

@@ -235,7 +235,7 @@ def test_the_verb_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"drives": drives, "plain_seeds": 1}))
-    (tmp_path / "small.calibration.json").write_text("{", encoding="utf-8")  # what is broken can be replaced
+    (tmp_path / "small.gated.calibration.json").write_text("{", encoding="utf-8")  # what is broken can be replaced
     words = ["evaluate", "integrity", recipe, "--data", tmp_path, "--output", tmp_path / "out", "--model", model]
     assert main([*map(str, words), "--device", "cpu", "--store"]) == 0
     said = capsys.readouterr().out
@@ -253,7 +253,7 @@ def test_the_verb_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert refused["a"].endswith("4 of 4") and refused["its own images without their place"].endswith("12 of 12")
     assert all(text.startswith("100.0 %") for text in refused.values())
     # what was stored is what a gallery without a calibration of its own is opened with
-    stored = load_calibration(tmp_path / "small.calibration.json")
+    stored = load_calibration(tmp_path / "small.gated.calibration.json")
     assert stored is not None and stored.samples > 24
     config = parse_config(LocalizerConfig, {"model": str(model), "device": "cpu"})
     (opened,) = (
