@@ -82,8 +82,7 @@ def application(shown: Shown, hosts: Sequence[str] = LOOPBACK, tiles: str = "") 
         return Response(json.dumps(content, separators=(",", ":"), allow_nan=False), media_type="application/json")
 
     def news(request: Request) -> Response:
-        after = request.query_params.get("after", "0")
-        return JSONResponse(shown.news(int(after) if after.isdecimal() else 0))
+        return JSONResponse(shown.news(_number(request.query_params.get("after", ""), 0)))
 
     @lru_cache(PICTURES_KEPT)
     def jpeg(kind: str, row: int, width_px: int) -> bytes:
@@ -91,10 +90,10 @@ def application(shown: Shown, hosts: Sequence[str] = LOOPBACK, tiles: str = "") 
         return found if isinstance(found, bytes) else encode_jpeg(found, 85, width_px)
 
     def picture(request: Request) -> Response:
-        asked = request.query_params.get("width", "")
-        width = min(max(int(asked) if asked.isdecimal() else WIDTHS_PX[1], WIDTHS_PX[0]), WIDTHS_PX[1])
+        least, most = WIDTHS_PX
+        width = min(max(_number(request.query_params.get("width", ""), most), least), most)
         try:
-            data = jpeg(request.path_params["kind"], request.path_params["row"], width)
+            data = jpeg(request.path_params["kind"], _number(request.path_params["row"], -1), width)
         except (GeowarpError, OSError) as error:
             return PlainTextResponse(f"no picture: {error}", 404)
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
@@ -104,9 +103,13 @@ def application(shown: Shown, hosts: Sequence[str] = LOOPBACK, tiles: str = "") 
         Route("/assets/{name}", asset),
         Route("/scene.json", scene),
         Route("/news.json", news),
-        Route("/picture/{kind}/{row:int}", picture),
+        Route("/picture/{kind}/{row}", picture),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Guard, hosts=hosts, tiles=tiles)])
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text) if text.isdecimal() and len(text) < 16 else otherwise
 
 
 def _tile_options(tiles: str) -> dict[str, str] | None:

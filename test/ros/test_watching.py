@@ -62,12 +62,12 @@ def localizer(graph: None, request: pytest.FixtureRequest) -> Iterator[Localizer
 
 
 def answers() -> tuple[Answer, Answer]:
-    best = Candidate(0, Place("gallery/a  b.jpg", *placed(30.0, 40.0)), 0.1, 0.9)
+    best = Candidate(0, Place("gallery/a  b.jpg", *placed(30.0, 40.0)), 0.1, 0.9, score_unit="mean cosine")
     half = math.radians(90.0 - 200.0) / 2  # heading 200°
     covariance = np.diag([4.0, 9.0, 1e4, 0.01, 0.01, math.radians(2.0) ** 2])
     fix = Fix(*placed(10.0, 20.0), 0.0, covariance[:3, :3], 0.9)
     fix = replace(fix, orientation=(0.0, 0.0, math.sin(half), math.cos(half)), pose_covariance=covariance)
-    found = Answer(Header(2_500_000_000, score_unit="mean cosine"), fix, (best,))
+    found = Answer(Header(2_500_000_000), fix, (best,))
     return Answer(Header(2_000_000_000), NoFix("low_confidence"), (replace(best, score=None),)), found
 
 
