@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -119,6 +123,8 @@ def test_the_pair_is_enlarged_with_what_both_see(browser: Browser, drive: str) -
     assert browser.ask("viewer.dialog.open") is False
     browser.click_on(".enlarge")
     assert browser.ask("viewer.dialog.open") is True
+    browser.click(4, 4)  # beside it
+    assert browser.ask("viewer.dialog.open") is False
     assert browser.problems == []
 
 
@@ -305,18 +311,54 @@ def test_nothing_is_asked_of_the_network(browser: Browser, drive: str) -> None:
     assert [address for address in browser.asked if not address.startswith(drive)] == []
 
 
-def test_tiles_lie_where_they_belong(browser: Browser) -> None:
+class Chessboard(BaseHTTPRequestHandler):
+    """Tiles of one colour: black where x + y is even, else white."""
+
+    def do_GET(self) -> None:
+        _, x, y = map(int, re.findall(r"\d+", self.path))
+        pixels = np.full((4, 4, 3), 255 * ((x + y) % 2), np.uint8)
+        data = cv2.imencode(".png", pixels)[1].tobytes()
+        self.send_response(200)
+        self.send_header("Content-Type", "image/png")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_tiles_lie_where_they_belong(browser: Browser, tmp_path: Path, turned: int) -> None:
     places = {"x": [-50.0, 50.0], "y": [-50.0, 50.0], "name": ["a", "b"]}
-    with served(
-        Still(scene("gallery", "g", GROUND, places=places)), "http://127.0.0.1:9/{z}/{x}/{y}.png"
-    ) as address:
-        look(browser, address)
-        browser.until("viewer.map.tiles.kept.size > 3")
-        names = browser.ask("[...viewer.map.tiles.kept.keys()]")
-        tiles = {tuple(map(int, re.findall(r"/(\d+)/(\d+)/(\d+)\.png", name)[0])) for name in names}
-        # 45° N 9° E (https://wiki.openstreetmap.org/wiki/Slippy_map_tilenames): x = 2^z (9 + 180) / 360,
-        # y = 2^z (1 - asinh(tan 45°) / π) / 2; 0.8813735870 = asinh(1)
-        ((level,),) = {tuple({tile[0] for tile in tiles})}
-        x, y = int(2**level * 189 / 360), int(2**level * (1 - 0.8813735870195430 / np.pi) / 2)
-        assert (level, x, y) in tiles
-        assert all(abs(tile[1] - x) < 8 and abs(tile[2] - y) < 8 for tile in tiles)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Chessboard) as tiles:
+        threading.Thread(target=tiles.serve_forever, daemon=True).start()
+        shown = Still(scene("gallery", "g", GROUND, places=places))
+        with served(shown, f"http://127.0.0.1:{tiles.server_port}/{{z}}/{{x}}/{{y}}.png") as address:
+            look(browser, address)
+            browser.ask(f"viewer.on.places = false, viewer.map.setTurn({turned})")
+            browser.until("!viewer.map.waiting && viewer.map.tiles.kept.size > 3")
+            browser.until("[...viewer.map.tiles.kept.values()].every((image) => image.complete)")
+            browser.until("!viewer.map.waiting")
+            names = browser.ask("[...viewer.map.tiles.kept.keys()].pop()")
+            browser.picture(tmp_path / "seen.png")
+            left, top, _, _ = browser.box(".ground")
+            at, scale = browser.ask("viewer.map.at(0, 0)"), float(browser.ask("viewer.map.scale"))
+            attribution = browser.text(".attribution")
+        tiles.shutdown()
+    assert attribution.startswith("127.0.0.1")
+    # 45° N 9° E (https://wiki.openstreetmap.org/wiki/Slippy_map_tilenames): x = 2^z (9 + 180) / 360,
+    # y = 2^z (1 - asinh(tan 45°) / π) / 2; asinh(1) = 0.8813735870
+    level = int(re.findall(r"/(\d+)/\d+/\d+\.png", names)[0])
+    x, y = 2**level * 189 / 360, 2**level * (1 - 0.8813735870195430 / np.pi) / 2
+    side = 2 * np.pi * 6378137 * np.cos(np.pi / 4) / 2**level * scale  # px
+    assert 150 < side < 400
+    seen = cv2.imread(str(tmp_path / "seen.png"))
+    assert seen is not None
+    for column in (0, 1):  # 5 px on either side of both edges of the tile in which the origin lies
+        for east in (-5.0, 5.0):
+            for south in (-5.0, 5.0):
+                right, down = (int(x) + column - x) * side + east, (int(y) - y) * side + south
+                screen = (at[0] - down, at[1] + right) if turned else (at[0] + right, at[1] + down)
+                pixel = seen[round(top + screen[1]), round(left + screen[0])]
+                white = (int(x) + column - (east < 0) + int(y) - (south < 0)) % 2
+                assert (pixel.mean() > 200) == bool(white), (column, east, south)

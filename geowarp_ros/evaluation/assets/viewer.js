@@ -55,6 +55,7 @@ class Viewer {
     this.tip.hidden = true;
     this.dialog = make("dialog", "pair");
     this.dialog.setAttribute("aria-label", "the matched pair, enlarged");
+    this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.dialog.close(); }); // beside it
     root.append(this.dialog);
     this.theme();
     this.map = new GroundMap(this.stage, this, scene.datum, scene.tiles);
