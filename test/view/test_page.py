@@ -172,6 +172,12 @@ def test_a_street_fills_the_map_whichever_way_it_runs(browser: Browser, turned: 
             assert end[1] < start[1] and abs(end[0] - start[0]) < 2
 
 
+def test_a_town_has_its_north_up(browser: Browser) -> None:
+    with served(Still(scene("gallery", "town", GROUND, places={"x": [0.0, 90.0], "y": [0.0, 180.0]}))) as address:
+        look(browser, address)
+        assert browser.ask("viewer.map.turn") == 0
+
+
 def test_hostile_names_are_only_text(browser: Browser) -> None:
     places = {"x": [0.0, 9.0], "y": [0.0, 9.0], "name": [HOSTILE, "b.jpg"]}
     left_out = [[f"</script>{HOSTILE}", f"reason {HOSTILE}"]]

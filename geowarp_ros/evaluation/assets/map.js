@@ -87,8 +87,10 @@ class GroundMap {
   fit() {
     if (!this.width) return;
     this.untouched = true;
-    // a street from south to north fills a wide window when north is to the right
-    this.turn = this.fitted(1) > 1.15 * this.fitted(0) ? 1 : 0;
+    // a street from south to north fills a wide window when north is to the right; a town stays as it is
+    const sides = [this.bounds[2] - this.bounds[0], this.bounds[3] - this.bounds[1]];
+    const street = Math.max(...sides) > 2.5 * Math.min(...sides);
+    this.turn = street && this.fitted(1) > 1.15 * this.fitted(0) ? 1 : 0;
     this.scale = Math.min(this.fitted(this.turn), 40);
     this.middle = [(this.bounds[0] + this.bounds[2]) / 2, (this.bounds[1] + this.bounds[3]) / 2];
     this.redraw();
