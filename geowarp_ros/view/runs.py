@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -94,15 +95,19 @@ def show_run(
 
 
 def _queries(rows: Sequence[Row], images: ReadImages) -> Callable[[int], Image]:
+    opening = Lock()  # a page asks for several at once, and a bag takes its time
+
     @cache
     def opened() -> Mapping[str, DriveImage]:
         return {image.name: image for image in images()}
 
     def read(row: int) -> Image:
         name = rows[row]["image"] if 0 <= row < len(rows) else ""
-        if name not in opened():
+        with opening:
+            drive = opened()
+        if name not in drive:
             raise NoPictureError(f"image {row} {name}: the drive has none of that name")
-        return opened()[name].read()
+        return drive[name].read()
 
     return read
 

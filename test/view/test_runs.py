@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +75,10 @@ def test_pictures_are_read_from_the_drive_when_they_are_asked_for(tmp_path: Path
     np.testing.assert_array_equal(shown.picture("query-warped", 1), expected)
     np.testing.assert_array_equal(shown.picture("place", 3), places.image(3))
     assert opened == [1]
+    slow = show_run(written(tmp_path), lambda: (time.sleep(0.2), images())[1], places)
+    with ThreadPoolExecutor(4) as pool:  # a page asks for several at once
+        list(pool.map(lambda row: slow.picture("query", row), range(4)))
+    assert opened == [1, 1]
     for kind, row in (
         ("query", 4),
         ("query", 6),

@@ -311,7 +311,7 @@ class Viewer {
       map.marks(drive.X, drive.Y, (row) => (drive.fixed[row] ? null : guess));
     }
     if (on.ellipses) {
-      for (let row = 0; row < drive.X.length; row += 1) if (drive.fixed[row]) this.ellipse(map, context, row, 0.1);
+      for (let row = 0; row < drive.X.length; row += 1) if (drive.fixed[row]) this.ellipse(map, context, row, 0.03);
     }
     if (on.lost) {
       const cross = this.cross("lost", 4.2, colours.doubt);
@@ -581,7 +581,6 @@ class Viewer {
     head.append(make("h3", "", drive.title[row]), make("span", "label", `image ${count(row + 1)} of ${count(drive.t.length)}`));
     const parts = [head, this.chip(this.verdict(row), this.mood(row))];
     const pictures = make("div", "views");
-    this.fetchAhead(row);
     for (const [of, caption, quad] of this.pairOf(row)) {
       if (!of) continue;
       const figure = this.picture(of(480), caption, quad);
@@ -589,6 +588,7 @@ class Viewer {
       pictures.append(figure);
     }
     pictures.classList.toggle("one", pictures.children.length === 1);
+    this.fetchAhead(row); // after the pair itself: a browser asks for six at a time
     if (pictures.children.length) parts.push(this.enlarging(pictures));
     else parts.push(make("p", "label", this.scene.no_images || "no pictures at hand"));
     const [std, error] = [drive.heading_std[row], drive.heading_error[row]];
