@@ -12,7 +12,7 @@ from geowarp_ros.attitude import fix_from_pose
 from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import Calibration, covariance_of
-from geowarp_ros.integrity.trust import UNCALIBRATED
+from geowarp_ros.integrity.trust import NEES_95, UNCALIBRATED
 from geowarp_ros.types import Candidate, Evidence, Fix, FloatArray, NoFix, Pose
 
 UNCONTRASTED = 0.5
@@ -26,6 +26,23 @@ UNCALIBRATED_MIN_CONFIDENCE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """A pose that is not trusted.
+
+    Attributes:
+        pose: The pose.
+        covariance: (6, 6), calibrated.
+        confidence: Probability that it is right, by the calibration.
+        wanted: Minimum confidence for the photographs around it to be a fix.
+    """
+
+    pose: Pose
+    covariance: FloatArray
+    confidence: float
+    wanted: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What is published of an answer.
 
@@ -34,12 +51,14 @@ class Decision:
         covariance: (6, 6) of the pose, calibrated; None without one.
         confidence: Probability that it is right.
         wanted: Minimum confidence of a fix.
+        doubted: The pose if it is not trusted; None without a calibration that judged its method.
     """
 
     pose: Pose | None
     covariance: FloatArray | None
     confidence: float
     wanted: float
+    doubted: Doubted | None = None
 
     @property
     def fix(self) -> bool:
@@ -69,12 +88,55 @@ def decide(
     known = calibration.poses if calibration else {}
     # who knows how far poses of one method can be trusted does not trust another's by the rule of thumb
     trust = known.get(pose.method, None if known else UNCALIBRATED) if pose is not None else None
+    doubted = None
     if pose is not None and trust is not None:
         confidence = trust.confidence(pose, evidence)
         wanted = config.min_confidence if config.min_confidence >= 0 else trust.min_confidence
         if confidence >= wanted:
             return Decision(pose, trust.covariance(pose), confidence, wanted)
-    return Decision(None, None, _confidence(evidence, calibration), _min_confidence(config, calibration))
+        if known:
+            around = config.min_confidence if config.min_confidence >= 0 else trust.around_confidence
+            doubted = Doubted(pose, trust.covariance(pose), confidence, around)
+    return Decision(None, None, _confidence(evidence, calibration), _min_confidence(config, calibration), doubted)
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Position of photographs, relative to their mean.
+
+    Attributes:
+        offset_m: (2,) east, north.
+        covariance: (2, 2), m².
+        confidence: Probability that it is right.
+        fix: Whether it is a fix.
+    """
+
+    offset_m: FloatArray
+    covariance: FloatArray
+    confidence: float
+    fix: bool
+
+
+def around_pose(decision: Decision, pose_m: FloatArray, covariance: FloatArray) -> Around:
+    """Draw the position of photographs to a pose that is not trusted but lies within their 95 % ellipse.
+
+    Either is right, the pose with its probability: mean and covariance are those of this mixture (Bar-Shalom, Li
+    and Kirubarajan, "Estimation with Applications to Tracking and Navigation", 2001, sec. 1.4.16). A pose that is
+    probable enough makes a fix of photographs that are not convincing by themselves.
+
+    Args:
+        decision: Without a trusted pose.
+        pose_m: (2,) position of the doubted pose, relative to the photographs' mean.
+        covariance: (2, 2) of the photographs' position, m².
+    """
+    plain = Around(np.zeros(2), covariance, decision.confidence, decision.fix)
+    doubted = decision.doubted
+    if doubted is None or not np.isfinite(pose_m).all() or pose_m @ np.linalg.solve(covariance, pose_m) > NEES_95:
+        return plain
+    p = doubted.confidence
+    mixed = p * doubted.covariance[:2, :2] + (1 - p) * covariance + p * (1 - p) * np.outer(pose_m, pose_m)
+    convincing = p >= doubted.wanted and not decision.fix
+    return Around(p * pose_m, mixed, p if convincing else decision.confidence, decision.fix or convincing)
 
 
 def estimate_position(
@@ -88,7 +150,7 @@ def estimate_position(
     """Estimate where the query was taken, and where it looked if a pose is trusted.
 
     Without a pose the candidates within ``cluster_radius_m`` of the best one agree with it; they make the position
-    and its scatter.
+    and its scatter. A pose that is not trusted may draw it nearer (:func:`around_pose`).
 
     Args:
         candidates: Best first.
@@ -105,28 +167,33 @@ def estimate_position(
     if evidence is None:
         return NoFix("empty_gallery", "the gallery has no place to compare with")
     decision = decide(evidence, pose, config, calibration)
-    confidence = decision.confidence
-    if not decision.fix:
-        return _no_fix(evidence, confidence, decision.wanted, config)
     if decision.pose is not None and decision.covariance is not None:
-        return fix_from_pose(decision.pose, frame, confidence, decision.covariance)
+        return fix_from_pose(decision.pose, frame, decision.confidence, decision.covariance)
 
     centre, scatter, share = locate(evidence, config.estimate)
     if calibration:
         position_std_m, scatter_gain = calibration.position_std_m, calibration.scatter_gain
     else:
         position_std_m, scatter_gain = config.position_std_m, 1.0
-    covariance = np.zeros((3, 3))
-    covariance[:2, :2] = covariance_of(scatter, position_std_m, scatter_gain)
-    altitude, covariance[2, 2] = _altitude(candidates, evidence.agrees, share, config)
     origin = LocalFrame(candidates[0].place.latitude_deg, candidates[0].place.longitude_deg)
+    apart = np.full(2, np.nan)
+    if decision.doubted is not None:
+        there = frame.to_geodetic(decision.doubted.pose.position_m)
+        apart = origin.to_enu(*map(float, there))[:2] - centre
+    found = around_pose(decision, apart, covariance_of(scatter, position_std_m, scatter_gain))
+    if not found.fix:
+        return _no_fix(evidence, decision.confidence, decision.wanted, config)
+    centre = centre + found.offset_m
+    covariance = np.zeros((3, 3))
+    covariance[:2, :2] = found.covariance
+    altitude, covariance[2, 2] = _altitude(candidates, evidence.agrees, share, config)
     latitude, longitude, _ = origin.to_geodetic(np.array([[centre[0], centre[1], 0.0]]))
     return Fix(
         latitude_deg=float(latitude[0]),
         longitude_deg=float(longitude[0]),
         altitude_m=altitude,
         covariance=covariance,
-        confidence=confidence,
+        confidence=found.confidence,
         method="best" if config.estimate == "best" else "cluster",
     )
 

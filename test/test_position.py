@@ -16,7 +16,8 @@ from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import Calibration
 from geowarp_ros.integrity.evidence import SHARPNESS, candidate_weights, gather_evidence
-from geowarp_ros.position import CONVINCING_INLIERS, UNCONTRASTED
+from geowarp_ros.integrity.trust import PoseTrust
+from geowarp_ros.position import CONVINCING_INLIERS, UNCONTRASTED, Decision, Doubted, around_pose
 from geowarp_ros.position import estimate_position as estimate
 from geowarp_ros.types import Candidate, Fix, NoFix, Place, Pose
 
@@ -216,3 +217,72 @@ def test_a_pose_does_not_make_a_fix_of_what_nobody_trusts() -> None:
     refused = estimate(candidates, evidence, pose_of(0.3), FRAME, PositionConfig())
     assert isinstance(refused, NoFix) and refused.reason == "disagreement"
     assert refused == estimate(candidates, evidence, None, FRAME, PositionConfig())
+
+
+def trust(probability: float, around: float = 1.0) -> PoseTrust:
+    """As probable whatever the pose; nothing less than 0.99 is trusted."""
+    return PoseTrust(
+        features=(), mean=(), scale=(), weights=(), intercept=math.log(probability / (1 - probability)),
+        min_confidence=0.99, around_confidence=around,
+        position_gain=2.0, position_floor_m=0.0, heading_gain=1.0, heading_floor_deg=0.0,
+    )  # fmt: skip
+
+
+def test_photographs_are_drawn_to_a_pose_within_their_ellipse() -> None:
+    doubted = Doubted(pose_of(0.1), 0.04 * np.eye(6), 0.75, 0.7)
+    for confidence, said in ((0.95, 0.95), (0.6, 0.75)):  # a fix by itself, and one by the pose
+        decision = Decision(None, None, confidence, 0.9, doubted)
+        found = around_pose(decision, np.array([4.0, 0.0]), 16.0 * np.eye(2))
+        assert found.offset_m == pytest.approx([3.0, 0.0])
+        # 0.75 · 0.04 + 0.25 · 16, and 0.75 · 0.25 · 4² along the line between the two
+        assert found.covariance == pytest.approx(np.diag([4.03 + 3.0, 4.03]))
+        assert (found.confidence, found.fix) == (said, True)
+        for outside in ([10.0, 0.0], [math.nan, math.nan]):  # 10 m are 2.5 standard deviations
+            kept = around_pose(decision, np.array(outside), 16.0 * np.eye(2))
+            assert kept.offset_m.tolist() == [0.0, 0.0] and kept.covariance.tolist() == [[16.0, 0.0], [0.0, 16.0]]
+            assert (kept.confidence, kept.fix) == (confidence, confidence > 0.9)
+    improbable = replace(decision, doubted=replace(doubted, wanted=0.8))
+    assert not around_pose(improbable, np.array([4.0, 0.0]), 16.0 * np.eye(2)).fix
+
+
+def test_what_a_mixture_claims_is_what_draws_show() -> None:
+    rng = np.random.default_rng(0)
+    pose_m, covariance = np.array([3.0, -4.0]), np.array([[9.0, 2.0], [2.0, 7.0]])
+    doubted = Doubted(pose_of(0.1), np.diag([0.3, 0.2, 1.0, 1.0, 1.0, 1.0]), 0.8, 1.0)
+    right = rng.random(200_000) < 0.8
+    of_pose = rng.multivariate_normal(pose_m, doubted.covariance[:2, :2], len(right))
+    of_photographs = rng.multivariate_normal([0.0, 0.0], covariance, len(right))
+    draws = np.where(right[:, None], of_pose, of_photographs)
+    found = around_pose(Decision(None, None, 0.9, 0.5, doubted), pose_m, covariance)
+    assert found.offset_m == pytest.approx(draws.mean(axis=0), abs=0.02)
+    assert found.covariance == pytest.approx(np.cov(draws.T), abs=0.05)
+
+
+def test_a_doubted_pose_draws_a_calibrated_fix_but_gives_it_no_heading() -> None:
+    candidates = [candidate(27.0, 38.0, 1.0, index=0), candidate(300.0, 0.0, 5.0, index=1)]
+    evidence = gather_evidence(candidates, 10.0)
+
+    def said_with(pose: Pose | None, judged: dict[str, PoseTrust], wanted: float = 0.9) -> Fix | NoFix:
+        calibration = Calibration(
+            features=(), mean=(), scale=(), weights=(), intercept=3.0, min_confidence=wanted,
+            position_std_m=4.0, scatter_gain=1.0, correct_within_m=25.0, poses=judged,
+        )  # fmt: skip
+        return estimate(candidates, evidence, pose, FRAME, PositionConfig(), calibration)
+
+    def fix_with(pose: Pose | None, judged: dict[str, PoseTrust], wanted: float = 0.9) -> Fix:
+        fix = said_with(pose, judged, wanted)
+        assert isinstance(fix, Fix) and fix.method == ("points" if fix.orientation else "cluster")
+        return fix
+
+    alone, trusted = fix_with(None, {}), fix_with(pose_of(0.3), {"points": trust(0.995)})
+    assert east_north(alone) == pytest.approx([27.0, 38.0], abs=1e-3) and trusted.method == "points"
+    drawn = fix_with(pose_of(0.3), {"points": trust(0.9)})
+    assert east_north(drawn) == pytest.approx([27.0 + 0.9 * 3.0, 38.0 + 0.9 * 2.0], abs=1e-2)
+    assert drawn.confidence == alone.confidence and drawn.std_m < alone.std_m
+    # not where nothing was measured of such poses
+    assert east_north(fix_with(pose_of(0.3), {"anchors": trust(0.9)})) == pytest.approx(east_north(alone))
+    # photographs that do not convince by themselves: only around a pose that is probable enough
+    assert isinstance(said_with(pose_of(0.3), {"points": trust(0.9)}, 0.99), NoFix)
+    by_pose = fix_with(pose_of(0.3), {"points": trust(0.9, around=0.85)}, 0.99)
+    assert by_pose.confidence == pytest.approx(0.9) and by_pose.orientation is None
+    assert (by_pose.latitude_deg, by_pose.longitude_deg) == (drawn.latitude_deg, drawn.longitude_deg)

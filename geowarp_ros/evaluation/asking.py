@@ -30,7 +30,7 @@ from geowarp_ros.motion.session import Session
 from geowarp_ros.position import locate
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
-from geowarp_ros.types import Answer, Evidence, Frame, Image, Near, Place, Pose
+from geowarp_ros.types import Answer, Evidence, FloatArray, Frame, Image, Near, Place, Pose
 
 LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]
 """From an image's true place to the gallery rows that its search ignores."""
@@ -189,26 +189,33 @@ def sample_of(localizer: Localizer, ranked: Ranked, truth: Place | None, correct
         return None
     gallery = localizer.gallery
     centre, scatter, _ = locate(ranked.evidence, localizer.config.position.estimate)
+    best = ranked.candidates[0].place
+    centre = centre + gallery.frame.to_enu(best.latitude_deg, best.longitude_deg, 0.0)[:2]
     error = np.full(2, np.nan)
     if truth is not None:
-        best = ranked.candidates[0].place
-        enu = gallery.frame.to_enu(
-            np.array([best.latitude_deg, truth.latitude_deg]),
-            np.array([best.longitude_deg, truth.longitude_deg]),
-            np.zeros(2),
-        )
-        error = enu[0, :2] + centre - enu[1, :2]
+        error = centre - gallery.frame.to_enu(truth.latitude_deg, truth.longitude_deg, 0.0)[:2]
     error_m = np.inf if truth is None else float(np.hypot(*error))
-    posed = None if ranked.pose is None else _posed(localizer, ranked.evidence, ranked.pose, truth)
+    posed = None
+    if ranked.pose is not None:
+        posed = _posed(localizer, ranked.evidence, ranked.pose, truth, correct_within_m, centre)
     return Sample(ranked.evidence, error_m, error, scatter, correct_within_m, gallery.spacing_m, posed)
 
 
-def _posed(localizer: Localizer, evidence: Evidence, pose: Pose, truth: Place | None) -> PoseSample:
-    if truth is None:
-        return PoseSample(pose, evidence, np.full(2, np.inf), math.nan)
-    error = pose.position_m[:2] - localizer.enu.to_enu(truth.latitude_deg, truth.longitude_deg)[:2]
-    turned_deg = math.remainder(heading(enu_from_body_of(pose)) - truth.heading_deg, 360.0)
-    return PoseSample(pose, evidence, error, turned_deg)
+def _posed(
+    localizer: Localizer,
+    evidence: Evidence,
+    pose: Pose,
+    truth: Place | None,
+    correct_within_m: float,
+    centre_m: FloatArray,
+) -> PoseSample:
+    error, turned_deg = np.full(2, np.inf), math.nan
+    if truth is not None:
+        error = pose.position_m[:2] - localizer.enu.to_enu(truth.latitude_deg, truth.longitude_deg)[:2]
+        turned_deg = math.remainder(heading(enu_from_body_of(pose)) - truth.heading_deg, 360.0)
+    latitude, longitude, _ = localizer.enu.to_geodetic(pose.position_m)
+    apart = localizer.gallery.frame.to_enu(latitude, longitude, 0.0)[:2] - centre_m
+    return PoseSample(pose, evidence, error, turned_deg, correct_within_m, apart)
 
 
 # ---- leave-outs

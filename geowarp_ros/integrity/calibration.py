@@ -274,7 +274,7 @@ def fit_calibration(
             "scatter_gain": gain,
             "correct_within_m": max(sample.correct_within_m for sample in samples),
             "samples": len(samples),
-            "poses": fit_trust([s.posed for s in samples if s.posed is not None], seed=seed),
+            "poses": fit_trust([s.posed for s in samples if s.posed is not None], false_fix_rate, seed),
         }
     )
     published = fitted.kept & right if (fitted.kept & right).any() else telling

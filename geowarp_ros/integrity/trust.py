@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from pydantic import Field
 
 from geowarp_ros.attitude import enu_from_body_of, heading_std
 from geowarp_ros.integrity.evidence import FEATURES, SIGNS, feature_row
-from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic
+from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic, minimum_confidence
 from geowarp_ros.types import Evidence, FloatArray, Pose
 
 NEES_95 = 5.991
@@ -60,6 +60,9 @@ def pose_row(pose: Pose, evidence: Evidence) -> FloatArray:
 class PoseTrust(Logistic):
     """Logistic model of "this pose is right", and its covariance's correction."""
 
+    around_confidence: float = Field(
+        1.0, ge=0.0, le=1.0, description="Minimum confidence for the photographs around a pose to be a fix."
+    )
     position_gain: float = Field(gt=0.0, description="Factor on the standard deviation of the position.")
     position_floor_m: float = Field(ge=0.0, description="Standard deviation added in quadrature (m).")
     heading_gain: float = Field(gt=0.0, description="Factor on the standard deviation of the rotation.")
@@ -116,12 +119,16 @@ class PoseSample:
         evidence: Evidence of its candidates.
         error_en_m: (2,) east and north error, m; infinite where the true place was not in the gallery.
         heading_error_deg: Error of the heading; NaN where the true one is unknown.
+        place_within_m: Error up to which a fix by photographs would count as right, m.
+        apart_en_m: (2,) how far the pose is from the photographs' mean, m.
     """
 
     pose: Pose
     evidence: Evidence
     error_en_m: FloatArray
     heading_error_deg: float
+    place_within_m: float = 25.0
+    apart_en_m: FloatArray = field(default_factory=lambda: np.full(2, np.nan))
 
     @property
     def right(self) -> bool:
@@ -129,8 +136,15 @@ class PoseSample:
         return bool(np.hypot(*self.error_en_m) <= POSE_CORRECT_WITHIN_M)
 
 
-def fit_trust(samples: Sequence[PoseSample], seed: int = 0) -> dict[str, PoseTrust]:
-    """Fit the trust in each method with enough right and wrong poses; beside it no other is trusted."""
+def fit_trust(samples: Sequence[PoseSample], false_fix_rate: float = 0.01, seed: int = 0) -> dict[str, PoseTrust]:
+    """Fit the trust in each method with enough right and wrong poses; beside it no other is trusted.
+
+    Args:
+        samples: Poses, right and wrong.
+        false_fix_rate: Wanted share of wrong places among the poses that are not trusted as such, but enough for
+            the photographs around them to be a fix.
+        seed: Seed of the folds.
+    """
     by_method: defaultdict[str, list[PoseSample]] = defaultdict(list)
     for sample in samples:
         by_method[sample.pose.method].append(sample)
@@ -143,6 +157,10 @@ def fit_trust(samples: Sequence[PoseSample], seed: int = 0) -> dict[str, PoseTru
         logistic = fit_logistic(rows, POSE_FEATURES, right, FALSE_POSE_RATE, seed, signs=POSE_SIGNS)
         kept = right & logistic.kept
         telling = [found[row] for row in np.flatnonzero(kept if kept.sum() >= LEAST_OF_EACH else right).tolist()]
+        doubted = ~logistic.kept
+        place = np.array([np.hypot(*s.error_en_m) <= s.place_within_m for s in found])
+        around = minimum_confidence(logistic.held_out[doubted], place[doubted], false_fix_rate)
+        logistic.values["around_confidence"] = around
         fitted[method] = PoseTrust.model_validate(
             {**logistic.values, **_fit_position(telling), **_fit_heading(telling), "samples": len(found)}
         )

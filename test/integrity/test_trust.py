@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,21 @@ def test_right_poses_are_told_from_wrong_ones_and_the_rate_is_kept() -> None:
     kept = [s for s in fresh if trust.confidence(s.pose, s.evidence) >= trust.min_confidence]
     assert sum(s.right for s in kept) > 0.9 * sum(s.right for s in fresh)
     assert sum(not s.right for s in kept) <= 0.005 * len(kept)
+
+
+def test_what_is_not_trusted_but_enough_for_the_place_holds_the_rate_of_places() -> None:
+    def overlapping(count: int, seed: int) -> list[PoseSample]:
+        rng = np.random.default_rng(seed)
+        found = [drawn(rng, index % 2 > 0, 2.0, 0.05) for index in range(count)]
+        poses = [replace(s.pose, near_m=8.0, covariance=s.pose.covariance / (1 if s.right else 20)) for s in found]
+        return [replace(s, pose=pose) for s, pose in zip(found, poses, strict=True)]
+
+    (trust,) = fit_trust(overlapping(4000, 5), 0.02).values()
+    assert trust.around_confidence < trust.min_confidence
+    fresh = [(trust.confidence(s.pose, s.evidence), s) for s in overlapping(20_000, 6)]
+    doubted = [s for p, s in fresh if trust.around_confidence <= p < trust.min_confidence]
+    wrong = [s for s in doubted if np.hypot(*s.error_en_m) > 25.0]
+    assert len(doubted) > 500 and 0 < len(wrong) <= 0.03 * len(doubted)
 
 
 def test_each_method_has_its_own_trust_and_too_few_have_none() -> None:

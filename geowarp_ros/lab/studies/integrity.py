@@ -42,7 +42,7 @@ from geowarp_ros.lab.studies.priors import Within, ask_within, circle_elsewhere,
 from geowarp_ros.lab.studies.tables import Cell, Table
 from geowarp_ros.lab.world.tags import Tags, retag
 from geowarp_ros.localizer import Localizer
-from geowarp_ros.position import decide
+from geowarp_ros.position import around_pose, decide
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage, read_source
 from geowarp_ros.types import FloatArray
@@ -320,7 +320,9 @@ def _published(sample: Sample, calibration: Calibration) -> _Published:
     std_m = calibration.std_m(sample.spacing_m)
     error = sample.error_en_m if math.isfinite(sample.error_m) else np.full(2, math.inf)
     covariance = covariance_of(sample.scatter, std_m, calibration.scatter_gain)
-    return _Published(error, covariance, decision.confidence, decision.fix, "cluster")
+    apart = np.full(2, np.nan) if posed is None else posed.apart_en_m
+    found = around_pose(decision, apart, covariance)
+    return _Published(error + found.offset_m, found.covariance, found.confidence, found.fix, "cluster")
 
 
 def pose_table(asked: Sequence[Asked], calibration: Calibration) -> Table:
