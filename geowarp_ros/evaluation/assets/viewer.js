@@ -5,7 +5,7 @@ const RAMP = [[42, 157, 143], [224, 160, 48], [209, 73, 91]]; // of errors, as i
 const BUCKETS = 16;
 const SPEEDS = [1, 2, 5, 10, 30];
 const LISTED = 200;
-const CROWD = 4000;
+const CROWD = 1500;
 const AHEAD = 4;
 const PHOTOGRAPHS = 60; // so many places in sight have theirs on the map
 const [PHOTOGRAPH_WIDE, PHOTOGRAPH_HIGH] = [88, 66];
@@ -251,7 +251,7 @@ class Viewer {
       if (!map.inside(x, y, 0)) continue;
       const [left, top] = [x - PHOTOGRAPH_WIDE / 2, y - PHOTOGRAPH_HIGH - 16];
       if (boxes.some(([u, v]) => Math.abs(u - left) < PHOTOGRAPH_WIDE + 24 && Math.abs(v - top) < PHOTOGRAPH_HIGH + 24)) continue;
-      const image = this.fetch(this.imageOf("place", row, 320), true);
+      const image = this.fetch(this.imageOf("place", row, 192), true);
       if (!image) continue;
       boxes.push([left, top, row]);
       context.fillStyle = colours.card;
