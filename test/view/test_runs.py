@@ -75,7 +75,12 @@ def test_pictures_are_read_from_the_drive_when_they_are_asked_for(tmp_path: Path
     np.testing.assert_array_equal(shown.picture("query-warped", 1), expected)
     np.testing.assert_array_equal(shown.picture("place", 3), places.image(3))
     assert opened == [1]
-    slow = show_run(written(tmp_path), lambda: (time.sleep(0.2), images())[1], places)
+
+    def slowly() -> list[DriveImage]:
+        time.sleep(0.2)
+        return images()
+
+    slow = show_run(written(tmp_path), slowly, places)
     with ThreadPoolExecutor(4) as pool:  # a page asks for several at once
         list(pool.map(lambda row: slow.picture("query", row), range(4)))
     assert opened == [1, 1]
