@@ -309,6 +309,13 @@ class NodeConfig(SessionConfig):
         le=3600.0,
         description="Time without an image after which /diagnostics warns (s); an error after ten times as long.",
     )
+    localize_max_age_s: float = Field(
+        1.0,
+        gt=0.0,
+        le=3600.0,
+        description="Maximum age of the image that ~/localize answers from (s), by its arrival; without one it "
+        "waits for the next, at most input_timeout_s.",
+    )
     lost_after: int = Field(
         20,
         ge=1,

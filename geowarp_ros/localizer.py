@@ -297,6 +297,11 @@ class Localizer:
         return self.describer.runtime
 
     @property
+    def device(self) -> str:
+        """What it computes on: cpu or cuda."""
+        return str(self.describer.device)
+
+    @property
     def caution(self) -> str:
         """What slows the localizer down, for people: CUDA memory that is short; empty if nothing."""
         return self.describer.passes.caution
@@ -315,10 +320,18 @@ class Localizer:
             calibration = _calibration(config, self.describer, self.gallery)
         return Localizer(self.describer, self.gallery, reranker, verifier, config, calibration)
 
-    def warm_up(self) -> None:
-        """Localise coloured blocks, so that the first real image does not pay for lazy initialisation."""
+    def warm_up(self) -> float:
+        """Localise coloured blocks, so that the first real image does not pay for lazy initialisation.
+
+        Returns:
+            How long an image takes after that (ms).
+        """
         blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
-        self.localize(np.kron(blocks, np.ones((40, 40, 1), np.uint8)))
+        image = np.kron(blocks, np.ones((40, 40, 1), np.uint8))
+        self.localize(image)
+        begun_s = time.perf_counter()
+        self.localize(image)
+        return (time.perf_counter() - begun_s) * 1e3
 
     def _pair(self, query: Query, ranked: Ranked) -> Callable[[], tuple[Image, Image]] | None:
         if not ranked.candidates:

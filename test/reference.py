@@ -13,7 +13,7 @@ from pathlib import Path
 from geowarp_ros.ros.conversions import NOWHERE_STD_M, UNKNOWN_ORIENTATION_VARIANCE
 from geowarp_ros.ros.parameters import NodeParameter, node_parameters
 from geowarp_ros.ros.process import NODE_NAME
-from geowarp_ros.ros.topics import PUBLISHED, SERVICES, SUBSCRIBED
+from geowarp_ros.ros.topics import PUBLISHED, SERVICES, SUBSCRIBED, type_name
 
 ROOT = Path(__file__).parents[1]
 NODE, YAML = ROOT / "docs" / "node.md", ROOT / "config" / "localizer.yaml"
@@ -94,6 +94,45 @@ With `base_frame` the mounting is known. Then `map_to_odom` uses headings, so th
 at a standstill, and the direction of a displacement is held against the odometry. Without it only its length is,
 and the change of the heading.
 
+## Lifecycle
+
+With `autostart` the node configures and activates itself. A lifecycle manager needs `autostart: false`: to one
+that finds the node active, as to anybody who asks for a transition that the present state does not have, the node
+answers `success: false`, logs what is possible, and goes on. If the manager is first, `autostart` leaves the node
+to it. nav2's manager also needs `bond_timeout: 0.0`, as nodes in Python have no bond.
+
+Loading a model takes seconds. Meanwhile (`configuring`, or while `~/reload_gallery` loads) the services of the
+lifecycle and of the parameters answer at once; what is set applies to what is being loaded. Only other transitions
+wait.
+
+## Localising on request
+
+`~/localize` answers from an image that nobody has answered yet and that came at most `localize_max_age_s` before
+the request; without one it waits for the next, at most `input_timeout_s`. So each image is answered once. The
+answer is published as any other and returned as JSON; `latency_budget_ms` does not apply. While the node is paused
+(`~/pause`), images that are asked for are the only ones that are localised. The answer is `no_image`, with what is
+missing, while the node is not active and where no image comes.
+
+## What is wrong is said
+
+At start the log names each topic with its type and quality of service, the gallery and its places, the model, the
+device, and the time that an image is expected to take. What follows is in `/diagnostics` (WARN) and in the log,
+there again once a minute while it lasts:
+
+| seen | said by | what the node does |
+| --- | --- | --- |
+| no image for `input_timeout_s` | input, with the publishers of images and how to hear them | waits |
+| the same picture for `input_timeout_s` | input | answers |
+| stamps that do not change for as long, or are 0 | input | answers |
+| stamps more than an hour from the node's clock | input | answers |
+| stamps that go back and forth, three times in 30 s | input | answers each on its own, without track and prior |
+| `use_sim_time` without a `/clock`, or with two | input | resets once in 5 s at most |
+| images, but no answer for `input_timeout_s` | localization | – |
+| three resets in a minute | localization | – |
+
+A stamp that jumps back by more than 1 s, as in a bag that loops, resets track, prior and odometry; if another such
+jump follows within 5 s and 10 images, these are two clocks, and nothing is reset.
+
 ## Changing parameters at run time
 
 The column "can be set" says when a change is accepted:
@@ -102,6 +141,9 @@ The column "can be set" says when a change is accepted:
 - **by ~/reload_gallery**: accepted at any time, applied when that service is called.
 - **before configure**: accepted while the node is unconfigured.
 - **at start**: read-only.
+
+What cannot change can still be set to the value that it has, so that the node's own dump (`ros2 param dump`) can
+be loaded at any time.
 
 Values are validated before anything changes: an unknown name, a value out of range, or one that does not fit the
 model or another parameter is refused with the reason. Of parameters set atomically all change or none.
@@ -114,7 +156,7 @@ def page() -> str:
         node=NODE_NAME,
         topics=_table(("topic", "type", "", "quality of service", "meaning"), _topics()),
         services=_table(
-            ("service", "type", "meaning"), [(_code(n), _type(k), m) for n, (k, m) in SERVICES.items()]
+            ("service", "type", "meaning"), [(_code(n), type_name(k), m) for n, (k, m) in SERVICES.items()]
         ),
         parameters=_table(
             ("parameter", "type", "default", "range", "can be set", "meaning"),
@@ -154,10 +196,10 @@ def _topics() -> list[tuple[str, ...]]:
     transform = "`map_frame` → odometry frame at 10 Hz, with `map_to_odom`; while fixes and odometry agree."
     return [
         *(
-            (_code(n), _type(k), "subscribed", "sensor data (best effort, 5)", m)
+            (_code(n), type_name(k), "subscribed", "sensor data (best effort, 5)", m)
             for n, (k, m) in SUBSCRIBED.items()
         ),
-        *((_code(n), _type(k), "published", reliable, m) for n, (k, m) in PUBLISHED.items()),
+        *((_code(n), type_name(k), "published", reliable, m) for n, (k, m) in PUBLISHED.items()),
         ("`/diagnostics`", "diagnostic_msgs/msg/DiagnosticArray", "published", reliable, diagnostics),
         ("`/tf`", "tf2_msgs/msg/TFMessage", "published", "reliable, volatile, 100", transform),
     ]
@@ -170,12 +212,6 @@ def _range(parameter: NodeParameter) -> str:
         return ""
     left, right = "(" if parameter.open_below else "[", ")" if parameter.open_above else "]"
     return f"{left}{parameter.lower:g}, {parameter.upper:g}{right}"
-
-
-def _type(kind: type) -> str:
-    """``sensor_msgs.msg._image.Image`` -> ``sensor_msgs/msg/Image``."""
-    package, interface, *_ = kind.__module__.split(".")
-    return f"{package}/{interface}/{kind.__name__}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from geowarp_ros.attitude import Mounting
 from geowarp_ros.config import SessionConfig
 from geowarp_ros.geodesy import LocalFrame
@@ -23,6 +25,10 @@ from geowarp_ros.types import Answer, Deadline, FloatArray, Frame, Near
 BACK_IN_TIME_NS = 1_000_000_000
 """An image older than the one before it by more than this (ns) means that time jumped back, as in a looping bag;
 by less, that it was overtaken."""
+
+SETTLED_S, SETTLED_IMAGES = 5.0, 10
+"""Time (s) or number of images since the last jump back after which the next is a new beginning: jumps that follow
+one another faster are those of two clocks."""
 
 
 def mounting_of(config: SessionConfig) -> Mounting | None:
@@ -63,10 +69,39 @@ class Arrival:
     Attributes:
         at_s: Time by the steady clock, s.
         epoch: Number of resets before it.
+        alone: Stamps go back and forth: the image is localised without regard to those before it.
     """
 
     at_s: float
     epoch: int
+    alone: bool = False
+
+
+class Jumps:
+    """Tells time that begins anew, as in a bag that loops, from two clocks that are heard in turn.
+
+    The first jump back is a new beginning. Jumps that follow before things have settled are not.
+
+    Attributes:
+        unsettled: Whether stamps go back and forth.
+    """
+
+    def __init__(self) -> None:
+        self._at_s, self._items, self.unsettled = -np.inf, 0, False
+
+    def __call__(self, back: bool) -> bool:
+        """Return whether time begins anew with an item.
+
+        Args:
+            back: Whether its stamp jumped back.
+        """
+        now_s = time.monotonic()
+        self._items += 1
+        settled = self._items > SETTLED_IMAGES or now_s - self._at_s > SETTLED_S
+        if back:
+            self._at_s, self._items = now_s, 0
+        self.unsettled = (back or self.unsettled) and not settled
+        return back and settled
 
 
 class Session:
@@ -97,6 +132,7 @@ class Session:
         self._pace = Pace()
         self._tracked_with: object = None
         self._arrived_ns: int | None = None
+        self._jumps = Jumps()
         self._tracked_ns: int | None = None
         self._epoch = self._tracked_epoch = 0
 
@@ -123,19 +159,20 @@ class Session:
         self.prior_said = self.prior.near(0)[1]
 
     def arrive(self, stamp_ns: int) -> tuple[Arrival, int]:
-        """Take note of an image before it is localised; resets the session if time jumped back.
+        """Take note of an image before it is localised; resets the session if time begins anew.
 
         Args:
             stamp_ns: Its stamp.
 
         Returns:
-            The arrival, and by how much time jumped back (ns); 0 if it did not.
+            The arrival, and by how much time jumped back (ns); 0 if it did not, or does so again and again.
         """
         back_ns = 0 if self._arrived_ns is None else self._arrived_ns - stamp_ns
-        if back_ns > BACK_IN_TIME_NS:
+        anew = self._jumps(back_ns > BACK_IN_TIME_NS)
+        if anew:
             self.reset()
         self._arrived_ns = stamp_ns
-        return Arrival(time.monotonic(), self._epoch), back_ns if back_ns > BACK_IN_TIME_NS else 0
+        return Arrival(time.monotonic(), self._epoch, self._jumps.unsettled), back_ns if anew else 0
 
     def localize(self, localizer: LocalizerLike, frame: Frame, arrival: Arrival | None = None) -> Answer:
         """Localise an image with the prior, the track and the time there is.
@@ -150,6 +187,11 @@ class Session:
         """
         arrival = arrival or self.arrive(frame.stamp_ns)[0]
         with self._turn:
+            if arrival.alone:
+                self.prior_said = "off: stamps go back and forth"
+                answer = localizer.localize(frame, None, self._pace.deadline(self._deadline_s(arrival)))
+                self._pace.learn(answer)
+                return answer
             self._follow(localizer, arrival.epoch)
             near, said = self.prior.near(frame.stamp_ns)
             travelled_m = None

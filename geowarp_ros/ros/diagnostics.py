@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,9 @@ LATE_SHARE = 0.05
 
 SILENT_TIMEOUTS = 10.0
 """A silent camera is a warning after ``input_timeout_s``, an error after this many times as long."""
+
+RESETS, RESETS_WITHIN_S = 3, 60.0
+"""So many resets in so many seconds are a warning: each forgets the track and drops the image in progress."""
 
 _BAD = {EncodingError: "encoding", ImageError: "data", GalleryError: "gallery", ModelError: "model"}
 
@@ -58,6 +61,9 @@ class Statistics:
         self.last: Fix | NoFix | None = None
         self.arrived_s = self.answered_s = clock()
         self.bad_s = -np.inf
+        self.unanswered_s: float | None = None
+        self._resets_s: deque[float] = deque(maxlen=RESETS)
+        self._reset_why = ""
         self._arrivals_s: deque[float] = deque(maxlen=WINDOW)
         self._durations_ms: dict[str, deque[float]] = {}
         self.confidences: deque[float] = deque(maxlen=WINDOW)
@@ -66,14 +72,27 @@ class Statistics:
 
     def restart(self) -> None:
         """Start to wait for images: recent values are forgotten, the totals stay."""
+        self._forget()
+        with self.lock:
+            self.unanswered_s = None
+            self._resets_s.clear()
+
+    def _forget(self) -> None:
         with self.lock:
             self.arrived_s = self.answered_s = self.clock()
             for recent in (self._arrivals_s, self._durations_ms, self.confidences, self.reranked, self.late):
                 recent.clear()
             self.last, self.lost_in_a_row = None, 0
 
-    def count_image(self, encoding: str, dropped: int, *, too_frequent: bool = False) -> None:
-        """Count an image, the images dropped with it or for it, and whether that was for its rate."""
+    def count_image(self, encoding: str, dropped: int, *, too_frequent: bool = False, wanted: bool = True) -> None:
+        """Count an image and the images dropped with it or for it.
+
+        Args:
+            encoding: Of the image.
+            dropped: How many were dropped.
+            too_frequent: That was for its rate.
+            wanted: Somebody waits for its answer.
+        """
         with self.lock:
             self.received += 1
             self.dropped += dropped
@@ -81,6 +100,8 @@ class Statistics:
             self.encoding = encoding
             self.arrived_s = self.clock()
             self._arrivals_s.append(self.arrived_s)
+            if wanted and not too_frequent and self.unanswered_s is None:
+                self.unanswered_s = self.arrived_s
 
     def count_dropped(self, number: int) -> None:
         """Count images that were dropped later."""
@@ -92,14 +113,14 @@ class Statistics:
         reason = next((name for kind, name in _BAD.items() if isinstance(error, kind)), "internal error")
         with self.lock:
             self.bad[reason] += 1
-            self.bad_s = self.clock()
+            self.bad_s, self.unanswered_s = self.clock(), None
             self.last_bad = str(error) if isinstance(error, GeowarpError) else f"{type(error).__name__}: {error}"
 
     def count_answer(self, answer: Answer, total_ms: float, budget_ms: float = 0.0) -> None:
         """Count an answer and its durations; a budget of 0 is none."""
         result, late = answer.result, 0.0 < budget_ms < total_ms
         with self.lock:
-            self.answered_s = self.clock()
+            self.answered_s, self.unanswered_s = self.clock(), None
             self.last = result
             if isinstance(result, Fix):
                 self.fixes += 1
@@ -117,11 +138,28 @@ class Statistics:
             for stage, duration_ms in {**answer.header.timing_ms, "total": total_ms}.items():
                 self._durations_ms.setdefault(stage, deque(maxlen=WINDOW)).append(duration_ms)
 
-    def count_reset(self) -> None:
-        """Count a jump back in time or a request to reset, and :meth:`restart`."""
+    def count_reset(self, why: str = "") -> None:
+        """Count a jump back in time or a request to reset, and forget recent values."""
+        self._forget()
         with self.lock:
             self.resets += 1
-        self.restart()
+            self._resets_s.append(self.clock())
+            self._reset_why = why
+
+    def troubles(self, patience_s: float) -> dict[str, str]:
+        """Return what is wrong with the answering, kind and text.
+
+        Args:
+            patience_s: How long an image may wait for its answer (s).
+        """
+        found, now_s = {}, self.clock()
+        if self.unanswered_s is not None and now_s - self.arrived_s <= patience_s < now_s - self.unanswered_s:
+            found["no answer"] = f"no answer for {now_s - self.unanswered_s:.1f} s while images arrive"
+        if len(self._resets_s) == RESETS and now_s - self._resets_s[0] <= RESETS_WITHIN_S:
+            found["resets"] = (
+                f"{RESETS} resets within {now_s - self._resets_s[0]:.0f} s, the last: {self._reset_why}"
+            )
+        return found
 
     @property
     def rate_hz(self) -> float:
@@ -149,6 +187,8 @@ class Situation:
         transform: State of the transform map → odom.
         camera: Camera model of the images.
         base: What is known of the camera's place on the robot.
+        troubles: What is wrong with images, stamps and clocks, in words.
+        silence: Why no image comes, once none has come for a while.
     """
 
     node: str
@@ -160,6 +200,8 @@ class Situation:
     transform: str = "off"
     camera: str = "none"
     base: str = "off"
+    troubles: Sequence[str] = ()
+    silence: str = ""
 
 
 def diagnostic_array(stamp: Any, situation: Situation, counts: Statistics, config: NodeConfig) -> DiagnosticArray:
@@ -224,14 +266,16 @@ def _verdict(situation: Situation, counts: Statistics, config: NodeConfig) -> tu
     last = counts.last
     if situation.problem:
         return DiagnosticStatus.ERROR, f"{situation.state}: {situation.problem}"
-    if situation.state != "active" or last is None:
+    if situation.state != "active":
         return DiagnosticStatus.OK, situation.state
-    if isinstance(last, NoFix):
-        message = f"no fix, {last.reason}: {last.detail}"
-        if counts.lost_in_a_row < config.lost_after:
-            return DiagnosticStatus.WARN, message
+    message = f"no fix, {last.reason}: {last.detail}" if isinstance(last, NoFix) else situation.state
+    if counts.lost_in_a_row >= config.lost_after:
         lost = f"outside the gallery: {counts.lost_in_a_row} consecutive answers without a fix"
         return DiagnosticStatus.ERROR, f"{lost}; {message}"
+    if troubles := counts.troubles(config.input_timeout_s):
+        return DiagnosticStatus.WARN, "; ".join(troubles.values())
+    if not isinstance(last, Fix):
+        return DiagnosticStatus.OK if last is None else DiagnosticStatus.WARN, message
     if config.latency_budget_ms and np.mean(counts.late) > LATE_SHARE:
         high = counts.latencies_ms["total"][1]
         return DiagnosticStatus.WARN, f"over budget: p95 {high:.0f} ms of {config.latency_budget_ms:g} ms"
@@ -243,11 +287,15 @@ def _input(situation: Situation, counts: Statistics, config: NodeConfig) -> tupl
     age_s = now_s - counts.arrived_s
     level, message = DiagnosticStatus.OK, f"{counts.rate_hz:.1f} Hz" if active else "not subscribed"
     if active and age_s > timeout_s:
-        severe, message = age_s > SILENT_TIMEOUTS * timeout_s, f"no image for {age_s:.1f} s"
+        silence = situation.silence and f": {situation.silence}"
+        severe, message = age_s > SILENT_TIMEOUTS * timeout_s, f"no image for {age_s:.1f} s{silence}"
         level = DiagnosticStatus.ERROR if severe else DiagnosticStatus.WARN
     elif active and now_s - counts.bad_s < timeout_s:
         severe, message = now_s - counts.answered_s > timeout_s, counts.last_bad
         level = DiagnosticStatus.ERROR if severe else DiagnosticStatus.WARN
+    if situation.troubles:
+        message = "; ".join([message, *situation.troubles])
+        level = max(level, DiagnosticStatus.WARN)
     values = {
         "received": counts.received,
         "dropped": counts.dropped,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,11 +18,13 @@ if TYPE_CHECKING:  # they bring torch: an unconfigured node starts without it
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.model.describer import Describer
 
+_log = logging.getLogger(__name__)
+
 Opener: TypeAlias = "Callable[[NodeConfig], Localizer]"
 
 
 def open_localizer(config: NodeConfig, describer: Describer | None = None) -> Localizer:
-    """Load model and gallery and localise one image, so that the first camera image does not have to wait.
+    """Load model and gallery and localise an image twice: the first camera image does not have to wait.
 
     Args:
         config: Model, gallery and settings.
@@ -35,7 +38,7 @@ def open_localizer(config: NodeConfig, describer: Describer | None = None) -> Lo
     from geowarp_ros.localizer import Localizer
 
     localizer = Localizer.open(expanded(config.gallery), config, describer)
-    localizer.warm_up()
+    _log.info("about %.0f ms an image", localizer.warm_up())
     return localizer
 
 
@@ -75,6 +78,14 @@ class Loaded:
     datum: LocalFrame
     about: dict[str, str]
 
+    def __str__(self) -> str:
+        """Say what was loaded in one line."""
+        about = self.about
+        return (
+            f"gallery {about['gallery']}: {about['places']} places, datum {about['datum']}; model {about['model']}"
+            f" ({about['model fingerprint']}), {about['runtime']} on {about['device']}"
+        )
+
     def reconfigured(self, config: NodeConfig) -> Loaded:
         """Return the same with other settings.
 
@@ -99,7 +110,9 @@ def load(opener: Opener, config: NodeConfig) -> Loaded:
         "places": str(len(gallery.places)),
         "model": config.model,
         "model fingerprint": gallery.model_fingerprint,
-        "device": config.device,
+        "device": localizer.device
+        if config.device == localizer.device
+        else f"{localizer.device} ({config.device})",
         "runtime": localizer.runtime,
         "datum": f"{datum.datum_latitude_deg:.7f}, {datum.datum_longitude_deg:.7f}",
     }

@@ -25,7 +25,7 @@ Change = Literal["while running", "by ~/reload_gallery", "before configure", "at
 _CHANGES: dict[Change, tuple[str, ...]] = {
     "while running": (
         *("retrieval.", "rerank.", "position.", "tracking.", "prior.", "latency_budget_ms", "max_rate_hz"),
-        *("frame_id", "altitude_nan", "input_timeout_s", "lost_after"),
+        *("frame_id", "altitude_nan", "input_timeout_s", "localize_max_age_s", "lost_after"),
     ),
     "by ~/reload_gallery": ("gallery",),
     "at start": ("autostart",),
@@ -118,7 +118,7 @@ def parse_parameters(given: Mapping[str, Any], known_qos: Sequence[str] = ()) ->
 
 
 def refuse_change(names: Iterable[str], *, configured: bool) -> str:
-    """Say which of these parameters cannot change now; empty if all can."""
+    """Say which of these parameters, all with new values, cannot change now; empty if all can."""
     too_late = {"at start", "before configure"} if configured else {"at start"}
     return "; ".join(
         f"{parameter.name} can be set {parameter.changes} only"

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 NODE_NAME = "geowarp_localizer"
 
-THREADS = 4
-"""Threads per node: one for each of the localizer's callback groups, so that none waits for another."""
+THREADS = 7
+"""Threads per node: one for each of the localizer's callback groups (parameters, transitions, questions about the
+lifecycle, ~/localize, images, motion, diagnostics), so that none waits for another."""
 
 GRACE_S = 0.5
 """Time that the image in progress gets before the process ends without it, s."""

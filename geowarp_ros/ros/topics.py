@@ -59,12 +59,16 @@ SUBSCRIBED: dict[str, tuple[type, str]] = {
 }
 """Name -> type and meaning; ``image_transport`` selects one of the image topics."""
 
+IMAGES = {"raw": "image", "compressed": "image/compressed"}
+"""``image_transport`` -> name of the topic."""
+
 SERVICES: dict[str, tuple[type, str]] = {
     "~/localize": (
         Trigger,
-        "Localise the latest image now. `message`: the answer as JSON, or an error; `success`: it is a fix.",
+        "Localise an image younger than `localize_max_age_s`, else the next, even while paused, and publish the"
+        " answer. `message`: the answer as JSON; `success`: it is a fix.",
     ),
-    "~/pause": (SetBool, "`true`: drop all images; `false`: resume."),
+    "~/pause": (SetBool, "`true`: drop all images that ~/localize does not ask for; `false`: resume."),
     "~/reset": (Trigger, "Forget track, prior, odometry and latest image, as after a jump back in time."),
     "~/reload_gallery": (Trigger, "Switch to the gallery in `gallery` once loaded; on failure keep the old one."),
 }
@@ -90,9 +94,17 @@ def subscribe(node: LifecycleNode, name: str, callback: Any, group: Any) -> Any:
     # that of sensor data, as a new object: rclpy writes the overrides into it
     qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
     with _qos_overrides(topic) as overrides:
-        return node.create_subscription(
+        made = node.create_subscription(
             kind, topic, callback, qos, callback_group=group, qos_overriding_options=overrides
         )
+    node.get_logger().info(f"subscribed to {made.topic_name} [{type_name(kind)}], {_said(made.qos_profile)}")
+    return made
+
+
+def image_topic(node: LifecycleNode, config: NodeConfig) -> tuple[str, type]:
+    """Return the topic of the images, as it is in the graph, and its type."""
+    name = IMAGES[config.image_transport]
+    return _resolved(node, name), SUBSCRIBED[name][0]
 
 
 @contextmanager
@@ -101,6 +113,16 @@ def _qos_overrides(topic: str) -> Iterator[QoSOverridingOptions]:
         yield QoSOverridingOptions.with_default_policies()
     except (RuntimeError, InvalidQosOverridesError) as error:
         raise ConfigError(f"{topic}: {error}") from error
+
+
+def type_name(kind: type) -> str:
+    """Return the name of a type: ``sensor_msgs.msg._image.Image`` -> ``sensor_msgs/msg/Image``."""
+    package, interface, *_ = kind.__module__.split(".")
+    return f"{package}/{interface}/{kind.__name__}"
+
+
+def _said(qos: QoSProfile) -> str:
+    return f"{qos.reliability.name.lower().replace('_', ' ')}, {qos.durability.name.lower()}, depth {qos.depth}"
 
 
 def _resolved(node: LifecycleNode, name: str) -> str:
@@ -128,9 +150,10 @@ class Outputs:
                     depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE
                 )
                 with _qos_overrides(name) as overrides:
-                    self._publishers[name] = node.create_lifecycle_publisher(
-                        kind, name, qos, qos_overriding_options=overrides
-                    )
+                    made = node.create_lifecycle_publisher(kind, name, qos, qos_overriding_options=overrides)
+                self._publishers[name] = made
+                said = f"{made.topic_name} [{type_name(kind)}], {_said(made.qos_profile)}"
+                node.get_logger().info(f"publishes {said}")
         except ConfigError:
             self.destroy()
             raise

@@ -36,8 +36,9 @@ class StandIn(Localizer):
         self.calibration, self.enu = None, runs.FRAME
         self.warm = False
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> float:
         self.warm = True
+        return 1.0
 
     def localize(
         self,

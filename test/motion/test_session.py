@@ -278,6 +278,43 @@ def test_an_image_that_was_overtaken_by_up_to_a_second_is_no_jump(back_s: float,
     assert (known.prior.near(10_000 * SECOND)[0] is None) == bool(resets)
 
 
+def test_two_clocks_are_one_new_beginning_and_images_on_their_own(
+    trackers: list[ToldTracker], clock: Callable[[float], None]
+) -> None:
+    known, listener = session(source="fix"), Listener()
+    arrivals = []
+    for number in range(80):
+        clock(0.1)
+        arrival, back_ns = known.arrive((10_000 + number - 7200 * (number % 2)) * SECOND)
+        assert back_ns == (7199 * SECOND if number == 1 else 0)
+        known.prior.offer(Hint(48.0, 11.0, 5.0, 10_000 * SECOND))
+        known.localize(listener, frame(10_000), arrival)
+        arrivals.append(arrival)
+    assert known.epoch == 1 and len(listener.given) == 80
+    assert [arrival.alone for arrival in arrivals] == [False] * 3 + [True] * 77
+    assert [near for _, near in listener.given[3:]] == [None] * 77  # the prior is another clock's, perhaps
+    assert known.prior_said == "off: stamps go back and forth"
+    assert len(trackers[0].travelled) == 3
+    for number in range(11):  # one of the clocks is gone
+        clock(0.1)
+        arrival, back_ns = known.arrive((20_000 + number) * SECOND)
+        assert (arrival.alone, back_ns) == (number < 10, 0)
+    assert known.arrive(100 * SECOND)[1] == 19_910 * SECOND  # which is a new beginning again
+    assert known.epoch == 2
+
+
+@pytest.mark.parametrize(("images", "pause_s", "resets"), [(3, 0.1, 1), (3, 2.0, 4), (12, 0.1, 4)])
+def test_every_loop_of_a_bag_is_a_new_beginning_if_it_has_time_to_settle(
+    images: int, pause_s: float, resets: int, clock: Callable[[float], None]
+) -> None:
+    known = session()
+    for _ in range(5):
+        for number in range(images):
+            known.arrive((100 + 10 * number) * SECOND)
+            clock(pause_s)
+    assert known.epoch == resets
+
+
 def test_an_announced_image_is_compared_nowhere_else(trackers: list[ToldTracker]) -> None:
     # two images wait while a bag loops: the later is localised first, the earlier with the stamp of before
     known, listener = session(), Listener()

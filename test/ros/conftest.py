@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,16 @@ class Robot:
         finally:
             self.node.destroy_client(client)
 
+    def ask(self, message: Any) -> Any:
+        """Ask the paused node where the robot is, and show an image until it answers."""
+        self.pause(True)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(self.trigger, "localize")
+            while not wait([answer], 0.1).done:
+                self.show(message)
+        self.pause(False)
+        return answer.result()
+
     def trigger(self, name: str) -> Any:
         return self.call(Trigger, f"/geowarp_localizer/{name}", Trigger.Request())
 
@@ -133,7 +144,9 @@ class Robot:
         """Return the first diagnostics from now on that are as wanted, by subcomponent."""
         while not self.diagnostics.empty():
             self.diagnostics.get()
+        deadline, parts = time.monotonic() + PATIENCE_S, None
         while True:
+            assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for diagnostics, the last: {parts}"
             array = self.diagnostics.get(timeout=PATIENCE_S)
             parts = {status.name.split(": ")[1]: status for status in array.status}
             parts["stamp"] = array.header.stamp

@@ -21,7 +21,7 @@ class StuckLocalizer:
     frame = LocalFrame(50.0, 8.0)
     places = ()
     positions_enu = np.zeros((0, 3))
-    model_fingerprint = caution = runtime = ""
+    model_fingerprint = caution = runtime = device = ""
 
     def __init__(self) -> None:
         self.gallery = self

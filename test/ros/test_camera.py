@@ -239,9 +239,7 @@ def test_asked_for_by_service_it_is_there_too(
     camera = driver()
     camera.say(info_message(50.0))
     said(robot, "50.0 px")
-    camera.camera(pixels)
-    script.frames.clear()
-    assert json.loads(robot.trigger("localize").message)["status"] == "fix"
+    assert json.loads(robot.ask(image_message(pixels)).message)["status"] == "fix"
     assert script.frames[0].camera is not None
 
 

@@ -217,3 +217,51 @@ def test_method_and_heading_of_the_last_fix_are_said(statistics: Statistics) -> 
     assert said["method"] == "cluster" and "heading (deg)" not in said
     statistics.count_answer(LOST, 1.0)
     assert "method" not in values(render(statistics)["front/loc: localization"])
+
+
+def test_images_that_wait_too_long_for_an_answer_are_a_warning(statistics: Statistics, clock: HandClock) -> None:
+    statistics.count_answer(FOUND, 4.0)
+    for _ in range(6):  # of which the first waits for its answer
+        clock.now += 1.0
+        statistics.count_image("rgb8", 1)
+    assert render(statistics)["front/loc: localization"].level == DiagnosticStatus.OK
+    clock.now += 1.0
+    statistics.count_image("rgb8", 1)
+    status = render(statistics)["front/loc: localization"]
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "no answer for 6.0 s while images arrive")
+    statistics.count_answer(FOUND, 4.0)
+    clock.now += 10.0  # silence is no lack of answers
+    statistics.count_image("rgb8", 0)
+    assert render(statistics)["front/loc: localization"].level == DiagnosticStatus.OK
+    for unwanted in ({"wanted": False}, {"too_frequent": True}):
+        statistics.restart()
+        for _ in range(8):
+            statistics.count_image("rgb8", 1, **unwanted)
+            clock.now += 1.0
+        assert statistics.troubles(5.0) == {}
+
+
+def test_resets_in_quick_succession_are_a_warning_for_a_minute(statistics: Statistics, clock: HandClock) -> None:
+    for _ in range(3):
+        statistics.count_reset("the clock jumped back")
+        clock.now += 25.0
+    status = render(statistics)["front/loc: localization"]
+    assert status.level == DiagnosticStatus.OK  # the first is 75 s ago
+    statistics.count_reset("image stamps went back by 9.0 s")
+    status = render(statistics)["front/loc: localization"]
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message == "3 resets within 50 s, the last: image stamps went back by 9.0 s"
+    assert values(status)["resets"] == "4"
+    clock.now += 20.0
+    assert render(statistics)["front/loc: localization"].level == DiagnosticStatus.OK
+
+
+def test_troubles_are_said_beside_what_the_input_says_itself(statistics: Statistics, clock: HandClock) -> None:
+    clock.now += 60.0
+    situation = Situation("loc", "active", troubles=("stamps are 0", "a frozen picture"), silence="no publisher")
+    status = diagnostic_array(Time(), situation, statistics, NodeConfig()).status[1]
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message == "no image for 60.0 s: no publisher; stamps are 0; a frozen picture"
+    statistics.count_image("rgb8", 0)
+    status = diagnostic_array(Time(), situation, statistics, NodeConfig()).status[1]
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "0.0 Hz; stamps are 0; a frozen picture")

@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from geowarp_ros.motion.pace import Pace
 from geowarp_ros.pictures import WIDTH_PX
 from geowarp_ros.ros.executor import PoolExecutor
 from geowarp_ros.ros.node import LocalizerNode
+from geowarp_ros.ros.process import THREADS
 from geowarp_ros.types import Answer, Candidate, Deadline, Fix, Frame, Header, Near, NoFix, Place, Pose
 from geowarp_ros.types import Image as Pixels
 from test.ros.conftest import (
@@ -65,7 +67,7 @@ class ScriptedGallery:
 class ScriptedLocalizer:
     """Answers as told; ``gate`` holds it, ``frames`` is what it was shown."""
 
-    gallery, runtime = ScriptedGallery(), "torch"
+    gallery, runtime, device = ScriptedGallery(), "torch", "cpu"
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -147,7 +149,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 @pytest.fixture
 def start(script: Script, robot: Robot) -> Iterator[Callable[..., LocalizerNode]]:
-    executor = PoolExecutor(3)
+    executor = PoolExecutor(THREADS)
     thread = threading.Thread(target=executor.spin, daemon=True)
     nodes: list[LocalizerNode] = []
 
@@ -279,7 +281,7 @@ def test_bad_frames_are_counted_by_reason_and_the_node_lives(
     script.error = GalleryError("g: image of a.jpg: is gone")  # known: one line, no traceback
     robot.show(image_message(pixels, stamp_s=1.3))
     parts = robot.diagnosis(lambda parts: values(parts["input"]).get("bad: gallery") == "1")
-    assert parts["input"].message == "g: image of a.jpg: is gone"
+    assert parts["input"].message.split("; ")[0] == "g: image of a.jpg: is gone"
     script.error = None
     robot.show(image_message(pixels, stamp_s=1.4))
     assert seconds(robot.fix().header.stamp) == pytest.approx(1.4)
@@ -489,7 +491,7 @@ def test_a_topic_that_cannot_be_subscribed_to_is_logged_and_the_node_lives(
     start({"qos_overrides./prior_fix.subscription.reliability": "relyable"})
     until(lambda: robot.state() == "active", "activation")
     assert robot.set(prior__source="fix") == ""
-    assert "cannot subscribe: /prior_fix" in capfd.readouterr().err
+    assert "cannot apply parameters: /prior_fix" in capfd.readouterr().err
     robot.show(image_message(pixels))
     assert robot.fix().status.status == 0
 
@@ -497,11 +499,8 @@ def test_a_topic_that_cannot_be_subscribed_to_is_logged_and_the_node_lives(
 def test_services_localize_pause_reset_reload(
     start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
-    node = start()
+    node = start({"localize_max_age_s": 3600.0})
     until(lambda: robot.state() == "active", "activation")
-    answer = robot.trigger("localize")
-    assert not answer.success
-    assert json.loads(answer.message)["reason"] == "no_image"
     assert robot.pause(True).message == "paused"
     robot.show(image_message(pixels, stamp_s=7.0))
     until(lambda: node.statistics.dropped == 1, "the image to arrive")
@@ -509,9 +508,15 @@ def test_services_localize_pause_reset_reload(
     said = json.loads(answer.message)
     assert answer.success
     assert (said["status"], said["latitude"], said["stamp_ns"]) == ("fix", 55.7109, 7 * 10**9)
-    assert robot.pause(False).message == "active"
+    assert seconds(robot.fix().header.stamp) == 7.0  # what it answers it publishes
+    counts = node.statistics
+    assert (counts.received, counts.dropped, counts.fixes) == (1, 0, 1)
+    robot.show(image_message(pixels, stamp_s=7.5))
+    until(lambda: node.statistics.dropped == 1, "the image to arrive")
     assert robot.trigger("reset").success
+    assert robot.set(input_timeout_s=0.5) == ""
     assert not robot.trigger("localize").success  # the image is forgotten
+    assert robot.pause(False).message == "active"
     assert robot.fixes.empty()
     script.opening_error = GalleryError("other: no such gallery")
     assert robot.set(gallery="other") == ""
@@ -521,6 +526,76 @@ def test_services_localize_pause_reset_reload(
     assert json.loads(robot.trigger("reload_gallery").message)["gallery"] == "other"
     robot.show(image_message(pixels, stamp_s=8.0))
     assert seconds(robot.fix().header.stamp) == 8.0
+
+
+def why_not(robot: Robot) -> str:
+    """Return why there is no answer to where the robot is."""
+    answer = robot.trigger("localize")
+    said = json.loads(answer.message)
+    assert (answer.success, said["status"], said["reason"]) == (False, "no_fix", "no_image")
+    return str(said["detail"])
+
+
+def test_where_it_is_cannot_be_said_while_inactive_or_without_a_young_image(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    node = start({"autostart": False, "input_timeout_s": 0.3, "localize_max_age_s": 0.2})
+    assert why_not(robot) == "the node is unconfigured: expected active"
+    assert robot.change("configure")
+    assert why_not(robot) == "the node is inactive: expected active"
+    assert robot.change("activate")
+    assert why_not(robot) == "no image younger than 0.2 s, and none came within 0.3 s"
+    robot.pause(True)
+    robot.show(image_message(pixels, stamp_s=1.0))
+    until(received(node, 1), "the image to arrive")
+    time.sleep(0.3)  # it grows old
+    assert "none came within" in why_not(robot)
+    assert robot.set(input_timeout_s=PATIENCE_S) == ""
+    answer = robot.ask(image_message(pixels, stamp_s=2.0))  # the next image
+    assert json.loads(answer.message)["stamp_ns"] == 2 * 10**9
+    assert seconds(robot.fix().header.stamp) == 2.0
+    bad = image_message(pixels, stamp_s=3.0, encoding="32FC1")
+    until(lambda: "'32FC1' is not supported" in robot.ask(bad).message, "the others that were shown to pass")
+    assert {frame.stamp_ns for frame in script.frames} == {2 * 10**9}
+
+
+def test_who_waits_for_an_answer_is_told_when_the_node_is_deactivated_or_reset(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    node = start({"input_timeout_s": PATIENCE_S})
+    until(lambda: robot.state() == "active", "activation")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(why_not, robot)
+        until(lambda: node._inquiries, "the question")
+        assert robot.change("deactivate") and robot.change("activate")
+        assert waiting.result(PATIENCE_S) == "the node is inactive: expected active"
+        script.gate.clear()
+        waiting = pool.submit(why_not, robot)
+        until(lambda: node._inquiries, "the question")
+        robot.show(image_message(pixels))
+        assert script.begun.wait(PATIENCE_S)
+        node._session.reset()
+        script.gate.set()
+        assert waiting.result(PATIENCE_S) == "the node was reset meanwhile"
+    assert robot.fixes.empty()
+
+
+def test_an_image_in_progress_answers_nobody_who_asks_later(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    node = start({"input_timeout_s": 0.5, "localize_max_age_s": 3600.0})
+    script.gate.clear()
+    robot.show(image_message(pixels, stamp_s=1.0))
+    assert script.begun.wait(PATIENCE_S)
+    robot.show(image_message(pixels, stamp_s=2.0))  # waits for the worker
+    until(received(node, 2), "the image to arrive")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(robot.trigger, "localize")
+        until(lambda: node._inquiries, "the question")
+        script.gate.set()
+        assert json.loads(waiting.result(PATIENCE_S).message)["stamp_ns"] == 2 * 10**9
+    assert [seconds(robot.fix().header.stamp) for _ in range(2)] == [1.0, 2.0]  # each is answered once
+    assert robot.fixes.empty()
 
 
 def test_qos_overrides_are_taken_and_unknown_ones_refused(
@@ -545,7 +620,7 @@ def test_an_impossible_qos_override_fails_the_transition(
 def test_images_above_the_maximum_rate_are_dropped_and_counted(
     start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:
-    node = start({"max_rate_hz": 0.01})  # one in 100 s
+    node = start({"max_rate_hz": 0.01, "localize_max_age_s": 3600.0})  # one in 100 s
     for number in range(5):
         robot.show(image_message(pixels, stamp_s=1.0 + number))
         until(received(node, number + 1), "the image to arrive")
@@ -555,6 +630,7 @@ def test_images_above_the_maximum_rate_are_dropped_and_counted(
     assert (
         json.loads(robot.trigger("localize").message)["stamp_ns"] == 5 * 10**9
     )  # it can be asked about all the same
+    assert seconds(robot.fix().header.stamp) == 5.0
     assert robot.set(max_rate_hz=0) == ""
     for number in range(2):
         robot.show(image_message(pixels, stamp_s=6.0 + number))
@@ -571,7 +647,7 @@ def test_the_budget_is_a_deadline_from_the_images_arrival(
     before_s = time.monotonic()
     robot.show(image_message(pixels, stamp_s=2.0))
     robot.fix()
-    assert robot.trigger("localize").success  # who asks wants the whole answer
+    assert robot.ask(image_message(pixels, stamp_s=3.0)).success  # who asks wants the whole answer
     first, second, asked = script.due_s
     assert first is None and asked == math.inf
     assert second is not None and before_s + 0.25 <= second <= time.monotonic() + 0.25
@@ -596,8 +672,7 @@ def test_a_prior_reaches_the_search_while_it_is_wanted_fresh_and_a_fix(
             return said.startswith("within") == (message.status.status >= 0) and said != "no message yet"
 
         until(known, "the position to arrive")
-        robot.show(image_message(pixels, stamp_s=stamp_s))
-        robot.fix()
+        robot.answer(image_message(pixels, stamp_s=stamp_s))
         return script.near[-1]
 
     near = asked_about(12.0, prior_message(55.7110, 13.1900, stamp_s=11.0, std_m=20.0))
@@ -605,11 +680,12 @@ def test_a_prior_reaches_the_search_while_it_is_wanted_fresh_and_a_fix(
     assert near == Near(55.7110, 13.1900, radius_m)
     parts = robot.diagnosis(lambda parts: values(parts["localization"])["prior"] != "no message yet")
     assert values(parts["localization"])["prior"] == "within 63 m"
-    said = json.loads(robot.trigger("localize").message)
+    said = json.loads(robot.ask(image_message(pixels, stamp_s=12.0)).message)
     assert said["near"]["radius_m"] == pytest.approx(63.0)
     assert said["prior"] == "within 63 m"
     assert asked_about(13.0, prior_message(55.7110, 13.1900, stamp_s=12.0, status=-1)) is None
-    assert json.loads(robot.trigger("localize").message)["prior"] == "status -1: no fix"
+    said = json.loads(robot.ask(image_message(pixels, stamp_s=13.1)).message)
+    assert said["prior"] == "status -1: no fix"
     assert "min_radius_m (900)" in robot.set(prior__min_radius_m=900)
     assert robot.set(prior__source="none") == ""
     until(lambda: not robot.prior.get_subscription_count(), "the subscription to go")
@@ -717,5 +793,5 @@ def test_an_oriented_fix_is_published_of_the_base(
     said = values(robot.diagnosis(lambda parts: "method" in values(parts["localization"]))["localization"])
     assert (said["method"], said["camera on base"]) == ("points", "2.00 m from base_link")
     assert said["heading (deg)"] == "0.0 ± 0.6" or said["heading (deg)"] == "360.0 ± 0.6"
-    answer = json.loads(robot.trigger("localize").message)
+    answer = json.loads(robot.ask(image_message(pixels, stamp_s=6.0)).message)
     assert answer["method"] == "points" and len(answer["pose_covariance"]) == 36

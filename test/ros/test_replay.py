@@ -114,13 +114,15 @@ def node(folder: Path) -> Iterator[NodeProcess]:
 def live(folder: Path, node: NodeProcess, robot: Robot) -> dict[int, tuple[Any, dict[str, Any]]]:
     """The node's fix and the candidates of each frame; the next is published when the last is answered."""
     answers: dict[int, tuple[Any, dict[str, Any]]] = {}
+    robot.pause(True)  # it localises what it is asked about
 
     def one_at_a_time(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
         for item in items:
             yield item
+            answer = json.loads(robot.trigger("localize").message)
             fix = robot.fix()
             stamp_ns = fix.header.stamp.sec * 10**9 + fix.header.stamp.nanosec
-            answers[stamp_ns] = fix, json.loads(robot.trigger("localize").message)
+            answers[stamp_ns] = fix, answer
 
     player = Node("player_of_replay")
     try:

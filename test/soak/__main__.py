@@ -17,9 +17,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m test.soak", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(_SOAKS)}; default: all")
     parser.add_argument("--examples", type=int, default=10_000, help="mutations: of what is read quickly")
-    parser.add_argument("--minutes", type=float, default=2.0, help="load: how long")
+    parser.add_argument("--minutes", type=float, default=2.0, help="load, cameras: how long")
     parser.add_argument("--rate", type=float, default=60.0, help="load: images a second")
     parser.add_argument("--cycles", type=int, default=1000, help="cycles: how many")
+    parser.add_argument("--startups", type=int, default=100, help="manager: how many")
     parser.add_argument("--kills", type=int, default=100, help="kills: of each kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/robustness.md")
@@ -70,6 +71,18 @@ def _cycles(args: argparse.Namespace) -> Table:
     return cycles(args.cycles)
 
 
+def _manager(args: argparse.Namespace) -> Table:
+    from test.soak.node import manager
+
+    return manager(args.startups)
+
+
+def _cameras(args: argparse.Namespace) -> Table:
+    from test.soak.cameras import cameras
+
+    return cameras(args.minutes)
+
+
 def _load(args: argparse.Namespace) -> Table:
     from test.soak.node import load
 
@@ -78,7 +91,9 @@ def _load(args: argparse.Namespace) -> Table:
 
 _SOAKS: dict[str, Callable[[argparse.Namespace], Table]] = {
     "load": _load,
+    "cameras": _cameras,
     "cycles": _cycles,
+    "manager": _manager,
     "kills": _kills,
     "signals": _signals,
     "mutations": _mutations,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import random
 import signal
 import tempfile
@@ -14,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from test.ros.conftest import Robot, image_message, until, values
+from test.ros.test_lifecycle import Nav2Manager
 from test.ros.test_process import NodeProcess
 from test.soak.kills import content
 from test.soak.robot import (
@@ -24,6 +24,7 @@ from test.soak.robot import (
     resident_mib,
     running,
     slope,
+    taken,
     threads,
     view,
 )
@@ -48,7 +49,7 @@ def load(minutes: float, rate_hz: float) -> Table:
                 _stamp(message)
                 robot.raw.publish(message)
                 published += 1
-                for fix in _drained(robot):
+                for fix in taken(robot.fixes):
                     answered_s.append(time.monotonic())
                     ages_s.append(time.time() - _seconds(fix.header.stamp))
                 if now >= len(times):
@@ -95,15 +96,6 @@ def _seconds(stamp: Any) -> float:
     return float(stamp.sec + stamp.nanosec * 1e-9)
 
 
-def _drained(robot: Robot) -> list[Any]:
-    found = []
-    while True:
-        try:
-            found.append(robot.fixes.get_nowait())
-        except queue.Empty:
-            return found
-
-
 def cycle(robot: Robot, node: NodeProcess, count: int) -> list[tuple[float, int, int]]:
     """Configure, activate, deactivate, clean up so often; returns (MiB, threads, files) after each time."""
     seen = []
@@ -134,6 +126,33 @@ def cycles(count: int) -> Table:
                  *(f"{1000 * slope(list(range(warm, count)), [float(s[k]) for s in seen[warm:]]):+.1f}"
                    for k in (1, 2))))  # fmt: skip
     return Table("cycles", ("", "memory (MiB)", "threads", "open files"), rows)
+
+
+def manager(count: int) -> Table:
+    """Bring one node up and down as nav2's lifecycle manager does, and shut it down in the end."""
+    seen, durations_s = list[tuple[float, int, int]](), list[float]()
+    with tempfile.TemporaryDirectory() as folder, graph() as robot:
+        model = make_quick_model(Path(folder))
+        gallery = make_gallery(Path(folder), model)
+        with running(gallery, f"model:={model}", "autostart:=false", until_said="") as node:
+            until(lambda: robot.state() == "unconfigured", "the node")
+            nav2 = Nav2Manager(robot)
+            for _ in tqdm(range(count), desc="manager"):
+                begun = time.monotonic()
+                for step in (nav2.startup, nav2.pause, nav2.resume, nav2.reset):
+                    assert step(), f"{step.__name__} failed:\n" + "\n".join(node.lines[-5:])
+                durations_s.append(time.monotonic() - begun)
+                pid = node.popen.pid
+                seen.append((resident_mib(pid), threads(pid), descriptors(pid)))
+            assert nav2.startup() and nav2.shutdown() and robot.state() == "finalized"
+            assert not nav2.startup() and node.popen.poll() is None  # out of turn: refused, and it lives
+            assert node.end(signal.SIGINT) == 0
+    rows = [
+        (f"after {i + 1}", f"{np.mean(durations_s[: i + 1]):.2f}", f"{seen[i][0]:.0f}", *seen[i][1:])
+        for i in sorted({0, count // 10, count // 2, count - 1})
+    ]
+    head = "startup, pause, resume, reset", "mean so far (s)", "memory (MiB)", "threads", "open files"
+    return Table("manager", head, list(rows))
 
 
 def kills(trials: int, seed: int) -> Table:

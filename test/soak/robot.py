@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +24,8 @@ from geowarp_ros.types import Image
 from test.faults.mutations import write_source
 from test.ros.conftest import Robot
 from test.ros.test_process import NodeProcess
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -74,6 +78,15 @@ def running(gallery: Path, *parameters: str, until_said: str = "activate: now ac
         if process.popen.poll() is None:
             process.popen.kill()
             process.wait()
+
+
+def taken(waiting: queue.Queue[T]) -> list[T]:
+    """Take what waits."""
+    found = []
+    with suppress(queue.Empty):
+        while True:
+            found.append(waiting.get_nowait())
+    return found
 
 
 def resident_mib(pid: int) -> float:
