@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.cli.options import add_camera, add_settings, session_config, settings
-from geowarp_ros.cli.parser import GALLERY, Existing
+from geowarp_ros.cli.parser import GALLERY, NEW_FOLDER, Existing
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gallery", type=GALLERY, help="folder made by 'geowarp gallery build'; not needed with --fixes"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the report and everything beside it"
+        "--output", type=NEW_FOLDER, required=True, help="folder for the report and everything beside it"
     )
     parser.add_argument("--image-topic", default="", help="image topic; not needed if the bag has a single one")
     add_camera(parser)

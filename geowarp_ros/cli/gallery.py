@@ -32,8 +32,9 @@ from geowarp_ros.cli.alignment import (
     obstacle,
     unaligned,
 )
-from geowarp_ros.cli.options import CAMERA, add_camera
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, Existing
+from geowarp_ros.cli.options import CAMERA
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER
+from geowarp_ros.cli.sources import add_reading, count, reading
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     build = action("build", _build, "describe the images of a source and store them as a new gallery", source)
-    build.add_argument("--output", type=Path, required=True, metavar="GALLERY", help="folder of the new gallery")
+    build.add_argument(
+        "--output", type=NEW_FOLDER, required=True, metavar="GALLERY", help="folder of the new gallery"
+    )
     build.add_argument("--replace", action="store_true", help="replace the gallery in that folder, once complete")
     build.add_argument(
         "--local-features",
@@ -152,56 +155,7 @@ def run(args: argparse.Namespace) -> int:
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV, ROS bag, or video")
     parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
-    parser.add_argument(
-        "--utm-zone", metavar="32N", help="UTM zone and hemisphere of @utm_east@utm_north@ names that give none"
-    )
-    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="image topic, if a bag has several")
-    parser.add_argument("--fix-topic", default="", metavar="TOPIC", help="NavSatFix topic, if a bag has several")
-    parser.add_argument(
-        "--max-gap",
-        type=_not_negative,
-        default=1.0,
-        metavar="S",
-        help="maximum time between a bag's image and the nearest fix (s, default: %(default)g)",
-    )
-    parser.add_argument(
-        "--min-spacing",
-        type=_not_negative,
-        default=0.0,
-        metavar="M",
-        help="minimum distance between images of a bag (m, default: %(default)g)",
-    )
-    parser.add_argument(
-        "--fix-offset",
-        type=float,
-        metavar="S",
-        help="offset added to the stamps of a bag's fixes (s; default: 0, and clocks that differ are refused)",
-    )
-    parser.add_argument(
-        "--track",
-        type=Existing("a GPX track", file=True),
-        metavar="GPX",
-        help="track that was recorded beside a video",
-    )
-    parser.add_argument(
-        "--track-offset", type=float, default=0.0, metavar="S", help="time to add to a video's (s, default: 0)"
-    )
-    parser.add_argument(
-        "--every",
-        default="2m",
-        metavar="2m",
-        help="distance or time between a video's pictures (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--panorama", type=_count, default=0, metavar="VIEWS",
-        help="the images are 360° panoramas: cut each into so many views, at least 4 to see all round",
-    )  # fmt: skip
-    parser.add_argument(
-        "--accept-null-island",
-        action="store_true",
-        help="keep images at exactly 0°, 0° (left out: receivers without a fix report it)",
-    )
-    add_camera(parser)
+    add_reading(parser)
     parser.add_argument(
         "--model", type=MODEL, default="default", help="model file (default: the model that ships)"
     )
@@ -217,7 +171,7 @@ def _add_describing_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=_count,
+        type=count,
         default=16,
         metavar="N",
         help="images described at once (default: %(default)s)",
@@ -285,10 +239,11 @@ def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.making.build import build_gallery
+    from geowarp_ros.gallery.making.build import build_gallery, check_output
     from geowarp_ros.gallery.making.shards import Shard
     from geowarp_ros.progress import bar, silent
 
+    check_output(args.output, replace_existing=args.replace)
     shard = Shard.of_environment()
     how = align_options(args)
     keypoints = None if args.no_keypoints else _keypoints(args)
@@ -475,22 +430,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _read_source(args: argparse.Namespace) -> Source:
     from geowarp_ros.readers import read_source
 
-    source = read_source(
-        args.source,
-        split=args.split,
-        utm_zone=args.utm_zone,
-        image_topic=args.image_topic,
-        fix_topic=args.fix_topic,
-        max_gap_s=args.max_gap,
-        min_spacing_m=args.min_spacing,
-        camera=args.camera,
-        accept_null_island=args.accept_null_island,
-        fix_offset_s=args.fix_offset,
-        track=args.track,
-        track_offset_s=args.track_offset,
-        every=args.every,
-        panorama_views=args.panorama,
-    )
+    source = read_source(args.source, **reading(args))
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:
         there = ", ".join(f"{name or 'none'} ({count})" for name, count in source.splits.items())
@@ -519,8 +459,10 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
         "fix_topic",
         "max_gap",
         "min_spacing",
+        "fix_offset",
         "track",
-        "every",
+        "track_offset",
+        "every_picture",
         "panorama",
         "camera",
         "model",
@@ -695,17 +637,3 @@ def _size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value

@@ -24,15 +24,6 @@ from geowarp_ros.motion.gravity import Tilt, tilt_from_message
 from geowarp_ros.motion.odometry import Pose, pose_from_message
 from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.motion.session import Session
-from geowarp_ros.readers.bag import (
-    IMAGE_TYPES,
-    Messages,
-    RecordedCameras,
-    channels,
-    choose_topic,
-    header_stamp_ns,
-    recorded_images,
-)
 from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.readers.clocks import (
     SAME_CLOCK_S,
@@ -45,6 +36,15 @@ from geowarp_ros.readers.clocks import (
 )
 from geowarp_ros.readers.fixes import NO_FIX, UNCERTAIN, FixTrack, flaw, uncertain
 from geowarp_ros.readers.packets import codec_of
+from geowarp_ros.readers.recorded_images import recorded_images
+from geowarp_ros.readers.topics import (
+    IMAGE_TYPES,
+    Messages,
+    RecordedCameras,
+    channels,
+    choose_topic,
+    header_stamp_ns,
+)
 from geowarp_ros.types import Answer, Fix, FloatArray, Header, NoFix
 
 FIX_TOPIC = "/geowarp_localizer/fix"

@@ -11,7 +11,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from geowarp_ros.cli.parser import GALLERY, MODEL, Existing
+from geowarp_ros.cli.parser import GALLERY, MODEL, NEW_FOLDER, Existing
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.lab.verbs.options import parse_size
 
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "parts:\n" + "\n".join(f"  {part:<12}{line}" for part, line in PARTS.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="output folder")
+    add("--output", type=NEW_FOLDER, required=True, metavar="DIR", help="output folder")
     add("--parts", nargs="+", choices=PARTS, help="parts to run, see below (all that need no folder)")
     encoders = ["mobilenet_v2", "resnet18", "resnet50", "vgg16"]
     add("--encoders", nargs="+", default=encoders, help="encoders; most parts use the first")
