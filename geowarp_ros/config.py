@@ -85,7 +85,7 @@ class PositionConfig(Section):
     verify: Literal["none", "orb", "sift"] = Field(
         "sift",
         description="Keypoints used to verify candidates geometrically; those with more inliers than chance move "
-        "to the front. none: no verification.",
+        "to the front. sift: or XFeat's, where the gallery stores these. none: no verification.",
     )
     verify_candidates: int = Field(10, ge=1, le=1000, description="Number of candidates to verify.")
     verification: VerificationConfig = VerificationConfig()
@@ -138,6 +138,9 @@ class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 
     model: str = Field("default", description="Model file; default: the model that ships.")
+    keypoint_weights: str = Field(
+        "", description="File of XFeat's weights, for a gallery that stores XFeat's keypoints."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if available, else CPU.")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
@@ -248,6 +251,18 @@ class SessionConfig(LocalizerConfig):
         description="Time budget from an image's arrival to its answer (ms). When time is short, first the pose's "
         "later rungs are dropped, then the pose, then candidates to re-rank but for one. 0: no limit.",
     )
+    gravity: Literal["none", "imu"] = Field(
+        "none",
+        description="imu: roll and pitch of poses are held by the latest message on imu, whose axes are those of "
+        "base_frame, or by tf with camera_offset.from_tf; not while it is stale or shaken.",
+    )
+    gravity_std_deg: float = Field(
+        1.0,
+        gt=0.0,
+        le=45.0,
+        description="Standard deviation of the direction of gravity, mounting included (deg), that the message's "
+        "own adds to.",
+    )
     base_frame: Annotated[str, AfterValidator(_not_a_world_frame)] = Field(
         "",
         description="Frame of the robot whose position and orientation are published, camera_offset away from the "
@@ -262,6 +277,8 @@ class SessionConfig(LocalizerConfig):
             raise ValueError(f"camera_offset.{next(iter(given))}: expected a base_frame that it is an offset from")
         if self.camera_offset.from_tf and len(given) > 1:
             raise ValueError("camera_offset.from_tf = true: expected no other camera_offset beside it")
+        if self.gravity == "imu" and not self.base_frame:
+            raise ValueError("gravity = 'imu': expected a base_frame, on which camera and IMU are mounted")
         return self
 
 

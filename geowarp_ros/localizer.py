@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
 from geowarp_ros.model.checkpoints import model_path
 from geowarp_ros.model.describer import Describer, Query, open_describer
+from geowarp_ros.model.xfeat import load_xfeat
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
@@ -145,8 +146,11 @@ class Localizer:
 
         Raises:
             ModelError: The re-ranker needs a warping regression and the model has none.
-            GalleryError: A calibration cannot be read.
+            GalleryError: A calibration cannot be read, or the weights are not those of the gallery's keypoints.
         """
+        if (stored := gallery.keypoint_config) is not None and stored.kind == "xfeat":
+            weights = load_xfeat(Path(config.keypoint_weights).expanduser()) if config.keypoint_weights else ""
+            gallery.check_keypoints("xfeat", weights)
         return cls(
             describer,
             gallery,
@@ -188,7 +192,7 @@ class Localizer:
         if refusal is not None:
             return Answer(Header(frame.stamp_ns, frame.frame_id, timing_ms=clock.timing_ms), refusal)
         with clock("describe"):
-            query = self.describer(image, frame.camera)
+            query = replace(self.describer(image, frame.camera), gravity=frame.gravity)
         ranked = self.rank(query, near, deadline=deadline)
         result, reranked, dropped = self.judge(ranked), ranked.reranked, ranked.dropped
         if near is not None and not _convinces(ranked, result):
@@ -273,7 +277,7 @@ class Localizer:
         photographs = [photograph for photograph in found if photograph is not None]
         kind, count = self._keypoints, self.config.position.verification.keypoints
         return estimate_pose(
-            query.keypoints(kind), camera, photographs, config, affords=affords,
+            query.keypoints(kind), camera, photographs, config, gravity=query.gravity, affords=affords,
             compared=lambda photograph: query.compared(kind, photograph.prepared(count), count),
         )  # fmt: skip
 

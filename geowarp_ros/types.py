@@ -52,6 +52,19 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Gravity:
+    """Where up is in the camera's optical frame, as an IMU says.
+
+    Attributes:
+        up: (3,) unit vector in the optical frame.
+        std_rad: Standard deviation about each horizontal axis.
+    """
+
+    up: FloatArray
+    std_rad: float
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One camera image to be localised.
 
@@ -60,12 +73,14 @@ class Frame:
         stamp_ns: When it was taken.
         frame_id: The camera's optical frame (REP 105), or empty.
         camera: Its intrinsics for an image of that size; None where unknown.
+        gravity: Where up is; None where nothing says so.
     """
 
     image: Image
     stamp_ns: int = 0
     frame_id: str = ""
     camera: Camera | None = None
+    gravity: Gravity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source, SourceImage
 from geowarp_ros.readers.camera_files import write_camera
-from geowarp_ros.types import Answer, Frame, Header, Image, Near, NoFix, Place, Pose, PoseMethod
+from geowarp_ros.types import Answer, Frame, Gravity, Header, Image, Near, NoFix, Place, Pose, PoseMethod
 
 PLACES = 12
 SPACING_M = 40.0
@@ -159,6 +159,7 @@ def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
     gallery_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, Camera | None, int]] = []
+    ups: list[Gravity | None] = []
     found = Pose(
         "points", np.array([30.0, 40.0, 1.5]), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
         np.diag([0.03**2] * 3 + [1e-6] * 3), 60, 8.0, 3, 0.5, 0.6, 3.0, 40.0,
@@ -170,10 +171,12 @@ def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
         photographs: list[Photograph],
         config: PoseConfig,
         *,
+        gravity: Gravity | None,
         affords: Callable[[PoseMethod], bool],
         compared: object,
     ) -> Pose | None:
         asked.append((len(query), camera, len(photographs)))
+        ups.append(gravity)
         return found if camera and affords("points") and affords("anchors") else None
 
     monkeypatch.setattr(localizer_module, "estimate_pose", estimate)
@@ -208,6 +211,9 @@ def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
     later = aligned.localize(Frame(picture(7), camera=camera), deadline=Late("points", "anchors", candidates=1))
     assert later.header.dropped == ("points", "candidates") and later.candidates[0].inliers is not None
 
+    up = Gravity(np.array([0.0, -1.0, 0.0]), 0.01)
+    aligned.localize(Frame(picture(7), camera=camera, gravity=up))
+    assert ups[-1] is up and set(map(type, ups[:-1])) == {type(None)}
     unknown = aligned.localize(Frame(picture(7)))
     assert unknown.fix is not None and (unknown.fix.method, unknown.header.camera) == ("cluster", "")
     assert unknown.candidates[0].place.name == "07.png" and asked[-1][1] is None

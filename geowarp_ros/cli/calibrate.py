@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import argparse
 
-from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
+from geowarp_ros.cli.options import add_settings, localizer_config, settings
 from geowarp_ros.cli.parser import GALLERY, IMAGES
+from geowarp_ros.cli.sources import add_reading, reading
 from geowarp_ros.cli.verbs import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("source", type=IMAGES, help="geotagged images of a held-out drive: folder, CSV or bag")
+    parser.add_argument("source", type=IMAGES, help="geotagged images of a held-out drive")
     parser.add_argument("--gallery", type=GALLERY, required=True, help="folder; the calibration is stored in it")
     parser.add_argument("--split", help="one split of the source")
-    parser.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
-    add_camera(parser)
+    add_reading(parser)
     parser.add_argument(
         "--correct-within", type=float, default=25.0, metavar="M", help="error limit of a right answer (m)"
     )
     parser.add_argument("--false-fix-rate", type=float, default=0.01, help="wanted share of wrong fixes")
-    add_settings(parser, "model", "rerank", "candidates", "device", "runtime", "threads")
+    add_settings(parser, "model", "keypoint_weights", "rerank", "candidates", "device", "runtime", "threads")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     require("sklearn")
     localizer = Localizer.open(args.gallery, config, calibrated=False)
-    source = read_source(args.source, split=args.split, utm_zone=args.utm_zone, camera=args.camera)
+    source = read_source(args.source, **reading(args))
     calibration, summary, collected = calibrate_gallery(
         localizer, source.images, args.correct_within, args.false_fix_rate, bar
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.cli.options import add_camera, add_settings, session_config, settings
-from geowarp_ros.cli.parser import GALLERY, Existing
+from geowarp_ros.cli.parser import GALLERY, NEW_FOLDER, Existing
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gallery", type=GALLERY, help="folder made by 'geowarp gallery build'; not needed with --fixes"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the report and everything beside it"
+        "--output", type=NEW_FOLDER, required=True, help="folder for the report and everything beside it"
     )
     parser.add_argument("--image-topic", default="", help="image topic; not needed if the bag has a single one")
     add_camera(parser)
@@ -78,7 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recorded.add_argument("--fix-topic", default="/geowarp_localizer/fix", help="topic of the fixes")
 
-    add_settings(parser, "model", "rerank", "candidates", "device", "runtime", "threads", "min_confidence")
+    add_settings(
+        parser,
+        "model",
+        "keypoint_weights",
+        "rerank",
+        "candidates",
+        "device",
+        "runtime",
+        "threads",
+        "min_confidence",
+    )
     motion = parser.add_argument_group("what the node receives besides images, from the bag of the drive")
     motion.add_argument(
         "--prior-topic", default="", help="topic of the prior, NavSatFix; requires prior.source=fix"
@@ -88,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="topic of the odometry, Odometry: what contradicts it is held back",
     )
+    motion.add_argument("--imu-topic", default="", help="topic of the IMU, Imu; requires gravity=imu")
 
     counts = parser.add_argument_group("criteria")
     counts.add_argument(
@@ -164,7 +175,9 @@ def read_drive(args: argparse.Namespace) -> Drive:
         max_gap_s=args.max_gap,
         accept_null_island=args.accept_null_island,
     )
-    return read_drive(args.drive, args.image_topic, truth, args.prior_topic, args.odometry_topic, args.camera)
+    return read_drive(
+        args.drive, args.image_topic, truth, args.prior_topic, args.odometry_topic, args.camera, args.imu_topic
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -188,12 +201,18 @@ def _check_motion(args: argparse.Namespace, config: SessionConfig) -> None:
     from geowarp_ros.errors import ConfigError
     from geowarp_ros.readers.bag_files import is_bag
 
-    topics = {"--prior-topic": args.prior_topic, "--odometry-topic": args.odometry_topic}
+    topics = {
+        "--prior-topic": args.prior_topic,
+        "--odometry-topic": args.odometry_topic,
+        "--imu-topic": args.imu_topic,
+    }
     for option, topic in topics.items():
         if topic and not is_bag(args.drive):
             raise ConfigError(f"{option} {topic}: {args.drive} is no bag and has no topics")
     if config.camera_offset.from_tf:
         raise ConfigError("camera_offset.from_tf = true: no tf is read here; give the offset itself")
+    if (config.gravity == "imu") != bool(args.imu_topic):
+        raise ConfigError("gravity = 'imu' and --imu-topic, the topic of Imu in the bag: expected both or neither")
     source = config.prior.source
     if source == "fix" and not args.prior_topic:
         raise ConfigError("prior.source = 'fix': needs --prior-topic with the prior's NavSatFix in the bag")

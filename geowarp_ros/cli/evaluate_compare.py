@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from geowarp_ros.cli.parser import Existing
+from geowarp_ros.cli.parser import NEW_FOLDER, Existing
 
 FINISHED = Existing("the output folder of 'geowarp evaluate bag'")
 
@@ -14,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("a", type=FINISHED, metavar="A", help="output folder of the first run")
     parser.add_argument("b", type=FINISHED, metavar="B", help="output folder of the second run")
-    parser.add_argument("--output", type=Path, required=True, help="folder for compare.html and compare.json")
+    parser.add_argument(
+        "--output", type=NEW_FOLDER, required=True, help="folder for compare.html and compare.json"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

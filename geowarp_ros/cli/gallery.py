@@ -33,14 +33,16 @@ from geowarp_ros.cli.alignment import (
     obstacle,
     unaligned,
 )
-from geowarp_ros.cli.options import CAMERA, add_camera
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, Existing
+from geowarp_ros.cli.options import CAMERA
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER
+from geowarp_ros.cli.sources import add_reading, count, reading
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.index.indexing import IndexOptions
     from geowarp_ros.gallery.making.build import BuildReport
     from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.keypoints.detector import KeypointConfig
     from geowarp_ros.model.describer import Describer
     from geowarp_ros.readers import Source
 
@@ -59,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     build = action("build", _build, "describe the images of a source and store them as a new gallery", source)
-    build.add_argument("--output", type=Path, required=True, metavar="GALLERY", help="folder of the new gallery")
+    build.add_argument(
+        "--output", type=NEW_FOLDER, required=True, metavar="GALLERY", help="folder of the new gallery"
+    )
     build.add_argument("--replace", action="store_true", help="replace the gallery in that folder, once complete")
     build.add_argument(
         "--local-features",
@@ -72,12 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="store no keypoints: smaller, without poses; the calibration that ships does not apply then",
     )
+    _add_keypoint_options(build)
     _add_index_options(build, "--index")
     _add_no_align(build)
     add_align_options(build, "position-std", "heading-std", "free-tilt")
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
+    _add_keypoint_options(add)
     _add_no_align(add)
 
     remove = action("remove", _remove, "remove images from a gallery", gallery)
@@ -137,6 +143,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ROS calibration file of all its images (default: camera.yaml or EXIF of images that are referenced)",
     )
 
+    _add_keypoint_options(upgrade)
+
     action("verify", _verify, "compare every file with its checksum, and decode every image", gallery)
 
 
@@ -148,56 +156,7 @@ def run(args: argparse.Namespace) -> int:
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV, ROS bag, or video")
     parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
-    parser.add_argument(
-        "--utm-zone", metavar="32N", help="UTM zone and hemisphere of @utm_east@utm_north@ names that give none"
-    )
-    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="image topic, if a bag has several")
-    parser.add_argument("--fix-topic", default="", metavar="TOPIC", help="NavSatFix topic, if a bag has several")
-    parser.add_argument(
-        "--max-gap",
-        type=_not_negative,
-        default=1.0,
-        metavar="S",
-        help="maximum time between a bag's image and the nearest fix (s, default: %(default)g)",
-    )
-    parser.add_argument(
-        "--min-spacing",
-        type=_not_negative,
-        default=0.0,
-        metavar="M",
-        help="minimum distance between images of a bag (m, default: %(default)g)",
-    )
-    parser.add_argument(
-        "--fix-offset",
-        type=float,
-        metavar="S",
-        help="offset added to the stamps of a bag's fixes (s; default: 0, and clocks that differ are refused)",
-    )
-    parser.add_argument(
-        "--track",
-        type=Existing("a GPX track", file=True),
-        metavar="GPX",
-        help="track that was recorded beside a video",
-    )
-    parser.add_argument(
-        "--track-offset", type=float, default=0.0, metavar="S", help="time to add to a video's (s, default: 0)"
-    )
-    parser.add_argument(
-        "--every",
-        default="2m",
-        metavar="2m",
-        help="distance or time between a video's pictures (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--panorama", type=_count, default=0, metavar="VIEWS",
-        help="the images are 360° panoramas: cut each into so many views, at least 4 to see all round",
-    )  # fmt: skip
-    parser.add_argument(
-        "--accept-null-island",
-        action="store_true",
-        help="keep images at exactly 0°, 0° (left out: receivers without a fix report it)",
-    )
-    add_camera(parser)
+    add_reading(parser)
     parser.add_argument(
         "--model", type=MODEL, default="default", help="model file (default: the model that ships)"
     )
@@ -213,11 +172,50 @@ def _add_describing_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=_count,
+        type=count,
         default=16,
         metavar="N",
         help="images described at once (default: %(default)s)",
     )
+
+
+def _add_keypoint_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keypoints",
+        choices=("sift", "xfeat"),
+        help="kind of keypoints; xfeat needs --keypoint-weights (default: the gallery's; of a new one sift)",
+    )
+    parser.add_argument(
+        "--keypoint-weights",
+        type=Existing("XFeat's weights", file=True),
+        metavar="FILE",
+        help="weights of XFeat, xfeat.pt of its authors",
+    )
+
+
+def _keypoints(args: argparse.Namespace, stored: KeypointConfig | None = None) -> KeypointConfig:
+    """Return the keypoints asked for, or the gallery's, with XFeat's weights loaded.
+
+    Raises:
+        ConfigError: XFeat is asked for without weights, or weights for another kind.
+        ModelError: The file is not XFeat's weights.
+    """
+    from geowarp_ros.errors import ConfigError
+    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS
+    from geowarp_ros.keypoints.detector import KeypointConfig
+    from geowarp_ros.keypoints.xfeat import SCALE
+
+    kind = args.keypoints or (stored.kind if stored else "sift")
+    file = args.keypoint_weights
+    if (kind == "xfeat") != (file is not None):
+        raise ConfigError(
+            f"keypoints {kind}: " + ("give --keypoint-weights" if file is None else f"take no {file}")
+        )
+    if file is None:
+        return DEFAULT_KEYPOINTS
+    from geowarp_ros.model.xfeat import load_xfeat
+
+    return KeypointConfig(kind="xfeat", weights=load_xfeat(file), scale=SCALE)
 
 
 def _add_no_align(parser: argparse.ArgumentParser) -> None:
@@ -242,12 +240,14 @@ def _add_index_options(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, build_gallery
+    from geowarp_ros.gallery.making.build import build_gallery, check_output
     from geowarp_ros.gallery.making.shards import Shard
     from geowarp_ros.progress import bar, silent
 
+    check_output(args.output, replace_existing=args.replace)
     shard = Shard.of_environment()
     how = align_options(args)
+    keypoints = None if args.no_keypoints else _keypoints(args)
     source = _read_source(args)
     report = build_gallery(
         source,
@@ -256,7 +256,7 @@ def _build(args: argparse.Namespace) -> int:
         copy_images=not args.reference_images,
         batch_size=args.batch_size,
         local_features=args.local_features,
-        keypoints=None if args.no_keypoints else DEFAULT_KEYPOINTS,
+        keypoints=keypoints,
         index=_index_options(args),
         replace_existing=args.replace,
         shard=shard,
@@ -284,6 +284,9 @@ def _add(args: argparse.Namespace) -> int:
     from geowarp_ros.gallery.manifest import read_manifest
     from geowarp_ros.progress import bar
 
+    gallery = unaligned(args.gallery)
+    keypoints = _keypoints(args, gallery.keypoint_config)
+    gallery.check_keypoints(keypoints.kind, keypoints.weights)
     source = _read_source(args)
     report = add_to_gallery(
         source,
@@ -373,6 +376,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _upgrade(args: argparse.Namespace) -> int:
+    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS
     from geowarp_ros.gallery.making.upgrade import upgrade_gallery
     from geowarp_ros.gallery.manifest import CALIBRATION, read_manifest
     from geowarp_ros.progress import bar
@@ -381,8 +385,14 @@ def _upgrade(args: argparse.Namespace) -> int:
     camera = read_camera(args.camera) if args.camera else None
     old = read_manifest(args.gallery).model.fingerprint
     describer = _load_describer(args) if args.model else None
+    keypoints = DEFAULT_KEYPOINTS
+    if args.keypoints or args.keypoint_weights:
+        gallery = unaligned(args.gallery)
+        keypoints = _keypoints(args, gallery.keypoint_config)
+        gallery.check_keypoints(keypoints.kind, keypoints.weights)
     report = upgrade_gallery(
         args.gallery,
+        keypoints,
         camera=camera,
         progress=bar,
         describer=describer,
@@ -422,22 +432,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _read_source(args: argparse.Namespace) -> Source:
     from geowarp_ros.readers import read_source
 
-    source = read_source(
-        args.source,
-        split=args.split,
-        utm_zone=args.utm_zone,
-        image_topic=args.image_topic,
-        fix_topic=args.fix_topic,
-        max_gap_s=args.max_gap,
-        min_spacing_m=args.min_spacing,
-        camera=args.camera,
-        accept_null_island=args.accept_null_island,
-        fix_offset_s=args.fix_offset,
-        track=args.track,
-        track_offset_s=args.track_offset,
-        every=args.every,
-        panorama_views=args.panorama,
-    )
+    source = read_source(args.source, **reading(args))
     print(f"{source.description}: {len(source.images)} images")
     if args.split is None and len(source.splits) > 1:
         there = ", ".join(f"{name or 'none'} ({count})" for name, count in source.splits.items())
@@ -466,8 +461,10 @@ def _options(args: argparse.Namespace) -> Mapping[str, str]:
         "fix_topic",
         "max_gap",
         "min_spacing",
+        "fix_offset",
         "track",
-        "every",
+        "track_offset",
+        "every_picture",
         "panorama",
         "camera",
         "model",
@@ -642,17 +639,3 @@ def _size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value

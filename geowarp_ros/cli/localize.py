@@ -19,7 +19,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", type=GALLERY, required=True, help="folder made by 'geowarp gallery build'")
     add_camera(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    add_settings(parser, "model", "rerank", "candidates", "device", "runtime", "threads", "min_confidence")
+    add_settings(
+        parser,
+        "model",
+        "keypoint_weights",
+        "rerank",
+        "candidates",
+        "device",
+        "runtime",
+        "threads",
+        "min_confidence",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

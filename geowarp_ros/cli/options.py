@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geowarp_ros.cli.parser import MODEL, Existing
+from geowarp_ros.cli.parser import MODEL, WEIGHTS, Existing
 from geowarp_ros.config import LocalizerConfig, NodeConfig, SessionConfig, leaves, nest, parse_config
 from geowarp_ros.errors import ConfigError, did_you_mean
 
@@ -16,6 +16,7 @@ CAMERA = Existing("a ROS calibration file", file=True)
 
 SHORTCUTS: dict[str, tuple[str, str]] = {
     "model": ("model", "model file, by which the gallery was made (default: the model that ships)"),
+    "keypoint_weights": ("keypoint_weights", "XFeat's weights, for a gallery of its keypoints (default: none)"),
     "device": ("device", "auto, cpu or cuda"),
     "runtime": ("runtime", "auto, torch or onnxruntime"),
     "threads": ("threads", "threads of all libraries; 0: one for each physical core"),
@@ -24,6 +25,8 @@ SHORTCUTS: dict[str, tuple[str, str]] = {
     "min_confidence": ("position.min_confidence", "minimum confidence of a fix; -1: as calibrated, or 0.5"),
 }
 """Option -> the parameter that it sets, and its line in the help."""
+
+_PATHS: dict[str, Any] = {"model": MODEL, "keypoint_weights": WEIGHTS}
 
 ROS_OWN = ("use_sim_time", "qos_overrides", "start_type_description_service")
 """Names in a parameter file that belong to ROS itself."""
@@ -60,7 +63,7 @@ def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
         for part in name.split("."):
             value = getattr(value, part)
         group.add_argument(
-            f"--{option.replace('_', '-')}", type=MODEL if option == "model" else type(value), default=hidden,
+            f"--{option.replace('_', '-')}", type=_PATHS.get(option, type(value)), default=hidden,
             metavar=type(value).__name__.upper(),
             help=meaning if "default" in meaning else f"{meaning} (default: {value})",
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import glob
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ class Existing:
         self.file = file
 
     def __call__(self, text: str) -> Path:
-        """Parse the argument."""
+        """Parse the argument; an empty one, of a variable that is not set, is not the folder that one is in."""
+        if not text:
+            raise argparse.ArgumentTypeError(f"an empty path, expected {self.what}")
         return expanded(text)
 
     def check(self, path: Path) -> None:
@@ -63,10 +66,11 @@ class ExistingModel(Existing):
 
     Args:
         words: What else can be given.
+        what: What the file is.
     """
 
-    def __init__(self, *words: str) -> None:
-        super().__init__("a model file")
+    def __init__(self, *words: str, what: str = "a model file") -> None:
+        super().__init__(what)
         self.words = {"default", *words}
 
     def __call__(self, text: str) -> Any:
@@ -87,15 +91,41 @@ class NewFile(Existing):
         parent = path.parent
         problem = errno.EISDIR if path.is_dir() else errno.ENOTDIR if parent.is_file() else errno.ENOENT
         if path.is_dir() or not parent.is_dir():
-            raise ConfigError(f"{path}: cannot be written: {os.strerror(problem)}, expected {self.what}")
+            self.refuse(path, problem)
+
+    def refuse(self, path: Path, problem: int) -> NoReturn:
+        """Say why nothing can be written there."""
+        raise ConfigError(f"{path}: cannot be written: {os.strerror(problem)}, expected {self.what}")
+
+
+class NewFolder(NewFile):
+    """Type of an argument that names a folder to write into: one that cannot be made is said before the work."""
+
+    def check(self, path: Path) -> None:
+        """Refuse a file, and what lies in one or where nobody may write."""
+        there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+        if not there.is_dir():
+            self.refuse(path, errno.ENOTDIR)
+        if not os.access(there, os.W_OK | os.X_OK):
+            self.refuse(path, errno.EACCES)
 
 
 GALLERY = ExistingGallery("a gallery")
-IMAGES = Existing("a folder of images, a CSV or a ROS bag")
+IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
+WEIGHTS = ExistingModel("", what="XFeat's weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
 NEW_FILE = NewFile("a file in a folder that exists", file=True)
+NEW_FOLDER = NewFolder("a folder that can be made")
+
+
+def finite(text: str) -> float:
+    """Parse a number; neither ``nan`` nor ``inf`` is one."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: expected a finite number")
+    return value
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -137,11 +167,15 @@ class HelpWithDefaults(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Never takes an abbreviation (``--mode`` must not mean ``--model``); ``type=Path`` is :func:`expanded`."""
+    """Never takes an abbreviation (``--mode`` must not mean ``--model``).
+
+    ``type=Path`` is :func:`expanded` and ``type=float`` is :func:`finite`.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": HelpWithDefaults, "allow_abbrev": False, **options})
         self.register("type", Path, expanded)
+        self.register("type", float, finite)
         self._words: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

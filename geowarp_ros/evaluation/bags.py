@@ -20,18 +20,10 @@ from geowarp_ros.attitude import enu_from_body, heading, heading_std, quaternion
 from geowarp_ros.errors import SourceError
 from geowarp_ros.evaluation.drive import NS, Drive, DriveImage, Event, Track
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.motion.gravity import Tilt, tilt_from_message
 from geowarp_ros.motion.odometry import Pose, pose_from_message
 from geowarp_ros.motion.prior import Hint, NoHint, hint_from_message
 from geowarp_ros.motion.session import Session
-from geowarp_ros.readers.bag import (
-    IMAGE_TYPES,
-    Messages,
-    RecordedCameras,
-    channels,
-    choose_topic,
-    header_stamp_ns,
-    recorded_images,
-)
 from geowarp_ros.readers.bag_files import BagFiles
 from geowarp_ros.readers.clocks import (
     SAME_CLOCK_S,
@@ -44,9 +36,19 @@ from geowarp_ros.readers.clocks import (
 )
 from geowarp_ros.readers.fixes import NO_FIX, UNCERTAIN, FixTrack, flaw, uncertain
 from geowarp_ros.readers.packets import codec_of
+from geowarp_ros.readers.recorded_images import recorded_images
+from geowarp_ros.readers.topics import (
+    IMAGE_TYPES,
+    Messages,
+    RecordedCameras,
+    channels,
+    choose_topic,
+    header_stamp_ns,
+)
 from geowarp_ros.types import Answer, Fix, FloatArray, Header, NoFix
 
 FIX_TOPIC = "/geowarp_localizer/fix"
+IMU_TYPE = "sensor_msgs/msg/Imu"
 FIX_TYPE = "sensor_msgs/msg/NavSatFix"
 POSE_TYPES = (
     "nav_msgs/msg/Odometry",
@@ -115,6 +117,7 @@ def read_drive(
     prior_topic: str = "",
     odometry_topic: str = "",
     camera: Path | None = None,
+    imu_topic: str = "",
 ) -> Drive:
     """Read a bag's images with their cameras and true positions, and what else the session receives.
 
@@ -125,6 +128,7 @@ def read_drive(
         prior_topic: Topic of NavSatFix for the session's prior; empty: none.
         odometry_topic: Topic of Odometry for the session; empty: none.
         camera: Calibration file; None: the CameraInfo beside the images.
+        imu_topic: Topic of Imu for the session; empty: none.
 
     Raises:
         CameraError: ``camera`` is no calibration.
@@ -143,6 +147,8 @@ def read_drive(
         heard.append(_scan(files, prior_topic, (FIX_TYPE,), "--prior-topic", hint_from_message))
     if odometry_topic:
         heard.append(_scan(files, odometry_topic, (POSE_TYPES[0],), "--odometry-topic", pose_from_message))
+    if imu_topic:
+        heard.append(_scan(files, imu_topic, (IMU_TYPE,), "--imu-topic", tilt_from_message))
     notes = _broken_notes(files, images) + _broken_notes(truth_files, recorded)
     if truth.bag is None:
         (images, recorded, *heard), remarks = _without_steps(bag, [images, recorded, *heard])
@@ -203,7 +209,7 @@ def _without_steps(bag: Path, found: Sequence[_Recording[Any]]) -> tuple[list[_R
     for each, steady in zip(found, stamps, strict=True):
         times = steady.times_ns.tolist()
         taken = [
-            replace(what, stamp_ns=time) if isinstance(what, Hint | Pose) else what
+            replace(what, stamp_ns=time) if isinstance(what, Hint | Pose | Tilt) else what
             for time, what in zip(times, each.taken, strict=True)
         ]
         timed.append(replace(each, stamps=steady, taken=taken))
@@ -216,10 +222,12 @@ def _taken_of_image(message: Any) -> tuple[int, str, str]:
     return header_stamp_ns(message), str(header.frame_id), codec_of(message)
 
 
-def _tell(what: Hint | NoHint | Pose, session: Session) -> None:
+def _tell(what: Hint | NoHint | Pose | Tilt | None, session: Session) -> None:
     if isinstance(what, Pose):
         session.odometer.add(what)
-    else:
+    elif isinstance(what, Tilt):
+        session.plumb.add(what)
+    elif what is not None:
         session.prior.offer(what)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,7 @@ def read_sets(
     gallery_split: str | None = None,
     query_split: str | None = None,
     every: int = 0,
-    utm_zone: str | None = None,
-    camera: Path | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> Sets:
     """Read the gallery and the queries of a data set.
 
@@ -48,14 +48,13 @@ def read_sets(
         query_split: None: ``test/queries`` where there is a test split, else ``query``.
         every: Instead of splits, every N-th image is a query and the others are the gallery; 1: each image is a
             query of all images, of which :class:`Neighbours` must leave out at least itself; 0: by splits.
-        utm_zone: UTM zone of file names that give none.
-        camera: Calibration file of all images; None: each image's own.
+        reading: Further arguments of :func:`read_source`.
 
     Raises:
-        CameraError: ``camera`` is no calibration.
+        CameraError: A calibration file that is none.
         SourceError: No such split, no images in one, or images in both.
     """
-    read = partial(read_source, directory, utm_zone=utm_zone, camera=camera)
+    read = partial(read_source, directory, **(reading or {}))
     if every:
         return _every_nth(read(), every, directory)
     if gallery_split is None or query_split is None:

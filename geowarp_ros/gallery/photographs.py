@@ -20,7 +20,7 @@ from geowarp_ros.config import first_problem
 from geowarp_ros.errors import CameraError, GalleryError
 from geowarp_ros.gallery.alignment.aligned import Alignment, Photograph
 from geowarp_ros.gallery.files import map_array
-from geowarp_ros.keypoints.detector import DESCRIPTOR_DIM, Keypoints
+from geowarp_ros.keypoints.detector import Keypoints
 
 POINTS = "keypoints.npy"
 DESCRIPTORS = "keypoint_descriptors.npy"
@@ -44,7 +44,7 @@ class StoredKeypoints:
     Attributes:
         starts: (N + 1,) the keypoints of photograph i are ``starts[i]:starts[i + 1]``.
         points: (K, 2), (x, y) in px of the image at working resolution.
-        descriptors: (K, 128).
+        descriptors: (K, D).
     """
 
     starts: NDArray[np.int64]
@@ -52,8 +52,8 @@ class StoredKeypoints:
     descriptors: NDArray[np.uint8]
 
     @classmethod
-    def open(cls, folder: Path, rows: int) -> StoredKeypoints:
-        """Map the keypoints of a segment of so many rows.
+    def open(cls, folder: Path, rows: int, descriptor_dim: int) -> StoredKeypoints:
+        """Map the keypoints of a segment of so many rows, with descriptors of so many bytes.
 
         Raises:
             GalleryError: A file is no array, or of another form.
@@ -61,7 +61,7 @@ class StoredKeypoints:
         starts = map_array(folder / STARTS, np.dtype("<i8"), (rows + 1,))
         count = int(starts[-1])
         points = map_array(folder / POINTS, np.dtype("<f4"), (count, 2))
-        return cls(starts, points, map_array(folder / DESCRIPTORS, np.dtype("u1"), (count, DESCRIPTOR_DIM)))
+        return cls(starts, points, map_array(folder / DESCRIPTORS, np.dtype("u1"), (count, descriptor_dim)))
 
     def __getitem__(self, row: int) -> Keypoints:
         """Return the keypoints of one photograph, not read yet."""

@@ -228,6 +228,28 @@ class Gallery:
         """Kind and settings of the stored keypoints; None where the gallery stores none."""
         return self.manifest.keypoints
 
+    def check_keypoints(self, kind: str, weights: str = "") -> None:
+        """Refuse keypoints of another kind or with other weights than those that the gallery stores, if it does.
+
+        Args:
+            kind: The kind.
+            weights: Fingerprint of XFeat's weights; empty: none were given.
+
+        Raises:
+            GalleryError: They differ; the message names both.
+        """
+        stored = self.keypoint_config
+        if stored is None or (stored.kind, stored.weights) == (kind, weights):
+            return
+        if stored.kind != kind:
+            raise GalleryError(
+                f"{self.path}: its keypoints are {stored}, not {kind}; use their kind, or build another gallery"
+            )
+        raise GalleryError(
+            f"{self.path}: its keypoints are XFeat's with weights {stored.weights}, and those given are"
+            f" {weights or 'none'}; give their file (keypoint_weights, --keypoint-weights)"
+        )
+
     def keypoints(self, index: int) -> Keypoints | None:
         """Return the keypoints of row ``index``, mapped and not read yet; None where the gallery stores none."""
         segment, number = self.places.locate(index)
@@ -446,7 +468,8 @@ def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> OpenSegmen
         raise GalleryError(f"{where / PLACES}: has {len(table)} rows, expected {info.images}")
     names = set(info.removed)
     removed = [number for number, row in enumerate(table) if row.place.name in names] if names else []
-    keypoints = StoredKeypoints.open(where, info.images) if manifest.keypoints else None
+    dim = manifest.keypoints.descriptor_dim if manifest.keypoints else 0
+    keypoints = StoredKeypoints.open(where, info.images, dim) if manifest.keypoints else None
     cameras = StoredCameras.open(where, info.files, info.images)
     rows = np.array(removed, np.int64)
     return OpenSegment(where, info, table, rows, descriptors, local_features, keypoints, cameras)

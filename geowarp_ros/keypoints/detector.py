@@ -1,16 +1,17 @@
 """Detection of keypoints, described in bytes.
 
 SIFT (Lowe, IJCV 2004) as RootSIFT (Arandjelović and Zisserman, "Three things everyone should know to improve
-object retrieval", CVPR 2012).
+object retrieval", CVPR 2012), or XFeat: :mod:`geowarp_ros.keypoints.xfeat`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from geowarp_ros.config import Section
+from geowarp_ros.keypoints import xfeat
+from geowarp_ros.keypoints.matching import SIFT_DIM
 from geowarp_ros.types import Image
 
-DESCRIPTOR_DIM = 128
 FEW = 200
 """Number of keypoints below which an image is looked at again, up to twice, each time with half the threshold:
 fields, sand and snow show few."""
@@ -51,10 +53,17 @@ def keep_freed_memory() -> None:
 class KeypointConfig(Section):
     """Keypoints of a gallery's photographs, and of every query compared with them."""
 
-    kind: Literal["sift"] = Field("sift", description="Kind of keypoint. sift: RootSIFT in bytes.")
+    kind: Literal["sift", "xfeat"] = Field(
+        "sift",
+        description="Kind of keypoint. sift: RootSIFT in bytes; xfeat: XFeat in bytes, by weights of yours.",
+    )
+    weights: str = Field("", description="Fingerprint of XFeat's weights.")
     count: int = Field(2000, ge=4, le=100_000, description="Maximum number of keypoints per image.")
     contrast: float = Field(
-        0.03, gt=0.0, le=1.0, description="Contrast threshold; where it finds few, half and a quarter of it."
+        0.03,
+        gt=0.0,
+        le=1.0,
+        description="SIFT's contrast threshold; where it finds few, half and a quarter of it.",
     )
     scale: float = Field(
         1.5,
@@ -63,9 +72,15 @@ class KeypointConfig(Section):
         description="Size at which they are detected, as a multiple of the working resolution.",
     )
 
+    @property
+    def descriptor_dim(self) -> int:
+        """Number of bytes of a descriptor."""
+        return SIFT_DIM if self.kind == "sift" else xfeat.DESCRIPTOR_DIM
+
     def __str__(self) -> str:
         """Return one line for people, and for calibrations: ``sift, 2000 at 1.5x, contrast 0.03``."""
-        return f"{self.kind}, {self.count} at {self.scale:g}x, contrast {self.contrast:g}"
+        how = f"contrast {self.contrast:g}" if self.kind == "sift" else f"weights {self.weights}"
+        return f"{self.kind}, {self.count} at {self.scale:g}x, {how}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +89,7 @@ class Keypoints:
 
     Attributes:
         points: (N, 2) float32, (x, y) in px of the image at working resolution, whose first pixel is at (0, 0).
-        descriptors: (N, 128) uint8.
+        descriptors: (N, D) uint8, D = 128 or 64 by their kind.
     """
 
     points: NDArray[np.float32]
@@ -83,21 +98,24 @@ class Keypoints:
     @classmethod
     def none(cls) -> Keypoints:
         """Return no keypoints."""
-        return cls(np.empty((0, 2), np.float32), np.empty((0, DESCRIPTOR_DIM), np.uint8))
+        return cls(np.empty((0, 2), np.float32), np.empty((0, SIFT_DIM), np.uint8))
 
     def __len__(self) -> int:
         return len(self.points)
 
 
 class KeypointDetector:
-    """Detects and describes keypoints. Not thread-safe: OpenCV's detector is one object."""
+    """Detects and describes keypoints. Not thread-safe: OpenCV's detector is one object.
+
+    Raises:
+        ModelError: XFeat's weights were not loaded.
+    """
 
     def __init__(self, config: KeypointConfig) -> None:
-        keep_freed_memory()
         self.config = config
-        self._sifts: list[Any] = [
-            cv2.SIFT.create(nfeatures=config.count, contrastThreshold=config.contrast / part) for part in (1, 2, 4)
-        ]
+        sift = config.kind == "sift"
+        self._multiple_px = 1 if sift else xfeat.MULTIPLE_PX
+        self._detect: _Detect = _Sift(config) if sift else xfeat.xfeat(config.weights, config.count)
 
     def __call__(self, image: Image, width_px: int, height_px: int) -> Keypoints:
         """Detect keypoints.
@@ -108,22 +126,39 @@ class KeypointDetector:
             height_px: Height at working resolution.
         """
         height, width = image.shape[:2]
-        wanted = (round(width_px * self.config.scale), round(height_px * self.config.scale))
+        step = self._multiple_px
+        wanted = tuple(step * max(1, round(side * self.config.scale / step)) for side in (width_px, height_px))
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if wanted != (width, height):
             shrinks = wanted[0] < width
             grey = cv2.resize(grey, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        points, descriptors = self._detect(np.asarray(grey, np.uint8))
+        factor = np.array([width_px / wanted[0], height_px / wanted[1]])
+        return Keypoints(((points + 0.5) * factor - 0.5).astype(np.float32), descriptors)
+
+
+_Detect: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float64], NDArray[np.uint8]]]
+"""From a grey image (H, W) to points (N, 2) in its px and descriptors (N, D), the strongest first."""
+
+
+class _Sift:
+    def __init__(self, config: KeypointConfig) -> None:
+        keep_freed_memory()
+        self._count = config.count
+        self._sifts: list[Any] = [
+            cv2.SIFT.create(nfeatures=config.count, contrastThreshold=config.contrast / part) for part in (1, 2, 4)
+        ]
+
+    def __call__(self, grey: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
         for sift in self._sifts:
             found, raw = sift.detectAndCompute(grey, None)
-            if len(found) >= min(FEW, self.config.count):
+            if len(found) >= min(FEW, self._count):
                 break
         if raw is None:
-            return Keypoints.none()
-        strongest = np.argsort([-keypoint.response for keypoint in found], kind="stable")[: self.config.count]
+            return np.empty((0, 2)), np.empty((0, SIFT_DIM), np.uint8)
+        strongest = np.argsort([-keypoint.response for keypoint in found], kind="stable")[: self._count]
         points = np.array([found[row].pt for row in strongest])
-        factor = np.array([width_px / wanted[0], height_px / wanted[1]])
-        points = (points - _SHIFT_PX + 0.5) * factor - 0.5
-        return Keypoints(points.astype(np.float32), root_sift(raw[strongest]))
+        return points - _SHIFT_PX, root_sift(raw[strongest])
 
 
 def root_sift(raw: NDArray[np.float32]) -> NDArray[np.uint8]:

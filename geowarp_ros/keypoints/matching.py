@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -21,6 +22,8 @@ STRONGEST, REST = 0, 1
 Key: TypeAlias = tuple[int, int]
 """A half, and a part within it."""
 
+SIFT_DIM = 128
+"""Bytes of a SIFT descriptor."""
 _AT_ONCE = 256
 """Rows whose distances are looked at while they are in the cache."""
 
@@ -31,16 +34,24 @@ def match(first: NDArray[np.uint8], second: NDArray[np.uint8], ratio: float) -> 
     Where several of ``first`` choose the same one, the nearest of them keeps it.
 
     Args:
-        first: (N, 128).
-        second: (M, 128).
-        ratio: Maximum ratio of the distances to the nearest and the second-nearest.
+        first: (N, D).
+        second: (M, D).
+        ratio: Maximum ratio of the distances to the nearest and the second-nearest, of SIFT; see :func:`ratio_of`.
 
     Returns:
         (K, 2), in the order of ``first``.
     """
     if len(first) == 0 or len(second) < 2:
         return NO_PAIRS
-    return nearest(Prepared.of(first), Prepared.of(second)).pairs(ratio)
+    return nearest(Prepared.of(first), Prepared.of(second)).pairs(ratio_of(ratio, first.shape[1]))
+
+
+def ratio_of(ratio: float, dim: int) -> float:
+    """Return the ratio of distances that is as strict as ``ratio`` is for SIFT's 128 bytes.
+
+    XFeat's 64 differ less from one another: the ratio of its squared distances is taken.
+    """
+    return ratio if dim == SIFT_DIM else math.sqrt(ratio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class Prepared:
 
     Attributes:
         numbers: (N,) which of the image's keypoints they are of.
-        plain: (N, 128) float32.
+        plain: (N, D) float32.
         squared: (N,) float32, their squared lengths.
     """
 
@@ -72,7 +83,7 @@ def prepare(
     """Prepare an image's descriptors, strongest first, half by half and part by part; only such as have any.
 
     Args:
-        descriptors: (N, 128).
+        descriptors: (N, D).
         strongest: Number of those in the first half.
         part: (N,) the part of each; None: all are of part 0.
     """
@@ -157,7 +168,7 @@ class Comparison:
         """Match, as :func:`match` does, with the place's keypoints of these parts.
 
         Args:
-            ratio: Maximum ratio of the distances to the nearest and the second-nearest.
+            ratio: As that of :func:`match`.
             parts: Parts of the place.
             halves: Halves of both.
             usable: (N,) which of the query's may match; None: all.
@@ -167,6 +178,7 @@ class Comparison:
         if not wanted or not own:
             return NO_PAIRS
         found = [reduce(Nearest.or_of, [self._nearest(key, other) for other in wanted]) for key in own]
+        ratio = ratio_of(ratio, self.query[own[0]].plain.shape[1])
         return _one_after_the_other(found).pairs(ratio, usable)
 
     def _nearest(self, own: Key, other: Key) -> Nearest:

@@ -17,8 +17,8 @@ from geowarp_ros.errors import SourceError
 from geowarp_ros.messages import image_from_message
 from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.readers.bag import INFO_TYPE, header_stamp_ns
 from geowarp_ros.readers.bag_files import BagFiles
+from geowarp_ros.readers.topics import INFO_TYPE, header_stamp_ns
 
 if TYPE_CHECKING:
     from rclpy.node import Node

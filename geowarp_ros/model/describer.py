@@ -27,7 +27,7 @@ from geowarp_ros.model.matching import similarity
 from geowarp_ros.model.passes import Passes, pixels_per_pass
 from geowarp_ros.model.runtimes import OnnxLayers, Runtime
 from geowarp_ros.threads import use_threads
-from geowarp_ros.types import Image
+from geowarp_ros.types import Gravity, Image
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -63,6 +63,7 @@ class Query:
         pixels: (H, W, 3) uint8 RGB, the same image for methods without a network.
         original: (H, W, 3) uint8 RGB, before it was shrunk, where keypoints are detected; None: ``pixels`` is all.
         camera: Its camera for ``pixels``; None where unknown.
+        gravity: Where up is for the camera; None where nothing says so.
     """
 
     image: Tensor
@@ -71,6 +72,7 @@ class Query:
     pixels: Image
     original: Image | None = None
     camera: Camera | None = None
+    gravity: Gravity | None = None
     _detected: dict[KeypointConfig, Keypoints] = field(default_factory=dict, repr=False, compare=False)
     _prepared: dict[tuple[KeypointConfig, int], dict[Key, Prepared]] = field(default_factory=dict, repr=False)
     _compared: dict[tuple[KeypointConfig, int], Comparison] = field(default_factory=dict, repr=False)

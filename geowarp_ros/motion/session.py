@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from geowarp_ros.attitude import Mounting
 from geowarp_ros.config import SessionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.consistency import Consistency
+from geowarp_ros.motion.gravity import Plumb
 from geowarp_ros.motion.odometry import Odometer
 from geowarp_ros.motion.pace import Pace
 from geowarp_ros.motion.prior import Prior
@@ -118,6 +119,7 @@ class Session:
         odometer: Takes odometry.
         prior: Takes positions from elsewhere.
         prior_said: Use of the prior for the last image, for people.
+        plumb: Takes measurements of an IMU, by ``gravity``.
         mounting: Where the camera sits on the odometry's child frame; None if unknown.
     """
 
@@ -125,6 +127,7 @@ class Session:
         self.odometer = Odometer(config.tracking.max_speed_mps)
         self.prior = Prior(config.prior, lambda from_ns, to_ns: self.odometer.reach_m(from_ns, to_ns))
         self.prior_said = self.prior.near(0)[1]
+        self.plumb = Plumb(config.gravity_std_deg)
         self.mounting = mounting_of(config)
         self._config = config
         self._consistency = Consistency()
@@ -155,6 +158,7 @@ class Session:
         self._epoch += 1
         self._arrived_ns = None
         self.odometer.reset()
+        self.plumb.reset()
         self.prior.reset()
         self.prior_said = self.prior.near(0)[1]
 
@@ -193,6 +197,8 @@ class Session:
                 self._pace.learn(answer)
                 return answer
             self._follow(localizer, arrival.epoch)
+            if self._config.gravity == "imu":
+                frame = replace(frame, gravity=self.plumb.gravity(frame.stamp_ns, self.mounting))
             near, said = self.prior.near(frame.stamp_ns)
             travelled_m = None
             if self._tracked_ns is not None:

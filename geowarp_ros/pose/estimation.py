@@ -13,10 +13,9 @@ from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.keypoints.matching import Comparison
 from geowarp_ros.pose.anchors import pose_from_anchors
 from geowarp_ros.pose.points import pose_from_points
-from geowarp_ros.pose.refinement import Gravity
 from geowarp_ros.pose.sightings import Rays
 from geowarp_ros.pose.view import View
-from geowarp_ros.types import Pose, PoseMethod
+from geowarp_ros.types import Gravity, Pose, PoseMethod
 
 FIRST = 5
 """Number of photographs that are matched before it is asked whether that was enough."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.pose.sightings import KEYPOINT_STD_PX, Sightings, projection_jacobian
-from geowarp_ros.types import FloatArray
+from geowarp_ros.types import FloatArray, Gravity
 
 BoolArray = NDArray[np.bool_]
 
@@ -63,19 +63,6 @@ is: driving straight ahead, their intersection is that of noise."""
 PARALLAX_SIGMAS = 12.0
 """Minimum angle between two matched rays, in keypoint standard deviations, that says anything of a position: the
 noise of parallel rays would hold the query where a photograph was taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gravity:
-    """Where up is in the camera's optical frame, as an IMU says.
-
-    Attributes:
-        up: (3,) unit vector in the optical frame.
-        std_rad: Standard deviation about each horizontal axis.
-    """
-
-    up: FloatArray
-    std_rad: float
 
 
 @dataclass(frozen=True, slots=True)

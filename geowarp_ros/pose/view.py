@@ -13,10 +13,10 @@ from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.keypoints.matching import Comparison
-from geowarp_ros.pose.refinement import Gravity, Refined, refine, rough_agreement
+from geowarp_ros.pose.refinement import Refined, refine, rough_agreement
 from geowarp_ros.pose.sightings import Rays, Sightings, point_covariances, sightings, together
 from geowarp_ros.pose.solvers import Guess
-from geowarp_ros.types import Pose, PoseMethod
+from geowarp_ros.types import Gravity, Pose, PoseMethod
 
 MIN_INLIERS = 8
 """Minimum number of matches that obey a pose: three determine it."""

@@ -1,4 +1,4 @@
-"""Readers of geotagged images: folders, CSVs and ROS bags, all as a :class:`Source`."""
+"""Readers of geotagged images: folders, CSVs, ROS bags and videos, all as a :class:`Source`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from geowarp_ros.readers.camera_files import read_camera
 from geowarp_ros.readers.folders import read_folder
 from geowarp_ros.readers.panoramas import cut_panoramas
 from geowarp_ros.readers.positions import doubts, without_null_island
-from geowarp_ros.readers.source import Skipped, Source, SourceImage, canonical_split, centre_of, count_reasons
+from geowarp_ros.readers.source import (
+    Skipped,
+    Source,
+    SourceImage,
+    canonical_split,
+    centre_of,
+    count_reasons,
+    printable,
+)
 from geowarp_ros.readers.table import read_table
 from geowarp_ros.readers.video import EVERY, VIDEO_SUFFIXES, read_video
 
@@ -65,16 +73,27 @@ def read_source(
         panorama_views: The images are 360° panoramas, each to be cut into so many views; 0: they are none.
 
     Raises:
-        SourceError: The source is none of these, has an error, or holds no usable image.
+        SourceError: The source is none of these, has an error, or holds no usable image; or an option is given
+            that tells positions in another kind of source.
         CameraError: A calibration file that is none.
     """
     if not source.exists():
-        raise SourceError(f"{source}: does not exist, expected a folder of images, a CSV or a ROS bag")
+        raise SourceError(f"{source}: does not exist, expected a folder of images, a CSV, a ROS bag or a video")
+    video, bag = source.suffix.lower() in VIDEO_SUFFIXES and source.is_file(), is_bag(source)
+    for option, given, of in (
+        ("image_topic (--image-topic)", image_topic, bag),
+        ("fix_topic (--fix-topic)", fix_topic, bag),
+        ("fix_offset_s (--fix-offset)", fix_offset_s is not None, bag),
+        ("track (--track)", track is not None, video),
+        ("track_offset_s (--track-offset)", track_offset_s, video),
+    ):
+        if given and not of:
+            raise SourceError(f"{source}: {option} is for {'a bag' if 'track' not in option else 'a video'}")
     if source.suffix.lower() == ".csv" and source.is_file():
         found = read_table(source)
-    elif source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
+    elif video:
         found = read_video(source, track, every, track_offset_s, max_gap_s, accept_null_island)
-    elif is_bag(source):
+    elif bag:
         found = read_bag(
             source, image_topic, fix_topic, max_gap_s, min_spacing_m, camera,
             accept_null_island=accept_null_island, fix_offset_s=fix_offset_s,
@@ -86,13 +105,14 @@ def read_source(
         found = read_table(source / "positions.csv")
     else:
         found = read_folder(source, utm_zone)
-    if not (accept_null_island or found.local or is_bag(source)):
+    if not (accept_null_island or found.local or bag):
         found = without_null_island(found)
-    if camera is not None and not is_bag(source):
-        given = read_camera(camera)
-        found = replace(found, images=tuple(replace(image, camera=given) for image in found.images))
+    if camera is not None and not bag:
+        of_all = read_camera(camera)
+        found = replace(found, images=tuple(replace(image, camera=of_all) for image in found.images))
     if not found.images:
         raise SourceError(f"{source}: no usable image: {count_reasons(found.skipped)}")
+    found = replace(found, description=printable(found.description))
     found = found if split is None else _only(found, split, source)
     for doubt in () if found.local else doubts(found.images):
         _warn(f"{source}: {doubt}")

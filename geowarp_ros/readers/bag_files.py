@@ -11,12 +11,12 @@ import re
 import shlex
 import shutil
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from rosbags.interfaces import Connection, MessageDefinitionFormat
@@ -24,8 +24,9 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.readers.decompression import bound_decompression, unpack, unpacked_blocks
+from geowarp_ros.readers.mcap import MAGIC, Mcap
 from geowarp_ros.readers.packets import DEFINITIONS
-from geowarp_ros.readers.storage import STORAGES, Recorded, Ros1, Storage, first_line
+from geowarp_ros.readers.storage import Recorded, Ros1, Sqlite, first_line
 
 bound_decompression()
 
@@ -33,6 +34,19 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 ENCODINGS = ("cdr", "ros1")
 """How the messages that can be read are serialised."""
+
+Storage: TypeAlias = Mcap | Sqlite | Ros1
+"""A file: its connections, when it begins (ns), and what is wrong with one that is read only as far as it goes."""
+
+STORAGES: dict[bytes, tuple[Callable[[Path], Storage], str]] = {
+    MAGIC: (Mcap, ""),
+    b"SQLite format 3": (
+        Sqlite,
+        "sqlite3 {file} 'PRAGMA writable_schema=ON' .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 mended.db3",
+    ),
+    b"#ROSBAG V": (Ros1, "rosbag reindex {file}"),
+}
+"""A file's first bytes -> its storage, and the command that mends a damaged one."""
 
 _FILE_SUFFIX = re.compile(r"\.(mcap|db3|bag)(\.zstd?)?$", re.IGNORECASE)
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -268,6 +282,6 @@ def _named_files(folder: Path) -> list[str]:
     try:
         read = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
         names = read["rosbag2_bagfile_information"]["relative_file_paths"]
-        return [Path(str(name)).name for name in names]
+        return [Path(str(name)).name for name in names] if isinstance(names, list) else []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from lz4.frame import LZ4FrameDecompressor
 from rosbags.rosbag1 import reader as rosbag1
-from rosbags.rosbag2 import storage_mcap as mcap
+from rosbags.rosbag2.storage_mcap import zstd
 
 from geowarp_ros.errors import SourceError
 
@@ -23,8 +23,7 @@ MAX_CHUNK_BYTES = 256 << 20
 
 def bound_decompression() -> None:
     """Put bounded decompressors where rosbags looks for its own; a second call changes nothing."""
-    rosbag1.decompressors.update({"bz2": _bounded(bz2.BZ2Decompressor), "lz4": _bounded(LZ4FrameDecompressor)})
-    mcap.DECOMPRESSORS.update({"lz4": _bounded(LZ4FrameDecompressor), "zstd": unpack})
+    rosbag1.decompressors.update({"bz2": _bounded(bz2.BZ2Decompressor), "lz4": UNPACK["lz4"]})
 
 
 def _bounded(make: Callable[[], Any]) -> Callable[..., bytes]:
@@ -49,15 +48,22 @@ def _bounded(make: Callable[[], Any]) -> Callable[..., bytes]:
     return decompress
 
 
-unpack = _bounded(mcap.zstd.ZstdDecompressor)
+unpack = _bounded(zstd.ZstdDecompressor)
 """Decompress zstd: a chunk, or a message of a bag that compresses each."""
+
+UNPACK: dict[str, Callable[..., bytes | memoryview]] = {
+    "": lambda data, _: data,
+    "lz4": _bounded(LZ4FrameDecompressor),
+    "zstd": unpack,
+}
+"""Compression of an MCAP's chunk -> what unpacks it."""
 
 
 def unpacked_blocks(packed: BinaryIO) -> Iterator[bytes]:
     """Yield what is in a zstd file, some MB at a time, as far as it goes."""
-    with mcap.zstd.open(packed, "rb") as content:
+    with zstd.open(packed, "rb") as content:
         try:
             while block := content.read1(1 << 22):
                 yield block
-        except (EOFError, mcap.zstd.ZstdError):
+        except (EOFError, zstd.ZstdError):
             return

@@ -17,7 +17,7 @@ from PIL import ExifTags
 
 from geowarp_ros.errors import PluginError
 from geowarp_ros.images import UNREADABLE, check_size, open_image
-from geowarp_ros.readers.positions import MAX_ERROR_M
+from geowarp_ros.readers.positions import ALTITUDES_M, MAX_ERROR_M
 from geowarp_ros.readers.source import Skipped
 from geowarp_ros.types import Place
 
@@ -38,6 +38,7 @@ DATUMS = (
     "JGD2011",
     "GDA2020",
     "CGCS2000",
+    "SIRGAS2000",
 )
 """How a GPSMapDatum begins, without blanks and hyphens, that is WGS-84 or keeps within a metre of it."""
 
@@ -58,8 +59,8 @@ def exif_place(name: str, path: Path) -> Place | Skipped:
     reason = _not_a_fix(tags)
     if reason:
         return Skipped(name, reason)
-    latitude = _signed(_angle(tags.get(_tag.GPSLatitude)), _text(tags.get(_tag.GPSLatitudeRef)), NORTH_SOUTH)
-    longitude = _signed(_angle(tags.get(_tag.GPSLongitude)), _text(tags.get(_tag.GPSLongitudeRef)), EAST_WEST)
+    latitude = signed(_angle(tags.get(_tag.GPSLatitude)), _text(tags.get(_tag.GPSLatitudeRef)), NORTH_SOUTH)
+    longitude = signed(_angle(tags.get(_tag.GPSLongitude)), _text(tags.get(_tag.GPSLongitudeRef)), EAST_WEST)
     if latitude is None:
         return Skipped(name, "whose EXIF does not tell north from south (GPSLatitudeRef)")
     if longitude is None:
@@ -86,15 +87,16 @@ def _gps_tags(name: str, path: Path) -> Mapping[int, Any]:
 
 def _not_a_fix(tags: Mapping[int, Any]) -> str:
     """Return why the position, whatever it is, is not where the photograph was taken in WGS-84; empty if it is."""
-    if _text(tags.get(_tag.GPSStatus)) == "V":
+    if _text(tags.get(_tag.GPSStatus)).startswith("V"):
         return "whose GPS had no fix (GPSStatus V)"
     datum = _text(tags.get(_tag.GPSMapDatum))
-    if datum and not "".join(filter(str.isalnum, datum)).startswith(DATUMS):
+    if datum and not is_wgs84(datum):
         return f"with a GPS position in the datum {datum}, not in WGS-84"
     stated_m, dilution = (_number(tags.get(each)) for each in (_tag.GPSHPositioningError, _tag.GPSDOP))
     if (stated_m if stated_m > 0 else RANGE_ERROR_M * dilution) > MAX_ERROR_M:  # false for NaN
         return f"with a GPS position that may be off by more than {MAX_ERROR_M:g} m, as its EXIF says"
-    if "CELLID" in _text(tags.get(_tag.GPSProcessingMethod), skip=8):
+    method = tags.get(_tag.GPSProcessingMethod, "")  # behind the name of its encoding, or not; of one or two bytes
+    if b"CELLID" in (method if isinstance(method, bytes) else str(method).encode()).replace(b"\0", b"").upper():
         return "with the position of a radio cell in its EXIF (GPSProcessingMethod CELLID)"
     return ""
 
@@ -117,7 +119,12 @@ def _angle(value: Any) -> float:
     return -angle if negative else angle
 
 
-def _signed(angle: float, reference: str, signs: Mapping[str, int]) -> float | None:
+def is_wgs84(datum: str) -> bool:
+    """Return whether the name of a datum is one of :data:`DATUMS`, however it is written."""
+    return "".join(filter(str.isalnum, datum.upper())).startswith(DATUMS)
+
+
+def signed(angle: float, reference: str, signs: Mapping[str, int]) -> float | None:
     """Return an angle with the sign of its reference; None where the two disagree or neither tells."""
     if angle == 0 or math.isnan(angle):
         return angle
@@ -126,14 +133,15 @@ def _signed(angle: float, reference: str, signs: Mapping[str, int]) -> float | N
 
 
 def _altitude(value: Any, reference: Any) -> float:
-    """Return an altitude with the sign of its reference; NaN where it is absent, or its sign is not known."""
+    """Return an altitude with the sign of its reference; NaN where it is none, or its sign is not known."""
     altitude, text = _number(value), _text(reference)
     if isinstance(reference, int):
         code = reference
     else:  # a byte or the digit of a text; absent and empty are 0
         code = int(text) if text.isdecimal() else ord(text or "\0") if len(text) < 2 else -1
     sign = ABOVE_BELOW.get(code)
-    return sign * abs(altitude) if sign and (altitude >= 0 or sign < 0) else math.nan
+    altitude = sign * abs(altitude) if sign and (altitude >= 0 or sign < 0) else math.nan
+    return altitude if ALTITUDES_M[0] <= altitude <= ALTITUDES_M[1] else math.nan
 
 
 def _heading(value: Any, reference: str) -> float:
@@ -142,10 +150,10 @@ def _heading(value: Any, reference: str) -> float:
     return heading if 0 <= heading <= 360 and reference in ("", "T", "TRUE") else math.nan
 
 
-def _text(value: Any, skip: int = 0) -> str:
+def _text(value: Any) -> str:
     """Return a text up to its zero byte in capitals, whatever the type it is stored with; empty where absent."""
     if isinstance(value, bytes):
-        value = value[skip:].decode("latin-1")
+        value = value.decode("latin-1")
     return value.lstrip("\0 ").split("\0")[0].strip().upper() if isinstance(value, str) else ""
 
 

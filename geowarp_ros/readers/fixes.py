@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.readers.positions import MAX_ERROR_M, NULL_ISLAND, null_island
+from geowarp_ros.readers.positions import ALTITUDES_M, MAX_ERROR_M, NULL_ISLAND, null_island
 from geowarp_ros.types import FloatArray
 
 JUMP_M = 50.0
@@ -110,7 +110,10 @@ class FixTrack:
         lost = jumping(times_ns[rows], positions[rows, 0], positions[rows, 1])
         named[rows[lost]] = JUMPING
         kept = rows[~lost]
-        return cls(times_ns[kept], positions[kept], np.sort(times_ns[named != ""])), named
+        positions = positions[kept].copy()
+        believed = (ALTITUDES_M[0] <= positions[:, 2]) & (positions[:, 2] <= ALTITUDES_M[1])
+        positions[~believed, 2] = np.nan
+        return cls(times_ns[kept], positions, np.sort(times_ns[named != ""])), named
 
     def at(
         self, times_ns: NDArray[np.int64], max_gap_s: float

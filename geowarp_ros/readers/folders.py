@@ -17,6 +17,7 @@ from geowarp_ros.readers.source import (
     canonical_split,
     image_file,
     not_read,
+    printable,
 )
 from geowarp_ros.readers.utm_names import NO_ZONE, UtmName, parse_name, place_names
 from geowarp_ros.types import Place
@@ -48,7 +49,7 @@ def read_folder(folder: Path, utm_zone: str | None) -> Source:
         raise SourceError(
             f"{folder}: no images in it, expected {', '.join(SUFFIXES)}, a positions.csv or a ROS bag"
         )
-    not_files = {path: not_read(path) if path.is_file() else "links to nothing" for path in there}
+    not_files = {path: _not_read(folder, path) for path in there}
     skipped = [Skipped(_name(folder, path), reason) for path, reason in not_files.items() if reason]
     files = [path for path, reason in not_files.items() if not reason]
     named = {path: name for path in files if (name := parse_name(path.name))}
@@ -140,4 +141,10 @@ def _images(folder: Path, placed: dict[Path, Place]) -> tuple[SourceImage, ...]:
 
 
 def _name(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).as_posix()
+    return printable(path.relative_to(folder).as_posix())
+
+
+def _not_read(folder: Path, path: Path) -> str:
+    if _name(folder, path) != path.relative_to(folder).as_posix():
+        return "whose name is not UTF-8, as a gallery's names are"
+    return not_read(path) if path.is_file() else "links to nothing"

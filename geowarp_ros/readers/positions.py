@@ -13,6 +13,8 @@ from geowarp_ros.readers.source import Skipped, Source, SourceImage
 NULL_ISLAND = "at 0°, 0°, which receivers report without a fix (--accept-null-island keeps it)"
 """Reason for which a position is left out."""
 
+ALTITUDES_M = (-12_000, 100_000)
+"""Lowest and highest altitude (m) that is one: beyond them it is a number that ran over, or of another unit."""
 
 MAX_ERROR_M = 100.0
 """Stated horizontal error above which a position places no photograph: it is a radio cell's, or of a receiver that
@@ -33,8 +35,11 @@ FAR, MIN_FAR_M = 10.0, 500.0
 
 
 def null_island(latitude_deg: float, longitude_deg: float) -> bool:
-    """Return whether a position is exactly 0°, 0°: in the sea, and what receivers report without a fix."""
-    return latitude_deg == 0 and longitude_deg == 0
+    """Return whether a position is 0°, 0°: in the sea, and what receivers report without a fix.
+
+    Exactly, but for a decimetre: it may have been metres of a UTM zone on the way.
+    """
+    return abs(latitude_deg) < 1e-6 and abs(longitude_deg) < 1e-6
 
 
 def without_null_island(found: Source) -> Source:

@@ -85,6 +85,11 @@ class Source:
         return dict(sorted(Counter(image.split for image in self.images).items()))
 
 
+def printable(text: str) -> str:
+    r"""Return a text with ``\xff`` and the like for the bytes of a file's name that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def not_read(path: Path) -> str:
     """Return why a file whose suffix is a photograph's is not read here; empty if it is."""
     if path.suffix.lower() in RAW_SUFFIXES:

@@ -6,15 +6,19 @@ because a gallery would keep it; an absent image is only skipped.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import math
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from geowarp_ros.errors import SourceError, did_you_mean
 from geowarp_ros.readers.camera_files import CameraFiles
+from geowarp_ros.readers.exif_positions import EAST_WEST, NORTH_SOUTH, is_wgs84, signed
+from geowarp_ros.readers.positions import ALTITUDES_M
 from geowarp_ros.readers.source import Skipped, Source, SourceImage, image_file, not_read
 from geowarp_ros.types import Place
 
@@ -22,15 +26,19 @@ _REQUIRED = ("filename", "latitude", "longitude")
 _RANGES = {
     "latitude": (-90, 90),
     "longitude": (-180, 180),
-    "altitude": (-12_000, 100_000),
+    "altitude": ALTITUDES_M,
     "heading": (0, 360),
 }
+_SIGNS = {"latitude": NORTH_SOUTH, "longitude": EAST_WEST}
 _ALIASES = {
     "filename": ("file", "file_name", "image", "image_name", "path", "name"),
     "latitude": ("lat", "latitude_deg"),
     "longitude": ("lon", "lng", "long", "longitude_deg"),
     "altitude": ("alt", "altitude_m"),
     "heading": ("heading_deg",),
+    "latitude_ref": ("lat_ref", "latref", "latituderef", "gpslatituderef", "ns", "n/s", "lat_dir"),
+    "longitude_ref": ("lon_ref", "lonref", "longituderef", "gpslongituderef", "ew", "e/w", "lon_dir"),
+    "datum": ("crs", "srs", "epsg", "gpsmapdatum"),
 }
 """Column -> other names that it may have where none has its own."""
 
@@ -53,17 +61,22 @@ def read_table(path: Path) -> Source:
     for number, row in _rows(path):
         where = f"{path}, row {number}"
         name = row["filename"]
-        if not name:
-            raise SourceError(f"{where}: filename is empty, expected an image's path relative to the CSV")
+        if not name or "\0" in name:
+            said = repr(name) if name else "empty"
+            raise SourceError(f"{where}: filename is {said}, expected an image's path relative to the CSV")
         if "\\" in name and not (path.parent / name).is_file():
             name = name.replace("\\", "/")  # as written on Windows
-        same = unicodedata.normalize("NFC", os.path.normpath((path.parent / name).absolute()))
+        same = unicodedata.normalize("NFC", os.path.realpath(path.parent / name))
         if same in row_of:
             first, spelling = row_of[same]
             there = f"{first} already{'' if spelling == name else f', as {spelling!r}'}"
             raise SourceError(f"{where}: filename {name!r} stands in row {there}, expected it once")
         row_of[same] = number, name
         latitude, longitude, altitude, heading = (_number(row, column, where) for column in _RANGES)
+        latitude = _signed(row, "latitude", latitude, where)
+        longitude = _signed(row, "longitude", longitude, where)
+        if (datum := row.get("datum")) and not (is_wgs84(datum) or datum == "4326"):
+            raise SourceError(f"{where}: datum = {datum!r}, expected WGS-84 (EPSG:4326)")
         marks |= {mark for column in _RANGES for mark in ".," if mark in row.get(column, "")}
         if len(marks) > 1:
             raise SourceError(f"{where}: the file has decimal commas and decimal points, expected one of them")
@@ -81,24 +94,29 @@ def read_table(path: Path) -> Source:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number of each row and its values by column, stripped."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = _delimiter(file.readline())
-            file.seek(0)
-            reader = csv.reader(file, strict=True, delimiter=delimiter)
+        with path.open("rb") as file:
+            wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as spreadsheets write "Unicode"
+        with path.open(encoding="utf-16" if wide else "utf-8-sig", newline="") as file:
+            line, above = file.readline(), 0
+            while line.isspace() or line.lower().startswith("sep="):  # the latter tells spreadsheets the delimiter
+                line, above = file.readline(), above + 1
+            delimiter = _delimiter(line)
+            reader = csv.reader(chain([line], file), strict=True, delimiter=delimiter, skipinitialspace=True)
             header = _header(path, next(reader, []))
             for values in reader:
                 if not any(value.strip() for value in values):
                     continue  # an empty last line is no row
+                number = above + reader.line_num
                 if len(values) < len(header) or any(value.strip() for value in values[len(header) :]):
                     commas = delimiter == "," and len(values) > len(header)
                     hint = "; decimal commas need values separated by ';'" if commas else ""
                     raise SourceError(
-                        f"{path}, row {reader.line_num}: has {len(values)} values, expected {len(header)}{hint}"
+                        f"{path}, row {number}: has {len(values)} values, expected {len(header)}{hint}"
                     )
-                yield reader.line_num, dict(zip(header, (value.strip() for value in values), strict=False))
+                yield number, dict(zip(header, (value.strip() for value in values), strict=False))
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeError, csv.Error) as error:
         raise SourceError(f"{path}: is no CSV in UTF-8: {error}") from None
 
 
@@ -107,7 +125,8 @@ def _delimiter(line: str) -> str:
 
     def known(delimiter: str) -> int:
         return sum(
-            _column(name) in (*_ALIASES, "split") for name in next(csv.reader([line], delimiter=delimiter), [])
+            _column(name) in (*_ALIASES, "split")
+            for name in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
         )
 
     return max((",", ";", "\t"), key=known)
@@ -135,6 +154,17 @@ def _header(path: Path, written: Sequence[str]) -> list[str]:
         if header.count(name) > 1:
             raise SourceError(f"{path}: column {name!r} stands there {header.count(name)} times, expected once")
     return header
+
+
+def _signed(row: dict[str, str], column: str, angle: float, where: str) -> float:
+    """Return an angle with the sign of the column that tells its hemisphere, if there is one."""
+    reference = row.get(f"{column}_ref", "")
+    found = signed(angle, reference.upper(), _SIGNS[column]) if reference else angle
+    if found is None:
+        raise SourceError(
+            f"{where}: {column} = {row[column]!r} and {column}_ref = {reference!r} do not tell the hemisphere"
+        )
+    return found
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float:

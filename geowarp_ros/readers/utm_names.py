@@ -8,6 +8,7 @@ contradicts itself, or still has two meanings, places no image.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ CONTRADICTION = (
 NO_UTM = "whose name has an easting or northing outside of its UTM zone"
 
 _EASTINGS, _NORTHINGS = (100_000, 900_000), (0, 10_000_000)
+_ZONE = re.compile(rf"(\d{{1,2}})?(?:\.0*)? *([{BANDS}])?")
+"""Zone, which may have the letter behind it."""
+_WORDS = {"NORTH": "N", "SOUTH": "S"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +72,19 @@ def parse_name(name: str) -> UtmName | None:
     if first or len(fields) < 3:
         return None
     fields[-1:] = [""] * (10 - len(fields))  # the last is the suffix, or has it
-    east, north, zone, latitude, longitude, heading = (_number(fields[column]) for column in (0, 1, 2, 4, 5, 8))
+    east, north, latitude, longitude, heading = (_number(fields[column]) for column in (0, 1, 4, 5, 8))
     if not (abs(east) <= 1e7 and abs(north) <= 1e7):  # false for NaN too
         return None
-    letter = fields[3].strip().upper()
-    if (fields[2].strip() and not (zone % 1 == 0 and 1 <= zone <= 60)) or letter not in ("", *BANDS):
-        return UtmName(name, east, north)  # another format from here on
     if math.isnan(latitude + longitude) or null_island(latitude, longitude):
         latitude = longitude = math.nan
+    zone, letter = _ZONE.fullmatch(fields[2].strip().upper()), fields[3].strip().upper()
+    number, letter = int(zone[1] or 0) if zone else 0, _WORDS.get(letter, letter) or (zone and zone[2]) or ""
+    if zone is None or number > 60 or (zone[1] and not number) or letter not in ("", *BANDS):
+        # another format from here on; what has decimals where degrees are is taken for degrees, and must agree
+        degrees = (latitude, longitude) if "." in fields[4] and "." in fields[5] else (math.nan, math.nan)
+        return UtmName(name, east, north, 0, "", *degrees)
     heading = heading if 0 <= heading <= 360 else math.nan
-    return UtmName(name, east, north, int(zone) if zone > 0 else 0, letter, latitude, longitude, heading)
+    return UtmName(name, east, north, number, letter, latitude, longitude, heading)
 
 
 def place_names(names: Sequence[UtmName], utm_zone: str | None) -> tuple[FloatArray, list[str]]:

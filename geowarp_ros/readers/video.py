@@ -7,29 +7,33 @@ its track is refused with the offset that would fit.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
+import shlex
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import ImageError, SourceError
 from geowarp_ros.images import check_size
-from geowarp_ros.readers.fixes import JUMPING, FixTrack
+from geowarp_ros.readers.exif_positions import RANGE_ERROR_M
+from geowarp_ros.readers.fixes import NO_FIX, FixTrack
 from geowarp_ros.readers.gpmf import gps_positions
-from geowarp_ros.readers.positions import null_island
+from geowarp_ros.readers.positions import MAX_ERROR_M, NULL_ISLAND, null_island
 from geowarp_ros.readers.source import Skipped, Source, SourceImage
 from geowarp_ros.types import Image, Place
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mts")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mts", ".m2ts", ".ts", ".3gp")
 EVERY = "2m"
 """Distance between the pictures that are taken of a video."""
 
@@ -61,17 +65,20 @@ def read_video(
     video = _read_index(path)
     times_s = video.times_s + (video.start_s or 0.0)
     if track is None:
-        stamps_s, geodetic = video.fixes(accept_null_island)
+        stamps_s, geodetic, flawed = video.fixes(accept_null_island)
         lack = f"{path}: has no positions of its own: give the GPX track recorded beside it as track (--track)"
     else:
         times_s = times_s + track_offset_s
-        stamps_s, geodetic = _read_gpx(track, accept_null_island)
-        lack = f"{track}: has no point with a time, by which to find a video's pictures"
-    if not len(stamps_s):
-        raise SourceError(lack)
+        stamps_s, geodetic, flawed = _read_gpx(track, accept_null_island)
+        lack = f"{track}: has no point with a time and a position, by which to place a video's pictures"
+    if all(flawed):
+        raise SourceError(lack + "".join(f"; {count} {flaw}" for flaw, count in Counter(flawed).items()))
     if track and video.start_s is None:
-        raise SourceError(f"{path}: does not tell when it was recorded: it has no creation_time")
-    points, flaws = FixTrack.of(_ns(stamps_s), geodetic, [""] * len(stamps_s))
+        raise SourceError(
+            f"{path}: does not tell when its first picture was taken: it has no creation_time; give it one:"
+            f" ffmpeg -i {shlex.quote(str(path))} -c copy -metadata creation_time=2026-01-31T12:00:00Z dated.mp4"
+        )
+    points, flaws = FixTrack.of(_ns(stamps_s), geodetic, flawed)
     gap_s, lost, east_north_m, positions = points.at(_ns(times_s), max_gap_s)
     if not (gap_s <= max_gap_s).any():
         raise SourceError(_no_overlap(path, track or path, times_s, points.times_ns / 1e9, max_gap_s))
@@ -94,9 +101,8 @@ def read_video(
         f"with {{}} pictures farther than {max_gap_s:g} s from a point of the track": int(
             (gap_s > max_gap_s).sum()
         ),
-        "with {} pictures beside points of the track that jump": int((lost & (gap_s <= max_gap_s)).sum()),
-        f"with {{}} points of the track {JUMPING}": int((flaws == JUMPING).sum()),
-    }
+        "with {} pictures beside points of the track without a position": int((lost & (gap_s <= max_gap_s)).sum()),
+    } | {f"with {{}} points of the track {flaw}": count for flaw, count in Counter(flaws.tolist()).items() if flaw}
     skipped = tuple(Skipped(path.name, reason.format(count)) for reason, count in counts.items() if count)
     when = f"{_utc(times_s[0])} to {_utc(times_s[-1])} UTC"
     return Source(
@@ -158,6 +164,10 @@ def _parse_every(every: str) -> tuple[float, str]:
     return float(match[1]), match[2]
 
 
+_Points: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], list[str]]
+"""Times (N,), s since 1970; latitude, longitude, altitude (N, 3); why each is no position, or empty."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """What a video has.
@@ -174,18 +184,16 @@ class _Index:
     times_s: NDArray[np.float64]
     payloads: tuple[tuple[float, float, bytes], ...]
 
-    def fixes(self, accept_null_island: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return times (N,), s, as of the pictures, and latitude, longitude, altitude (N, 3) by a GoPro."""
+    def fixes(self, accept_null_island: bool) -> _Points:
+        """Return the points of a GoPro, at times as of the pictures."""
         stamps, samples = [np.empty(0)], [np.empty((0, 3))]
         for begin, duration, payload in self.payloads:
             samples.append(gps_positions(payload))
             count = len(samples[-1])
             stamps.append(begin + duration * np.arange(count) / max(count, 1))
         times, geodetic = np.concatenate(stamps), np.concatenate(samples)
-        kept = (np.abs(geodetic[:, :2]) <= (90, 180)).all(axis=1)  # false for NaN
-        if not accept_null_island:
-            kept &= (geodetic[:, :2] != 0).any(axis=1)
-        return times[kept] + (self.start_s or 0.0), geodetic[kept]
+        flaws = [_flaw(latitude, longitude, accept_null_island) for latitude, longitude, _ in geodetic.tolist()]
+        return times + (self.start_s or 0.0), geodetic, flaws
 
 
 def _read_index(path: Path) -> _Index:
@@ -224,28 +232,36 @@ def _read_index(path: Path) -> _Index:
     return _Index(start_s, pts, (pts - pts[0]).astype(np.float64) * unit, measured)
 
 
-def _read_gpx(track: Path, accept_null_island: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the times (N,) of a track's points, s since 1970, and latitude, longitude and altitude (N, 3)."""
+def _flaw(latitude: float, longitude: float, accept_null_island: bool) -> str:
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # false for NaN
+        return NO_FIX
+    return NULL_ISLAND if null_island(latitude, longitude) and not accept_null_island else ""
+
+
+def _read_gpx(track: Path, accept_null_island: bool) -> _Points:
+    """Return the points of a track that have a time."""
     try:
         import gpxpy
     except ImportError:
         raise SourceError(f"{track}: a track needs gpxpy: pip install 'geowarp_ros[video]'") from None
     try:
-        read = gpxpy.parse(track.read_text(encoding="utf-8-sig"))
+        data = track.read_bytes()
+        declared = re.match(rb"(\xef\xbb\xbf)?<\?xml[^>]*encoding=[\"']([\w.-]+)", data)
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        known = "utf-16" if wide else declared[2].decode() if declared and not declared[1] else "utf-8-sig"
+        read = gpxpy.parse(data.decode(known))
     except OSError as error:
         raise SourceError(f"{track}: cannot be read: {error.strerror}") from None
-    except (gpxpy.gpx.GPXException, UnicodeDecodeError) as error:
+    except (gpxpy.gpx.GPXException, UnicodeError, LookupError) as error:
         raise SourceError(f"{track}: is no GPX: {error}") from None
-    points: dict[float, tuple[float, float, float]] = {}
-    for point, *_ in read.walk():
-        if null_island(point.latitude, point.longitude) and not accept_null_island:
-            continue
-        if point.time is not None and abs(point.latitude) <= 90 and abs(point.longitude) <= 180:
-            time = point.time if point.time.tzinfo else point.time.replace(tzinfo=timezone.utc)
-            altitude = np.nan if point.elevation is None else point.elevation
-            points[time.timestamp()] = (point.latitude, point.longitude, altitude)
-    stamps = sorted(points)
-    return np.array(stamps), np.array([points[stamp] for stamp in stamps]).reshape(-1, 3)
+    stamps, geodetic, flaws = [], [], []
+    for point in (point for point, *_ in read.walk() if point.time is not None):
+        time = point.time if point.time.tzinfo else point.time.replace(tzinfo=timezone.utc)
+        stamps.append(time.timestamp())
+        geodetic.append((point.latitude, point.longitude, np.nan if point.elevation is None else point.elevation))
+        lost = point.type_of_gpx_fix == "none" or RANGE_ERROR_M * (point.horizontal_dilution or 0) > MAX_ERROR_M
+        flaws.append(NO_FIX if lost else _flaw(point.latitude, point.longitude, accept_null_island))
+    return np.array(stamps), np.array(geodetic).reshape(-1, 3), flaws
 
 
 def _no_overlap(
@@ -256,7 +272,7 @@ def _no_overlap(
         f" {max_gap_s:g} s of a point of {track}, {_utc(stamps_s[0])} to {_utc(stamps_s[-1])}"
     )
     shift = round((stamps_s[[0, -1]].mean() - times_s[[0, -1]].mean()) / 900) * 900  # time zones
-    inside = stamps_s[0] <= times_s[0] + shift and times_s[-1] + shift <= stamps_s[-1]
+    inside = stamps_s[0] <= times_s[0] + shift and times_s[-1] + shift <= stamps_s[-1] and abs(shift) <= 14 * 3600
     return said + (
         f"; an offset of {shift} s would fit: track_offset_s (--track-offset)" if shift and inside else ""
     )

@@ -78,7 +78,7 @@ def count_inliers(points_q: Points, points_p: Points, threshold: float) -> int:
 def build_matcher(gallery: Gallery, kind: Literal["sift", "orb"], config: VerificationConfig) -> Matcher:
     """Return the matcher of stored keypoints where the gallery has that kind, else the one that detects them."""
     stored = gallery.keypoint_config
-    if stored is not None and stored.kind == kind:
+    if stored is not None and kind == "sift":  # or what the gallery stores in its place
         return StoredKeypointMatcher(gallery, stored, config)
     return KeypointMatcher(gallery, kind, config)
 

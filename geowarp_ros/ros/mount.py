@@ -9,10 +9,11 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.time import Time
 
-from geowarp_ros.attitude import Mounting
+from geowarp_ros.attitude import Mounting, enu_from_body
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.motion.session import mounting_of
+from geowarp_ros.types import FloatArray
 
 
 class CameraOnBase:
@@ -35,6 +36,7 @@ class CameraOnBase:
         self._base_frame, self._listener = config.base_frame, None
         self._given = mounting_of(config)
         self._found: dict[str, Mounting] = {}
+        self._turned: dict[str, FloatArray] = {}
         if self._given is not None:
             self.said = f"{self._given.lever_m:.2f} m from {self._base_frame}"
             return
@@ -68,6 +70,21 @@ class CameraOnBase:
         self._found[optical_frame] = found
         self.said = f"{optical_frame} is {found.lever_m:.2f} m from {self._base_frame}, by tf"
         return found
+
+    def rotation_from(self, frame: str) -> FloatArray | None:
+        """Return the rotation (3, 3) from another frame of the robot to the base's; None while tf has none.
+
+        Without tf all axes but the camera's are taken for the base's.
+        """
+        if self._given is not None or frame in ("", self._base_frame):
+            return np.eye(3)
+        if frame not in self._turned:
+            try:
+                q = self._buffer.lookup_transform(self._base_frame, frame, Time()).transform.rotation
+            except self._refusal:
+                return None
+            self._turned[frame] = enu_from_body((q.x, q.y, q.z, q.w))
+        return self._turned[frame]
 
     def destroy(self) -> None:
         """Stop listening."""

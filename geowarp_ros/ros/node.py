@@ -34,7 +34,7 @@ from geowarp_ros.motion.odometry import pose_from_message
 from geowarp_ros.motion.pace import Throttle
 from geowarp_ros.motion.prior import hint_from_message
 from geowarp_ros.motion.session import Arrival, Jumps, Session
-from geowarp_ros.ros import conversions
+from geowarp_ros.ros import conversions, imu
 from geowarp_ros.ros.camera import INFO, ImageCamera
 from geowarp_ros.ros.diagnostics import Situation, Statistics, diagnostic_array
 from geowarp_ros.ros.inquiries import Inquiries, telling, unanswered
@@ -209,6 +209,8 @@ class LocalizerNode(ManagedNode):
             wanted[INFO] = self._on_camera_info, self._motion_group
         if config.prior.source == "fix":
             wanted["prior_fix"] = self._on_prior_fix, self._motion_group
+        if config.gravity == "imu":
+            wanted["imu"] = lambda message: imu.take(message, self._session, self._mount), self._motion_group
         for name in [name for name in wanted if name not in self._inputs]:
             self._inputs[name] = subscribe(self, name, *wanted[name])
         self._unsubscribe(self._inputs.keys() - wanted.keys())

@@ -11,7 +11,7 @@ from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, NavSatFix
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -51,6 +51,7 @@ SUBSCRIBED: dict[str, tuple[type, str]] = {
         "Camera model of the images, without `camera_info_url`; the topic beside `image` unless remapped itself.",
     ),
     "prior_fix": (NavSatFix, "Position from another source that limits the search, with `prior.source: fix`."),
+    "imu": (Imu, "Inertial unit, with `gravity: imu`: its orientation, or its acceleration where it has none."),
     "odometry": (
         Odometry,
         "Motion between images, optional: fixes that contradict it are held back (`jump`); used by tracking,"

@@ -44,6 +44,7 @@ class ByShade:
             tuple[Near | None, int | None]
         ] = []  # of each image: the circle, and how many candidates there is time for
         self.cameras: list[Camera | None] = []
+        self.frames: list[Frame] = []
 
     def warm_up(self) -> None:
         pass
@@ -52,6 +53,7 @@ class ByShade:
         row, count = int(frame.image[0, 0, 0]) // 10, deadline()
         self.given.append((near, count))
         self.cameras.append(frame.camera)
+        self.frames.append(frame)
         reranked = min(5, 5 if count is None else count)
         header = Header(frame.stamp_ns, "", near, reranked, {"all": 9.0, "rerank": 200.0 * reranked})
         fix = self._fix(row)
@@ -236,6 +238,23 @@ def test_fixes_that_contradict_the_bags_odometry_are_held_back_without_a_tracker
     found = results_of(tmp_path / "odometry")
     # each is 56 m from the one before: the first stands, all others contradict
     assert (found["availability"]["count"], found["no_fix_reasons"]) == (1, {"jump": 3})
+
+
+def test_the_bags_imu_and_the_setting_that_uses_it_belong_together(
+    tmp_path: Path, opened: list[ByShade], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bags.write_bag(tmp_path / "imu", [*bags.drive(4), *(bags.imu(t / 10, (0, 0, 1)) for t in range(21))])
+    words = (path, "--gallery", "g", "--truth-topic", "/fix", "--output", tmp_path / "out")
+    setting = ("--set", "gravity=imu", "base_frame=base_link")
+    for one in (("--imu-topic", "/imu"), setting):
+        assert evaluate(*words, *one) == 1
+        assert (
+            "gravity = 'imu' and --imu-topic, the topic of Imu in the bag: expected both"
+            in capsys.readouterr().err
+        )
+    assert evaluate(*words, "--imu-topic", "/imu", *setting) == 0
+    frames = [frame for each in opened for frame in each.frames]
+    assert frames and all(frame.gravity is not None for frame in frames)
 
 
 def test_a_prior_of_the_bag_limits_the_search(

@@ -27,9 +27,9 @@ NAMES = [" ".join(words) for words, _ in PARSERS]
 
 TEXTS = {
     "split", "gallery_split", "query_split", "queries", "hold_out", "prefix", "names",
-    "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "to", "also",
-    "utm_zone", "every", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank", "device", "runtime",
-    "node", "host", "tile_url",
+    "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "imu_topic", "to", "also",
+    "utm_zone", "every", "every_picture", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank",
+    "device", "runtime", "node", "host", "tile_url",
 }  # fmt: skip
 """Arguments that take a text which is no path."""
 
@@ -68,7 +68,7 @@ def test_every_path_may_begin_with_the_home(words: list[str], parser: Parser, ho
             f"{action.dest} is not read?"
         )
         name = "file" if isinstance(action.type, Existing) and action.type.file else "folder"
-        name = "file" if action.dest in ("model", "models", "init", "warp") else name
+        name = "file" if action.dest in ("model", "models", "init", "warp", "keypoint_weights") else name
         for path in (f"~/{name}", f"$HOME/{name}", f"${{HOME}}/{name}"):
             line = complete(parser, {action.dest: path}, home / "folder", home / "file")
             found = getattr(parser.parse_args(line), action.dest)
@@ -90,14 +90,15 @@ import sys
 from pathlib import Path
 from typing import IO
 from geowarp_ros.cli import main
-from geowarp_ros.cli.parser import Existing
+from geowarp_ros.cli.parser import Existing, NewFolder
 from test.cli.walking import complete, every_parser
 folder, file = Path("folder").resolve(), Path("file").resolve()
 for words, parser in every_parser():
     for action in parser._actions:
         if isinstance(action.type, Existing):
             print(*words, action.dest, flush=True)
-            line = [*words, *complete(parser, {action.dest: "nowhere/x"}, folder, file)]
+            wrong = file / "x" if isinstance(action.type, NewFolder) else "nowhere/x"  # it could be made there
+            line = [*words, *complete(parser, {action.dest: str(wrong)}, folder, file)]
             assert main(line) == 1, line
 assert main(["localize", "nowhere/x", "--gallery", "folder"]) == 1
 heavy = {"torch", "scipy", "sklearn", "matplotlib", "plotly", "kornia", "onnxruntime", "rclpy"} & set(sys.modules)
@@ -116,19 +117,26 @@ def test_a_wrong_path_is_one_line_before_anything_heavy_is_imported(home: Path) 
     assert len(asked) > 40 and len(said) == len(asked) + 1
     for verb, line in zip([*asked, "localize images"], said, strict=True):
         assert re.match(
-            rf"geowarp {verb.split()[0]}: nowhere/x: (does not exist|cannot be (read|written): No such file)", line
+            rf"geowarp {verb.split()[0]}: (nowhere|{home}/file)/x: (does not exist|cannot be read: No such file|"
+            "cannot be written: (No such file|Not a directory))",
+            line,
         )
 
 
 def test_a_gallery_says_what_it_holds_without_torch(model: str, tmp_path: Path) -> None:
-    script = "import sys; from geowarp_ros.cli import main; assert main(sys.argv[1:]) == 0;"
-    script += "assert not {'torch', 'scipy', 'sklearn'} & set(sys.modules)"
+    script = "import sys; from geowarp_ros.cli import main; status = main(sys.argv[1:]);"
+    script += "assert not {'torch', 'scipy', 'sklearn'} & set(sys.modules); sys.exit(status)"
     gallery = small_gallery(tmp_path, model)
-    for words in (["gallery", "info", gallery, "--json"], ["gallery", "list", gallery]):
+    for words, status in (
+        (["gallery", "info", gallery, "--json"], 0),
+        (["gallery", "list", gallery], 0),
+        (["gallery", "build", tmp_path, "--output", gallery], 1),  # which would replace it
+    ):
         done = subprocess.run(
             [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+    assert "has a gallery of 2 images already" in done.stderr
 
 
 def small_gallery(folder: Path, model: str) -> Path:
@@ -143,6 +151,22 @@ def small_gallery(folder: Path, model: str) -> Path:
     words = ["build", str(folder), "--model", model, "--device", "cpu", "--output", str(folder / "g")]
     assert main(["gallery", *words]) == 0
     return folder / "g"
+
+
+def test_an_empty_path_and_no_number_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--camera", ""], "an empty path, expected a ROS calibration file"),
+        (["--fix-offset", "nan"], "nan: expected a finite number"),
+        (["--track-offset=-inf"], "-inf: expected a finite number"),
+        (["--batch-size", "many"], "'many'"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["gallery", "build", str(home), "--output", "g", *words])
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert said in error and "_count" not in error
+    with pytest.raises(SystemExit):
+        main(["gallery", "build", "", "--output", "g"])  # an unset variable is not the folder that one is in
+    assert "an empty path, expected a folder of images" in capsys.readouterr().err
 
 
 # ---- folders and globs where image files are expected

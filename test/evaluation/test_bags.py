@@ -332,6 +332,21 @@ def test_a_session_hears_the_drives_prior_fixes_and_odometry_in_the_order_of_the
     assert drive.thinned(2).events == drive.events
 
 
+def test_a_session_hears_the_drives_imu(tmp_path: Path) -> None:
+    lean = math.radians(20)
+    messages = [*bags.drive(4), *(bags.imu(t / 100, (0.0, math.sin(lean), math.cos(lean))) for t in range(100))]
+    path = bags.write_bag(tmp_path / "drive", messages)
+    drive = read_drive(path, truth=TruthOptions("/fix"), imu_topic="/imu")
+    assert len(drive.events) == 100
+    session = Session(SessionConfig(gravity="imu", base_frame="base_link"))
+    for event in drive.events[:51]:
+        event.tell(session)
+    found = session.plumb.gravity(START + NS // 2, session.mounting)
+    assert found is not None and found.up == pytest.approx([-math.sin(lean), -math.cos(lean), 0.0])
+    with pytest.raises(SourceError, match="--imu-topic"):
+        read_drive(path, truth=TruthOptions("/fix"), imu_topic="/fix")
+
+
 def test_a_drives_images_have_the_camera_beside_them_or_that_of_a_file(tmp_path: Path, plain_bag: Path) -> None:
     def focals(drive: Drive) -> list[float | None]:
         cameras = [image.camera_at(32, 24) for image in drive.images]

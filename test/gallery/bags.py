@@ -68,6 +68,18 @@ def fix(
     return topic, stamp_ns + 200_000_000, message
 
 
+def imu(t_s: float, up: tuple[float, float, float], topic: str = "/imu", *, store: Any = ROS2) -> Message:
+    """An Imu that knows its acceleration alone; its frame is the base's."""
+    stamp_ns = START_NS + round(t_s * 1e9)
+    vector, covariance = store.types["geometry_msgs/msg/Vector3"], np.zeros(9)
+    unknown = np.array([-1.0] + [0.0] * 8)
+    message = store.types["sensor_msgs/msg/Imu"](
+        _header(store, stamp_ns), store.types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0), unknown,
+        vector(0.0, 0.0, 0.0), covariance, vector(*(9.81 * x for x in up)), covariance,
+    )  # fmt: skip
+    return topic, stamp_ns + 1_000_000, message
+
+
 def info(
     t_s: float, focal_px: float, topic: str = "/camera_info", *, size: tuple[int, int] = (32, 24),
     store: Any = ROS2, model: str = "plumb_bob",

@@ -211,7 +211,7 @@ def test_cameras_that_come_later(path: Path, tmp_path: Path, full: list[int]) ->
     assert summary.lines[0].startswith("2 new photographs aligned with 8 about them; 0 others")
 
 
-@pytest.mark.parametrize("what", ["options", "an old note", "anew"])
+@pytest.mark.parametrize("what", ["options", "an old note", "a damaged file", "anew"])
 def test_when_all_are_aligned(path: Path, full: list[int], what: str) -> None:
     options = OPTIONS.model_copy(update={"position_std_m": 1.5}) if what == "options" else OPTIONS
     if what == "an old note":  # before cameras were noted
@@ -221,5 +221,8 @@ def test_when_all_are_aligned(path: Path, full: list[int], what: str) -> None:
         text = manifest.read_text()
         assert was in text
         manifest.write_text(text.replace(was, '"cameras_blake2b": null'))
+    if what == "a damaged file":
+        file = path / "alignment/0001/position_m.npy"
+        file.write_bytes(file.read_bytes()[:-8])
     summary = align_gallery(path, options, anew=what == "anew")
     assert full == [8] and isinstance(summary, AlignmentSummary) and summary.tied == 8

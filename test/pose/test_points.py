@@ -11,8 +11,9 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.pose import estimate_pose, solvers
-from geowarp_ros.pose.refinement import PATCH_BIAS_PX, PATCH_PX, Gravity
+from geowarp_ros.pose.refinement import PATCH_BIAS_PX, PATCH_PX
 from geowarp_ros.pose.sightings import KEYPOINT_STD_PX
+from geowarp_ros.types import Gravity
 from test.pose.conftest import (
     CAMERA,
     TRACK,

@@ -57,14 +57,6 @@ def test_positions_are_interpolated_to_header_stamps(tmp_path: Path, storage: Li
     assert not source.skipped
 
 
-def test_a_single_file_and_ros_1(tmp_path: Path) -> None:
-    folder = write_bag(tmp_path / "drive", drive())
-    assert len(read_source(folder / "drive.mcap").images) == 8
-    source = read_source(write_bag1(tmp_path / "old.bag", drive(store=ROS1)))
-    assert shades(source) == [0, 10, 20, 30, 40, 50, 60, 70]
-    assert source.images[3].place.latitude_deg == pytest.approx(LATITUDE + 1.5e-3, abs=1e-8)
-
-
 def test_images_in_any_order_and_from_several_threads(tmp_path: Path) -> None:
     images = read_source(write_bag(tmp_path / "drive", drive(24), "sqlite3")).images[:20]
     order = [3, 17, 2, 2, 9, 0, 19, 1]
@@ -115,12 +107,6 @@ def test_spacing(tmp_path: Path) -> None:
     assert [skip.reason for skip in source.skipped] == ["closer than 111 m to the image before"] * 4
 
 
-def test_void_fixes_are_ignored(tmp_path: Path) -> None:
-    messages = [*drive(), fix(1.5, 10.0, status=-1), fix(1.6, math.nan), fix(1.7, 10.0, status=-2)]
-    source = read_source(write_bag(tmp_path / "b", messages))
-    assert source.images[3].place.latitude_deg == pytest.approx(LATITUDE + 1.5e-3, abs=1e-8)
-
-
 def test_unknown_altitude_stays_unknown(tmp_path: Path) -> None:
     messages = [image(0.5, 0), image(1.5, 0), fix(0, 45), fix(1, 45), fix(2, 45, altitude=math.nan)]
     source = read_source(write_bag(tmp_path / "b", messages))
@@ -152,12 +138,6 @@ def test_topics_that_are_not_there(tmp_path: Path) -> None:
         read_source(bag, fix_topic="/camera")
     with pytest.raises(SourceError, match="no topic with messages of type sensor_msgs/msg/NavSatFix"):
         read_source(write_bag(tmp_path / "c", [image(0, 0)]))
-
-
-def test_no_usable_fix(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "b", [image(0, 0), fix(0, 45, status=-1)])
-    with pytest.raises(SourceError, match=r"no fix on /fix: expected.*found 1 without"):
-        read_source(bag)
 
 
 def test_clocks_apart(tmp_path: Path) -> None:

@@ -19,16 +19,14 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.storage_mcap import zstd
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.readers import Source, read_source
-from geowarp_ros.readers.bag import RecordedImages
+from geowarp_ros.readers import read_source
 from geowarp_ros.readers.bag_files import BagFiles, is_bag
+from geowarp_ros.readers.recorded_images import RecordedImages
 from test.gallery.bags import LATITUDE, ROS1, ROS2, START_NS, Message, drive, fix, image, write_bag, write_bag1
+from test.readers.test_bag import shades
+from test.readers.test_folders import NAPLES, save
 
 SHADES = [10 * i for i in range(8)]
-
-
-def shades(source: Source) -> list[int]:
-    return [int(item.read()[0, 0, 0]) for item in source.images]
 
 
 # ---- an MCAP file written record by record (mcap.dev/spec)
@@ -61,23 +59,22 @@ def write_mcap(
     profile: str = "ros2",
     store: Any = ROS2,
     chunked: bool = False,
+    indexed: bool = False,
 ) -> Path:
-    """Write messages in their order, without an index."""
+    """Write messages in their order; ``indexed``: with an index of chunks that does not say what is in them."""
     ros1 = store is ROS1
-    data = io.BytesIO()
+    data, about = io.BytesIO(), io.BytesIO()
     channels: dict[tuple[str, str], int] = {}
 
     def channel(topic: str, kind: str, form: str, definition: bytes, encoding: str) -> int:
         number = channels.setdefault((topic, encoding), len(channels) + 1)
         if number == len(channels):
             schema = struct.pack("<H", number) + _text(kind) + _text(form) + _text(definition)
-            data.write(_record(3, schema) if kind else b"")
             head = struct.pack("<HH", number, number if kind else 0)
-            data.write(
-                _record(
-                    4, head + _text(topic) + _text(encoding) + _text(_text("offered_qos_profiles") + _text("{["))
-                )
-            )
+            qos = _text(_text("offered_qos_profiles") + _text("{["))
+            for each in (data, about):
+                each.write(_record(3, schema) if kind else b"")
+                each.write(_record(4, head + _text(topic) + _text(encoding) + qos))
         return number
 
     def write(number: int, time_ns: int, raw: bytes) -> None:
@@ -98,16 +95,26 @@ def write_mcap(
         packed = zstd.compress(content)
         head = struct.pack("<QQQI", min(times), max(times), len(content), 0)
         content = _record(6, head + _text("zstd") + struct.pack("<Q", len(packed)) + packed)
-    magic = b"\x89MCAP0\r\n"
-    end = _record(0x0F, struct.pack("<I", 0)) + _record(2, struct.pack("<QQI", 0, 0, 0))
-    path.write_bytes(magic + _record(1, _text(profile) + _text("a test")) + content + end + magic)
+    magic, summary = b"\x89MCAP0\r\n", b""
+    start = magic + _record(1, _text(profile) + _text("a test"))
+    whole = start + content + _record(0x0F, struct.pack("<I", 0))
+    if indexed:
+        where = struct.pack("<QQQQ", min(times), max(times), len(start), len(content))
+        sizes = struct.pack("<QQ", len(packed), len(data.getvalue()))
+        chunk = _record(8, where + _text(b"") + struct.pack("<Q", 0) + _text("zstd") + sizes)
+        counts = b"".join(struct.pack("<HQ", number, 1) for number in channels.values())
+        counted = struct.pack("<QHIIIIQQ", len(messages), 0, len(channels), 0, 0, 1, min(times), max(times))
+        summary = about.getvalue() + chunk + _record(11, counted + _text(counts))
+    footer = struct.pack("<QQI", len(whole) if indexed else 0, 0, 0)
+    path.write_bytes(whole + summary + _record(2, footer) + magic)
     return path
 
 
-@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("chunked", "indexed"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("profile", ["ros2", "", "px4"])
-def test_only_the_topics_asked_for_matter(tmp_path: Path, profile: str, chunked: bool) -> None:
-    path = write_mcap(tmp_path / "b.mcap", drive(), foreign=FOREIGN, profile=profile, chunked=chunked)
+def test_only_the_topics_asked_for_matter(tmp_path: Path, profile: str, chunked: bool, indexed: bool) -> None:
+    path = tmp_path / "b.mcap"
+    write_mcap(path, drive(), foreign=FOREIGN, profile=profile, chunked=chunked, indexed=indexed)
     source = read_source(path)
     assert shades(source) == SHADES
     assert source.images[3].place.latitude_deg == pytest.approx(LATITUDE + 1.5e-3, abs=1e-8)
@@ -232,6 +239,7 @@ def test_files_of_any_spelling_and_compressed_as_a_whole(tmp_path: Path, name: s
     source = read_source(path)
     assert shades(source) == SHADES
     assert source.images[0].place.name == f"{name[0]}/camera/{START_NS}"
+    assert source.images[3].place.latitude_deg == pytest.approx(LATITUDE + 1.5e-3, abs=1e-8)
 
 
 def test_a_compressed_folder_with_and_without_metadata(tmp_path: Path) -> None:
@@ -309,6 +317,7 @@ def test_metadata_that_says_nothing_or_something_else(tmp_path: Path, storage: A
         {"topics_with_message_count": []},
         {"relative_file_paths": ["renamed.mcap"]},
         {"relative_file_paths": []},
+        {"relative_file_paths": "b.mcap"},
     ]
     for change in changes:
         _metadata(folder, **change)
@@ -347,6 +356,8 @@ def test_folders_with_files_of_other_software_are_no_bags(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / "thumbnails.db3") as database:
         database.execute("CREATE TABLE thumbnails (name TEXT)")
     database.close()
-    assert not is_bag(tmp_path)
+    (tmp_path / "gps.csv").write_text("time,lat,lon\n1,2,3\n")
+    save(tmp_path / "x.jpg", NAPLES)
+    assert not is_bag(tmp_path) and [image.place.name for image in read_source(tmp_path).images] == ["x.jpg"]
     _edit(tmp_path / "thumbnails.db3", "CREATE TABLE topics (id)", "CREATE TABLE messages (id)")
     assert is_bag(tmp_path)

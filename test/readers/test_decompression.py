@@ -7,21 +7,19 @@ import bz2
 import lz4.frame
 import pytest
 from rosbags.rosbag1 import reader as rosbag1
-from rosbags.rosbag2 import storage_mcap as mcap
+from rosbags.rosbag2.storage_mcap import zstd
 
 from geowarp_ros.errors import SourceError
-from geowarp_ros.readers.decompression import MAX_CHUNK_BYTES, bound_decompression, unpack
+from geowarp_ros.readers.decompression import MAX_CHUNK_BYTES, UNPACK, bound_decompression
 
 bound_decompression()
-zstd = mcap.zstd
 
 TEXT = b"a chunk of messages " * 50
 DECOMPRESSORS = {
-    "mcap zstd": (zstd.compress, mcap.DECOMPRESSORS["zstd"]),
-    "mcap lz4": (lz4.frame.compress, mcap.DECOMPRESSORS["lz4"]),
+    "mcap zstd": (zstd.compress, UNPACK["zstd"]),
+    "mcap lz4": (lz4.frame.compress, UNPACK["lz4"]),
     "bag bz2": (bz2.compress, rosbag1.decompressors["bz2"]),
     "bag lz4": (lz4.frame.compress, rosbag1.decompressors["lz4"]),
-    "message zstd": (zstd.compress, unpack),
 }
 
 

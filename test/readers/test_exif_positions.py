@@ -170,7 +170,8 @@ def test_ost_and_oeste_are_not_told_apart(tmp_path: Path) -> None:
 
 def test_a_sign_is_taken_once_and_contradictions_are_left_out(tmp_path: Path) -> None:
     minus = rationals(-33.85, 0, 0, kind=SRATIONAL)
-    assert place_of(tmp_path, sydney(GPSLatitude=minus)).latitude_deg == pytest.approx(-33.85, abs=1e-9)
+    place = place_of(tmp_path, sydney(GPSLatitude=minus))
+    assert place.latitude_deg == pytest.approx(-33.85, abs=1e-9) and place.stamp_ns == 0
     assert place_of(tmp_path, sydney(GPSLatitude=minus, GPSLatitudeRef=None)).latitude_deg < -33
     assert "north from south" in reason_of(tmp_path, sydney(GPSLatitude=minus, GPSLatitudeRef=text("N")))
     assert "north from south" in reason_of(tmp_path, sydney(GPSLatitude=minus, GPSLatitudeRef=text("x")))
@@ -205,7 +206,7 @@ def byte(value: int, kind: int = BYTE) -> Tag:
         (text("0"), 12.5, 12.5), (text(""), 12.5, 12.5), (Tag(SHORT, 1, b"\3\0"), 12.5, -12.5),
         (byte(1), -12.5, -12.5), (byte(3), -12.5, -12.5), (byte(1), 0, 0),
         (byte(0), -12.5, math.nan), (byte(4), 12.5, math.nan), (byte(255), 12.5, math.nan),
-        (text("below"), 12.5, math.nan),
+        (text("below"), 12.5, math.nan), (byte(0), (2**32 - 12_500) / 1000, math.nan), (byte(1), 12_001, math.nan),
     ],
 )  # fmt: skip
 def test_altitudes_have_the_sign_of_their_reference(
@@ -229,7 +230,7 @@ def test_only_directions_from_true_north_are_headings(
 
 
 @pytest.mark.parametrize(
-    "datum", ["WGS-84", "WGS84", "wgs 84", "WGS_84 ", "WGS-84 (G1762)", "ETRS89", "ITRF2014", ""]
+    "datum", ["WGS-84", "WGS84", "wgs 84", "WGS_84 ", "WGS-84 (G1762)", "ETRS89", "ITRF2014", "SIRGAS 2000", ""]
 )
 def test_the_datum_of_gps_is_read(tmp_path: Path, datum: str) -> None:
     for kind in (ASCII, UNDEFINED):
@@ -250,7 +251,11 @@ def test_another_datum_is_left_out(tmp_path: Path, datum: str) -> None:
         ({"GPSHPositioningError": rationals(3000)}, "may be off by more than 100 m"),
         ({"GPSHPositioningError": rationals(100.5), "GPSDOP": rationals(1)}, "may be off by more than 100 m"),
         ({"GPSDOP": rationals(99.99)}, "may be off by more than 100 m"),
+        ({"GPSStatus": text("Void")}, "no fix"),
         ({"GPSProcessingMethod": text("ASCII\0\0\0CELLID", UNDEFINED)}, "radio cell"),
+        ({"GPSProcessingMethod": text("CellId", UNDEFINED)}, "radio cell"),
+        ({"GPSProcessingMethod": text("UNICODE\0C\0E\0L\0L\0I\0D\0", UNDEFINED)}, "radio cell"),
+        ({"GPSProcessingMethod": text("UNICODE\0\0C\0E\0L\0L\0I\0D", UNDEFINED, b"")}, "radio cell"),
     ],
 )
 def test_a_position_that_its_exif_doubts_is_left_out(tmp_path: Path, tags: dict[str, Tag], said: str) -> None:

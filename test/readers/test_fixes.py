@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from geowarp_ros.errors import SourceError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.readers import Source, read_source
-from geowarp_ros.readers.fixes import JUMP_M, MAX_SPEED_M_S, flaw, jumping
+from geowarp_ros.readers.fixes import JUMP_M, MAX_SPEED_M_S, FixTrack, flaw, jumping
 from geowarp_ros.readers.positions import NULL_ISLAND
 from test.gallery.bags import LATITUDE, LONGITUDE, Message, drive, fix, image, write_bag
 
@@ -94,6 +94,13 @@ def test_the_longest_chain_of_runs_is_kept(steps: list[tuple[float, int]]) -> No
     latitude, longitude, _ = LocalFrame(45.0, 9.0).to_geodetic(np.stack([east_m, 0 * east_m, 0 * east_m], axis=1))
     lost = jumping(np.round(time_s * 1e9).astype(np.int64), latitude, longitude)
     assert (~lost).sum() == kept_by_brute_force(time_s.tolist(), east_m.tolist())
+
+
+def test_altitudes_that_are_none_are_unknown() -> None:
+    heights = [50.0, math.inf, -40_000.0, 4_294_967.0, math.nan, 8_848.0]
+    positions = np.array([(45.0, 9.0, height) for height in heights])
+    track, _ = FixTrack.of(np.arange(6) * 10**9, positions, [""] * 6)
+    assert track.positions[:, 2] == pytest.approx([50, *[math.nan] * 4, 8848], nan_ok=True)
 
 
 def test_a_single_jump_a_run_and_a_first_wrong_fix() -> None:

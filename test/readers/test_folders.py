@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,6 @@ def test_names_that_carry_their_own_zone_and_heading(tmp_path: Path) -> None:
     assert math.isnan(sydney.heading_deg)
 
 
-def test_names_without_a_zone_are_refused_when_none_is_given(tmp_path: Path) -> None:
-    save(tmp_path / "@500000@4982950@.jpg")
-    with pytest.raises(SourceError, match="gives no UTM zone; give it once as utm_zone"):
-        read_source(tmp_path, utm_zone=None)
-    with pytest.raises(SourceError, match="UTM zone '99X'"):
-        read_source(tmp_path, utm_zone="99X")
-
-
 @pytest.mark.parametrize("name", ["@east@4982950@.jpg", "@500000@.jpg", "@nan@1@.jpg", "@5e9@1@.jpg", "plain.jpg"])
 def test_names_that_say_no_position_are_skipped(tmp_path: Path, name: str) -> None:
     save(tmp_path / "@500000@4982950@.jpg")
@@ -104,17 +97,6 @@ def test_exif(tmp_path: Path) -> None:
     assert place.longitude_deg == pytest.approx(14 + 16 / 60 + 5.1 / 3600, abs=1e-7)
     assert (place.altitude_m, place.heading_deg) == (12.5, 45.5)
     assert place.stamp_ns == 1_795_451_401_500_000_000  # date -u -d "2026-11-23 16:30:01.5" +%s%N
-
-
-def test_exif_in_the_south_west_below_the_sea_by_the_compass(tmp_path: Path) -> None:
-    save(tmp_path / "a.jpg", NAPLES | {
-        GPS.GPSLatitudeRef: "S", GPS.GPSLongitudeRef: "W", GPS.GPSAltitude: 3.0, GPS.GPSAltitudeRef: b"\x01",
-        GPS.GPSImgDirection: 45.5, GPS.GPSImgDirectionRef: "M",
-    })  # fmt: skip
-    place = read_source(tmp_path).images[0].place
-    assert place.latitude_deg < 0 and place.longitude_deg < 0 and place.altitude_m == -3
-    assert math.isnan(place.heading_deg)  # the declination is not known
-    assert place.stamp_ns == 0
 
 
 @pytest.mark.parametrize(
@@ -165,3 +147,15 @@ def test_exif_of_a_large_image_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"1 unreadable") as caught:
         read_source(tmp_path)
     assert "1 without a GPS position in its EXIF" in str(caught.value)
+
+
+def test_a_name_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
+    """A gallery's names are: a build would end with an error behind the last image."""
+    save(tmp_path / "a.jpg", NAPLES).rename(tmp_path / os.fsdecode(b"stra\xdfe.jpg"))
+    save(tmp_path / "b.jpg", NAPLES)
+    save(tmp_path / "straße.jpg", NAPLES)
+    source = read_source(tmp_path)
+    assert [image.place.name for image in source.images] == ["b.jpg", "straße.jpg"]
+    assert [(skip.name, skip.reason) for skip in source.skipped] == [
+        ("stra\\xdfe.jpg", "whose name is not UTF-8, as a gallery's names are")
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import struct
 import sys
 from collections.abc import Iterator
@@ -210,13 +209,3 @@ def test_a_tiff_by_the_name_of_a_dng_is_a_tiff(tmp_path: Path) -> None:
     assert lacking("DNG") == ""
     save_as(tmp_path / "a.dng", "TIFF")
     assert read_source(tmp_path).images[0].read().shape == (64, 80, 3)
-
-
-def test_foreign_files_make_no_bag_of_a_folder(tmp_path: Path) -> None:
-    save(tmp_path / "x.jpg", NAPLES)
-    (tmp_path / "metadata.yaml").write_text("title: holiday\nlicence: CC-BY\n")
-    (tmp_path / "gps.csv").write_text("time,lat,lon\n1,2,3\n")
-    with sqlite3.connect(tmp_path / "thumbs.db3") as database:
-        database.execute("CREATE TABLE thumbnails (name TEXT)")
-    database.close()
-    assert names(tmp_path) == ["x.jpg"]

@@ -24,7 +24,8 @@ def table(folder: Path, *rows: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("latitude", "longitude", "is_it"), [(0, 0, True), (-0.0, 0.0, True), (0, 1e-7, False), (1e-7, 0, False)]
+    ("latitude", "longitude", "is_it"),
+    [(0, 0, True), (-0.0, 0.0, True), (0, 1e-7, True), (0, 1e-5, False), (1e-5, 0, False)],
 )
 def test_only_zero_zero_is_null_island(latitude: float, longitude: float, is_it: bool) -> None:
     assert null_island(latitude, longitude) is is_it
@@ -36,6 +37,14 @@ def test_a_table_leaves_null_island_out_and_says_so(tmp_path: Path) -> None:
     assert [image.place.name for image in source.images] == ["equator.png", "meridian.png"]
     assert [(s.name, s.reason) for s in source.skipped] == [("a.png", NULL_ISLAND), ("b.png", NULL_ISLAND)]
     assert len(read_source(path, accept_null_island=True).images) == 4
+
+
+def test_names_leave_null_island_out_and_say_so(tmp_path: Path) -> None:
+    save(tmp_path / "@0166021.44@0000000.00@31@N@00.00000@000.00000@.jpg")  # as tools write degrees of 0
+    save(tmp_path / "@500000.00@4982950.40@32@N@@@.jpg")
+    source = read_source(tmp_path)
+    assert len(source.images) == 1 and [skip.reason for skip in source.skipped] == [NULL_ISLAND]
+    assert len(read_source(tmp_path, accept_null_island=True).images) == 2
 
 
 def test_exif_leaves_null_island_out_and_says_so(tmp_path: Path) -> None:

@@ -90,6 +90,35 @@ def test_every_table_with_one_meaning_is_read(
         assert (b.latitude_deg, b.longitude_deg) == (-48.5, -11) and math.isnan(b.altitude_m)
 
 
+@pytest.mark.parametrize(("ns", "ew"), [("latitude_ref", "longitude_ref"), ("LatRef", "LonRef"), ("N/S", "E/W")])
+def test_a_column_may_tell_the_hemisphere(write: Callable[..., Path], ns: str, ew: str) -> None:
+    header = f"filename,lat,{ns},lon,{ew}\n"
+    source = read_source(write(f"{header}images/a.png,33.85,S,151.2,East\nimages/b.png,-33.5,s,70.5,W\n"))
+    assert [(i.place.latitude_deg, i.place.longitude_deg) for i in source.images] == [
+        (-33.85, 151.2),
+        (-33.5, -70.5),
+    ]
+    assert read_source(write(f"{header}images/a.png,33.5,,1.5,\n")).images[0].place.latitude_deg == 33.5
+    for row in ("-33.85,N,151.2,E", "33.85,S,151.2,O"):
+        with pytest.raises(SourceError, match=r"row 2: .*_ref = '[NO]' do not tell the hemisphere"):
+            read_source(write(f"{header}images/a.png,{row}\n"))
+
+
+def test_a_column_may_tell_the_datum(write: Callable[..., Path]) -> None:
+    for datum in ("WGS84", "EPSG:4326", "4326", ""):
+        assert read_source(write(f"filename,lat,lon,crs\nimages/a.png,1,2,{datum}\n")).images
+    with pytest.raises(SourceError, match="row 2: datum = 'EPSG:31468', expected WGS-84"):
+        read_source(write("filename,lat,lon,crs\nimages/a.png,1,2,EPSG:31468\n"))
+
+
+@pytest.mark.parametrize("above", ["sep=;\n", "SEP=;\r\n", "\n \n", "\ufeffsep=;\n"])
+def test_lines_above_the_header_that_say_nothing(write: Callable[..., Path], above: str) -> None:
+    text = f'{above}filename; "latitude"; "longitude"\nimages/a.png; "48,5"; "11"\n'
+    assert read_source(write(text)).images[0].place.latitude_deg == 48.5
+    with pytest.raises(SourceError, match=rf"row {above.count(chr(10)) + 2}: latitude = 'x'"):
+        read_source(write(text.replace("48,5", "x")))
+
+
 def test_a_column_has_its_own_name_first(write: Callable[..., Path]) -> None:
     source = read_source(write("name,filename,latitude,longitude\nStreet,images/a.png,1,2\n"))
     assert source.images[0].place.name == "images/a.png"
@@ -107,9 +136,14 @@ def test_decimal_commas_among_commas_are_refused_with_a_hint(write: Callable[...
 
 @pytest.mark.parametrize(
     "spelling",
-    ["./images/a.png", "images//a.png", "images/../images/a.png", "images\\a.png", "{folder}/images/a.png"],
+    [
+        *("./images/a.png", "images//a.png", "images/../images/a.png", "images\\a.png", "{folder}/images/a.png"),
+        *("linked.png", "link/a.png"),
+    ],
 )
 def test_a_file_in_two_spellings_is_refused(write: Callable[..., Path], tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "linked.png").symlink_to("images/a.png")
+    (tmp_path / "link").symlink_to("images")
     rows = f"images/a.png,1,2\n{spelling.format(folder=tmp_path)},3,4\n"
     with pytest.raises(
         SourceError, match=r"row 3: filename .* stands in row 2 already, as 'images/a\.png'|already, expected"
@@ -159,6 +193,7 @@ def test_an_unreadable_image_is_named_when_it_is_read(write: Callable[..., Path]
         (HEADER + "images/a.png,inf,2\n", "row 2: latitude = 'inf'"),
         (HEADER + "images/a.png,1\n", "row 2: has 2 values, expected 3"),
         (HEADER + ",1,2\n", "row 2: filename is empty"),
+        (HEADER + "a\0.png,1,2\n", r"row 2: filename is 'a\\x00\.png'"),
         (HEADER + "images/a.png,1,2,3\n", "row 2: has 4 values, expected 3"),
         (HEADER + "images/a.png,4_8,2\n", "row 2: latitude = '4_8'"),
         (HEADER + 'images/a.png,"1.048,5",2\n', r"row 2: latitude = '1\.048,5'"),
@@ -192,6 +227,9 @@ def test_what_is_wrong_is_named_by_file_row_and_value(write: Callable[..., Path]
     assert "\n" not in str(raised.value)
 
 
-def test_another_encoding_is_refused(write: Callable[..., Path]) -> None:
-    with pytest.raises(SourceError, match="is no CSV in UTF-8"):
-        read_source(write(HEADER + "straße.png,1,2\n", "utf-16"))
+def test_other_encodings(write: Callable[..., Path]) -> None:
+    for encoding in ("utf-16", "utf-8-sig"):  # marked
+        assert read_source(write(HEADER.replace(",", "\t") + "images/a.png\t1,5\t2\n", encoding)).images
+    for encoding in ("utf-16-le", "latin-1"):
+        with pytest.raises(SourceError, match=r"is no CSV in UTF-8|no column 'filename'"):
+            read_source(write(HEADER + "straße.png,1,2\n", encoding))

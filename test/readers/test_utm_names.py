@@ -41,9 +41,19 @@ def reason_of(name: str, utm_zone: str | None = None) -> str:
     return place_names([parsed], utm_zone)[1][0]
 
 
-@pytest.mark.parametrize("letter", ["S", "s", "K", "k", ""])
+@pytest.mark.parametrize("letter", ["S", "s", "K", "k", "", "South"])
 def test_rio_is_south_of_the_equator(letter: str) -> None:
     assert where(RIO.format(letter)) == pytest.approx((-22.9519, -43.2106), abs=2e-4)
+
+
+@pytest.mark.parametrize("zone", ["23K", "23k", "23 S", "23.0", "61", "0"])
+def test_a_zone_in_another_form(zone: str) -> None:
+    """A letter behind it, a fraction, or none that there is: then the degrees tell."""
+    name = RIO.format("").replace("@23@", f"@{zone}@")
+    assert where(name) == pytest.approx((-22.9519, -43.2106), abs=2e-4)
+    with pytest.raises(SourceError, match="contradicts utm_zone"):
+        where(name, "23N")
+    assert where("@683466@7460687@23K@@@@.jpg")[0] == pytest.approx(-22.9519, abs=1e-4)
 
 
 @pytest.mark.parametrize("letter", ["N", "T", "X", "C"])
@@ -169,6 +179,8 @@ def test_no_zone_is_ever_assumed(tmp_path: Path) -> None:
     save(tmp_path / "@500000@4982950@.jpg")
     with pytest.raises(SourceError, match="gives no UTM zone; give it once as utm_zone"):
         read_source(tmp_path)
+    with pytest.raises(SourceError, match="UTM zone '99X'"):
+        read_source(tmp_path, utm_zone="99X")
     save(tmp_path / "naples.jpg", NAPLES)
     save(tmp_path / "@500001@4982950@.jpg")
     with pytest.raises(SourceError, match="gives no UTM zone"):  # most would be lost

@@ -16,6 +16,7 @@ from geowarp_ros.errors import SourceError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.readers import read_source
 from geowarp_ros.readers.gpmf import gps_positions
+from geowarp_ros.readers.positions import NULL_ISLAND
 from geowarp_ros.types import Image
 
 FRAME = LocalFrame(48.137, 11.575)
@@ -98,18 +99,22 @@ def test_a_clock_in_another_time_zone_is_refused_with_the_offset_that_fits(tmp_p
         read_source(video, track=track)
     place = read_source(video, track=track, track_offset_s=-3600).images[0].place
     assert (place.latitude_deg, place.longitude_deg) == pytest.approx((48.137, 11.575), abs=1e-7)
-    other = write_track(tmp_path / "b.gpx", shift=-5000)
-    with pytest.raises(SourceError) as caught:
-        read_source(video, track=other)
-    assert "would fit" not in str(caught.value)
+    for shift in (-5000, 900 * 10**6):  # no quarters of an hour, and a camera whose clock was never set
+        with pytest.raises(SourceError) as caught:
+            read_source(video, track=write_track(tmp_path / "b.gpx", shift=shift))
+        assert "would fit" not in str(caught.value)
 
 
 def test_pictures_off_the_track_and_points_at_null_island_are_left_out(tmp_path: Path) -> None:
     lost = '<trkpt lat="0" lon="0"><time>2026-11-23T16:30:03.5Z</time></trkpt><trkpt lat="48" lon="11"></trkpt>'
     track = write_track(tmp_path / "a.gpx", range(0, 4), extra=lost)
     source = read_source(write_video(tmp_path / "a.mp4"), track=track, every="0.1s")
-    assert len(source.images) == 41  # 0 to 4 s: a second beyond the last point
-    assert source.skipped[0].reason == "with 19 pictures farther than 1 s from a point of the track"
+    assert len(source.images) == 31  # 0 to 3 s, from when on the receiver had none
+    assert [skipped.reason for skipped in source.skipped] == [
+        "with 19 pictures farther than 1 s from a point of the track",
+        "with 10 pictures beside points of the track without a position",
+        f"with 1 points of the track {NULL_ISLAND}",
+    ]
     assert min(image.place.latitude_deg for image in source.images) > 48.1369
 
 
@@ -123,6 +128,35 @@ def test_points_that_jump_away_place_no_picture(tmp_path: Path) -> None:
     for number, image in enumerate(source.images):
         east, north, _ = FRAME.to_enu(image.place.latitude_deg, image.place.longitude_deg, 0.0)
         assert (east, north) == pytest.approx((2 * number, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize("doubt", ["<fix>none</fix>", "<hdop>99.9</hdop>"])
+def test_points_that_the_receiver_doubts_place_no_picture(tmp_path: Path, doubt: str) -> None:
+    video, track = write_video(tmp_path / "a.mp4"), write_track(tmp_path / "a.gpx")
+    text = track.read_text()
+    track.write_text(text.replace("</time>", "</time><fix>3d</fix><hdop>1.2</hdop>"))
+    assert len(read_source(video, track=track).images) == 30
+    moved = text.replace("16:30:03Z</time>", f"16:30:03Z</time>{doubt}").replace(
+        'lat="48.1370000', 'lat="48.1370500', 1
+    )
+    track.write_text(moved)
+    source = read_source(video, track=track)
+    assert [skip.reason for skip in source.skipped] == ["with 1 points of the track without a position"]
+    assert len(source.images) == 30  # a gap of two seconds is bridged
+    track.write_text(text.replace("</time>", f"</time>{doubt}"))
+    with pytest.raises(SourceError, match=r"has no point with a time and a position.*; 12 without a position"):
+        read_source(video, track=track)
+
+
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "UTF-16", "utf-8"])
+def test_a_track_tells_its_encoding(tmp_path: Path, encoding: str) -> None:
+    video, track = write_video(tmp_path / "a.mp4"), write_track(tmp_path / "a.gpx")
+    declared = f'<?xml version="1.0" encoding="{encoding}"?>'
+    text = (
+        track.read_text().replace('<?xml version="1.0"?>', declared).replace("<trk>", "<trk><name>Straße</name>")
+    )
+    track.write_bytes(text.encode(encoding))
+    assert len(read_source(video, track=track).images) == 30
 
 
 @pytest.mark.parametrize("module", ["av", "gpxpy"])
@@ -147,8 +181,15 @@ def test_what_is_no_video_and_no_track_is_said(tmp_path: Path) -> None:
         read_source(video, track=tmp_path / "c.gpx")
     with pytest.raises(SourceError, match="has no point with a time"):
         read_source(video, track=write_track(tmp_path / "d.gpx", range(0)))
-    with pytest.raises(SourceError, match="does not tell when it was recorded"):
+    with pytest.raises(
+        SourceError, match=r"has no creation_time; give it one: ffmpeg -i \S+e\.mp4 -c copy -metadata"
+    ):
         read_source(write_video(tmp_path / "e.mp4", 3, created=None), track=track)
+    (tmp_path / "positions.csv").write_text("filename,latitude,longitude\na.png,1,2\n")
+    with pytest.raises(SourceError, match=r"track \(--track\) is for a video"):
+        read_source(tmp_path, track=track)
+    with pytest.raises(SourceError, match=r"fix_offset_s \(--fix-offset\) is for a bag"):
+        read_source(video, track=track, fix_offset_s=0.0)
 
 
 def entry(key: bytes, kind: bytes, size: int, data: bytes) -> bytes:
@@ -218,7 +259,8 @@ def test_a_gopro_without_a_fix_has_no_position(tmp_path: Path, kind: bytes, bad:
     source = read_source(
         write_gopro(tmp_path / "a.mp4", lost, lost, payload(2, kind)), every="0.1s", max_gap_s=0.5
     )
-    assert [shade(source.images[0].read()), len(source.images)] == pytest.approx([60, 15], abs=3)
+    assert [shade(source.images[0].read()), len(source.images)] == pytest.approx([80, 10], abs=3)
+    assert sum("points of the track" in skipped.reason for skipped in source.skipped) == 2
     with pytest.raises(SourceError, match="has no positions of its own"):
         read_source(write_gopro(tmp_path / "b.mp4", lost))
 

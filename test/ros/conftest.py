@@ -22,7 +22,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CompressedImage, Image, NavSatFix
+from sensor_msgs.msg import CompressedImage, Image, Imu, NavSatFix
 from std_srvs.srv import SetBool, Trigger
 
 from geowarp_ros.types import Image as Pixels
@@ -58,6 +58,7 @@ class Robot:
         self.raw = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
         self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos_profile_sensor_data)
         self.prior = self.node.create_publisher(NavSatFix, "prior_fix", qos_profile_sensor_data)
+        self.imu = self.node.create_publisher(Imu, "imu", qos_profile_sensor_data)
         self.odometry = self.node.create_publisher(Odometry, "odometry", qos_profile_sensor_data)
         self.node.create_subscription(NavSatFix, "geowarp_localizer/fix", self.fixes.put, 50)
         self.node.create_subscription(PoseWithCovarianceStamped, "geowarp_localizer/pose", self.poses.put, 50)
@@ -177,6 +178,16 @@ def prior_message(
     message.status.status = status
     message.position_covariance = (np.eye(3) * std_m**2).reshape(9)
     message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_KNOWN
+    return message
+
+
+def imu_message(up: tuple[float, float, float], stamp_s: float, frame_id: str = "imu") -> Imu:
+    """One that knows its acceleration alone, as in a unit at rest."""
+    message = Imu(header=image_message(np.zeros((1, 1, 3), np.uint8), stamp_s, frame_id=frame_id).header)
+    message.orientation_covariance[0] = -1.0
+    message.linear_acceleration.x, message.linear_acceleration.y, message.linear_acceleration.z = (
+        9.81 * value for value in up
+    )
     return message
 
 

@@ -85,6 +85,24 @@ def test_by_tf_once_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not listener.listening
 
 
+def test_another_frame_of_the_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without tf an IMU's axes are taken for the base's; with it they are what it says, once it does."""
+    plain = CameraOnBase(NODE, config(camera_offset={"pitch_deg": 30.0})).rotation_from("imu")
+    assert plain is not None and plain.tolist() == np.eye(3).tolist()
+    tf2_ros: Any = ModuleType("tf2_ros")
+    tf2_ros.Buffer, tf2_ros.TransformListener, tf2_ros.TransformException = Buffer, Listener, TransformException
+    monkeypatch.setitem(sys.modules, "tf2_ros", tf2_ros)
+    mount: Any = CameraOnBase(NODE, config(camera_offset={"from_tf": True}))
+    assert mount.rotation_from("camera_optical") is None
+    assert mount.rotation_from("base_link").tolist() == np.eye(3).tolist()
+    mount._listener.buffer.heard = True
+    found = mount.rotation_from("camera_optical")
+    np.testing.assert_allclose(
+        found @ [0, 0, 1], [1, 0, 0], atol=1e-12
+    )  # what lies ahead of it, ahead of the base
+    assert mount.rotation_from("camera_optical") is found and mount._listener.buffer.asked == 2
+
+
 def test_without_tf2_ros_it_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     with pytest.raises(ConfigError, match="from_tf = true: needs the ROS package tf2_ros"):

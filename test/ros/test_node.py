@@ -25,7 +25,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, NavSatFix
 from visualization_msgs.msg import Marker, MarkerArray
 
-from geowarp_ros.attitude import fix_from_pose
+from geowarp_ros.attitude import Mounting, fix_from_pose
 from geowarp_ros.config import LocalizerConfig, NodeConfig
 from geowarp_ros.errors import ConfigError, GalleryError, ModelError
 from geowarp_ros.geodesy import LocalFrame
@@ -41,6 +41,7 @@ from test.ros.conftest import (
     PATIENCE_S,
     Robot,
     image_message,
+    imu_message,
     odometry_message,
     prior_message,
     seconds,
@@ -714,6 +715,39 @@ def test_odometry_says_how_far_it_was_between_two_images(
     robot.fix()
     assert script.travelled_m[-1] is None
     assert script.tracks == 1
+
+
+def test_an_imu_says_which_way_is_up(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    """The base is rolled by 20°, and the camera looks to its left: it is pitched."""
+    given = {"gravity": "imu", "base_frame": "base_link", "camera_offset.yaw_deg": 90.0, "gravity_std_deg": 4.0}
+    node = start(given)
+    until(robot.imu.get_subscription_count, "the localizer to subscribe")
+    lean = math.radians(20)
+    message = imu_message((0.0, math.sin(lean), math.cos(lean)), stamp_s=20.0)
+
+    def arrived() -> bool:
+        robot.imu.publish(message)  # best effort: what discovery lost is told again
+        return node._session.plumb.gravity(20 * 10**9, Mounting.of((0, 0, 0), (0, 0, 0))) is not None
+
+    until(arrived, "the measurement to arrive")
+    for stamp_s in (20.0, 30.0):
+        robot.show(image_message(pixels, stamp_s=stamp_s))
+        robot.fix()
+    found, stale = (frame.gravity for frame in script.frames[-2:])
+    assert found is not None and found.up == pytest.approx([0.0, -math.cos(lean), math.sin(lean)])
+    assert math.degrees(found.std_rad) == pytest.approx(5.0)
+    assert stale is None
+
+
+def test_without_the_setting_no_imu_is_heard(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    start()
+    robot.show(image_message(pixels, stamp_s=20.0))
+    robot.fix()
+    assert robot.imu.get_subscription_count() == 0 and script.frames[-1].gravity is None
 
 
 def test_candidates_are_markers_while_someone_looks(

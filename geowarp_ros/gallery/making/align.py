@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.keypoints.detector import Keypoints
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Image
+
+_log = logging.getLogger(__name__)
 
 NAME_LENGTH = 32
 """Number of characters, the last ones, by which a photograph is named on the map."""
@@ -104,7 +107,11 @@ def _extended(
 ) -> tuple[Alignment, Report] | None:
     """Align what came since; None where all must be: nothing holds any more, or a camera is to be estimated."""
     segments = opened.manifest.segments
-    before, torn = kept_alignment(opened.path, stored, segments, opened.numbers.removed)
+    try:
+        before, torn = kept_alignment(opened.path, stored, segments, opened.numbers.removed)
+    except GalleryError as error:  # a file of the old alignment is gone or damaged
+        _log.warning("all photographs are aligned anew: %s", error)
+        return None
     if not before.tied.any():
         return None
     photographs = tagged(opened, LocalFrame(*stored.datum))

@@ -107,15 +107,10 @@ def build_gallery(
         CameraError: An image's camera is not of that image.
     """
     started = time.monotonic()
-    _check_output(output)
+    check_output(output, replace_existing=replace_existing)
     source = by_place(source)
     with writing(output, f"{shard.index}-{shard.count}" if shard.count > 1 else ""):
-        here = _existing(output)
-        if here and not replace_existing:
-            raise GalleryError(
-                f"{output}: has a gallery of {here.images} images already;"
-                " add to it, replace it (--replace), or choose another folder"
-            )
+        here = check_output(output, replace_existing=replace_existing)
         part = shard.part(source, batch_size)
         how = f"by {describer.fingerprint}, {batch_size} at once, {shard.count} parts, keypoints {keypoints}"
         build = f"{identity_of(source)} {how}"
@@ -290,13 +285,25 @@ def indexed(gallery: Path, manifest: Manifest, options: IndexOptions, progress: 
     return manifest.model_copy(update={"index": index})
 
 
-def _check_output(output: Path) -> None:
-    """Refuse a folder that holds something else; a stopped build's folder has segments and no manifest."""
+def check_output(output: Path, *, replace_existing: bool) -> Manifest | None:
+    """Return the manifest of the gallery that is to be replaced; None without one.
+
+    Raises:
+        GalleryError: There is a gallery that is not to be replaced, or something else than a stopped build, which
+            has segments and no manifest.
+    """
     if output.exists() and not output.is_dir():
         raise GalleryError(f"{output}: is a file, expected a folder for the gallery")
     names = [path.name for path in output.glob("*") if not path.name.startswith(".")]
     if names and MANIFEST not in names and SEGMENTS not in names:
         raise GalleryError(f"{output}: is no gallery and has {names[0]!r} in it; expected a new or empty folder")
+    here = _existing(output)
+    if here and not replace_existing:
+        raise GalleryError(
+            f"{output}: has a gallery of {here.images} images already;"
+            " add to it, replace it (--replace), or choose another folder"
+        )
+    return here
 
 
 def _only_new(source: Source, gallery: Gallery, prefix: str) -> Source:

@@ -82,7 +82,7 @@ def fill_segment(
     Raises:
         SourceError: There is no image, or none that can be read.
         GalleryError: The source's images are no files that could be referenced.
-        ModelError: A descriptor is not finite.
+        ModelError: A descriptor is not finite, or XFeat's weights were not loaded.
         CameraError: An image's camera is not of that image.
     """
     if not source.images:
@@ -91,6 +91,8 @@ def fill_segment(
         raise GalleryError(
             f"{source.description}: its images have no files to refer to; store them in the gallery instead"
         )
+    if keypoints:
+        KeypointDetector(keypoints)  # refuses weights that are not loaded before anything is written
     plan = {
         "fingerprint": describer.fingerprint,
         "source": identity_of(source),
@@ -101,7 +103,7 @@ def fill_segment(
     }
     folder = _unfinished(gallery, plan, named) or _new_folder(gallery, named)
     model = describer.model
-    writer = SegmentWriter(folder, model.descriptor_dim, model.channels, keypoints is not None)
+    writer = SegmentWriter(folder, model.descriptor_dim, model.channels, keypoints)
     writer.start(plan)
     resumed = len(writer.rows)
     if writer.done:

@@ -38,7 +38,7 @@ from geowarp_ros.gallery.manifest import (
 )
 from geowarp_ros.gallery.photographs import CAMERA_FILES, KEYPOINT_FILES, NO_CAMERA, camera_list
 from geowarp_ros.gallery.places import Row, table_of
-from geowarp_ros.keypoints.detector import DESCRIPTOR_DIM, Keypoints
+from geowarp_ros.keypoints.detector import KeypointConfig, Keypoints
 from geowarp_ros.model import GRID
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped
@@ -97,13 +97,13 @@ class KeypointWriter:
         counts: Number of keypoints of each photograph.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, descriptor_dim: int) -> None:
         self._folder = folder
         self.counts: list[int] = []
         self._total = 0
         self._arrays = (
             _GrowingArray(folder / photographs.POINTS, np.dtype("<f4"), (2,)),
-            _GrowingArray(folder / photographs.DESCRIPTORS, np.dtype("u1"), (DESCRIPTOR_DIM,)),
+            _GrowingArray(folder / photographs.DESCRIPTORS, np.dtype("u1"), (descriptor_dim,)),
         )
 
     def take(self, counts: Sequence[int]) -> bool:
@@ -122,9 +122,9 @@ class KeypointWriter:
 
     def append(self, keypoints: Sequence[Keypoints]) -> list[int]:
         """Append the keypoints of a batch of photographs; returns their numbers, for the journal."""
-        if keypoints:
-            self._arrays[0].append(np.concatenate([one.points for one in keypoints]))
-            self._arrays[1].append(np.concatenate([one.descriptors for one in keypoints]))
+        if some := [one for one in keypoints if len(one)]:
+            self._arrays[0].append(np.concatenate([one.points for one in some]))
+            self._arrays[1].append(np.concatenate([one.descriptors for one in some]))
         counts = [len(one) for one in keypoints]
         self.counts += counts
         self._total += sum(counts)
@@ -216,14 +216,14 @@ class SegmentWriter:
         skipped: Images that could not be read.
     """
 
-    def __init__(self, folder: Path, descriptor_dim: int, channels: int, keypoints: bool) -> None:
+    def __init__(self, folder: Path, descriptor_dim: int, channels: int, keypoints: KeypointConfig | None) -> None:
         self.folder = folder
         self.done = 0
         self.rows: list[Row] = []
         self.skipped: list[Skipped] = []
         self._cameras: list[Camera | None] = []
         self._journal = Journal(folder)
-        self._keypoints = KeypointWriter(folder) if keypoints else None
+        self._keypoints = KeypointWriter(folder, keypoints.descriptor_dim) if keypoints else None
         self._descriptions = DescriptionWriter(folder, descriptor_dim, channels)
 
     def start(self, plan: dict[str, Any]) -> None:

@@ -139,7 +139,7 @@ class _Upgrade:
         tells = segment.cameras is None and camera is None and not segment.info.copied
         self._files = CameraFiles(None) if tells else None
         self._removed = frozenset(segment.removed.tolist())
-        self.writer = KeypointWriter(segment.folder) if keypoints else None
+        self.writer = KeypointWriter(segment.folder, keypoints.descriptor_dim) if keypoints else None
         self.cameras: list[Camera | None] = []
 
     def run(self, progress: Progress) -> Segment:

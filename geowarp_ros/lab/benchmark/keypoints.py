@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geowarp_ros.errors import SourceError
 from geowarp_ros.images import read_image, resize_shorter
-from geowarp_ros.keypoints.detector import DESCRIPTOR_DIM, KeypointConfig, KeypointDetector, Keypoints
+from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.keypoints.matching import match
 from geowarp_ros.lab.world.camera import Camera
 from geowarp_ros.lab.world.config import WorldConfig
@@ -36,8 +36,6 @@ NEIGHBOURS = 3
 MAX_APART_M = 15.0
 MAX_TURN_DEG = 45.0
 
-_BYTES_PER_KEYPOINT = DESCRIPTOR_DIM + 2 * 4
-
 
 def measure_keypoints(
     world: Path,
@@ -46,6 +44,7 @@ def measure_keypoints(
     resolution: int,
     pairs: int,
     progress: Progress = silent,
+    xfeat: str = "",
 ) -> list[dict[str, Any]]:
     """Match queries with their true neighbours in the gallery, with keypoints of several numbers and scales.
 
@@ -58,10 +57,11 @@ def measure_keypoints(
         resolution: Working resolution: shorter side, px.
         pairs: Maximum number of pairs, evenly spread.
         progress: Shows the settings.
+        xfeat: Fingerprint of XFeat's weights, which are loaded, to measure its keypoints too.
 
     Returns:
-        One row per setting: scale, count, keypoints (mean per image), bytes_per_image, detect_ms (median), pairs,
-        matches and right (medians per pair), right_share (percent of all matches), posed (percent of the pairs
+        One row per setting: kind, scale, count, keypoints (mean per image), bytes_per_image, detect_ms (median),
+        pairs, matches and right (medians per pair), right_share (percent of all matches), posed (percent of pairs
         with at least ENOUGH right matches), match_ms (median). Times are of the processor, all threads together.
 
     Raises:
@@ -75,10 +75,13 @@ def measure_keypoints(
     chosen = chosen[:: max(1, -(-len(chosen) // pairs))]
     if not chosen:
         raise SourceError(f"{world}: no query of it has a neighbour in its gallery")
-    settings = list(product(scales, counts))
+    kinds: list[dict[str, Any]] = [{"kind": "sift"}, *([{"kind": "xfeat", "weights": xfeat}] if xfeat else [])]
+    settings = [
+        KeypointConfig(**kind, count=count, scale=scale) for kind, scale, count in product(kinds, scales, counts)
+    ]
     return [
-        _measure(world, chosen, KeypointConfig(count=count, scale=scale), resolution)
-        for scale, count in progress(settings, len(settings), "matching by settings")
+        _measure(world, chosen, config, resolution)
+        for config in progress(settings, len(settings), "matching by settings")
     ]
 
 
@@ -122,10 +125,11 @@ def _measure(
         right.append(int((off <= RIGHT_PX).sum()))
     numbers = [len(one) for one in found.values()]
     return {
+        "kind": config.kind,
         "scale": config.scale,
         "count": config.count,
         "keypoints": round(float(np.mean(numbers))),
-        "bytes_per_image": round(float(np.mean(numbers)) * _BYTES_PER_KEYPOINT),
+        "bytes_per_image": round(float(np.mean(numbers)) * (config.descriptor_dim + 2 * 4)),
         "detect_ms": float(np.median(ms["detect"])),
         "pairs": len(pairs),
         "matches": float(np.median(matches)),

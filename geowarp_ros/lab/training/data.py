@@ -23,10 +23,11 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.geometry import full_frame, warp
 from geowarp_ros.images import MEAN, STD, resize_shorter, to_tensor
 from geowarp_ros.lab.training.mining import Indices, within
+from geowarp_ros.lab.training.parameters import Reading
 from geowarp_ros.lab.training.processes import gather_objects, process_count, process_index
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.progress import Progress, silent
-from geowarp_ros.readers import SourceImage, read_source
+from geowarp_ros.readers import Source, SourceImage, read_source
 from geowarp_ros.types import FloatArray, Image
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def read_photographs(
     *,
     hold_out: Sequence[str] = (),
     only: Sequence[str] = (),
-    utm_zone: str | None = None,
+    reading: Reading | None = None,
 ) -> tuple[SourceImage, ...]:
     """Read one split of each source.
 
@@ -153,13 +154,13 @@ def read_photographs(
         split: Split such as ``train`` or ``val/queries``; None: all images.
         hold_out: Name patterns (``*name*``) to exclude.
         only: Name patterns to include; empty: all.
-        utm_zone: UTM zone of file names that give none.
+        reading: How the positions are read.
 
     Raises:
         SourceError: A source cannot be read or lacks the split.
         TrainingError: The patterns leave no image.
     """
-    found = [image for path in sources for image in read_source(path, split=split, utm_zone=utm_zone).images]
+    found = [image for path in sources for image in read_as(path, reading, split).images]
     kept = [
         image
         for image in found
@@ -170,6 +171,18 @@ def read_photographs(
             f"none of {len(found)} images is left after hold-out {list(hold_out)} and {list(only)}"
         )
     return tuple(kept)
+
+
+def read_as(source: Path, reading: Reading | None = None, split: str | None = None) -> Source:
+    """Read a source with the parameters of a training; None: their defaults."""
+    how = reading or Reading()
+    return read_source(
+        source,
+        split=split,
+        utm_zone=how.utm_zone or None,
+        accept_null_island=how.accept_null_island,
+        fix_offset_s=how.fix_offset,
+    )
 
 
 def matches_any(name: str, patterns: Sequence[str]) -> bool:

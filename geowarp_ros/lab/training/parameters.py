@@ -29,12 +29,21 @@ class SessionConfig(Section):
     tensorboard: bool = Field(True, description="Write TensorBoard event files; needs the extra 'train'.")
 
 
-class RetrievalTraining(SessionConfig, PlaceConfig):
+class Reading(Section):
+    """How the images' positions are read, as by ``geowarp gallery build``."""
+
+    utm_zone: str = Field("", description="UTM zone and hemisphere, such as 32N, of file names that give none.")
+    accept_null_island: bool = Field(False, description="Keep images at exactly 0°, 0°.")
+    fix_offset: float | None = Field(
+        None, description="Offset added to the stamps of a bag's fixes (s); none: clocks that differ are refused."
+    )
+
+
+class RetrievalTraining(SessionConfig, PlaceConfig, Reading):
     """Parameters of ``geowarp train retrieval``."""
 
     train_split: str = Field("train", description="Training split; empty: all images that are not held out.")
     val_split: str = Field("val", description="Validation split; ignored with hold_out.")
-    utm_zone: str = Field("", description="UTM zone and hemisphere, such as 32N, of file names that give none.")
     height: int = Field(480, ge=32, description="Height of the training images (px).")
     width: int = Field(640, ge=32, description="Width of the training images (px).")
     resolution: int = Field(0, ge=0, description="Shorter side after resizing (px); 0: original size.")
@@ -61,7 +70,7 @@ class RetrievalTraining(SessionConfig, PlaceConfig):
     patience: int = Field(10, ge=1, description="Rounds without a better Recall@5 before stopping.")
 
 
-class WarpConfig(Section):
+class WarpConfig(Reading):
     """Parameters of ``geowarp train warp``; defaults as in the paper (sec. 4.1)."""
 
     iterations: int = Field(50_000, ge=1, description="Optimiser steps.")

@@ -121,7 +121,7 @@ def read_places(sources: Sequence[Path], config: RetrievalTraining) -> tuple[Pho
         TrainingError: No query has a positive, or the radii contradict each other.
     """
     config.check_radii()
-    read = partial(read_photographs, sources, utm_zone=config.utm_zone)
+    read = partial(read_photographs, sources, reading=config)
     train_images = read(config.train_split or None, hold_out=config.hold_out)
     val_images = read(None, only=config.hold_out) if config.hold_out else read(config.val_split)
     frame = common_frame(train_images)

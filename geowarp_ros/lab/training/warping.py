@@ -18,6 +18,7 @@ from geowarp_ros.lab.training.data import (
     common_frame,
     describe,
     matches_any,
+    read_as,
     read_photographs,
 )
 from geowarp_ros.lab.training.mining import Indices, mine_pairs
@@ -26,7 +27,7 @@ from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
 from geowarp_ros.lab.training.session import Session
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.regression import WarpRegression
-from geowarp_ros.readers import read_source
+from geowarp_ros.readers import SourceImage
 
 MOST_HELD_OUT = 128
 """Maximum number of validation images."""
@@ -121,7 +122,7 @@ def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs,
         SourceError: A source cannot be read or lacks the split.
         TrainingError: One of the two sets is empty.
     """
-    images = [each for path in sources for each in read_photographs([path], _split_of(path, config.split))]
+    images = [each for path in sources for each in _read(path, config)]
     run = max(1, min(10, len(images) // 10))  # neighbouring images of a drive overlap
     held = [
         matches_any(image.place.name, config.hold_out) if config.hold_out else index // run % 10 == 9
@@ -139,12 +140,12 @@ def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs,
     return training, validation
 
 
-def _split_of(source: Path, wanted: Sequence[str]) -> str | None:
-    if not wanted:
-        return None
-    names = [f"{name}/" for name in read_source(source).splits if name]
+def _read(source: Path, config: WarpConfig) -> tuple[SourceImage, ...]:
+    wanted = config.split
+    names = [f"{name}/" for name in read_as(source, config).splits if name] if wanted else []
     there = [split for split in wanted if any(name.startswith(f"{split}/") for name in names)]
-    return there[0] if there else wanted[0]  # refused by the reader, by name
+    split = next(iter(there or wanted), None)  # one that is not there is refused by the reader, by name
+    return read_photographs([source], split, reading=config)
 
 
 def with_regression(model: GeoWarp, *, fresh: bool = False) -> GeoWarp:

@@ -11,7 +11,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from geowarp_ros.cli.parser import GALLERY, MODEL, Existing
+from geowarp_ros.cli.parser import GALLERY, MODEL, NEW_FOLDER, Existing
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.lab.verbs.options import parse_size
 
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "parts:\n" + "\n".join(f"  {part:<12}{line}" for part, line in PARTS.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="output folder")
+    add("--output", type=NEW_FOLDER, required=True, metavar="DIR", help="output folder")
     add("--parts", nargs="+", choices=PARTS, help="parts to run, see below (all that need no folder)")
     encoders = ["mobilenet_v2", "resnet18", "resnet50", "vgg16"]
     add("--encoders", nargs="+", default=encoders, help="encoders; most parts use the first")
@@ -99,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "keypoints: maximum numbers per image (1000 2000)"
     add("--keypoints", nargs="+", type=int, default=[1000, 2000], metavar="N", help=text)
+    weights = Existing("XFeat's weights", file=True)
+    add("--keypoint-weights", type=weights, metavar="FILE", help="keypoints: XFeat's too, with these weights")
     add("--no-reference", action="store_true", help="rerank: skip the reference implementation, which is slow")
     text = "time base; processor: CPU time of all threads, unaffected by other load, on a CPU only"
     add("--clock", choices=("wall", "processor"), default="wall", help=text)
@@ -184,9 +186,11 @@ def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     if part == "keypoints":
         from geowarp_ros.lab.benchmark.keypoints import measure_keypoints
         from geowarp_ros.model.checkpoints import load_model
+        from geowarp_ros.model.xfeat import load_xfeat
 
         resolution = load_model(args.model, "cpu").config.resolution
-        return measure_keypoints(args.world, args.keypoints, (1.0, 2.0), resolution, args.queries, bar)
+        xfeat = load_xfeat(args.keypoint_weights) if args.keypoint_weights else ""
+        return measure_keypoints(args.world, args.keypoints, (1.0, 2.0), resolution, args.queries, bar, xfeat)
     if part == "features":
         from geowarp_ros.lab.benchmark.compression import measure_local_features
         from geowarp_ros.model.checkpoints import load_model

@@ -6,12 +6,12 @@ import argparse
 import time
 from pathlib import Path
 
-from geowarp_ros.cli.parser import MODEL
+from geowarp_ros.cli.parser import MODEL, NEW_FOLDER
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--output", type=NEW_FOLDER, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--model", type=MODEL, default="default", help="model file; default: the model that ships")
     parser.add_argument("--seed", type=int, default=1, help="seed of the town")
     parser.add_argument("--streets", type=int, default=4, help="number of streets in gallery and drive")

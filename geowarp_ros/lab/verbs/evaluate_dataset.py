@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
-from geowarp_ros.cli.parser import IMAGES, ExistingModel
+from geowarp_ros.cli.options import add_settings, localizer_config, settings
+from geowarp_ros.cli.parser import IMAGES, NEW_FOLDER, ExistingModel
+from geowarp_ros.cli.sources import add_reading, reading
 from geowarp_ros.cli.verbs import require
 from geowarp_ros.errors import ConfigError, ModelError
 
@@ -53,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--every", type=int, default=0, metavar="N",
         help="instead of splits: every N-th image is a query; 1: every image is a query of all others",
     )  # fmt: skip
-    parser.add_argument("--utm-zone", metavar="32N", help="UTM zone and hemisphere of file names that give none")
-    add_camera(parser)
+    add_reading(parser, video_every="--every-picture")
     parser.add_argument(
         "--exclude-neighbours", type=int, default=absent, metavar="N",
         help="ignore gallery images of the query's own sequence within N numbers (in the file name)",
@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit-queries", type=int, default=absent, metavar="N", help="maximum number of queries, evenly spread"
     )
     parser.add_argument("--seed", type=int, default=absent, help="seed of the bootstrap")
-    parser.add_argument("--output", type=Path, required=True, help="folder of tables, plot and galleries; reused")
+    parser.add_argument(
+        "--output", type=NEW_FOLDER, required=True, help="folder of tables, plot and galleries; reused"
+    )
     add_settings(parser, "candidates", "device", "runtime", "threads")
 
 
@@ -86,8 +88,7 @@ def run(args: argparse.Namespace) -> int:
         gallery_split=given.get("gallery_split"),
         query_split=given.get("query_split"),
         every=args.every,
-        utm_zone=args.utm_zone,
-        camera=args.camera,
+        reading=reading(args),
     )
     unreachable = check_reachable(sets, config.thresholds_m, config.exclude_neighbours)
     queries = spread(sets.queries, config.limit_queries)

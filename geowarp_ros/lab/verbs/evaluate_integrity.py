@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geowarp_ros.cli.options import add_settings, localizer_config, settings
-from geowarp_ros.cli.parser import DATA, RECIPE
+from geowarp_ros.cli.parser import DATA, NEW_FOLDER, RECIPE
 from geowarp_ros.cli.verbs import require
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("recipe", type=RECIPE, metavar="RECIPE", help="YAML: towns, drives, foreign images")
     parser.add_argument("--data", type=DATA, default=Path(), help="folder of the recipe's sources")
-    parser.add_argument("--output", type=Path, required=True, help="folder for towns, galleries, tables, plot")
+    parser.add_argument(
+        "--output", type=NEW_FOLDER, required=True, help="folder for towns, galleries, tables, plot"
+    )
     parser.add_argument("--store", action="store_true", help="store the calibration beside the model file")
     add_settings(parser, "model", "device", "runtime", "threads")
 

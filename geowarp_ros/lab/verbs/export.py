@@ -7,9 +7,8 @@ regression.onnx takes the local features of pairs and gives both quads. B is fre
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from geowarp_ros.cli.parser import MODEL
+from geowarp_ros.cli.parser import MODEL, NEW_FOLDER
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=_size, metavar="WxH",
         help="input size (px); left out: 4:3 at the model's working resolution",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument("--output", type=NEW_FOLDER, required=True, metavar="DIR", help="folder for the files")
 
 
 def _size(text: str) -> tuple[int, int]:

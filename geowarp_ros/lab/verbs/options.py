@@ -43,6 +43,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, kind: type[Section]) -
     """
     for name, field in kind.model_fields.items():
         annotation: Any = field.annotation
+        if type(None) in get_args(annotation):
+            annotation = get_args(annotation)[0]
         how: dict[str, Any]
         if annotation is bool:
             how = {"action": argparse.BooleanOptionalAction}

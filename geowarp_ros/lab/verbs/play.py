@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Publish, and say how much."""
     from geowarp_ros.cameras import camera_info_topic
     from geowarp_ros.errors import ConfigError, GeowarpError
-    from geowarp_ros.readers.bag import IMAGE_TYPES, INFO_TYPE, choose_topic
     from geowarp_ros.readers.bag_files import BagFiles
+    from geowarp_ros.readers.topics import IMAGE_TYPES, INFO_TYPE, choose_topic
 
     if not args.rate > 0:
         raise ConfigError(f"--rate {args.rate:g}: expected more than 0")

@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geowarp_ros.cli import main
-from geowarp_ros.cli.parser import ExistingModel
+from geowarp_ros.cli.parser import NEW_FOLDER, ExistingModel
 from geowarp_ros.cli.verbs import add_choice, run_verb
 
 if TYPE_CHECKING:
@@ -52,7 +51,9 @@ def warp() -> int:
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare output folder and resumption."""
-    parser.add_argument("--output", type=Path, required=True, help="output folder for checkpoints and event files")
+    parser.add_argument(
+        "--output", type=NEW_FOLDER, required=True, help="output folder for checkpoints and event files"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="resume from the last checkpoint in the output folder"
     )

@@ -8,9 +8,8 @@ trainings.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from geowarp_ros.cli.parser import IMAGES, MODEL
+from geowarp_ros.cli.parser import IMAGES, MODEL, NEW_FOLDER
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 
 
@@ -22,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=MODEL, required=True, help="model whose encoder is used: default or a model file"
     )
-    parser.add_argument("--output", type=Path, required=True, help="output folder for tables, plot and trainings")
+    parser.add_argument(
+        "--output", type=NEW_FOLDER, required=True, help="output folder for tables, plot and trainings"
+    )
     parser.add_argument("--queries", default="query", metavar="SPLIT", help="query split")
     parser.add_argument("--gallery", default="gallery", metavar="SPLIT", help="gallery split")
     parser.add_argument(
@@ -41,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """Train and evaluate the variants; write tables and plot."""
     from geowarp_ros import progress
     from geowarp_ros.lab.training.ablation import Ablation, plot_coefficients, write_tables
+    from geowarp_ros.lab.training.data import read_as
     from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
     from geowarp_ros.lab.training.session import seeded
     from geowarp_ros.lab.training.warping import read_sets
-    from geowarp_ros.readers import read_source
 
     config = config_from_arguments(args, WarpConfig)
     session = config_from_arguments(args, SessionConfig)
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
         args.model,
         photographs,
         held_out,
-        read_source(args.source, split=args.queries).images,
-        read_source(args.source, split=args.gallery).images,
+        read_as(args.source, config, args.queries).images,
+        read_as(args.source, config, args.gallery).images,
         config,
         session,
         args.thresholds,

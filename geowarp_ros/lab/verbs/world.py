@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from geowarp_ros.cli.parser import NEW_FOLDER
 from geowarp_ros.lab.verbs.options import add_config_arguments, config_from_arguments
 
 
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options, one per world parameter."""
     from geowarp_ros.lab.world.config import WorldConfig
 
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--output", type=NEW_FOLDER, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing world")
     parser.add_argument("--size", metavar="WxH", help="image size (px); replaces --width-px and --height-px")
     add_config_arguments(parser, WorldConfig)
