@@ -61,9 +61,9 @@ fix: install
 ROOMS := geowarp_ros $(filter-out geowarp_ros.__init__ geowarp_ros.lab,$(subst /,.,$(sort \
 	$(patsubst %.py,%,$(wildcard geowarp_ros/*.py)) $(patsubst %/__init__.py,%,$(wildcard geowarp_ros/*/__init__.py)))))
 
-# the API reference from the docstrings: site/geowarp_ros.html
+# the API reference from the docstrings: site/geowarp_ros.html; launch is not among the wheels of ROS 2
 docs: install
-	$(BIN)/python -m pdoc --docformat google --output-directory site $(ROOMS)
+	$(BIN)/python -m pdoc --docformat google --output-directory site $(ROOMS) '!geowarp_ros.ros.launching'
 
 clean:
 	rm -rf $(VENV) demo build install log site *.egg-info

@@ -41,7 +41,9 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
+        (f"share/{PACKAGE}/launch/examples", glob("launch/examples/*")),
         (f"share/{PACKAGE}/config", glob("config/*")),
+        (f"share/{PACKAGE}/layouts", glob("docs/layouts/geowarp.*")),
     ],
     python_requires=">=3.10",
     # what a robot needs to localise; test/test_package.py holds both lists equal to the imports

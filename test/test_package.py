@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import datetime
 import re
+import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -61,15 +63,10 @@ def test_manifest_is_an_ament_python_package_of_format_3(manifest: ElementTree.E
 def test_every_ros_package_that_is_imported_is_declared(manifest: ElementTree.Element) -> None:
     declared = {element.text for element in manifest.findall("exec_depend")}
     assert "cv_bridge" in declared
-    for path in [*(ROOT / "geowarp_ros" / "ros").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
+    for path in [*(ROOT / "geowarp_ros" / "ros").glob("*.py"), *(ROOT / "launch").rglob("*.py")]:
         for name in imported(path):
             package = name.split(".")[0]
-            if package.endswith(("_msgs", "_srvs", "_interfaces")) or package in (
-                "rclpy",
-                "launch",
-                "launch_ros",
-                "ament_index_python",
-            ):
+            if of_ros(package):
                 assert package in declared, f"{path.name} imports {package}"
 
 
@@ -97,18 +94,18 @@ def bare(requirement: str) -> str:
     return re.split(r"[<>=\[;]", requirement)[0].strip()
 
 
+def of_ros(top: str) -> bool:
+    known = ("rclpy", "cv_bridge", "ament_index_python", "launch", "launch_ros")
+    return top.endswith(("_msgs", "_srvs", "_interfaces")) or top in known
+
+
 def third_party() -> dict[str, set[str]]:
     """Distribution -> the modules that import it, ROS packages left aside."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / "geowarp_ros").rglob("*.py"):
         for full in imported(path):
             top = full.split(".")[0]
-            ros = top.endswith(("_msgs", "_srvs", "_interfaces")) or top in (
-                "rclpy",
-                "cv_bridge",
-                "ament_index_python",
-            )
-            if top and not ros and top != "geowarp_ros" and top not in sys.stdlib_module_names:
+            if top and not of_ros(top) and top != "geowarp_ros" and top not in sys.stdlib_module_names:
                 found.setdefault(DISTRIBUTIONS.get(top, top), set()).add(str(path.relative_to(ROOT)))
     found.setdefault("tensorboard", set()).add("torch.utils.tensorboard")
     return found
@@ -122,23 +119,59 @@ def test_imports_and_requirements_agree_both_ways(setup_arguments: dict[str, Any
     assert not robot & set().union(*extras.values())
 
 
-def test_every_python_requirement_is_a_rosdep_key_or_named_as_missing(
+def keys(manifest: ElementTree.Element) -> set[str]:
+    return {str(element.text) for element in manifest if element.tag.endswith("depend")}
+
+
+def test_rosdep_installs_every_key_without_pip(manifest: ElementTree.Element) -> None:
+    """Ubuntu 24.04 refuses pip outside a virtual environment, and a key without a rule ends rosdep at once."""
+    known = yaml.safe_load((ROOT / "test" / "rosdep_keys.yaml").read_text())
+    assert isinstance(known["date"], datetime.date)
+    names = [name for kind in ("ros", "apt", "pip", "absent") for name in known[kind]]
+    assert len(names) == len(set(names))
+    assert keys(manifest) <= {*known["ros"], *known["apt"]}
+
+
+def test_a_requirement_that_rosdep_does_not_install_is_named_in_the_manifest(
     manifest: ElementTree.Element, setup_arguments: dict[str, Any]
 ) -> None:
-    keys = {
-        "torch": "python3-pytorch-pip",
-        "faiss-cpu": "python3-faiss",
-        "kornia": "python3-kornia-pip",
-        "rosbags": "python3-rosbags-pip",
-        "opencv-python": "python3-opencv",
-        "pillow": "python3-pil",
-        "pyyaml": "python3-yaml",
-    }
-    declared = {element.text for element in manifest.findall("exec_depend")}
+    others = {"opencv-python": "python3-opencv", "pillow": "python3-pil", "pyyaml": "python3-yaml"}
+    names = [bare(requirement) for requirement in setup_arguments["install_requires"]]
+    by_pip = {name for name in names if others.get(name, f"python3-{name}") not in keys(manifest)}
     text = (ROOT / "package.xml").read_text()
-    for requirement in setup_arguments["install_requires"]:
-        name = bare(requirement)
-        assert keys.get(name, f"python3-{name}") in declared or f'"{requirement}"' in text, requirement
+    (said,) = re.findall(r"as README.md says: ([\w\s,-]+)\.", text)
+    assert set(re.split(r",\s+", said)) == by_pip
+
+
+def test_what_the_tests_import_is_declared(manifest: ElementTree.Element) -> None:
+    """By test_depend or, with what the package itself imports, by the extras of pip."""
+    own = {"pytest": "python3-pytest", "hypothesis": "python3-hypothesis", "evo": ""}
+    needed = set(third_party()) | set(own)
+    for path in (ROOT / "test").rglob("*.py"):
+        for full in imported(path):
+            top = full.split(".")[0]
+            if (
+                top
+                and not of_ros(top)
+                and top not in ("geowarp_ros", "test")
+                and top not in sys.stdlib_module_names
+            ):
+                assert DISTRIBUTIONS.get(top, top) in needed, f"{path.name} imports {top}"
+    declared = {element.text for element in manifest.findall("test_depend")}
+    assert {key for key in own.values() if key} <= declared
+
+
+def test_launch_files_recipes_and_layouts_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("setuptools.setup", given.update)
+    runpy.run_path("setup.py")
+    where = {Path(file).name: folder for folder, files in given["data_files"] for file in files}
+    for path in (ROOT / "launch").rglob("*.*"):
+        folder = path.parent.relative_to(ROOT).as_posix()
+        assert "__pycache__" in folder or where[path.name] == f"share/geowarp_ros/{folder}"
+    for name in ("geowarp.rviz", "geowarp.foxglove.json"):
+        assert where[name] == "share/geowarp_ros/layouts"
 
 
 def test_parameter_file_is_the_codes() -> None:

@@ -34,7 +34,7 @@ from geowarp_ros.cli.alignment import (
     unaligned,
 )
 from geowarp_ros.cli.options import CAMERA
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, Existing
 from geowarp_ros.cli.sources import add_reading, count, reading
 from geowarp_ros.cli.verbs import require
 

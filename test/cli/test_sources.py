@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,19 +44,22 @@ def test_a_source_is_read_with_the_options_of_the_verb(
     monkeypatch.setattr("geowarp_ros.evaluation.sets.read_source", read_source)
     monkeypatch.setattr("geowarp_ros.lab.training.data.read_source", read_source)
     monkeypatch.setattr("geowarp_ros.localizer.Localizer.open", lambda *_, **__: None)
+    opened = SimpleNamespace(keypoint_config=None, check_keypoints=lambda *_: None)
+    monkeypatch.setattr("geowarp_ros.cli.gallery.unaligned", lambda _: opened)
     output = ["--output", str(tmp_path / "out")]
-    for words in (
+    verbs = (
         ["gallery", "build", str(tmp_path), *output],
         ["gallery", "add", "g", str(tmp_path)],
         ["calibrate", str(tmp_path), "--gallery", "g"],
         ["evaluate", "dataset", str(tmp_path), *output],
         ["train", "retrieval", str(tmp_path), *output],
         ["train", "warp", str(tmp_path), *output, "--model", "default"],
-    ):
+    )
+    for number, words in enumerate(verbs):
         assert main([*words, "--accept-null-island", "--fix-offset=-18", "--utm-zone", "33N"]) == 1, words
+        assert len(asked) == number + 1, words
         found = {name: asked[-1][READ_AS[name]] for name in OF_BAGS}
         assert found == {"accept_null_island": True, "fix_offset": -18.0, "utm_zone": "33N"}, words
-    assert len(asked) == 6
 
 
 def test_options_that_a_verb_lacks_are_left_to_the_reader() -> None:

@@ -241,6 +241,24 @@ def test_cameras_that_cannot_be_are_refused_by_name(cameras: list[str], said: st
         make_nodes(cameras, lambda: None)
 
 
+def test_namespaces_lie_below_that_of_the_process(robots: dict[str, Robot]) -> None:
+    """As ``launch_ros`` pushes it, which would put all of them into one."""
+    process = NodeProcess(
+        *("-p", "autostart:=false", "-r", "__ns:=/robot"),
+        module="geowarp_ros.ros.localizers",
+        arguments=("front", "rear", "/sky"),
+    )
+    wanted = {("geowarp_localizer", namespace) for namespace in ("/robot/front", "/robot/rear", "/sky")}
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not wanted <= (seen := set(robots["front"].node.get_node_names_and_namespaces())):
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.1)
+        assert ("geowarp_localizer", "/robot") not in seen
+    finally:
+        assert process.end(signal.SIGINT) == 0
+
+
 def _answer(robot: Robot, message: Any) -> Any:
     """Show an image until it is answered: what discovery lost is shown again."""
     deadline = time.monotonic() + PATIENCE_S
