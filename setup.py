@@ -8,6 +8,7 @@ PACKAGE = "geowarp_ros"
 
 EXTRAS = {
     "report": ["plotly>=5.22", "scikit-learn>=1.4"],  # evaluate, calibrate
+    "view": ["starlette>=0.37", "uvicorn>=0.30"],  # view, on the machine whose browser looks
     "train": ["tensorboard>=2.16", "matplotlib>=3.8", "scikit-learn>=1.4"],  # train, demo, benchmark
     "pose": ["poselib>=2.0.5"],  # sharper poses; no wheels for aarch64, OpenCV does without
     "map": ["poselib>=2.0.5", "networkx>=3"],  # gallery align, on a workstation: the robot reads what it made
@@ -33,6 +34,7 @@ setup(
             "model/*.calibration.json",
             "model/*.md",
             "evaluation/assets/*",
+            "view/assets/*",
         ]
     },
     data_files=[

@@ -96,6 +96,7 @@ FLOORS = (
     {"localizer"},
     {"motion"},
     {"evaluation"},
+    {"view"},
     {"ros"},
     {"cli"},
     {"lab"},
@@ -222,14 +223,16 @@ def test_a_robot_localises_without_what_reports_and_trainings_need() -> None:
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        absent = ("matplotlib", "plotly", "sklearn", "tensorboard", "onnx", "onnxruntime", "kornia")
+        absent = ("matplotlib", "plotly", "sklearn", "tensorboard", "onnx", "onnxruntime", "kornia", "starlette")
         if name.split(".")[0] in absent:
             raise ModuleNotFoundError("absent", name=name.split(".")[0])
 sys.meta_path.insert(0, Absent())
 import geowarp_ros.localizer, geowarp_ros.motion.session, geowarp_ros.gallery.making.build, geowarp_ros.ros.node
 from geowarp_ros.cli import main
 assert main(["evaluate", "compare", ".", ".", "--output", "c"]) == 1
+assert main(["view", "."]) == 1
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "needs plotly, which is not installed: pip install 'geowarp_ros[report]'" in done.stderr
+    for library, extra in (("plotly", "report"), ("starlette", "view")):
+        assert f"needs {library}, which is not installed: pip install 'geowarp_ros[{extra}]'" in done.stderr

@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "localize": "say where images were taken",
     "calibrate": "fit confidence and covariance on a held-out drive",
     "benchmark": "measure how long things take on this machine",
+    "view": "look at a gallery, a drive or the running node in a browser",
     "evaluate": "compare models, re-rankers and drives with the truth",
     "play": "replay a bag into the running node",
     "world": "render the procedural street world",
@@ -43,6 +44,8 @@ EXTRAS = {
     "rclpy": "ros",
     "poselib": "map",
     "pyarrow": "parquet",
+    "starlette": "view",
+    "uvicorn": "view",
 }
 """Library that a robot can do without -> the extra that installs it."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"  note: {note}")
     _write(args.output, result, found, localizer)
     print(f"report: {args.output / 'report.html'}")
+    print(f"next: geowarp view {shlex.quote(str(args.output))}")
     return 0
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from geowarp_ros.evaluation import page, words
 from geowarp_ros.evaluation.fixes import Judged
 from geowarp_ros.evaluation.run import Answered, Run
+from geowarp_ros.evaluation.scene import title_of
 from geowarp_ros.pictures import score_text, warp_to_frame
 from geowarp_ros.types import FloatArray, Image, NoFix
 
@@ -25,7 +24,7 @@ SHOWN_WITH_IMAGES = 300
 file opens at once."""
 
 _CARD_PX = 300
-_HOVER_PX = 240
+_HOVER_PX = 320
 _CARDS = 6
 
 
@@ -43,7 +42,7 @@ def sections(run: Run, judged: Judged, candidate_image: CandidateImage | None) -
         ("Some good ones", "Spread over the drive.", good),
     ):
         if rows:
-            shown = "".join(_card(run.judged[row], judged.error_m[row], correct, candidate_image) for row in rows)
+            shown = "".join(_card(run, run.judged[row], judged.error_m[row], candidate_image) for row in rows)
             found.append(f'<h2>{heading}</h2><p>{lead}</p><div class="cards">{shown}</div>')
     return found
 
@@ -66,14 +65,14 @@ def choose(judged: Judged, correct_within_m: float) -> tuple[list[int], list[int
     return worst, doubtful, good[:: max(1, len(good) // _CARDS)][:_CARDS]
 
 
-def _card(item: Answered, error: float, correct: float, candidate_image: CandidateImage | None) -> str:
+def _card(run: Run, item: Answered, error: float, candidate_image: CandidateImage | None) -> str:
     fixed = item.answer.fix is not None
-    mood = "doubt" if not fixed else "good" if error <= correct else "bad"
+    mood = "doubt" if not fixed else "good" if error <= run.criteria.correct_within_m else "bad"
     verdict = f"{words.metres(error)} off" if fixed else _verdict(item)
     return (
         f'<article class="card"><div class="views">{"".join(_views(item, candidate_image))}</div>'
         f'<h3><span class="{mood}">{escape(verdict)}</span></h3>'
-        f"<p>{escape(item.name)}</p><p>{escape(_scores(item))}</p></article>"
+        f'<p title="{escape(item.name)}">{escape(_called(run, item))}</p><p>{escape(_scores(item))}</p></article>'
     )
 
 
@@ -140,37 +139,37 @@ def hover_texts(run: Run, judged: Judged) -> list[str]:
     found = []
     for item, error in zip(run.judged, judged.error_m, strict=True):
         like = [f"like {item.best.place.name}"] if item.best else []
-        lines = [item.name, *(f"{name} {value}" for name, value in _facts(item, error)), *like]
+        lines = [_called(run, item), *(f"{name} {value}" for name, value in _facts(item, error)), *like]
         found.append("<br>".join(escape(line) for line in lines))
     return found
 
 
-def beside_the_map(run: Run, judged: Judged, candidate_image: CandidateImage | None) -> list[dict[str, Any]]:
-    """Return what the panel beside the map shows of each image; some SHOWN_WITH_IMAGES of them have pictures."""
-    items = run.judged
-    step = max(1, math.ceil(len(items) / SHOWN_WITH_IMAGES))
-    # the worst fix is shown before anyone hovers
-    first = int(np.argmax(np.where(judged.fixed, judged.error_m, -1.0))) if items else 0
+def beside_the_map(
+    run: Run, first: int, place_rows: Mapping[str, int], candidate_image: CandidateImage | None
+) -> dict[str, dict[int, str]]:
+    """Return the pictures beside the map, as data URIs by kind and row; some SHOWN_WITH_IMAGES images have them.
 
-    @cache
-    def candidate_source(index: int) -> str:
-        return page.image_source(candidate_image(index), 65, _HOVER_PX) if candidate_image else ""
-
-    found = []
-    for row, item in enumerate(items):
-        pictured = row % step == 0 or row == first
-        query = page.image_source(_decoded(item.thumbnail), 65, _HOVER_PX) if pictured and item.thumbnail else ""
-        found.append(
-            {
-                "name": item.name,
-                "facts": _facts(item, judged.error_m[row]),
-                "candidate": item.best.place.name if item.best else "",
-                "image": query,
-                "candidate_image": candidate_source(item.best.index) if pictured and item.best else "",
-                "first": row == first,
-            }
-        )
+    Args:
+        run: The run.
+        first: The image that is shown first; it has pictures in any case.
+        place_rows: Name of a candidate -> its row in the map.
+        candidate_image: Reads a gallery image; None: only the queries are shown.
+    """
+    step = max(1, math.ceil(len(run.answered) / SHOWN_WITH_IMAGES))
+    found: dict[str, dict[int, str]] = {"query": {}, "place": {}}
+    for row, item in enumerate(run.answered):
+        if row % step and row != first:
+            continue
+        if item.thumbnail:
+            found["query"][row] = page.image_source(_decoded(item.thumbnail), 65, _HOVER_PX)
+        place = place_rows.get(item.best.place.name) if item.best else None
+        if item.best and candidate_image and place is not None and place not in found["place"]:
+            found["place"][place] = page.image_source(candidate_image(item.best.index), 65, _HOVER_PX)
     return found
+
+
+def _called(run: Run, item: Answered) -> str:
+    return title_of(item.name, item.stamp_ns, run.answered[0].stamp_ns)
 
 
 def _decoded(data: bytes) -> Image:

@@ -28,6 +28,7 @@ from geowarp_ros.evaluation.bags import FIX_TOPIC, FIX_TYPE, POSE_TOPIC
 from geowarp_ros.evaluation.drive import NS, Position
 from geowarp_ros.evaluation.judging import error_en_m, heading_error_deg
 from geowarp_ros.evaluation.run import Answered, Run
+from geowarp_ros.evaluation.scene import quad_text
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.types import Fix, FloatArray, NoFix
 
@@ -234,6 +235,7 @@ COLUMNS = (
     *("true_altitude", "variance_east", "covariance_east_north", "variance_north"),
     *("candidate", "distance", "score", "latency_ms"),
     *("method", "heading", "heading_std", "true_heading", "heading_error_deg"),
+    *("query_quad", "candidate_quad"),
 )
 
 
@@ -246,10 +248,15 @@ def write_csv(run: Run, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        writer.writerows(_row(run, item) for item in run.answered)
+        writer.writerows(rows_of(run))
         writer.writerows(
             {"image": item.name, "status": "unreadable", "reason": item.reason} for item in run.unreadable
         )
+
+
+def rows_of(run: Run) -> list[dict[str, str]]:
+    """Return the row of each answer; empty cells may be absent."""
+    return [_row(run, item) for item in run.answered]
 
 
 def _row(run: Run, item: Answered) -> dict[str, str]:
@@ -264,6 +271,7 @@ def _row(run: Run, item: Answered) -> dict[str, str]:
     }
     if best:
         row |= {"candidate": best.place.name, "distance": best.distance, "score": best.score}
+        row |= {"query_quad": quad_text(best.quad_q), "candidate_quad": quad_text(best.quad_p)}
     for prefix, where in (("true_", truth), ("", position)):
         if where:
             row |= {

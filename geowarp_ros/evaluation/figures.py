@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,80 +17,8 @@ GOOD, DOUBTFUL, BAD, QUIET, FIRST, SECOND = "#2a9d8f", "#e0a030", "#d1495b", "#8
 
 ERROR_SCALE = [[0.0, GOOD], [0.5, DOUBTFUL], [1.0, BAD]]
 
-MOST_GALLERY_POINTS = 4000
-"""Maximum number of gallery places in the map; of more, every N-th is drawn."""
-
 _DOTTED = {"dash": "dot", "color": QUIET, "width": 1.5}
 _DASHED = {"dash": "dash", "color": QUIET, "width": 1}
-
-
-def drive_map(
-    gallery_m: FloatArray,
-    truth_m: FloatArray,
-    position_m: FloatArray,
-    judged: Judged,
-    names: Sequence[str],
-    correct_within_m: float,
-    headings_deg: FloatArray | None = None,
-) -> go.Figure:
-    """Draw gallery, true track, fixes coloured by error with a line to the truth, and crosses without a fix.
-
-    Headings are arrows: the answers' at the fixes, the true ones at the true positions.
-
-    Args:
-        gallery_m: (G, 2) places, east and north (m).
-        truth_m: (N, 2) true positions.
-        position_m: (N, 2) answers; NaN if there is none.
-        judged: The N answers.
-        names: N texts for hovering.
-        correct_within_m: Upper end of the colour scale (m).
-        headings_deg: (N, 2) headings of the answers and true ones; NaN if unknown; None: none is known.
-    """
-    figure = go.Figure()
-    step = max(1, math.ceil(len(gallery_m) / MOST_GALLERY_POINTS))
-    fixed, lost = np.flatnonzero(judged.fixed).tolist(), np.flatnonzero(~judged.fixed).tolist()
-    links = np.full((len(fixed), 3, 2), np.nan)
-    links[:, 0], links[:, 1] = position_m[fixed], truth_m[fixed]
-    dot = _by_error(judged.error_m[fixed], correct_within_m, 9) | {
-        "line": {"width": 0.5, "color": "rgba(0,0,0,0.4)"},
-        "colorbar": {"title": {"text": "error, m"}, "thickness": 10, "len": 0.6, "outlinewidth": 0},
-    }
-    cross = {"size": 8, "symbol": "x-thin", "line": {"width": 1.6, "color": SECOND}}
-    _add(figure, *_xy(gallery_m[::step]), "gallery", marker={"size": 5, "color": QUIET, "opacity": 0.6})
-    _add(figure, *_xy(truth_m), "truth", line={"color": QUIET, "width": 1.5})
-    _add(figure, *_xy(links.reshape(-1, 2)), "error", opacity=0.7, line={"color": BAD, "width": 1})
-    if headings_deg is not None and np.isfinite(headings_deg).any():
-        shown_m = truth_m[np.isfinite(truth_m).all(axis=1)]
-        length_m = max(1.0, float(np.ptp(shown_m, axis=0).max(initial=0.0)) / 60)
-        true_m = _arrows(truth_m, headings_deg[:, 1], length_m)
-        _add(figure, *_xy(true_m), "true heading", line={"color": QUIET, "width": 1.5})
-        found_m = _arrows(position_m[fixed], headings_deg[fixed, 0], length_m)
-        _add(figure, *_xy(found_m), "heading", line={"color": FIRST, "width": 1.5})
-    for name, rows, where_m, marker in (("fix", fixed, position_m, dot), ("no fix", lost, truth_m, cross)):
-        text = [names[row] for row in rows]
-        _add(figure, *_xy(where_m[rows]), name, "%{text}", marker=marker, text=text, customdata=rows)
-    figure.update_layout(
-        xaxis=_axis("east, m"),
-        yaxis=_axis("north, m", scaleanchor="x", scaleratio=1),
-        hovermode="closest",
-        dragmode="pan",
-        legend={"orientation": "h", "y": 1.06, "x": 0},
-    )
-    return figure
-
-
-def _arrows(where_m: FloatArray, heading_deg: FloatArray, length_m: float) -> FloatArray:
-    """Return the strokes of the known arrows as points (6 N, 2): shaft and barbs, and a gap after each."""
-    known = np.isfinite(heading_deg) & np.isfinite(where_m).all(axis=1)
-    start, turn = where_m[known], np.radians(heading_deg[known])
-
-    def ahead(turned: float, length: float) -> FloatArray:
-        return length * np.column_stack([np.sin(turn + turned), np.cos(turn + turned)])
-
-    tip = start + ahead(0.0, length_m)
-    left, right = (tip + ahead(side * 2.6, 0.35 * length_m) for side in (-1.0, 1.0))
-    gap = np.full_like(start, np.nan)
-    return np.stack([start, tip, left, tip, right, gap], axis=1).reshape(-1, 2)
 
 
 def error_cdf(runs: Sequence[tuple[str, Judged]], thresholds_m: Sequence[float]) -> go.Figure:
@@ -241,11 +168,3 @@ def _share_axis(title: str, low: float = 0) -> dict[str, Any]:
 def _by_error(error_m: FloatArray, most_m: float, size: int) -> dict[str, Any]:
     """Return a marker that is coloured by the error."""
     return {"color": error_m.tolist(), "colorscale": ERROR_SCALE, "cmin": 0, "cmax": most_m, "size": size}
-
-
-def _xy(points_m: FloatArray) -> tuple[list[float | None], list[float | None]]:
-    """Return the coordinates of points (N, 2), rounded to the centimetre; NaN is a gap."""
-    east, north = (
-        [None if np.isnan(value) else round(value, 2) for value in axis] for axis in points_m.T.tolist()
-    )
-    return east, north

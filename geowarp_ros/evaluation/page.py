@@ -13,10 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from geowarp_ros.evaluation.scene import ASSETS, SCRIPTS, STYLES
 from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.types import Image
-
-ASSETS = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def write_page(
     title: str,
     body: Sequence[str],
     figures: Mapping[str, go.Figure],
-    queries: Sequence[Mapping[str, Any]] = (),
+    scene: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page.
 
@@ -50,17 +49,19 @@ def write_page(
         title: Title of the window.
         body: HTML sections.
         figures: Figures by the id of the element that shows them, see :func:`plot`.
-        queries: Content of the panel beside the map for each image: name, facts, and images as data URIs.
+        scene: What the map shows, with its ``pictures`` as data URIs by kind and row; None: there is no map.
     """
-    page, style, script = (
-        (ASSETS / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    page, *parts = (
+        "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
+        for names in (("report.html",), STYLES, (*SCRIPTS, "report.js"))
     )
+    style, script = parts
     page = page.format(
         title=escape(title),
         style=style,
         body="\n".join(body),
         figures=_json({name: figure.to_plotly_json() for name, figure in figures.items()}),
-        queries=_json(list(queries)),
+        scene=_json(scene),
         plotly=get_plotlyjs(),
         script=script,
     )

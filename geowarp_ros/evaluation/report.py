@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,16 @@ import numpy as np
 from geowarp_ros.evaluation import cards, fixes, page, words
 from geowarp_ros.evaluation import figures as draw
 from geowarp_ros.evaluation.cards import CandidateImage
-from geowarp_ros.evaluation.drive import NS, Position
+from geowarp_ros.evaluation.drive import NS
+from geowarp_ros.evaluation.exports import rows_of
 from geowarp_ros.evaluation.fixes import Judged
 from geowarp_ros.evaluation.judging import judge
 from geowarp_ros.evaluation.run import Run
-from geowarp_ros.types import Fix, FloatArray
+from geowarp_ros.evaluation.scene import Ground, drive_columns, positions, scene
+from geowarp_ros.types import FloatArray
+
+MOST_PLACES = 20_000
+"""Maximum number of gallery places in the map but for the candidates; of more, every N-th is drawn."""
 
 
 def write_report(
@@ -44,26 +48,44 @@ def write_report(
         _tiles(figures),
         page.notes(_all_notes(run, figures)),
         "<h2>Where</h2><p>Each fix with its error as a line to the true position; crosses stand at the true"
-        " positions of images without a fix. Scroll to zoom, drag to move; hover to see the image; the worst"
-        " fix stands there first.</p>"
-        f'<div class="map"><div class="panel">{page.plot("map")}</div>'
-        '<aside class="panel" id="shown"></aside></div>',
+        " positions of images without a fix. Scroll to zoom, drag to move; click an image or the time to see it;"
+        ' the worst fix stands there first.</p><div id="map"></div>',
         f"<h2>How well</h2>{page.grid(panels)}",
         *cards.sections(run, judged, candidate_image),
         _tables(run, figures),
     ]
-    drive_map = draw.drive_map(
-        np.zeros((0, 2)) if gallery_m is None else gallery_m,
-        _enu(run, [item.truth for item in run.judged]),
-        _enu(run, [item.position for item in run.judged]),
-        judged,
-        cards.hover_texts(run, judged),
-        run.criteria.correct_within_m,
-        _headings(run),
+    shown = _scene(run, judged, gallery_m, candidate_image) if run.answered else None
+    page.write_page(path, f"{run.title} · geowarp", body, {p.name: p.figure for p in panels}, shown)
+
+
+def _scene(
+    run: Run, judged: Judged, gallery_m: FloatArray | None, candidate_image: CandidateImage | None
+) -> dict[str, Any]:
+    """Return what the map shows; a very large gallery is thinned, but for the candidates."""
+    ground = Ground(run.frame.datum_latitude_deg, run.frame.datum_longitude_deg)
+    best = {item.best.place.name: item.best.index for item in run.answered if item.best}
+    enu = np.zeros((0, 2)) if gallery_m is None else gallery_m
+    wanted = [index for index in best.values() if index < len(enu)]
+    kept = np.unique([*range(0, len(enu), -(-len(enu) // MOST_PLACES) or 1), *wanted]).astype(int)
+    latitude, longitude, _ = run.frame.to_geodetic(np.column_stack([enu[kept], np.zeros(len(kept))]))
+    place_rows = {name: int(np.searchsorted(kept, index)) for name, index in best.items() if index < len(enu)}
+    names: list[str | None] = [None] * len(kept)
+    for name, row in place_rows.items():
+        names[row] = name
+    answered = {item.name: row for row, item in enumerate(run.answered)}
+    worst = int(np.argmax(np.where(judged.fixed, judged.error_m, -1.0))) if run.judged else 0
+    first = answered[run.judged[worst].name] if run.judged else 0
+    return scene(
+        "drive",
+        run.title,
+        ground,
+        places=positions(ground(latitude, longitude)) | {"name": names},
+        drive=drive_columns(rows_of(run), ground, place_rows),
+        correct_within_m=run.criteria.correct_within_m,
+        first=first,
+        pictures=cards.beside_the_map(run, first, place_rows, candidate_image),
+        no_images="every N-th image of a long drive has pictures here; 'geowarp view' shows all of them",
     )
-    drawn = {"map": drive_map, **{panel.name: panel.figure for panel in panels}}
-    queries = cards.beside_the_map(run, judged, candidate_image)
-    page.write_page(path, f"{run.title} · geowarp", body, drawn, queries)
 
 
 def _panels(run: Run, judged: Judged, figures: Mapping[str, Any]) -> list[page.Panel]:
@@ -114,24 +136,6 @@ def _panels(run: Run, judged: Judged, figures: Mapping[str, Any]) -> list[page.P
         lead = "Median, 95th and 99th percentile of each stage."
         panels.append(page.Panel("latency", "How fast?", lead, draw.latency(stages)))
     return panels
-
-
-def _enu(run: Run, positions: Sequence[Position | Fix | None]) -> FloatArray:
-    """Return east and north (N, 2), m; NaN without a position."""
-    enu = np.full((len(positions), 2), math.nan)
-    for row, position in enumerate(positions):
-        if position:
-            enu[row] = run.frame.to_enu(position.latitude_deg, position.longitude_deg)[:2]
-    return enu
-
-
-def _headings(run: Run) -> FloatArray:
-    """Return the headings of the answers and the true ones (N, 2), deg; NaN where unknown."""
-    pairs = [
-        [math.nan if each is None else each.heading_deg for each in (item.position, item.truth)]
-        for item in run.judged
-    ]
-    return np.array(pairs, float).reshape(-1, 2)
 
 
 def _header(run: Run) -> str:

@@ -29,7 +29,7 @@ TEXTS = {
     "split", "gallery_split", "query_split", "queries", "hold_out", "prefix", "names",
     "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "imu_topic", "to", "also",
     "utm_zone", "every", "every_picture", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank",
-    "device", "runtime",
+    "device", "runtime", "node", "host", "tile_url",
 }  # fmt: skip
 """Arguments that take a text which is no path."""
 
@@ -241,7 +241,7 @@ def test_the_nearest_option_is_named(
         misspelt = option[:-2] + option[-1]
         if misspelt in parser._option_string_actions:
             continue
-        several = any(action.nargs == "+" and not action.option_strings for action in parser._actions)
+        several = any(action.nargs in ("+", "?") and not action.option_strings for action in parser._actions)
         for given in (misspelt, misspelt[1:], *([] if several else ["–" + misspelt[2:]])):
             with pytest.raises(SystemExit) as ended:
                 main([*line, f"{given}=1"])

@@ -1,7 +1,6 @@
 "use strict";
 const data = (id) => JSON.parse(document.getElementById(id).textContent);
 const figures = data("figures");
-const queries = data("queries");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 // Figures come without colours of their own for text and axes: the page's theme gives them.
@@ -28,42 +27,16 @@ function draw() {
     // what the reader has zoomed to survives a change of theme
     const layout = themed({ ...figure.layout, template: undefined, uirevision: "kept" });
     Plotly.react(element, figure.data, layout, {
-      responsive: true, displaylogo: false, scrollZoom: id === "map",
+      responsive: true, displaylogo: false,
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
     });
   }
 }
 
-function element(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
-
-function show(index) {
-  const query = queries[index];
-  const panel = document.getElementById("shown");
-  if (!query || !panel) return;
-  const facts = element("dl");
-  for (const [name, value] of query.facts) facts.append(element("dt", name), element("dd", value));
-  const parts = [element("p", query.name, "name")];
-  for (const [label, source] of [["query", query.image], [query.candidate, query.candidate_image]]) {
-    if (!source) continue;
-    const image = element("img");
-    image.src = source;
-    image.alt = label;
-    parts.push(element("p", label, "label"), image);
-  }
-  panel.replaceChildren(...parts, facts);
-}
-
 draw();
 dark.addEventListener("change", draw);
-const map = document.getElementById("map");
-if (map) {
-  show(queries.findIndex((query) => query.first));
-  for (const event of ["plotly_hover", "plotly_click"]) {
-    map.on(event, (hit) => { const index = hit.points[0].customdata; if (index !== undefined) show(index); });
-  }
+const scene = data("scene");
+if (scene) {
+  const root = document.getElementById("map");
+  window.viewer = new Viewer(root, scene, (kind, row) => scene.pictures[kind]?.[row] || "");
 }
