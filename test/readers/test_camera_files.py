@@ -232,9 +232,10 @@ def test_a_folder_tree_up_to_its_root_and_a_file_up_to_the_top(tmp_path: Path) -
 def test_images_outside_the_tables_folder_and_behind_links(tmp_path: Path) -> None:
     root, other = tmp_path / "set", tmp_path / "other"
     save(other / "x.jpg")
+    save(other / "y.jpg")
     focal(root, 50)
     (root / "linked").symlink_to(other)
-    outside, linked = read_source(table(root, "../other/x.jpg", "linked/x.jpg")).images
+    outside, linked = read_source(table(root, "../other/x.jpg", "linked/y.jpg")).images
     assert outside.camera is None
     assert linked.camera is not None and linked.camera.fx == 50
     focal(other, 70)
