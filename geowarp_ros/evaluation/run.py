@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from geowarp_ros.attitude import base_answer
 from geowarp_ros.config import SessionConfig
 from geowarp_ros.errors import ImageError
-from geowarp_ros.evaluation.asking import replay
+from geowarp_ros.evaluation.asking import is_in_gallery, replay, said_of_themselves
 from geowarp_ros.evaluation.drive import Drive, DriveImage, Position
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.session import Session, mounting_of
@@ -131,13 +131,19 @@ def run_drive(
         if mounting is not None:
             answer, fix = base_answer(answer, mounting, config.base_frame), fix and mounting.base_of(fix)
         answered.append(_answered(each.item, answer, fix, each.image))
+    themselves = sum(
+        item.truth is not None
+        and is_in_gallery(item.answer.candidates, item.truth.latitude_deg, item.truth.longitude_deg)
+        for item in answered
+    )
+    said = said_of_themselves(themselves, len(answered))
     return Run(
         title=drive.title,
         answered=tuple(answered),
         frame=localizer.gallery.frame,
         criteria=criteria or Criteria(),
         unreadable=tuple(unreadable),
-        notes=drive.notes,
+        notes=(*drive.notes, *([said] if said else [])),
         settings=config.model_dump(),
         timed=drive.timed,
     )
