@@ -12,11 +12,12 @@ from geowarp_ros.evaluation.drive import NS
 from geowarp_ros.evaluation.scene import Ground
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.pictures import encode_jpeg
-from geowarp_ros.view import live
+from geowarp_ros.view import live, server
 from geowarp_ros.view.live import COLUMNS, Live
 from geowarp_ros.view.shown import NoPictureError
 from test.browser import Browser
 from test.view.scenes import served
+from test.view.test_server import Client
 
 COVARIANCE = np.diag([4.0, 9.0, 1e6])
 
@@ -108,6 +109,23 @@ def test_a_jump_back_in_time_begins_anew_and_a_repeated_stamp_is_nothing_new() -
     shown = seen.scene()
     assert shown["drive"]["t"] == [0.0] and shown["run"] != run
     assert seen.news(0)["run"] == shown["run"]
+
+
+def test_a_drive_that_begins_anew_shows_its_own_pictures() -> None:
+    """Its rows count from 0 again, and neither the server nor a browser may answer with what they kept."""
+    seen = Live("/n")
+    asking = Client(server.application(seen), "127.0.0.1:8460")
+
+    def first_picture() -> tuple[str, bytes]:
+        address = f"/picture/live/0?width=480&of={asking.get('/scene.json').json()['session']}"
+        return address, asking.get(address).content
+
+    seen.pictured(tell(seen, 100.0), b"first drive")
+    before, data = first_picture()
+    assert data == b"first drive" and first_picture() == (before, data)
+    seen.pictured(tell(seen, 3.0), b"second drive")
+    after, data = first_picture()
+    assert after != before and data == b"second drive"
 
 
 def test_a_long_life_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
