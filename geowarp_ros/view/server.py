@@ -78,7 +78,7 @@ def application(shown: Shown, hosts: Sequence[str] = LOOPBACK, tiles: str = "") 
         return Response(files[name], media_type=_TYPES[Path(name).suffix])
 
     def scene(_: Request) -> Response:
-        content = shown.scene()
+        content = {**shown.scene()}
         # a drive that begins anew counts its rows from 0 again: they are other pictures
         content |= {"tiles": look, "session": f"{session}-{content.get('run', 0)}"}
         return Response(json.dumps(content, separators=(",", ":"), allow_nan=False), media_type="application/json")
