@@ -124,10 +124,11 @@ def run_drive(
             unreadable.append(Skipped(each.item.name, each.problem))
             continue
         answer = replace(each.answer, pair=None)  # the pair would keep the image in memory
+        fix = answer.fix  # with a minimum confidence of 0 it might be a pose that is not trusted
         # a jump that the track suppresses is no fix at any minimum confidence
-        jump = isinstance(answer.result, NoFix) and answer.result.reason == "jump"
-        position = None if jump else localizer.judge(answer, min_confidence=0.0)
-        fix = position if isinstance(position, Fix) else None
+        if isinstance(answer.result, NoFix) and answer.result.reason != "jump":
+            position = localizer.judge(answer, min_confidence=0.0)
+            fix = position if isinstance(position, Fix) else None
         if mounting is not None:
             answer, fix = base_answer(answer, mounting, config.base_frame), fix and mounting.base_of(fix)
         answered.append(_answered(each.item, answer, fix, each.image))
