@@ -22,7 +22,7 @@ from geowarp_ros.gallery.alignment.stored import store_alignment
 from geowarp_ros.gallery.making import align as making
 from geowarp_ros.gallery.making import filling
 from geowarp_ros.gallery.making.align import align_gallery
-from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
+from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, commit, remove_from_gallery
 from geowarp_ros.gallery.making.upgrade import upgrade_gallery
 from geowarp_ros.gallery.manifest import AlignmentSummary, read_manifest
 from geowarp_ros.gallery.store import Gallery
@@ -223,7 +223,7 @@ def test_estimated_cameras_of_images_that_are_gone_stay(path: Path, tmp_path: Pa
     estimate = replace(CAMERA, source=ESTIMATED)
     before = replace(opened_alignment(path), cameras=(estimate,), camera=np.zeros(8, np.int32))
     stored = store_alignment(gallery, manifest.segments, before, OPTIONS.model_dump(), aligned.summary)
-    making.commit(gallery, manifest.model_copy(update={"alignment": stored}))
+    commit(gallery, manifest.model_copy(update={"alignment": stored}))
     shutil.rmtree(tmp_path / "one")
 
     add_to_gallery(source(tmp_path / "two", 2, range(8)), describer(), gallery)
