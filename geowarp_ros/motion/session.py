@@ -145,11 +145,17 @@ class Session:
         return self._epoch
 
     def configure(self, config: SessionConfig) -> None:
-        """Change the settings; odometry is forgotten if the maximum speed changes, the pace if re-ranking does."""
+        """Change the settings.
+
+        Odometry is forgotten if the maximum speed changes, the pace if re-ranking does, an IMU's measurements if
+        their standard deviation does.
+        """
         before, self._config = self._config, config
+        if config.gravity_std_deg != before.gravity_std_deg:
+            self.plumb = Plumb(config.gravity_std_deg)
         self.prior.configure(config.prior)
         if config.tracking.max_speed_mps != before.tracking.max_speed_mps:
-            self.odometer = Odometer(config.tracking.max_speed_mps)
+            self.odometer = Odometer(config.tracking.max_speed_mps, self.odometer.restarts)
         if config.rerank != before.rerank:
             self._pace.forget()
 
