@@ -54,13 +54,15 @@ class PoolExecutor(RclpyExecutor):
     def _run(self, task: Any, node: Any, started: threading.Event) -> None:
         started.set()
         current_node.set(node)
-        task()
-        if (error := task.exception()) is not None:
-            self._raised.append(error)
-            self.wake()
-        with self._ended:
-            self._running -= 1
-            self._ended.notify_all()
+        try:
+            task()
+            if (error := task.exception()) is not None:
+                self._raised.append(error)
+                self.wake()
+        finally:
+            with self._ended:
+                self._running -= 1
+                self._ended.notify_all()
 
     def _has_raised(self) -> bool:
         return bool(self._raised)
