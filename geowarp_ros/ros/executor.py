@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from rclpy.executors import (
     ConditionReachedException,
     ExternalShutdownException,
+    InvalidHandle,
     ShutdownException,
     TimeoutException,
 )
 from rclpy.executors import Executor as RclpyExecutor
 
 from geowarp_ros.ros.logs import current_node
+
+_log = logging.getLogger(__name__)
 
 
 class PoolExecutor(RclpyExecutor):
@@ -56,7 +60,10 @@ class PoolExecutor(RclpyExecutor):
         current_node.set(node)
         try:
             task()
-            if (error := task.exception()) is not None:
+            error = task.exception()
+            if isinstance(error, InvalidHandle):  # as of a service that cleanup destroyed
+                _log.warning("destroyed during its callback: %s", error)
+            elif error is not None:
                 self._raised.append(error)
                 self.wake()
         finally:

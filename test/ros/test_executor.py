@@ -11,6 +11,7 @@ import pytest
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from std_msgs.msg import Empty
+from std_srvs.srv import Trigger
 
 from geowarp_ros.ros.executor import PoolExecutor
 from test.ros.conftest import PATIENCE_S, until
@@ -100,6 +101,31 @@ def test_what_a_callback_raises_ends_the_spinning(node: Node) -> None:
     with pytest.raises(ValueError, match="exception"):
         executor.spin()
     executor.shutdown()
+
+
+def test_what_is_destroyed_during_its_callback_ends_nothing(node: Node) -> None:
+    asked, go, came = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(_: Any, response: Any) -> Any:
+        asked.set()
+        assert go.wait(PATIENCE_S)
+        return response
+
+    service = node.create_service(Trigger, "~/ask", answer, callback_group=MutuallyExclusiveCallbackGroup())
+    client = node.create_client(Trigger, "~/ask", callback_group=MutuallyExclusiveCallbackGroup())
+    after = node.create_guard_condition(came.set, callback_group=MutuallyExclusiveCallbackGroup())
+    executor = PoolExecutor(3)
+    thread = spinning(executor, node)
+    assert client.wait_for_service(PATIENCE_S)
+    client.call_async(Trigger.Request())
+    assert asked.wait(PATIENCE_S)
+    node.destroy_service(service)
+    go.set()
+    until(lambda: not executor._running, "the callback to end")
+    after.trigger()
+    assert came.wait(10.0) and thread.is_alive()
+    executor.shutdown()
+    thread.join(PATIENCE_S)
 
 
 def test_a_shutdown_waits_for_what_was_handed_over(node: Node) -> None:
