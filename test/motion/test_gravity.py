@@ -74,6 +74,16 @@ def test_without_an_orientation_the_acceleration_does() -> None:
         assert tilt is not None and math.isnan(tilt.std_rad)
 
 
+def test_another_standard_deviation_holds_once_it_is_set() -> None:
+    known = Session(parse_config(SessionConfig, {"gravity": "imu", "base_frame": "base_link"}))
+    known.configure(
+        parse_config(SessionConfig, {"gravity": "imu", "base_frame": "base_link", "gravity_std_deg": 7.0})
+    )
+    known.plumb.add(tilt_from_message(message(20.0, variances=(0.0, 0.0))))
+    found = known.plumb.gravity(SECOND, AHEAD)
+    assert found is not None and found.std_rad == pytest.approx(math.radians(7.0))
+
+
 @pytest.mark.parametrize(
     ("rpy_deg", "base_roll_deg", "expected"),
     [
