@@ -282,8 +282,8 @@ def test_an_answer_that_comes_while_troubles_are_looked_for_is_no_exception(cloc
 
         asked = 0
 
-        @property  # type: ignore[misc]
-        def unanswered_s(self) -> float | None:  # type: ignore[override]
+        @property
+        def unanswered_s(self) -> float | None:
             self.asked += 1
             return 0.0 if self.asked == 1 else None
 
