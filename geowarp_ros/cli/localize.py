@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         guesses += answer.fix is None and len(answer.candidates) > 0
         print(json.dumps(answer.to_dict(str(path))) if args.json else f"{path}: {answer!r}", flush=True)
-    if guesses and not args.json and not (args.gallery / CALIBRATION).exists():
+    if guesses and not status and not args.json and not (args.gallery / CALIBRATION).exists():
         print(
             f"{guesses} of {len(paths)} images have a best guess and no fix; images of known position would tell"
             f" whether to trust such guesses here: geowarp calibrate DRIVE --gallery {args.gallery}",
