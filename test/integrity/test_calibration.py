@@ -331,7 +331,7 @@ def test_a_weight_that_says_the_opposite_is_left_out() -> None:
     assert fit_logistic(rows, names, right, 0.01, signs={"told": 1, "blur": -1}).values == free.values
 
 
-@pytest.mark.parametrize("mode", ["exact", "gated"])
+@pytest.mark.parametrize("mode", ["exact", "gated", "fast"])
 def test_nothing_verified_is_no_fix_however_strange_the_picture(mode: RerankMode) -> None:
     # noise in a gallery of fifteen photographs: four matches, no rival, and a descriptor far from all
     shipped = load_calibration(beside_model(DEFAULT_MODEL, mode))
