@@ -12,7 +12,18 @@ from contextlib import contextmanager, suppress
 
 from geowarp_ros.errors import GeowarpError
 
-PLAIN = {"±": "+-", "×": "x", "·": "*", "²": "^2", "°": " deg", "…": "...", "–": "-", "→": "->", "‖": "|"}
+PLAIN = {
+    "±": "+-",
+    "×": "x",
+    "·": "*",
+    "²": "^2",
+    "°": " deg",
+    "…": "...",
+    "–": "-",
+    "→": "->",
+    "‖": "|",
+    "≈": "~",
+}
 """What is printed beyond ASCII, as a terminal that knows only ASCII shows it."""
 
 
