@@ -53,9 +53,6 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Extra -> what it is for, and the distributions that it installs."""
 
-SHORT = 128 << 20
-"""Bytes of shared memory below which it is short: a DDS participant takes 35 MB, each image its size."""
-
 IMAGES, PLACES = 5, 10
 """Number of images that are timed; places of the gallery that is made where none is given, all verified."""
 
@@ -78,6 +75,14 @@ class Finding:
     advice: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"{self.state:<9}{self.name:<16}{self.found}" + (f" - {self.advice}" if self.advice else "")
+
+
+def here(name: str, found: str, advice: str = "", /, **numbers: Any) -> Finding:
+    """Return what is here; where there is advice, it works with less."""
+    return Finding(name, "warn" if advice else "ok", found, advice, numbers)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -92,8 +97,7 @@ def run(args: argparse.Namespace) -> int:
     for finding in examine(args.gallery, args.model):
         findings.append(finding)
         if not args.json:
-            advice = f" - {finding.advice}" if finding.advice else ""
-            print(f"{finding.state:<9}{finding.name:<16}{finding.found}{advice}", flush=True)
+            print(finding, flush=True)
     healthy = all(finding.state != "missing" for finding in findings)
     if args.json:
         print(json.dumps({"healthy": healthy, "findings": [asdict(finding) for finding in findings]}))
@@ -107,7 +111,7 @@ def examine(path: Path | None, model: str) -> Iterator[Finding]:
         path: Folder of a gallery; None: times are those of a small synthetic one.
         model: Model file, or default.
     """
-    yield Finding("Python", "ok", f"{platform.python_version()}, geowarp_ros {__version__}")
+    yield here("Python", f"{platform.python_version()}, geowarp_ros {__version__}")
     yield (libraries := _libraries())
     yield from (_extra(name, *of) for name, of in EXTRAS.items())
     yield _shared_memory()
@@ -122,7 +126,7 @@ def examine(path: Path | None, model: str) -> Iterator[Finding]:
     try:
         describer = open_describer(config)
         kind = f"{describer.model.config.encoder}, {describer.fingerprint}, by {describer.runtime}"
-        found = Finding("model", "ok", f"{kind} on {describer.device}")
+        found = here("model", f"{kind} on {describer.device}")
     except GeowarpError as error:
         found = Finding("model", "missing", str(error))
     yield from _machine()
@@ -144,61 +148,57 @@ def examine(path: Path | None, model: str) -> Iterator[Finding]:
 
 
 def _libraries() -> Finding:
-    broken = {}
+    broken = []
     for name in NEEDED:
         try:
             importlib.import_module(name)
         except (ImportError, OSError) as error:  # OSError: a library of the system that it loads
-            broken[name] = " ".join(str(error).split())
+            broken.append(f"{name}: {' '.join(str(error).split())}")
     if broken:
-        said = "; ".join(f"{name}: {error}" for name, error in broken.items())
-        return Finding("libraries", "missing", said, "pip install geowarp_ros installs them")
-    return Finding("libraries", "ok", f"all {len(NEEDED)} that are needed can be imported")
+        return Finding("libraries", "missing", "; ".join(broken), "pip install geowarp_ros installs them")
+    return here("libraries", f"all {len(NEEDED)} that are needed can be imported")
 
 
 def _extra(name: str, purpose: str, distributions: tuple[str, ...]) -> Finding:
-    found = {distribution: _version(distribution) for distribution in distributions}
-    if absent := [distribution for distribution, version in found.items() if not version]:
-        advice = f"for {purpose}: pip install 'geowarp_ros[{name}]'"
-        return Finding(f"extra {name}", "warn", f"without {', '.join(absent)}", advice)
-    return Finding(f"extra {name}", "ok", f"{', '.join(map(' '.join, found.items()))}: {purpose}")
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
+    found, absent = [], []
+    for each in distributions:
+        try:
+            found.append(f"{each} {metadata.version(each)}")
+        except metadata.PackageNotFoundError:
+            absent.append(each)
+    if absent:
+        return here(
+            f"extra {name}", f"no {', '.join(absent)}", f"for {purpose}: pip install 'geowarp_ros[{name}]'"
+        )
+    return here(f"extra {name}", f"{', '.join(found)}: {purpose}")
 
 
 def _shared_memory() -> Finding:
     free = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
-    found = f"{free / 2**30:.1f} GiB free"
-    if free < SHORT:
-        return Finding("/dev/shm", "warn", found, "images may be lost between nodes: docker run --shm-size=1g")
-    return Finding("/dev/shm", "ok", found)
+    short = free < 128 << 20  # a DDS participant takes 35 MB, each image its size
+    advice = "images may be lost between nodes: docker run --shm-size=1g gives more" if short else ""
+    return here("/dev/shm", f"{free / 2**30:.1f} GiB free", advice, free_bytes=free)
 
 
 def _ros() -> Iterator[Finding]:
     try:
         from geowarp_ros.ros.discovery import image_topics, middleware
 
-        yield Finding("ROS 2", "ok", middleware())
+        yield here("ROS 2", middleware())
         topics = image_topics()
     except ModuleNotFoundError as error:
         advice = "for the node: source its setup.bash, or pip install 'geowarp_ros[ros]'"
-        yield Finding("ROS 2", "warn", f"no {error.name}", advice)
+        yield here("ROS 2", f"no {error.name}", advice)
         return
     except (ImportError, RuntimeError, OSError, GeowarpError) as error:  # RuntimeError: all of rclpy's own
-        yield Finding("ROS 2 graph", "warn", " ".join(str(error).split()), "the node would not start either")
+        yield here("ROS 2 graph", " ".join(str(error).split()), "the node would not start either")
         return
     if not topics:
-        yield Finding("image topics", "warn", "none on the graph", "start the camera, with the same ROS_DOMAIN_ID")
+        yield here("image topics", "none on the graph", "start the camera, with the same ROS_DOMAIN_ID")
     for topic in topics:
-        said = f"{topic.kind}, publishers: {topic.publishers} ({topic.qos}), "
-        said += f"{topic.rate_hz:.1f} images a second" if topic.rate_hz else "silent"
-        advice = "" if topic.rate_hz else "a publisher is there and no image comes"
-        yield Finding(topic.name, "ok" if topic.rate_hz else "warn", said, advice, asdict(topic))
+        rate = f"{topic.rate_hz:.1f} images a second" if topic.rate_hz else "silent"
+        said = f"{topic.kind}, publishers: {topic.publishers} ({topic.qos}), {rate}"
+        yield here(topic.name, said, "" if topic.rate_hz else "no image comes: is it running?", **asdict(topic))
 
 
 def _machine() -> Iterator[Finding]:
@@ -208,40 +208,38 @@ def _machine() -> Iterator[Finding]:
     from geowarp_ros.lab.benchmark.machine import describe_machine
 
     about = describe_machine()
-    found = f"{about['processor']}, {about['cores']} cores, load {about['load']}, {about.get('instructions', '')}"
-    yield Finding("processor", "ok", found.rstrip(", "), numbers=about)
+    yield here("processor", ", ".join(about.get(key, "") for key in ("processor", "instructions")))
+    yield here("cores", f"{about['cores']}, load {about['load']}")
     meminfo = Path("/proc/meminfo")
     available = re.search(r"MemAvailable:\s+(\d+)", meminfo.read_text("utf-8") if meminfo.exists() else "")
     gib = int(available[1]) / 2**20 if available else math.nan
-    short = "stop what else runs, or swapping will slow it down" if gib < 1 else ""
-    yield Finding("memory", "warn" if short else "ok", f"{about['memory']}, {gib:.1f} available", short)
+    advice = "stop what else runs, or swapping will slow it down" if gib < 1 else ""
+    yield here("memory", f"{about['memory']}, {gib:.1f} available", advice)
     slow = platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
-    advice = "several times slower than with AVX2, which this processor or machine does not have" if slow else ""
-    yield Finding("torch", "warn" if slow else "ok", f"{about['torch']}, threads: {about['threads']}", advice)
+    advice = "several times slower than with AVX2, which this machine does not show" if slow else ""
+    yield here("torch", f"{about['torch']}, threads: {about['threads']}", advice)
     unused = Path("/dev/nvidia0").exists() and not about.get("gpu")
-    advice = f"torch {torch.__version__} does not use the GPU that is here: install one for CUDA" if unused else ""
-    yield Finding("CUDA", "warn" if unused else "ok", about.get("gpu", "none: the processor computes"), advice)
-    yield Finding("OpenCV", "ok", f"{cv2.__version__}, threads: {cv2.getNumThreads()}")
+    advice = "there is a GPU that this torch does not use: install one for CUDA" if unused else ""
+    yield here("CUDA", about.get("gpu", "none: the processor computes"), advice)
+    yield here("OpenCV", f"{cv2.__version__}, threads: {cv2.getNumThreads()}")
 
 
 def _of_gallery(gallery: Gallery) -> Finding:
     from geowarp_ros.gallery.manifest import FORMAT_VERSION
 
-    manifest, advice = gallery.manifest, []
-    aligned = "not aligned"
+    manifest, advice, aligned = gallery.manifest, [], "not aligned"
     if manifest.format_version < FORMAT_VERSION or gallery.keypoint_config is None:
         advice.append(f"geowarp gallery upgrade {gallery.path}")
     if manifest.alignment is None:
         advice.append(f"geowarp gallery align {gallery.path} gives poses")
     else:
         aligned = f"{manifest.alignment.summary.tied:,} aligned"
-    found = (
-        f"{len(gallery):,} places, {aligned}, format {manifest.format_version}, model {gallery.model_fingerprint}"
-    )
+    version, fingerprint = manifest.format_version, gallery.model_fingerprint
+    found = f"{len(gallery):,} places, {aligned}, format {version}, model {fingerprint}"
     if not len(gallery):
-        return Finding("gallery", "missing", found, f"geowarp gallery add SOURCE {gallery.path}")
-    numbers = {"places": len(gallery), "format": manifest.format_version, "fingerprint": gallery.model_fingerprint}
-    return Finding("gallery", "warn" if advice else "ok", found, "; ".join(advice), numbers)
+        return Finding("gallery", "missing", found, f"geowarp gallery add {gallery.path} SOURCE")
+    numbers = {"places": len(gallery), "format": version, "fingerprint": fingerprint}
+    return here("gallery", found, "; ".join(advice), **numbers)
 
 
 def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery) -> Finding:
@@ -255,9 +253,8 @@ def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery
     if used is not None:
         found = f"{used.title}, of {used.samples:,} answers: a fix from confidence {used.min_confidence:.2f}"
     own = used is not None and not refused and (gallery.path / CALIBRATION).exists()
-    advice = f"geowarp calibrate DRIVE --gallery {gallery.path} would measure it here"
-    said = "; ".join([found, *refused])
-    return Finding("calibration", "warn" if refused or not used else "ok", said, "" if own else advice)
+    advice = "" if own else f"geowarp calibrate DRIVE --gallery {gallery.path} measures it here"
+    return here("calibration", "; ".join([found, *refused]), advice)
 
 
 def _speed(config: LocalizerConfig, describer: Describer, given: Gallery | None) -> Finding:
@@ -268,13 +265,11 @@ def _speed(config: LocalizerConfig, describer: Describer, given: Gallery | None)
         except GeowarpError as error:
             return Finding("speed", "missing", str(error))
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    busy = load > cores
-    advice = [f"the machine is busy (load {load:.1f} on {cores} cores)"] if busy else []
-    if given is None:
-        advice.append("of a synthetic gallery, without poses; --gallery G measures with yours")
     found = ", ".join(f"{mode} ≈ {taken:.0f} ms" for mode, taken in ms.items()) + " an image here"
-    numbers = {f"{mode}_ms": taken for mode, taken in ms.items()}
-    return Finding("speed", "warn" if busy else "ok", found, "; ".join(advice), numbers)
+    if given is None:
+        found += " (a synthetic gallery, without poses: --gallery G measures with yours)"
+    advice = f"the machine is busy: load {load:.1f} on {cores} cores" if load > cores else ""
+    return here("speed", found, advice, **{f"{mode}_ms": taken for mode, taken in ms.items()})
 
 
 def _time(config: LocalizerConfig, describer: Describer, gallery: Gallery, *, left_out: bool) -> dict[str, float]:

@@ -73,7 +73,7 @@ def test_a_healthy_machine_and_its_gallery(made: tuple[str, Gallery], page: Page
     model, gallery = made
     status, found = page("--gallery", str(gallery.path), "--model", model)
     assert status == 0
-    names = {"Python", "libraries", "/dev/shm", "ROS 2", "processor", "memory", "torch", "CUDA", "OpenCV"}
+    names = {"Python", "libraries", "/dev/shm", "ROS 2", "processor", "cores", "memory", "torch", "CUDA", "OpenCV"}
     assert names | {f"extra {name}" for name in doctor.EXTRAS} < found.keys()
     assert found["libraries"]["state"] == "ok" and cv2.__version__ in found["OpenCV"]["found"]
     assert "rmw_fastrtps_cpp" in found["ROS 2"]["found"]
@@ -132,7 +132,7 @@ def test_without_ros_it_works_and_without_a_library_it_does_not(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines].count("missing") == 1
     assert any(re.match(r"missing  libraries +faiss: .*pip install", line) for line in lines)
-    assert "warn     extra pose      without no-such-thing - for poses: pip install 'geowarp_ros[pose]'" in lines
+    assert "warn     extra pose      no no-such-thing - for poses: pip install 'geowarp_ros[pose]'" in lines
 
 
 def test_times_are_medians_and_without_a_gallery_one_is_made(
