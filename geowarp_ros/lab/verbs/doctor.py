@@ -131,6 +131,7 @@ def examine(path: Path | None, model: str) -> Iterator[Finding]:
         found = Finding("model", "missing", str(error))
     yield from _machine()
     yield found
+    looked_at = "gallery"
     try:
         if path is not None:
             gallery = Gallery.open(path, describer.device if describer else "cpu")
@@ -138,10 +139,12 @@ def examine(path: Path | None, model: str) -> Iterator[Finding]:
             if not len(gallery):
                 return
             if describer is not None:
+                looked_at = "gallery's model"
                 gallery.check_model(describer.fingerprint, model)
+                looked_at = "calibration"
                 yield _calibration(config, describer, gallery)
     except GeowarpError as error:
-        yield Finding("gallery", "missing", str(error))
+        yield Finding(looked_at, "missing", str(error))
         return
     if describer is not None:
         yield _speed(config, describer, gallery)

@@ -111,7 +111,7 @@ def test_another_models_gallery_and_a_truncated_one_are_missing(
 ) -> None:
     status, found = page("--gallery", str(made[1].path))
     assert status == 1 and "speed" not in found
-    assert f"was made by model {made[1].model_fingerprint}" in found["gallery"]["found"]
+    assert f"was made by model {made[1].model_fingerprint}" in found["gallery's model"]["found"]
     (tmp_path / "gallery.json").write_text("{")
     status, found = page("--gallery", str(tmp_path), "--model", made[0])
     assert status == 1 and "is truncated or no JSON" in found["gallery"]["found"]
@@ -140,10 +140,13 @@ def test_times_are_medians_and_without_a_gallery_one_is_made(
 ) -> None:
     clock = iter([second for step in (0.1, 0.3, 0.9, 0.2) * 2 for second in (0.0, step)])
     monkeypatch.setattr(doctor, "time", SimpleNamespace(perf_counter=clock.__next__))
-    rank, without = Localizer.rank, []
-    monkeypatch.setattr(
-        Localizer, "rank", lambda self, *a, **k: without.append(k.get("without")) or rank(self, *a, **k)
-    )
+    rank, without = Localizer.rank, list[Any]()
+
+    def spy(self: Localizer, *words: Any, **options: Any) -> Any:
+        without.append(options.get("without"))
+        return rank(self, *words, **options)
+
+    monkeypatch.setattr(Localizer, "rank", spy)
     describer, config = Describer(make_model("resnet18"), "cpu"), LocalizerConfig()
     assert doctor._time(config, describer, made[1], left_out=True) == pytest.approx({"exact": 250, "gated": 250})
     assert [rows for rows in without if rows is not None] == [{0}, {1}, {2}, {3}] * 2
