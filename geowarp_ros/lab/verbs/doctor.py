@@ -76,7 +76,7 @@ class Finding:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.state:<9}{self.name:<16}{self.found}" + (f" - {self.advice}" if self.advice else "")
+        return f"{self.state:<8} {self.name:<15} {self.found}" + (f" - {self.advice}" if self.advice else "")
 
 
 def here(name: str, found: str, advice: str = "", /, **numbers: Any) -> Finding:
