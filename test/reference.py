@@ -126,6 +126,8 @@ it, at least its period. The transform ends with the odometry.
 It jumps where fixes correct it, as REP 105 allows for this frame, unless `map_to_odom_max_speed_mps` is set:
 then neither the robot nor what is within {reach:g} m of it moves faster in the map, wherever the odometry
 began. After {pause:g} s in which the fixes agreed on nothing it begins where it is right, as after a kidnap.
+It is learned anew with each activation, and where the odometry begins anew: in another frame, or with a step that
+`tracking.max_speed_mps` does not explain.
 Only one node may publish it: AMCL, slam_toolbox and RTAB-Map do so by themselves.
 
 ## Starting other localizers
@@ -193,7 +195,8 @@ there again once a minute while it lasts:
 | three resets in a minute | localization | – |
 
 A stamp that jumps back by more than 1 s, as in a bag that loops, resets track, prior and odometry; if another such
-jump follows within 5 s and 10 images, these are two clocks, and nothing is reset.
+jump follows within 5 s and 10 images, or within 5 s of an image that goes on from before the jump, these are two
+clocks, and nothing is reset.
 
 ## Changing parameters at run time
 

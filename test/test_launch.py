@@ -399,7 +399,7 @@ def test_mavros_takes_the_pose_with_its_covariance(
         actions = launch("examples/mavros.launch.py", gallery=gallery, feed=feed, firmware=firmware)
         mavros = only(actions, "Node").named
         ((source, pose),) = mavros["remappings"]
-        assert (source, pose.name) == (topic, "pose")
+        assert (source, pose) == (topic, "/geowarp_localizer/pose")
         *_, shipped, ours = mavros["parameters"]  # ours is last, and holds
         assert shipped == str(tmp_path / "mavros" / "launch" / f"{firmware}_config.yaml")
         assert (ours.words[0].name, ours.named) == ("params_file", {"allow_substs": True})
@@ -407,6 +407,22 @@ def test_mavros_takes_the_pose_with_its_covariance(
         origin = {"datum_latitude": "48.5", "datum_longitude": "-2.25", "datum_altitude": "61.0"}
         assert set_to == origin | {"use_hil_gps": hil}
         assert variables("mavros") == set_to.keys()
+
+
+@pytest.mark.parametrize(
+    ("pushed", "given", "expected"),
+    [
+        ("/robot", {}, "/robot/geowarp_localizer/pose"),
+        ("/robot", {"namespace": "cams", "name": "front"}, "/robot/cams/front/pose"),
+        ("", {"namespace": "/cams"}, "/cams/geowarp_localizer/pose"),
+        ("/robot", {"pose": "/other/pose"}, "/other/pose"),
+    ],
+)
+def test_mavros_hears_the_localizer_in_any_namespace(
+    pushed: str, given: dict[str, str], expected: str, launch: Callable[..., list[Noted]], gallery: str
+) -> None:
+    actions = launch("examples/mavros.launch.py", pushed, gallery=gallery, **given)
+    assert only(actions, "Node").named["remappings"] == [("vision_pose/pose_cov", expected)]
 
 
 def test_what_mavros_and_navsat_transform_make_of_an_answer_agrees_with_the_other_message() -> None:

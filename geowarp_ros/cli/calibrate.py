@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Calibrate, store, and print what the cross-validation showed."""
     config = localizer_config(settings(args), "calibrate")
+    from geowarp_ros.evaluation.asking import said_of_themselves
     from geowarp_ros.evaluation.calibration import calibrate_gallery
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.progress import bar
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     textureless = collected.textureless
     print(f"{len(collected.samples)} answers, 5-fold cross-validated")
     print(f"  left out: {skipped} unreadable images, {textureless} without texture")
+    if said := said_of_themselves(collected.themselves, len(source.images)):
+        print(f"  warning: {said}")
     print(f"  right against wrong, AUC            {summary['auc']:.3f}")
     print(f"  Brier score                         {summary['brier']:.3f}")
     print(f"  minimum confidence                  {calibration.min_confidence:.3f}")

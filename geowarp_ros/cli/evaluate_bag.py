@@ -259,6 +259,8 @@ def _settings(args: argparse.Namespace, localizer: dict[str, Any]) -> dict[str, 
 
 
 def _write(output: Path, result: Run, found: dict[str, Any], localizer: Localizer | None) -> None:
+    from dataclasses import replace
+
     from geowarp_ros.evaluation import exports
     from geowarp_ros.evaluation.report import write_report
 
@@ -266,7 +268,8 @@ def _write(output: Path, result: Run, found: dict[str, Any], localizer: Localize
     (output / "results.json").write_text(json.dumps({"title": result.title, **found}, indent=1) + "\n")
     (output / "run.json").write_text(json.dumps(result.settings, indent=1) + "\n")
     exports.write_csv(result, output / "images.csv")
-    exports.write_bag(result, output / "fixes")
+    in_map = replace(result, frame=localizer.gallery.datum) if localizer else result  # as the node's poses are
+    exports.write_bag(in_map, output / "fixes")
     exports.write_geojson(result, output / "fixes.geojson")
     exports.write_gpx(result, output / "fixes.gpx")
     exports.write_tum(result, output / "truth.tum", output / "estimate.tum")

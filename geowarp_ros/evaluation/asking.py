@@ -30,7 +30,7 @@ from geowarp_ros.motion.session import Session
 from geowarp_ros.position import locate
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
-from geowarp_ros.types import Answer, Evidence, FloatArray, Frame, Image, Near, Place, Pose
+from geowarp_ros.types import Answer, Candidate, Evidence, FloatArray, Frame, Image, Near, Place, Pose
 
 LeaveOut: TypeAlias = Callable[[Place], frozenset[int]]
 """From an image's true place to the gallery rows that its search ignores."""
@@ -216,6 +216,36 @@ def _posed(
     latitude, longitude, _ = localizer.enu.to_geodetic(pose.position_m)
     apart = localizer.gallery.frame.to_enu(latitude, longitude, 0.0)[:2] - centre_m
     return PoseSample(pose, evidence, error, turned_deg, correct_within_m, apart)
+
+
+SAME_PHOTOGRAPH = 1e-3
+"""Squared descriptor distance below which a photograph at an image's very position is the image itself."""
+
+
+def is_in_gallery(candidates: Sequence[Candidate], latitude_deg: float, longitude_deg: float) -> bool:
+    """Whether an image seems to be in the gallery itself: found at its own position to 1e-7°, and as like as that.
+
+    Args:
+        candidates: What was found for it.
+        latitude_deg: Its true latitude.
+        longitude_deg: Its true longitude.
+    """
+    here = np.array([latitude_deg, longitude_deg])
+    return any(
+        c.distance < SAME_PHOTOGRAPH
+        and np.allclose([c.place.latitude_deg, c.place.longitude_deg], here, rtol=0.0, atol=1e-7)
+        for c in candidates
+    )
+
+
+def said_of_themselves(count: int, of: int) -> str:
+    """Return a warning about images that are in the gallery; empty if there are none."""
+    if not count:
+        return ""
+    return (
+        f"{count} of {of} images are in the gallery themselves: they find themselves, and what is measured is too"
+        " good; use images of another time"
+    )
 
 
 # ---- leave-outs

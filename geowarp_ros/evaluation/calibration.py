@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from geowarp_ros.errors import GalleryError, SourceError
-from geowarp_ros.evaluation.asking import Question, Way, ask, sample_of, way, without_places_within
+from geowarp_ros.evaluation.asking import Question, Way, ask, is_in_gallery, sample_of, way, without_places_within
 from geowarp_ros.evaluation.plain import plain_pictures
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import (
@@ -35,17 +35,25 @@ class Collected:
         textureless: Number of images refused for lack of texture, before any search.
         unreadable: Names of images that could not be decoded.
         stages_ms: Of each answer, how long each stage took, ms.
+        themselves: Number of answers to images that are in the gallery themselves.
     """
 
     samples: tuple[Sample, ...]
     textureless: int = 0
     unreadable: tuple[str, ...] = ()
     stages_ms: tuple[Mapping[str, float], ...] = ()
+    themselves: int = 0
 
     def __add__(self, other: Collected) -> Collected:
         """Return both together."""
         textureless, unreadable = self.textureless + other.textureless, self.unreadable + other.unreadable
-        return Collected(self.samples + other.samples, textureless, unreadable, self.stages_ms + other.stages_ms)
+        return Collected(
+            self.samples + other.samples,
+            textureless,
+            unreadable,
+            self.stages_ms + other.stages_ms,
+            self.themselves + other.themselves,
+        )
 
 
 def calibrate_gallery(
@@ -100,6 +108,7 @@ def collect_samples(
         as_it_is.samples + without_place.samples + plain.samples,
         as_it_is.textureless + plain.textureless,
         as_it_is.unreadable,
+        themselves=as_it_is.themselves,
     )
 
 
@@ -127,15 +136,20 @@ def collect(
         raise GalleryError("an empty gallery cannot be calibrated")
     samples: list[list[Sample]] = [[] for _ in ways]
     stages: list[list[Mapping[str, float]]] = [[] for _ in ways]
+    themselves = [0] * len(ways)
     textureless, unreadable = 0, []
     for asked in ask(localizer.describer, questions, ways, refuse=localizer.config.position, progress=progress):
         textureless += asked.refusal == "no_texture"
         unreadable += [asked.question.name] if asked.refusal == "unreadable" else []
-        for ranked, found, took in zip(asked.ranked, samples, stages, strict=False):
-            sample = sample_of(localizer, ranked, asked.question.truth, correct_within_m)
+        truth = asked.question.truth
+        for number, (ranked, found, took) in enumerate(zip(asked.ranked, samples, stages, strict=False)):
+            sample = sample_of(localizer, ranked, truth, correct_within_m)
+            themselves[number] += truth is not None and is_in_gallery(
+                ranked.candidates, truth.latitude_deg, truth.longitude_deg
+            )
             found += [] if sample is None else [sample]
             took.append(ranked.timing_ms)
     return [
-        Collected(tuple(found), textureless, tuple(unreadable), tuple(took))
-        for found, took in zip(samples, stages, strict=True)
+        Collected(tuple(found), textureless, tuple(unreadable), tuple(took), same)
+        for found, took, same in zip(samples, stages, themselves, strict=True)
     ]

@@ -242,8 +242,8 @@ COLUMNS = (
 def write_csv(run: Run, path: Path) -> None:
     """Write one row per image; cells without a value are empty.
 
-    Position, error and covariance are those with a minimum confidence of 0; status says whether the answer was
-    published.
+    Position, error and covariance are the fix's or, of a NoFix, those with a minimum confidence of 0; status says
+    whether the answer was published.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")

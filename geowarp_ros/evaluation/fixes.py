@@ -25,8 +25,8 @@ class Judged:
     """The answers to N images whose true position is known.
 
     Attributes:
-        error_en_m: (N, 2) answer minus truth, east and north (m), of the position with a minimum confidence of 0;
-            NaN without a position.
+        error_en_m: (N, 2) answer minus truth, east and north (m), of the fix or, of a NoFix, the position with a
+            minimum confidence of 0; NaN without a position.
         covariance_m2: (N, 2, 2) claimed covariance of that error (m²); NaN likewise.
         confidence: (N,) 0..1; NaN if unknown (recorded fixes do not carry it).
         fixed: (N,) bool, whether it was published as a fix.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from geowarp_ros.attitude import base_answer
 from geowarp_ros.config import SessionConfig
 from geowarp_ros.errors import ImageError
-from geowarp_ros.evaluation.asking import replay
+from geowarp_ros.evaluation.asking import is_in_gallery, replay, said_of_themselves
 from geowarp_ros.evaluation.drive import Drive, DriveImage, Position
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.motion.session import Session, mounting_of
@@ -124,20 +124,27 @@ def run_drive(
             unreadable.append(Skipped(each.item.name, each.problem))
             continue
         answer = replace(each.answer, pair=None)  # the pair would keep the image in memory
+        fix = answer.fix  # with a minimum confidence of 0 it might be a pose that is not trusted
         # a jump that the track suppresses is no fix at any minimum confidence
-        jump = isinstance(answer.result, NoFix) and answer.result.reason == "jump"
-        position = None if jump else localizer.judge(answer, min_confidence=0.0)
-        fix = position if isinstance(position, Fix) else None
+        if isinstance(answer.result, NoFix) and answer.result.reason != "jump":
+            position = localizer.judge(answer, min_confidence=0.0)
+            fix = position if isinstance(position, Fix) else None
         if mounting is not None:
             answer, fix = base_answer(answer, mounting, config.base_frame), fix and mounting.base_of(fix)
         answered.append(_answered(each.item, answer, fix, each.image))
+    themselves = sum(
+        item.truth is not None
+        and is_in_gallery(item.answer.candidates, item.truth.latitude_deg, item.truth.longitude_deg)
+        for item in answered
+    )
+    said = said_of_themselves(themselves, len(answered))
     return Run(
         title=drive.title,
         answered=tuple(answered),
         frame=localizer.gallery.frame,
         criteria=criteria or Criteria(),
         unreadable=tuple(unreadable),
-        notes=drive.notes,
+        notes=(*drive.notes, *([said] if said else [])),
         settings=config.model_dump(),
         timed=drive.timed,
     )

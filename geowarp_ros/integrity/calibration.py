@@ -203,8 +203,9 @@ def beside_model(model: Path, mode: RerankMode) -> Path:
 def _of_model(model: Path, mode: RerankMode) -> Path:
     """The model's calibration for the mode; where there is none, another mode's: it is said why it is not used."""
     path = beside_model(model, mode)
-    others = model.parent.glob(f"{escape(model.stem)}.*.calibration.json")
-    return path if path.exists() else min(others, default=path)
+    names = (f"{escape(model.stem)}{mode}.calibration.json" for mode in (".*", ""))  # "": of version 0.1
+    others = [other for name in names for other in sorted(model.parent.glob(name))]
+    return path if path.exists() else next(iter(others), path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.lab.demo import Replay
 from geowarp_ros.localizer import Localizer
+from geowarp_ros.model.describer import Warper
 from geowarp_ros.pictures import warp_to_frame
+from geowarp_ros.rerank import RetrievalOrder
+from geowarp_ros.rerank.geowarp import GeoWarpReranker
 from geowarp_ros.types import Answer, Candidate, FloatArray, Frame, Image, NoFix
 
 PAIRS = 4
@@ -204,7 +207,12 @@ class Pair:
 
 
 def _pairs(replay: Replay, localizer: Localizer) -> list[Pair]:
-    """Localise images spread over the fixes once more, and one without a fix where there is one: for the quads."""
+    """Localise images spread over the fixes once more, and one without a fix where there is one.
+
+    GeoWarp warps each with its best candidate, which the mode of re-ranking may have spared.
+    """
+    describer, gallery = localizer.describer, localizer.gallery
+    warped = GeoWarpReranker(gallery, Warper(describer)) if describer.model.regression else RetrievalOrder()
     fixed = [item for item in replay.answered if item.answer.fix is not None]
     lost = [item for item in replay.answered if item.answer.fix is None]
     chosen = _spread(fixed, PAIRS - bool(lost))
@@ -216,10 +224,10 @@ def _pairs(replay: Replay, localizer: Localizer) -> list[Pair]:
         camera = images[item.stamp_ns].camera_at(query.shape[1], query.shape[0])
         answer = localizer.localize(Frame(query, item.stamp_ns, camera=camera))
         if answer.candidates:
-            best = answer.candidates[0]
-            caption = _caption(localizer.gallery.frame, item, answer, best)
+            (best,) = warped(describer(query, camera), answer.candidates[:1])
+            caption = _caption(gallery.frame, item, answer, best)
             fix = item.answer.fix is not None
-            pairs.append(Pair(query, localizer.gallery.image(best.index), best, caption, fix))
+            pairs.append(Pair(query, gallery.image(best.index), best, caption, fix))
     return pairs
 
 

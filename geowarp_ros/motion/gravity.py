@@ -53,13 +53,15 @@ class Tilt:
 def tilt_from_message(message: Any) -> Tilt | None:
     """Return what a sensor_msgs/Imu, recorded or live, says of up; None: neither orientation nor acceleration.
 
-    A first covariance of -1 says that there is none, zeros that its covariance is unknown.
+    A first covariance of -1 says that there is none, zeros that its covariance is unknown; the identity without a
+    covariance is what drivers send that set neither.
     """
     stamp, q, a = message.header.stamp, message.orientation, message.linear_acceleration
     stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
     covariance = np.asarray(message.orientation_covariance, np.float64)
     size = math.sqrt(q.x**2 + q.y**2 + q.z**2 + q.w**2)
-    if covariance[0] >= 0 and abs(size - 1) < 0.01:
+    unset = (q.x, q.y, q.z, q.w) == (0.0, 0.0, 0.0, 1.0) and not covariance.any()
+    if covariance[0] >= 0 and abs(size - 1) < 0.01 and not unset:
         up = enu_from_body((q.x, q.y, q.z, q.w)).T @ (0.0, 0.0, 1.0)
         variance = max(covariance[0], covariance[4])
         return Tilt(stamp_ns, up, math.sqrt(variance) if math.isfinite(variance) else math.pi)

@@ -69,10 +69,14 @@ class Odometer:
 
     Args:
         max_speed_mps: Maximum speed of the robot (m/s).
+        restarts: What ``restarts`` begins at.
+
+    Attributes:
+        restarts: Number of steps that no motion explains: after each the odometry's frame is another one.
     """
 
-    def __init__(self, max_speed_mps: float) -> None:
-        self._max_speed_mps = max_speed_mps
+    def __init__(self, max_speed_mps: float, restarts: int = 0) -> None:
+        self._max_speed_mps, self.restarts = max_speed_mps, restarts
         self._lock = threading.Lock()
         self._poses: list[Pose] = []
         self._path_m: list[float] = []
@@ -101,8 +105,9 @@ class Odometer:
                 if -GAP_NS <= passed_ns <= 0:
                     return False
                 step_m = float(np.linalg.norm(pose.position_m - last.position_m))
-                known = 0 < passed_ns <= GAP_NS and step_m <= self._max_speed_mps * passed_ns * 1e-9 + SLACK_M
-                if known:
+                explained = passed_ns > 0 and step_m <= self._max_speed_mps * passed_ns * 1e-9 + SLACK_M
+                self.restarts += not explained
+                if explained and passed_ns <= GAP_NS:
                     path_m = self._path_m[-1] + step_m
                 else:
                     self._clear()

@@ -81,7 +81,8 @@ class Arrival:
 class Jumps:
     """Tells time that begins anew, as in a bag that loops, from two clocks that are heard in turn.
 
-    The first jump back is a new beginning. Jumps that follow before things have settled are not.
+    The first jump back is a new beginning. Jumps that follow before things have settled are not. Nor are
+    those within SETTLED_S of an item that went on from before a jump: time that began anew does not.
 
     Attributes:
         unsettled: Whether stamps go back and forth.
@@ -89,16 +90,21 @@ class Jumps:
 
     def __init__(self) -> None:
         self._at_s, self._items, self.unsettled = -np.inf, 0, False
+        self._in_turn_s = -np.inf
 
-    def __call__(self, back: bool) -> bool:
+    def __call__(self, back: bool, returned: bool = False) -> bool:
         """Return whether time begins anew with an item.
 
         Args:
             back: Whether its stamp jumped back.
+            returned: Whether its stamp is beyond that from which the last jump led back.
         """
         now_s = time.monotonic()
         self._items += 1
+        if returned and now_s - self._at_s <= SETTLED_S:  # later, a bag that loops has come to where it ended
+            self._in_turn_s = now_s
         settled = self._items > SETTLED_IMAGES or now_s - self._at_s > SETTLED_S
+        settled &= not (back and now_s - self._in_turn_s <= SETTLED_S)
         if back:
             self._at_s, self._items = now_s, 0
         self.unsettled = (back or self.unsettled) and not settled
@@ -135,6 +141,7 @@ class Session:
         self._pace = Pace()
         self._tracked_with: object = None
         self._arrived_ns: int | None = None
+        self._left_ns: int | None = None
         self._jumps = Jumps()
         self._tracked_ns: int | None = None
         self._epoch = self._tracked_epoch = 0
@@ -145,11 +152,17 @@ class Session:
         return self._epoch
 
     def configure(self, config: SessionConfig) -> None:
-        """Change the settings; odometry is forgotten if the maximum speed changes, the pace if re-ranking does."""
+        """Change the settings.
+
+        Odometry is forgotten if the maximum speed changes, the pace if re-ranking does, an IMU's measurements if
+        their standard deviation does.
+        """
         before, self._config = self._config, config
+        if config.gravity_std_deg != before.gravity_std_deg:
+            self.plumb = Plumb(config.gravity_std_deg)
         self.prior.configure(config.prior)
         if config.tracking.max_speed_mps != before.tracking.max_speed_mps:
-            self.odometer = Odometer(config.tracking.max_speed_mps)
+            self.odometer = Odometer(config.tracking.max_speed_mps, self.odometer.restarts)
         if config.rerank != before.rerank:
             self._pace.forget()
 
@@ -171,10 +184,13 @@ class Session:
         Returns:
             The arrival, and by how much time jumped back (ns); 0 if it did not, or does so again and again.
         """
-        back_ns = 0 if self._arrived_ns is None else self._arrived_ns - stamp_ns
-        anew = self._jumps(back_ns > BACK_IN_TIME_NS)
+        before_ns = self._arrived_ns
+        back_ns = 0 if before_ns is None else before_ns - stamp_ns
+        anew = self._jumps(back_ns > BACK_IN_TIME_NS, self._left_ns is not None and stamp_ns > self._left_ns)
         if anew:
             self.reset()
+        if back_ns > BACK_IN_TIME_NS:
+            self._left_ns = before_ns
         self._arrived_ns = stamp_ns
         return Arrival(time.monotonic(), self._epoch, self._jumps.unsettled), back_ns if anew else 0
 

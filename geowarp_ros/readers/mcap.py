@@ -151,7 +151,8 @@ class Mcap:
         counted = False
         for opcode, data in _inside(self._exactly(closing - self._end)):
             self._learn(opcode, _Body(data))
-            counted = counted or opcode == _STATISTICS
+            # a writer may leave the counts of the channels away; the number of all messages it tells
+            counted = counted or (opcode == _STATISTICS and (bool(self._counts) or not any(data[:8])))
         if not (counted and self._schemas and self._channels):
             self._scan()
 

@@ -57,6 +57,8 @@ def read_table(path: Path) -> Source:
     skipped: list[Skipped] = []
     row_of: dict[str, tuple[int, str]] = {}
     marks: set[str] = set()
+    told: set[str] = set()
+    untold: dict[str, str] = {}
     cameras = CameraFiles(path.parent)
     for number, row in _rows(path):
         where = f"{path}, row {number}"
@@ -73,6 +75,11 @@ def read_table(path: Path) -> Source:
             raise SourceError(f"{where}: filename {name!r} stands in row {there}, expected it once")
         row_of[same] = number, name
         latitude, longitude, altitude, heading = (_number(row, column, where) for column in _RANGES)
+        for column, angle in (("latitude", latitude), ("longitude", longitude)):
+            if row.get(f"{column}_ref"):
+                told.add(column)
+            elif angle > 0:
+                untold.setdefault(column, f"{where}: {column} = {row[column]!r}")
         latitude = _signed(row, "latitude", latitude, where)
         longitude = _signed(row, "longitude", longitude, where)
         if (datum := row.get("datum")) and not (is_wgs84(datum) or datum == "4326"):
@@ -86,6 +93,8 @@ def read_table(path: Path) -> Source:
             skipped.append(Skipped(name, reason))
         else:
             images.append(image_file(place, file, cameras, row.get("split", "")))
+    for column in sorted(told & untold.keys()):
+        raise SourceError(f"{untold[column]} and {column}_ref is empty, expected it in every row or in none")
     if not row_of:
         raise SourceError(f"{path}: has a header and no rows, expected one row per image")
     return Source(tuple(images), tuple(skipped), f"CSV {path}")

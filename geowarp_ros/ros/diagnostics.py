@@ -100,7 +100,9 @@ class Statistics:
             self.encoding = encoding
             self.arrived_s = self.clock()
             self._arrivals_s.append(self.arrived_s)
-            if wanted and not too_frequent and self.unanswered_s is None:
+            if not wanted:
+                self.unanswered_s = None  # nor for the answer to one before, which a reset may have dropped
+            elif not too_frequent and self.unanswered_s is None:
                 self.unanswered_s = self.arrived_s
 
     def count_dropped(self, number: int) -> None:
@@ -153,12 +155,11 @@ class Statistics:
             patience_s: How long an image may wait for its answer (s).
         """
         found, now_s = {}, self.clock()
-        if self.unanswered_s is not None and now_s - self.arrived_s <= patience_s < now_s - self.unanswered_s:
-            found["no answer"] = f"no answer for {now_s - self.unanswered_s:.1f} s while images arrive"
-        if len(self._resets_s) == RESETS and now_s - self._resets_s[0] <= RESETS_WITHIN_S:
-            found["resets"] = (
-                f"{RESETS} resets within {now_s - self._resets_s[0]:.0f} s, the last: {self._reset_why}"
-            )
+        unanswered_s, resets_s = self.unanswered_s, tuple(self._resets_s)  # other threads go on counting
+        if unanswered_s is not None and now_s - self.arrived_s <= patience_s < now_s - unanswered_s:
+            found["no answer"] = f"no answer for {now_s - unanswered_s:.1f} s while images arrive"
+        if len(resets_s) == RESETS and now_s - resets_s[0] <= RESETS_WITHIN_S:
+            found["resets"] = f"{RESETS} resets within {now_s - resets_s[0]:.0f} s, the last: {self._reset_why}"
         return found
 
     @property

@@ -109,6 +109,12 @@ def localizers(context: Any) -> list[Any]:
     return _actions(given, nodes, ["-r", f"__node:={given['name']}"], who)
 
 
+def localizer_name(context: Any) -> str:
+    """Return the full name of the node of one camera, by its arguments and the namespace that was pushed."""
+    namespace, name = (LaunchConfiguration(word).perform(context) for word in ("namespace", "name"))
+    return f"{_namespace(context, namespace)}/{name}"
+
+
 def gallery_datum(gallery: str) -> tuple[float, float, float]:
     """Return latitude (deg), longitude (deg) and altitude (m) of a gallery's map frame, for others to share.
 

@@ -93,6 +93,7 @@ class LocalizerNode(ManagedNode):
         self._inputs: dict[str, Any] = {}
         self._unused: tuple[Any, Arrival] | None = None
         self._intake, self._exchange = threading.Lock(), threading.Lock()
+        self._telling = threading.Lock()  # a reset comes before or after what an answer changes, never between
         self._inquiries = Inquiries()
         self._watch, self._remind = ImageWatch(), Reminder(lambda text: self.get_logger().warning(text))
         self._paused = self._found = self._configuring = self._finalized = False
@@ -169,18 +170,19 @@ class LocalizerNode(ManagedNode):
         self._session.mounting = mounting
         due = replace(arrival, at_s=math.inf) if unhurried else arrival  # who asks wants the whole answer
         answer = self._session.localize(loaded.localizer, frame, due)
-        if arrival.epoch != self._session.epoch:
-            self.statistics.count_dropped(1)  # from before a reset: nobody waits for it any more
-            return None
-        if transform is not None and not arrival.alone:
-            transform.learn(answer, loaded.datum, self._session.odometer, mounting)
-        if initial_pose is not None and not arrival.alone:
-            lost = self.statistics.lost_in_a_row >= config.lost_after
-            initial_pose.learn(answer, loaded.datum, self._session.odometer, mounting, lost=lost)
+        with self._telling:
+            if arrival.epoch != self._session.epoch:
+                self.statistics.count_dropped(1)  # from before a reset: nobody waits for it any more
+                return None
+            if transform is not None and not arrival.alone:
+                transform.learn(answer, loaded.datum, self._session.odometer, mounting)
+            if initial_pose is not None and not arrival.alone:
+                lost = self.statistics.lost_in_a_row >= config.lost_after
+                initial_pose.learn(answer, loaded.datum, self._session.odometer, mounting, lost=lost)
+            self._found |= answer.fix is not None and not (initial_pose is not None and initial_pose.waiting)
         outputs.publish(answer, frame, loaded, config, mounting)
-        self._found |= answer.fix is not None and not (initial_pose is not None and initial_pose.waiting)
         total_ms = (time.monotonic() - arrival.at_s) * 1e3
-        self.statistics.count_answer(answer, total_ms, config.latency_budget_ms)
+        self.statistics.count_answer(answer, total_ms, 0.0 if unhurried else config.latency_budget_ms)
         return answer
 
     def _frame(self, message: Any) -> Frame:
@@ -201,9 +203,9 @@ class LocalizerNode(ManagedNode):
         self._session.prior.offer(hint_from_message(message))
 
     def _on_odometry(self, message: Any) -> None:
-        pose, transform = pose_from_message(message), self._transform
-        if self._session.odometer.add(pose) and transform is not None:
-            transform.move(pose, message.header.frame_id)
+        pose, transform, odometer = pose_from_message(message), self._transform, self._session.odometer
+        if odometer.add(pose) and transform is not None:
+            transform.move(pose, message.header.frame_id, odometer.restarts)
 
     def _listen(self, config: NodeConfig) -> None:
         """Subscribe to the topics that the settings need, and to no others."""
@@ -235,14 +237,20 @@ class LocalizerNode(ManagedNode):
 
     def _forget_images(self, why: str) -> None:
         """Forget what the node itself knows from before a reset of the session."""
-        self._found, worker, self._unused = False, self._worker, None
-        for follower in (self._transform, self._initial_pose):
-            if follower is not None:
-                follower.reset()
+        worker, self._unused = self._worker, None
+        self._begin_anew()
         if worker is not None:
             self.statistics.count_dropped(worker.clear())
         self.statistics.count_reset(why)
         self.get_logger().info(f"reset: {why}")
+
+    def _begin_anew(self) -> None:
+        """Forget what was made of the answers so far."""
+        with self._telling:
+            self._found = False
+            for follower in (self._transform, self._initial_pose):
+                if follower is not None:
+                    follower.reset()
 
     # ---- lifecycle
 
@@ -291,10 +299,8 @@ class LocalizerNode(ManagedNode):
             super().on_activate(None)
             self.statistics.restart()
             self._watch.restart()
-            self._found = False
+            self._begin_anew()  # nobody heard the odometry since it was active last
             self._announce_datum()
-            if self._initial_pose is not None:
-                self._initial_pose.reset()
             self._worker = LatestWorker(self._localize)
             self._worker.start()
             with self._exchange:
@@ -330,6 +336,7 @@ class LocalizerNode(ManagedNode):
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop(timeout_s)
+        self._inquiries.refuse("the node ends")
 
     def _start(self) -> None:
         self._starter.cancel()
@@ -425,7 +432,8 @@ class LocalizerNode(ManagedNode):
             try:
                 if self._loaded is not before:  # another gallery was opened meanwhile
                     loaded = None if self._loaded is None else self._loaded.reconfigured(config)
-                self._found &= config.mode == self._config.mode
+                with self._telling:
+                    self._found &= config.mode == self._config.mode
                 self._config, self._loaded = config, loaded
                 self._session.configure(config)
                 if self._inputs:

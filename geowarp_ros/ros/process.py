@@ -177,7 +177,7 @@ def _end(nodes: list[LocalizerNode], executor: PoolExecutor, spinner: threading.
     grace_ends = time.monotonic() + GRACE_S
     for node in nodes:  # each is halted, however long the others take
         node.halt(max(0.0, grace_ends - time.monotonic()))
-    executor.shutdown(timeout_sec=GRACE_S)
+    executor.shutdown(timeout_sec=max(0.0, grace_ends - time.monotonic()))
     spinner.join(GRACE_S)
     for node in nodes:
         node.destroy_node()

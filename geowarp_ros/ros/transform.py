@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import threading
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -31,6 +32,8 @@ class MapToOdom:
     along its x axis: headings are not used. Nothing is published until the fixes agree on an alignment, and
     nothing once they no longer do.
 
+    Where the odometry begins anew, or in another frame, so does the alignment: it was that of the one before.
+
     Stamps are as AMCL's: that of the newest data, which is odometry here, and some time on top, so that the
     transform is there for whoever asks before the next one comes. Without newer odometry nothing is published.
 
@@ -53,6 +56,8 @@ class MapToOdom:
         self._node = node
         self._config, self._odom_frame = config, ""
         self._newest: Pose | None = None
+        self._restarts = 0
+        self._lock = threading.RLock()  # a reset is not undone by the fix that is being learned
         self._alignment = Alignment()
         self._datum: tuple[float, ...] = ()
         self.reset()
@@ -66,13 +71,16 @@ class MapToOdom:
 
     def reset(self) -> None:
         """Forget the fixes so far."""
-        self._alignment.reset()
-        self._found: MapFromOdom | None = None
-        self._shown: tuple[MapFromOdom, int] | None = None
+        with self._lock:
+            self._alignment.reset()
+            self._found: MapFromOdom | None = None
+            self._shown: tuple[MapFromOdom, int] | None = None
 
-    def move(self, pose: Pose, odom_frame: str) -> None:
-        """Take the newest odometry."""
-        self._newest, self._odom_frame = pose, odom_frame
+    def move(self, pose: Pose, odom_frame: str, restarts: int = 0) -> None:
+        """Take the newest odometry, and how often it began anew."""
+        if restarts != self._restarts or odom_frame != (self._odom_frame or odom_frame):
+            self.reset()
+        self._newest, self._odom_frame, self._restarts = pose, odom_frame, restarts
 
     def learn(
         self, answer: Answer, datum: LocalFrame, odometer: Odometer, mounting: Mounting | None = None
@@ -86,12 +94,15 @@ class MapToOdom:
             map_from_here = datum.rotation_from(LocalFrame(fix.latitude_deg, fix.longitude_deg))
             yaw = yaw_rad(map_from_here @ enu_from_body(fix.orientation))
             turn = yaw - pose.yaw_rad, math.radians(fix.heading_std_deg)
-        if datum.datum != self._datum:  # an image that was in hand when the gallery changed
-            self.reset()
-            self._datum = datum.datum
         position_m = datum.to_enu(fix.latitude_deg, fix.longitude_deg)[:2]
-        self._alignment.add(position_m, fix.covariance[:2, :2], pose.position_m[:2], *turn)
-        self._found = self._alignment.solve()
+        with self._lock:
+            if datum.datum != self._datum:  # an image that was in hand when the gallery changed
+                self.reset()
+                self._datum = datum.datum
+            if odometer.restarts != self._restarts:  # the next odometry begins the alignment anew
+                return
+            self._alignment.add(position_m, fix.covariance[:2, :2], pose.position_m[:2], *turn)
+            self._found = self._alignment.solve()
 
     def publish(self) -> None:
         """Publish the alignment if there is one, and odometry newer than what was published last.

@@ -66,7 +66,7 @@ class Live:
         self._node, self._gallery, self._now = node, gallery, now
         self._lock = threading.Lock()
         self._ground = ground_of(gallery) if gallery else None
-        self._datum = gallery.frame if gallery else None
+        self._datum = gallery.datum if gallery else None
         names = [place.name for place in gallery.places] if gallery else []
         self._row_of = {name: row for row, name in enumerate(names)}
         self._places = (
@@ -87,11 +87,11 @@ class Live:
     def answer(
         self, stamp_ns: int, latitude_deg: float, longitude_deg: float, covariance_m2: FloatArray, *, fix: bool
     ) -> None:
-        """Tell a NavSatFix; one without a fix carries the origin of the map, where the gallery's middle is."""
+        """Tell a NavSatFix; one without a fix carries the origin of the map frame."""
         where = (latitude_deg, longitude_deg)
         with self._lock:
-            if not fix and self._datum is None:
-                self._datum = LocalFrame(*where)
+            if not fix and all(map(math.isfinite, where)):
+                self._datum = LocalFrame(*where)  # the node's parameters may put it elsewhere than the gallery
             if self._ground is None and all(map(math.isfinite, where)):
                 self._ground = Ground(*where)
                 self._run += 1  # the page has been waiting for it
@@ -131,7 +131,9 @@ class Live:
         with self._lock:
             place, datum, ground = self._row_of.get(name), self._datum, self._ground
         values: dict[str, Any] = {"candidate": name, "place": place}
-        if datum is not None and ground is not None:
+        if place is not None and self._places is not None:  # it is known, whatever the map frame is
+            values["guess"] = {axis: self._places[axis][place] for axis in "xy"}
+        elif datum is not None and ground is not None:
             latitude, longitude, _ = datum.to_geodetic([east_m, north_m, 0.0])
             values["guess"] = _first(positions(ground(latitude, longitude).reshape(1, 2)))
         self.detail(stamp_ns, **values)

@@ -78,22 +78,25 @@ def application(shown: Shown, hosts: Sequence[str] = LOOPBACK, tiles: str = "") 
         return Response(files[name], media_type=_TYPES[Path(name).suffix])
 
     def scene(_: Request) -> Response:
-        content = {**shown.scene(), "tiles": look, "session": session}
+        content = {**shown.scene()}
+        # a drive that begins anew counts its rows from 0 again: they are other pictures
+        content |= {"tiles": look, "session": f"{session}-{content.get('run', 0)}"}
         return Response(json.dumps(content, separators=(",", ":"), allow_nan=False), media_type="application/json")
 
     def news(request: Request) -> Response:
         return JSONResponse(shown.news(_number(request.query_params.get("after", ""), 0)))
 
     @lru_cache(PICTURES_KEPT)
-    def jpeg(kind: str, row: int, width_px: int) -> bytes:
+    def jpeg(kind: str, row: int, width_px: int, of: str) -> bytes:
         found = shown.picture(kind, row)
         return found if isinstance(found, bytes) else encode_jpeg(found, 85, width_px)
 
     def picture(request: Request) -> Response:
         least, most = WIDTHS_PX
         width = min(max(_number(request.query_params.get("width", ""), most), least), most)
+        row, of = _number(request.path_params["row"], -1), request.query_params.get("of", "")[:64]
         try:
-            data = jpeg(request.path_params["kind"], _number(request.path_params["row"], -1), width)
+            data = jpeg(request.path_params["kind"], row, width, of)
         except (GeowarpError, OSError) as error:
             return PlainTextResponse(f"no picture: {error}", 404)
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})

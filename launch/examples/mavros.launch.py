@@ -21,7 +21,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile
 
-from geowarp_ros.ros.launching import gallery_datum
+from geowarp_ros.ros.launching import NAME, gallery_datum, localizer_name
 from launch import LaunchDescription
 
 FEEDS = {"vision_pose": "vision_pose/pose_cov", "fake_gps": "fake_gps/mocap/pose_cov"}
@@ -46,9 +46,11 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("fcu_url", default_value="/dev/ttyACM0:57600", description="Flight controller."),
             DeclareLaunchArgument(
                 "pose",
-                default_value="/geowarp_localizer/pose",
-                description="The localizer's ~/pose, in full.",
+                default_value="",
+                description="A localizer's ~/pose, in full; empty: that of the one that is started here.",
             ),
+            DeclareLaunchArgument("namespace", default_value="", description="Namespace of the localizer."),
+            DeclareLaunchArgument("name", default_value=NAME, description="Name of the localizer."),
             IncludeLaunchDescription(
                 str(Path(get_package_share_directory("geowarp_ros"), "launch", "localizer.launch.py")),
             ),
@@ -62,6 +64,7 @@ def _mavros(context):
     latitude, longitude, altitude = gallery_datum(LaunchConfiguration("gallery").perform(context))
     variables = {"datum_latitude": latitude, "datum_longitude": longitude, "datum_altitude": altitude}
     variables["use_hil_gps"] = firmware == "px4"
+    pose = LaunchConfiguration("pose").perform(context) or f"{localizer_name(context)}/pose"
     shipped = Path(get_package_share_directory("mavros"), "launch")
     return [
         *(SetLaunchConfiguration(name, repr(value).lower()) for name, value in variables.items()),
@@ -75,7 +78,7 @@ def _mavros(context):
                 str(shipped / f"{firmware}_config.yaml"),
                 ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
             ],
-            remappings=[(FEEDS[feed], LaunchConfiguration("pose"))],
+            remappings=[(FEEDS[feed], pose)],
             output="screen",
         ),
     ]

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rosbags.highlevel import AnyReader
 
 import geowarp_ros.localizer
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.config import SessionConfig, parse_config
+from geowarp_ros.evaluation.bags import POSE_TOPIC
 from geowarp_ros.evaluation.exports import write_bag
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.readers.camera_files import write_camera
@@ -37,6 +39,7 @@ class ByShade:
         frame = LocalFrame(bags.LATITUDE, bags.LONGITUDE)
         self.gallery = types.SimpleNamespace(
             frame=frame,
+            datum=LocalFrame(bags.LATITUDE - 1e-3, bags.LONGITUDE),
             positions_enu=frame.to_enu(bags.LATITUDE + row * 0.5e-3, np.full(IMAGES, bags.LONGITUDE)),
             image=lambda index: bags.picture(10 * index),
         )
@@ -92,6 +95,21 @@ def bag(tmp_path: Path) -> Path:
 
 def evaluate(*words: object) -> int:
     return main(["evaluate", "bag", *map(str, words)])
+
+
+def test_poses_of_the_bag_are_in_the_map_frame_that_the_node_has(
+    tmp_path: Path, bag: Path, opened: list[ByShade]
+) -> None:
+    """A gallery's datum stays where it is when the gallery, and with it the middle of its extent, grows."""
+    assert evaluate(bag, "--gallery", "g", "--output", tmp_path / "out") == 0
+    with AnyReader([tmp_path / "out" / "fixes"]) as reader:
+        poses = [c for c in reader.connections if c.topic == POSE_TOPIC]
+        _, _, raw = next(reader.messages(poses))
+        position = reader.deserialize(raw, poses[0].msgtype).pose.pose.position
+    fix = opened[0]._fix(0)
+    expected = opened[0].gallery.datum.to_enu(fix.latitude_deg, fix.longitude_deg)
+    assert expected[1] > 100
+    assert (position.x, position.y) == pytest.approx((expected[0], expected[1]), abs=1e-3)
 
 
 def test_everything_is_written_and_said(

@@ -19,7 +19,9 @@ from geowarp_ros.evaluation.asking import (
     Question,
     ask,
     both,
+    is_in_gallery,
     replay,
+    said_of_themselves,
     sample_of,
     way,
     without_folder,
@@ -359,3 +361,16 @@ def test_a_drive_whose_stamps_begin_anew_is_followed_from_there() -> None:
     known.prior.offer(Hint(45.0, 9.0, 2.0, 5 * SECOND))
     list(replay(known, localizer, drive((5, 6, 1, 2))))
     assert known.epoch == 1 and known.prior_said == "no message yet"
+
+
+def test_an_image_is_in_the_gallery_where_its_position_and_its_descriptor_are_there() -> None:
+    def found(latitude_deg: float, distance: float) -> list[Candidate]:
+        other = Candidate(1, Place("other.jpg", 48.1, 11.0), 1e-6)
+        return [other, Candidate(0, Place("a.jpg", latitude_deg, 11.0), distance)]
+
+    assert is_in_gallery(found(48.0, 1e-5), 48.0, 11.0)
+    assert not is_in_gallery(found(48.0, 0.2), 48.0, 11.0), "another view from the same spot"
+    assert not is_in_gallery(found(48.00001, 1e-5), 48.0, 11.0), "a metre away"
+    assert not is_in_gallery([], 48.0, 11.0)
+    assert said_of_themselves(0, 9) == ""
+    assert said_of_themselves(2, 9).startswith("2 of 9 images are in the gallery themselves")

@@ -43,6 +43,7 @@ def test_each_image_is_asked_about_twice_and_what_is_left_out_is_counted(localiz
     assert len(collected.samples) == 2 * PLACES + textured
     assert [sample.right for sample in collected.samples] == [True] * PLACES + [False] * (PLACES + textured)
     assert collected.unreadable == ("03.png",)
+    assert collected.themselves == PLACES, "the street's pictures are the gallery's"
 
 
 def test_the_calibration_is_stored_with_what_it_was_measured_with(localizer: Localizer) -> None:

@@ -25,6 +25,7 @@ from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.localizer import Localizer, Ranked
 from geowarp_ros.types import Answer, Candidate, Fix, FloatArray, Frame, Header, Image, Near, NoFix, Place
 from test.evaluation import runs
+from test.test_position import pose_of
 
 
 class StandIn(Localizer):
@@ -78,6 +79,25 @@ def test_the_same_answers_as_the_localizers_and_what_lies_below_the_threshold() 
     assert judge(result).fixed.tolist() == [True, False, True, False]
     assert result.settings["position"]["min_confidence"] == 0.9
     assert all(item.answer.pair is None for item in result.answered), "which would keep every image in memory"
+
+
+def test_what_is_judged_of_a_fix_is_what_is_published_and_not_a_pose_that_is_not_trusted() -> None:
+    class Posed(StandIn):
+        """A pose 150 m off, which by the rule of thumb is not trusted."""
+
+        def localize(self, *given: Any, **options: Any) -> Answer:
+            answer = super().localize(*given, **options)
+            pose = replace(pose_of(0.3), position_m=np.array([150.0, 0.0, 0.0]))
+            ranked = Ranked(answer.candidates, answer.evidence, 0, {}, pose)
+            return replace(answer, result=self.judge(ranked, 0.9), pose=pose)
+
+    result = run_drive(Posed(0.9), config(0.9), runs.drive(4))
+    assert judge(result).fixed.tolist() == [True, False, True, False]
+    published = [item for item in result.answered if item.answer.fix]
+    assert [item.position for item in published] == [item.answer.fix for item in published]
+    assert [item.method for item in result.answered] == ["cluster", "points"] * 2
+    assert judge(result).error_m[::2] == pytest.approx([3.0] * 2, abs=1e-6)
+    assert figures(result)["false_fix_rate"]["count"] == 0
 
 
 def test_a_jump_that_the_track_holds_back_is_no_answer_at_any_confidence() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,14 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
+from geowarp_ros.cameras import ESTIMATED
 from geowarp_ros.gallery.alignment import extending
 from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.alignment.aligning import align as align_all
 from geowarp_ros.gallery.alignment.options import AlignOptions
+from geowarp_ros.gallery.alignment.stored import store_alignment
 from geowarp_ros.gallery.making import align as making
 from geowarp_ros.gallery.making import filling
 from geowarp_ros.gallery.making.align import align_gallery
-from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, remove_from_gallery
+from geowarp_ros.gallery.making.build import add_to_gallery, build_gallery, commit, remove_from_gallery
 from geowarp_ros.gallery.making.upgrade import upgrade_gallery
 from geowarp_ros.gallery.manifest import AlignmentSummary, read_manifest
 from geowarp_ros.gallery.store import Gallery
@@ -209,6 +212,25 @@ def test_cameras_that_come_later(path: Path, tmp_path: Path, full: list[int]) ->
     summary = align_gallery(path, OPTIONS)
     assert summary.tied == 10 and full == [10]
     assert summary.lines[0].startswith("2 new photographs aligned with 8 about them; 0 others")
+
+
+def test_estimated_cameras_of_images_that_are_gone_stay(path: Path, tmp_path: Path, full: list[int]) -> None:
+    """As on a robot whose gallery refers to images on the workstation."""
+    images = source(tmp_path / "one", 1, range(8), camera=False)
+    gallery = build_gallery(images, describer(), tmp_path / "h", copy_images=False).gallery
+    manifest, aligned = read_manifest(gallery), read_manifest(path).alignment
+    assert aligned is not None
+    estimate = replace(CAMERA, source=ESTIMATED)
+    before = replace(opened_alignment(path), cameras=(estimate,), camera=np.zeros(8, np.int32))
+    stored = store_alignment(gallery, manifest.segments, before, OPTIONS.model_dump(), aligned.summary)
+    commit(gallery, manifest.model_copy(update={"alignment": stored}))
+    shutil.rmtree(tmp_path / "one")
+
+    add_to_gallery(source(tmp_path / "two", 2, range(8)), describer(), gallery)
+    summary = align_gallery(gallery, OPTIONS)
+    assert_untouched(opened_alignment(gallery), before, range(8))
+    assert Gallery.open(gallery).camera(3) == estimate
+    assert (summary.tied, full) == (16, [])
 
 
 @pytest.mark.parametrize("what", ["options", "an old note", "a damaged file", "anew"])

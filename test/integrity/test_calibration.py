@@ -156,7 +156,10 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
     stored(beside_model(model, "gated"), "the model's")
     why = "the model's is not used: it was measured with rerank.mode = 'gated' (now 'exact')"
     assert found(exact) == ("none", [why])
+    beside_model(model, "gated").rename(model.with_name("m.calibration.json"))  # as version 0.1 named it
+    assert found(exact) == ("none", [why])
     stored(beside_model(model, "exact"), "the model's for exact", **{"rerank.mode": "exact"})
+    stored(beside_model(model, "gated"), "the model's")
     assert (found(exact), found()) == (("the model's for exact", []), ("the model's", []))
     # where the places lie 12 m apart: 3 m and 6 m in quadrature
     stored(tmp_path / CALIBRATION, "the gallery's")

@@ -63,6 +63,7 @@ def test_from_nothing_to_fixes_and_a_picture(tmp_path: Path, model: str, tiny: t
     picture = np.asarray(Pillow.open(tmp_path / "demo.png").convert("RGB"))
     assert picture.shape == (1056, 1870, 3)
     assert picture.std() > 20  # something is drawn
+    assert picture[150:950, 1400:].std() > 20  # the pairs as warped, whatever the mode of re-ranking spares
 
 
 def test_what_is_done_is_used_again(model: str, tiny: tuple[Path, Gallery]) -> None:

@@ -55,7 +55,7 @@ def test_an_orientation_says_which_way_is_up() -> None:
     # rolled to the right: up is to the left (y) of what is above
     assert tilt.up == pytest.approx([0.0, math.sin(math.radians(20)), math.cos(math.radians(20))])
     assert tilt.std_rad == pytest.approx(0.02)
-    unknown = tilt_from_message(message(variances=(0.0, 0.0)))
+    unknown = tilt_from_message(message(20.0, variances=(0.0, 0.0)))
     assert unknown is not None and unknown.std_rad == 0.0
 
 
@@ -66,8 +66,22 @@ def test_without_an_orientation_the_acceleration_does() -> None:
     assert tilt_from_message(message(acceleration=(math.nan, 0.0, G), told=(False, True))) is None
     unset = message(told=(True, True))
     unset.orientation.w = 0.0  # a message that nobody filled in
-    tilt = tilt_from_message(unset)
-    assert tilt is not None and math.isnan(tilt.std_rad)
+    identity = message(
+        variances=(0.0, 0.0), acceleration=(0.0, 1.7, 9.65)
+    )  # or that a driver filled in with nothing
+    for empty in (unset, identity):
+        tilt = tilt_from_message(empty)
+        assert tilt is not None and math.isnan(tilt.std_rad)
+
+
+def test_another_standard_deviation_holds_once_it_is_set() -> None:
+    known = Session(parse_config(SessionConfig, {"gravity": "imu", "base_frame": "base_link"}))
+    known.configure(
+        parse_config(SessionConfig, {"gravity": "imu", "base_frame": "base_link", "gravity_std_deg": 7.0})
+    )
+    known.plumb.add(tilt_from_message(message(20.0, variances=(0.0, 0.0))))
+    found = known.plumb.gravity(SECOND, AHEAD)
+    assert found is not None and found.std_rad == pytest.approx(math.radians(7.0))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +196,7 @@ class Noting(Listener):
 def test_a_session_hands_it_to_the_localizer(source: str) -> None:
     config = parse_config(SessionConfig, {"gravity": source, "gravity_std_deg": 2.0, "base_frame": "base_link"})
     session, listener = Session(config), Noting()
-    session.plumb.add(tilt_from_message(message(variances=(0.0, 0.0))))
+    session.plumb.add(tilt_from_message(message(variances=(1e-12, 1e-12))))
     image = np.zeros((4, 4, 3), np.uint8)
     for stamp_ns in (SECOND, 2 * SECOND):
         session.localize(listener, Frame(image, stamp_ns))

@@ -135,3 +135,14 @@ def test_motion_goes_on_a_little_beyond_the_newest_pose_as_it_did() -> None:
     assert odometer.motion(99 * SECOND, 100 * SECOND) is None
     assert Odometer(3.0).motion(100 * SECOND, 100 * SECOND) is None
     assert drive(at(100, 0.0)).motion(100 * SECOND, int(100.1 * SECOND)) is None
+
+
+def test_steps_that_no_motion_explains_are_counted_and_gaps_are_not() -> None:
+    odometer = drive(at(100, 0), at(100.5, 1), at(110, 20))  # silent for a while, on the same way
+    assert odometer.restarts == 0
+    odometer.add(at(110.5, 0))  # its driver was restarted
+    odometer.add(at(100, 0))  # as the whole bag
+    assert odometer.restarts == 2
+    odometer.reset()
+    odometer.add(at(90, 5))
+    assert odometer.restarts == 2

@@ -299,8 +299,22 @@ def test_two_clocks_are_one_new_beginning_and_images_on_their_own(
         clock(0.1)
         arrival, back_ns = known.arrive((20_000 + number) * SECOND)
         assert (arrival.alone, back_ns) == (number < 10, 0)
+    clock(5.1)
     assert known.arrive(100 * SECOND)[1] == 19_910 * SECOND  # which is a new beginning again
     assert known.epoch == 2
+
+
+@pytest.mark.parametrize("each", [12, 30, 100])
+def test_so_are_two_clocks_one_of_which_is_heard_seldom(each: int, clock: Callable[[float], None]) -> None:
+    known = session()
+    alone = []
+    for number in range(1200):
+        clock(1 / 30)
+        seldom = number % each == each - 1
+        alone.append(known.arrive((10_000 + number - 7200 * seldom) * SECOND)[0].alone)
+    assert known.epoch == 1  # not with every image of the other
+    assert all(alone[2 * each - 1 :: each])
+    assert not alone[each]
 
 
 @pytest.mark.parametrize(("images", "pause_s", "resets"), [(3, 0.1, 1), (3, 2.0, 4), (12, 0.1, 4)])

@@ -60,8 +60,13 @@ def write_mcap(
     store: Any = ROS2,
     chunked: bool = False,
     indexed: bool = False,
+    counted: bool = True,
 ) -> Path:
-    """Write messages in their order; ``indexed``: with an index of chunks that does not say what is in them."""
+    """Write messages in their order.
+
+    ``indexed``: with an index of chunks that does not say what is in them; ``counted``: with a number of messages
+    of each channel, without which the statistics are valid, too.
+    """
     ros1 = store is ROS1
     data, about = io.BytesIO(), io.BytesIO()
     channels: dict[tuple[str, str], int] = {}
@@ -102,9 +107,9 @@ def write_mcap(
         where = struct.pack("<QQQQ", min(times), max(times), len(start), len(content))
         sizes = struct.pack("<QQ", len(packed), len(data.getvalue()))
         chunk = _record(8, where + _text(b"") + struct.pack("<Q", 0) + _text("zstd") + sizes)
-        counts = b"".join(struct.pack("<HQ", number, 1) for number in channels.values())
-        counted = struct.pack("<QHIIIIQQ", len(messages), 0, len(channels), 0, 0, 1, min(times), max(times))
-        summary = about.getvalue() + chunk + _record(11, counted + _text(counts))
+        counts = b"".join(struct.pack("<HQ", number, 1) for number in channels.values() if counted)
+        total = struct.pack("<QHIIIIQQ", len(messages), 0, len(channels), 0, 0, 1, min(times), max(times))
+        summary = about.getvalue() + chunk + _record(11, total + _text(counts))
     footer = struct.pack("<QQI", len(whole) if indexed else 0, 0, 0)
     path.write_bytes(whole + summary + _record(2, footer) + magic)
     return path
@@ -119,6 +124,12 @@ def test_only_the_topics_asked_for_matter(tmp_path: Path, profile: str, chunked:
     assert shades(source) == SHADES
     assert source.images[3].place.latitude_deg == pytest.approx(LATITUDE + 1.5e-3, abs=1e-8)
     assert not source.skipped
+
+
+def test_an_mcap_whose_statistics_do_not_count_by_channel(tmp_path: Path) -> None:
+    """An empty map means that the writer did not count (mcap.dev/spec, Statistics), not that there is nothing."""
+    path = write_mcap(tmp_path / "b.mcap", drive(), chunked=True, indexed=True, counted=False)
+    assert shades(read_source(path)) == SHADES
 
 
 def test_an_mcap_of_ros_1(tmp_path: Path) -> None:

@@ -104,6 +104,17 @@ def test_a_column_may_tell_the_hemisphere(write: Callable[..., Path], ns: str, e
             read_source(write(f"{header}images/a.png,{row}\n"))
 
 
+@pytest.mark.parametrize("rows", [("33.85,S,151.2,E", "33.86,,151.3,E"), ("33.86,S,151.3,", "33.85,S,151.2,E")])
+def test_a_row_that_lacks_the_hemisphere_is_not_taken_for_the_north_or_east(
+    write: Callable[..., Path], rows: tuple[str, str]
+) -> None:
+    header, (a, b) = "filename,lat,lat_ref,lon,lon_ref\n", rows
+    with pytest.raises(SourceError, match=r"row [23]: l.*_ref is empty, expected it in every row or in none"):
+        read_source(write(f"{header}images/a.png,{a}\nimages/b.png,{b}\n"))
+    signed = f"{header}images/a.png,33.85,S,151.2,E\nimages/b.png,-33.86,,-151.3,\n"  # the sign tells
+    assert [i.place.latitude_deg for i in read_source(write(signed)).images] == [-33.85, -33.86]
+
+
 def test_a_column_may_tell_the_datum(write: Callable[..., Path]) -> None:
     for datum in ("WGS84", "EPSG:4326", "4326", ""):
         assert read_source(write(f"filename,lat,lon,crs\nimages/a.png,1,2,{datum}\n")).images

@@ -265,3 +265,33 @@ def test_troubles_are_said_beside_what_the_input_says_itself(statistics: Statist
     statistics.count_image("rgb8", 0)
     status = diagnostic_array(Time(), situation, statistics, NodeConfig()).status[1]
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "0.0 Hz; stamps are 0; a frozen picture")
+
+
+def test_where_nobody_waits_any_more_no_answer_is_missing(statistics: Statistics, clock: HandClock) -> None:
+    statistics.count_image("rgb8", 0)  # somebody asked about this one
+    statistics.count_reset("requested")  # which dropped it
+    for _ in range(20):
+        clock.now += 1.0
+        statistics.count_image("rgb8", 1, wanted=False)
+    assert statistics.troubles(5.0) == {}
+
+
+def test_an_answer_that_comes_while_troubles_are_looked_for_is_no_exception(clock: HandClock) -> None:
+    class Answered(Statistics):
+        """Its values change after they were looked at, as by another thread."""
+
+        asked = 0
+
+        @property
+        def unanswered_s(self) -> float | None:
+            self.asked += 1
+            return 0.0 if self.asked == 1 else None
+
+        @unanswered_s.setter
+        def unanswered_s(self, value: float | None) -> None: ...
+
+    statistics = Answered(clock)
+    clock.now += 100.0
+    statistics.arrived_s = clock.now
+    statistics.asked = 0
+    assert "no answer" in statistics.troubles(5.0)

@@ -11,6 +11,7 @@ import pytest
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from std_msgs.msg import Empty
+from std_srvs.srv import Trigger
 
 from geowarp_ros.ros.executor import PoolExecutor
 from test.ros.conftest import PATIENCE_S, until
@@ -100,3 +101,74 @@ def test_what_a_callback_raises_ends_the_spinning(node: Node) -> None:
     with pytest.raises(ValueError, match="exception"):
         executor.spin()
     executor.shutdown()
+
+
+def test_what_is_destroyed_during_its_callback_ends_nothing(node: Node) -> None:
+    asked, go, came = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(_: Any, response: Any) -> Any:
+        asked.set()
+        assert go.wait(PATIENCE_S)
+        return response
+
+    service = node.create_service(Trigger, "~/ask", answer, callback_group=MutuallyExclusiveCallbackGroup())
+    client = node.create_client(Trigger, "~/ask", callback_group=MutuallyExclusiveCallbackGroup())
+    after = node.create_guard_condition(came.set, callback_group=MutuallyExclusiveCallbackGroup())
+    executor = PoolExecutor(3)
+    thread = spinning(executor, node)
+    assert client.wait_for_service(PATIENCE_S)
+    client.call_async(Trigger.Request())
+    assert asked.wait(PATIENCE_S)
+    node.destroy_service(service)
+    go.set()
+    until(lambda: not executor._running, "the callback to end")
+    after.trigger()
+    assert came.wait(10.0) and thread.is_alive()
+    executor.shutdown()
+    thread.join(PATIENCE_S)
+
+
+def test_a_shutdown_waits_for_what_was_handed_over(node: Node) -> None:
+    handed, go, came = threading.Event(), threading.Event(), threading.Event()
+
+    class Late(PoolExecutor):
+        """Its threads take their time to begin, as on a busy machine."""
+
+        def _run(self, task: Any, node: Any, started: threading.Event) -> None:
+            started.set()
+            handed.set()
+            assert go.wait(PATIENCE_S)
+            super()._run(task, node, started)
+
+    condition = node.create_guard_condition(came.set)
+    executor = Late(2)
+    thread = spinning(executor, node)
+    condition.trigger()
+    assert handed.wait(PATIENCE_S)
+    ended: list[bool] = []
+    ending = threading.Thread(target=lambda: ended.append(executor.shutdown()))
+    ending.start()
+    ending.join(0.2)
+    assert ending.is_alive()  # who called would destroy the node now, under the callback
+    go.set()
+    ending.join(PATIENCE_S)
+    thread.join(PATIENCE_S)
+    assert ended == [True] and came.is_set() and not thread.is_alive()
+
+
+def test_a_shutdown_waits_no_longer_than_it_may(node: Node) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go.wait(PATIENCE_S)
+
+    condition = node.create_guard_condition(hold)
+    executor = PoolExecutor(2)
+    thread = spinning(executor, node)
+    condition.trigger()
+    assert held.wait(PATIENCE_S)
+    assert not executor.shutdown(timeout_sec=0.1)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    go.set()

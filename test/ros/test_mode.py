@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from geowarp_ros.ros.node import LocalizerNode
+from geowarp_ros.ros.topics import Outputs
 from geowarp_ros.types import Image as Pixels
 from geowarp_ros.types import NoFix
-from test.ros.conftest import Robot, image_message, seconds, until, values
+from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until, values
 from test.ros.test_initial_pose import BASE, Amcl, heard, oriented
 from test.ros.test_node import FIX, Script, received, script, start  # noqa: F401
 
@@ -76,3 +79,28 @@ def test_until_the_first_fix_means_the_first_that_starts_others(
     robot.show(image_message(pixels, stamp_s=4.0))
     until(received(node, 4), "the image to arrive")
     assert stamps(script) == [1.0, 2.0, 3.0]
+
+
+def test_a_reset_by_who_has_just_heard_the_fix_is_not_lost(
+    start: Callable[..., LocalizerNode],
+    robot: Robot,
+    pixels: Pixels,
+    script: Script,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    published, go, publish = threading.Event(), threading.Event(), Outputs.publish
+
+    def linger(*given: Any) -> None:  # as over the picture of a match
+        publish(*given)
+        published.set()
+        assert go.wait(PATIENCE_S)
+
+    monkeypatch.setattr(Outputs, "publish", linger)
+    node = start({"mode": "until_fix"})
+    robot.show(image_message(pixels, stamp_s=1.0))
+    assert published.wait(PATIENCE_S)
+    assert robot.trigger("reset").success
+    go.set()
+    until(lambda: node.statistics.fixes == 1, "the answer to be counted")
+    robot.answer(image_message(pixels, stamp_s=2.0))
+    assert stamps(script) == [1.0, 2.0]

@@ -658,6 +658,18 @@ def test_the_budget_is_a_deadline_from_the_images_arrival(
     assert second is not None and before_s + 0.25 <= second <= time.monotonic() + 0.25
 
 
+def test_who_asks_is_not_over_budget(
+    start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
+) -> None:
+    node = start({"mode": "on_demand", "latency_budget_ms": 1.0, "localize_max_age_s": PATIENCE_S})
+    robot.show(image_message(pixels, stamp_s=1.0))
+    until(received(node, 1), "the image to arrive")
+    time.sleep(0.01)  # the image is older than the budget before anybody asks
+    assert robot.trigger("localize").success
+    until(lambda: node.statistics.fixes == 1, "the answer to be counted")
+    assert node.statistics.over_budget == 0
+
+
 def test_a_prior_reaches_the_search_while_it_is_wanted_fresh_and_a_fix(
     start: Callable[..., LocalizerNode], robot: Robot, pixels: Pixels, script: Script
 ) -> None:

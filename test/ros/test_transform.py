@@ -227,3 +227,34 @@ def test_another_datum_ends_what_was_learned_about_the_one_before(kept: Kept) ->
     assert transform.said.startswith("20 fixes agree")
     transform.learn(answer, LocalFrame(48.0001, 11.0), odometer)
     assert transform.said == "too few fixes agree, or the path is too short"
+
+
+def test_odometry_that_begins_anew_ends_what_was_learned_about_the_frame_before(kept: Kept) -> None:
+    transform, odometer = MapToOdom(kept, CONFIG), Odometer(3.0)
+    off_m = []
+    for step in range(40):
+        odom = np.array([2.0 * step if step < 20 else 2.0 * step - 40.0, 0.0, 0.0])  # the wheels' driver restarts
+        odometer.add(pose := Pose(step * SECOND, odom, 0.0))
+        transform.move(pose, "odom", odometer.restarts)
+        truth = TRUTH(np.array([2.0 * step, 0.0]))
+        before = len(kept.messages)
+        transform.publish()  # before the fix of this time is there
+        latitude, longitude, _ = TOWN.to_geodetic(np.array([*truth, 0.0]))
+        fix = Fix(float(latitude), float(longitude), 0.0, np.eye(3) * 4.0, 0.9)
+        transform.learn(Answer(Header(step * SECOND), fix), TOWN, odometer)
+        transform.publish()
+        if len(kept.messages) > before:
+            off_m.append(np.linalg.norm(place_of(kept.messages[-1], (odom[0], 0.0)) - truth))
+        assert step != 20 or len(kept.messages) == before
+    assert max(off_m) < 0.1 and len(off_m) > 20  # and it comes again
+
+
+def test_odometry_in_another_frame_ends_it_too(kept: Kept) -> None:
+    transform = MapToOdom(kept, CONFIG)
+    transform.move(Pose(0, np.zeros(3), 0.0), "odom")
+    transform._found = TRUTH
+    transform.move(Pose(SECOND, np.zeros(3), 0.0), "odom")
+    transform.publish()
+    transform.move(Pose(2 * SECOND, np.zeros(3), 0.0), "visual_odom")
+    transform.publish()
+    assert len(kept.messages) == 1

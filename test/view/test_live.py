@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 
 from geowarp_ros.evaluation.drive import NS
 from geowarp_ros.evaluation.scene import Ground
+from geowarp_ros.gallery.making.build import set_datum
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.pictures import encode_jpeg
-from geowarp_ros.view import live
+from geowarp_ros.view import live, server
 from geowarp_ros.view.live import COLUMNS, Live
 from geowarp_ros.view.shown import NoPictureError
 from test.browser import Browser
 from test.view.scenes import served
+from test.view.test_server import Client
 
 COVARIANCE = np.diag([4.0, 9.0, 1e6])
 
@@ -96,6 +99,36 @@ def test_the_gallery_is_shown_and_the_candidate_found_in_it(gallery: Path) -> No
     assert shown["run"] == seen.scene()["run"]  # the ground was known: the page need not begin anew
 
 
+def test_a_guess_lies_where_its_candidate_does_whatever_the_map_frame_is(gallery: Path, tmp_path: Path) -> None:
+    shutil.copytree(gallery, tmp_path / "g")
+    middle = Gallery.open(tmp_path / "g").frame
+    latitude, longitude, _ = middle.to_geodetic([500.0, -300.0, 0.0])
+    set_datum(tmp_path / "g", (float(latitude), float(longitude), 0.0))
+    opened = Gallery.open(tmp_path / "g")
+    place = opened.places[3]
+    east, north, _ = opened.datum.to_enu(place.latitude_deg, place.longitude_deg)
+
+    def guessed(with_gallery: Gallery | None, name: str, origin: bool) -> tuple[float, float]:
+        seen = Live("/n", with_gallery)
+        if origin:
+            seen.answer(1 * NS, float(latitude), float(longitude), COVARIANCE, fix=False)
+        else:
+            tell(seen, 1.0, fix=False)
+        seen.candidate(1 * NS, name, float(east), float(north))
+        shown = seen.scene()
+        ground = Ground(*shown["datum"])(place.latitude_deg, place.longitude_deg)
+        return shown["drive"]["x"][0] - ground[0], shown["drive"]["y"][0] - ground[1]
+
+    for given in (
+        (opened, place.name, True),
+        (opened, place.name, False),  # the node's parameters put the map frame elsewhere
+        (opened, "of another gallery.png", True),
+        (None, place.name, True),
+    ):
+        # the map's sphere is off by 0.7 % of 580 m
+        assert np.hypot(*guessed(*given)) < (5.0 if given[0] is None else 0.5), given
+
+
 def test_a_jump_back_in_time_begins_anew_and_a_repeated_stamp_is_nothing_new() -> None:
     seen = Live("/n")
     tell(seen, 100.0)
@@ -108,6 +141,23 @@ def test_a_jump_back_in_time_begins_anew_and_a_repeated_stamp_is_nothing_new() -
     shown = seen.scene()
     assert shown["drive"]["t"] == [0.0] and shown["run"] != run
     assert seen.news(0)["run"] == shown["run"]
+
+
+def test_a_drive_that_begins_anew_shows_its_own_pictures() -> None:
+    """Its rows count from 0 again, and neither the server nor a browser may answer with what they kept."""
+    seen = Live("/n")
+    asking = Client(server.application(seen), "127.0.0.1:8460")
+
+    def first_picture() -> tuple[str, bytes]:
+        address = f"/picture/live/0?width=480&of={asking.get('/scene.json').json()['session']}"
+        return address, asking.get(address).content
+
+    seen.pictured(tell(seen, 100.0), b"first drive")
+    before, data = first_picture()
+    assert data == b"first drive" and first_picture() == (before, data)
+    seen.pictured(tell(seen, 3.0), b"second drive")
+    after, data = first_picture()
+    assert after != before and data == b"second drive"
 
 
 def test_a_long_life_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,9 @@ def _extended(
         return None
     photographs = tagged(opened, LocalFrame(*stored.datum))
     estimated = known_cameras(photographs, stored.cameras)
+    for row, p in enumerate(photographs):  # an image that is no longer there does not tell its size
+        if p.camera is None and p.size is None and len(p.keypoints):
+            estimated[row] = before.estimated_camera(row)
     given = [replace(p, camera=p.camera or camera) for p, camera in zip(photographs, estimated, strict=True)]
     if any(new and not p.camera and p.size for new, p in zip(before.came_later(), given, strict=True)):
         return None
