@@ -13,17 +13,8 @@ from contextlib import contextmanager, suppress
 from geowarp_ros.errors import GeowarpError
 
 PLAIN = {
-    "±": "+-",
-    "×": "x",
-    "·": "*",
-    "²": "^2",
-    "°": " deg",
-    "…": "...",
-    "–": "-",
-    "→": "->",
-    "‖": "|",
-    "≈": "~",
-}
+    "±": "+-", "×": "x", "·": "*", "²": "^2", "°": " deg", "…": "...", "–": "-", "→": "->", "‖": "|", "≈": "~"
+}  # fmt: skip
 """What is printed beyond ASCII, as a terminal that knows only ASCII shows it."""
 
 
