@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 
 from geowarp_ros.errors import GeowarpError
 
-PLAIN = {"±": "+-", "×": "x", "·": "*", "²": "^2", "°": " deg", "…": "...", "–": "-", "→": "->", "‖": "|"}
+PLAIN = {
+    "±": "+-", "×": "x", "·": "*", "²": "^2", "°": " deg", "…": "...", "–": "-", "→": "->", "‖": "|", "≈": "~"
+}  # fmt: skip
 """What is printed beyond ASCII, as a terminal that knows only ASCII shows it."""
 
 

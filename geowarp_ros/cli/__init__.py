@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "gallery": "build and maintain a gallery of geotagged images",
     "localize": "say where images were taken",
     "calibrate": "fit confidence and covariance on a held-out drive",
+    "doctor": "say what is here, what is missing, and how long an image takes",
     "benchmark": "measure how long things take on this machine",
     "view": "look at a gallery, a drive or the running node in a browser",
     "evaluate": "compare models, re-rankers and drives with the truth",
@@ -30,7 +31,7 @@ VERBS: dict[str, str] = {
 }
 """Verb -> its line in the help. ``x-y`` lives in ``cli/x_y.py``, which has add_arguments(parser) and run(args)."""
 
-LABORATORY = ("demo", "benchmark", "play", "world", "train", "export")
+LABORATORY = ("demo", "doctor", "benchmark", "play", "world", "train", "export")
 """Verbs that live in ``lab/verbs/`` instead: nothing else outside the laboratory leads into it."""
 
 

@@ -27,18 +27,23 @@ from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.lab.world.config import WorldConfig
 from geowarp_ros.lab.world.dataset import is_world, write_world
 from geowarp_ros.lab.world.tags import PHONE, retag
+from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import read_source
 from geowarp_ros.readers.bag_files import BagFiles
-from geowarp_ros.types import FloatArray
+from geowarp_ros.types import FloatArray, Frame
 
 IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC = "/camera/image_raw", "/camera/camera_info", "/gps/fix"
 FIX_TOPIC = "/geowarp_localizer/fix"
 START_PATIENCE_S = 120.0
 ANSWER_PATIENCE_S = 30.0
 """Maximum wait for the answer to the last image, which is never dropped."""
+KEPT_UP = 0.95
+"""Share of the images that a machine answers if it keeps up."""
+HEADROOM = 0.6
+"""Share of the time that answering may take: the replay, DDS and decoding need the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,31 @@ class Replay:
         answered: The images that the node answered, with truth and answer.
         errors_m: (F,) horizontal error of each fix, m.
         latencies_ms: (A,) time from the publication of an image to the arrival of its answer, ms.
+        rate: Factor on the recorded speed.
     """
 
     drive: Drive
     answered: tuple[Answered, ...]
     errors_m: FloatArray
     latencies_ms: FloatArray
+    rate: float = 1.0
+
+    @property
+    def answered_share(self) -> float:
+        """Share of the images that the node answered, 0..1."""
+        return len(self.answered) / len(self.drive.images)
+
+    def complaint(self) -> str:
+        """Return what to say if the node did not keep up: how many images were lost, and a rate for few."""
+        images, share = len(self.drive.images), self.answered_share
+        if share >= KEPT_UP:
+            return ""
+        shown_hz = self.rate * images_per_second(self.drive)
+        return (
+            f"DROPPED {images - len(self.answered)} OF {images} IMAGES: {shown_hz:.2g} a second were shown and"
+            f" {share * shown_hz:.2g} answered; --rate {share * self.rate * HEADROOM:.2g} could be kept here, and"
+            " --rate auto measures first, then replays as slowly as needed"
+        )
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the table: label and value."""
@@ -79,6 +103,35 @@ def make_world(config: WorldConfig, folder: Path, progress: Progress = silent) -
         SourceError: ``folder`` is something else, or cannot be written.
     """
     return folder if is_world(folder) else write_world(config, folder, progress=progress)
+
+
+def read_demo(bag: Path) -> Drive:
+    """Read a bag's images with the truth on /gps/fix."""
+    return read_drive(bag, IMAGE_TOPIC, TruthOptions(topic=TRUTH_TOPIC))
+
+
+def images_per_second(drive: Drive) -> float:
+    """Return the rate at which the images were taken, Hz; interruptions do not count."""
+    return 1e9 / float(np.median(np.diff([image.stamp_ns for image in drive.images])))
+
+
+def kept_rate(drive: Drive, localizer: Localizer, images: int = 8) -> float:
+    """Return the factor on the recorded speed, at most 1, with which this machine keeps up, by a few images.
+
+    Args:
+        drive: What will be replayed.
+        localizer: With the node's gallery and settings.
+        images: Number of images, spread over the drive.
+    """
+    localizer.warm_up()
+    taken_s = []
+    for item in drive.images[:: -(-len(drive.images) // images)]:
+        pixels = item.read()
+        frame = Frame(pixels, camera=item.camera_at(pixels.shape[1], pixels.shape[0]))
+        begun_s = time.perf_counter()
+        localizer.localize(frame)
+        taken_s.append(time.perf_counter() - begun_s)
+    return min(1.0, HEADROOM / (images_per_second(drive) * float(np.mean(taken_s))))
 
 
 def make_gallery(world: Path, model: str, folder: Path, progress: Progress = silent) -> Gallery:
@@ -129,7 +182,7 @@ def replay(
 
     from geowarp_ros.lab.play import Recorder, play
 
-    drive = read_drive(bag, IMAGE_TOPIC, TruthOptions(topic=TRUTH_TOPIC))
+    drive = read_demo(bag)
     fixes = output / "fixes"
     shutil.rmtree(fixes, ignore_errors=True)
     with _node_process(gallery.path, model, output / "node.log") as process:  # before rclpy.init: no fork after it
@@ -157,16 +210,16 @@ def replay(
             robot.destroy_node()
             context.try_shutdown()
     latencies = [(at - published[stamp]) * 1e3 for stamp, at in recorder.arrived.items() if stamp in published]
-    return _judge(drive, gallery, fixes, np.array(latencies))
+    return _judge(drive, gallery, fixes, np.array(latencies), rate)
 
 
-def _judge(drive: Drive, gallery: Gallery, fixes: Path, latencies_ms: FloatArray) -> Replay:
+def _judge(drive: Drive, gallery: Gallery, fixes: Path, latencies_ms: FloatArray, rate: float) -> Replay:
     answers, _ = read_fixes(fixes, FIX_TOPIC)
     run = join_recorded(drive, answers, gallery.frame)
     judged = judge(run)
     missing = set(run.dropped)
     answered = tuple(item for item in run.answered if item.name not in missing)
-    return Replay(drive, answered, judged.error_m[judged.fixed], latencies_ms)
+    return Replay(drive, answered, judged.error_m[judged.fixed], latencies_ms, rate)
 
 
 @contextmanager

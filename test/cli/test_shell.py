@@ -268,12 +268,12 @@ def test_the_nearest_word_is_named(words: list[str], meant: str, capsys: pytest.
 
 
 def test_an_ascii_terminal_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "1 ± 2 m, 3 × 4, 5°, é, caf\udce9.jpg\n"
+    text = "1 ± 2 m, 3 × 4, 5°, ≈ 6, é, caf\udce9.jpg\n"
     monkeypatch.setattr(geowarp_ros.cli, "run_verb", lambda *_: sys.stdout.write(text))
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
     main(["match"])
-    assert written.getvalue() == b"1 +- 2 m, 3 x 4, 5 deg, \\xe9, caf\xe9.jpg\n"
+    assert written.getvalue() == b"1 +- 2 m, 3 x 4, 5 deg, ~ 6, \\xe9, caf\xe9.jpg\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
