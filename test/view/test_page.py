@@ -39,6 +39,17 @@ def look(browser: Browser, address: str, width: int = 1300, height: int = 850) -
     browser.asked.clear()
     browser.open(address)
     browser.until(f"location.href === {json.dumps(address)} && window.viewer?.map?.x0")
+    settled(browser)
+
+
+def settled(browser: Browser) -> None:
+    """Wait until pictures that come have no say in the layout any more: the map fills what room they leave it."""
+    browser.until("document.readyState === 'complete' && [...document.images].every(image => image.complete)")
+    before = None
+    while (now := (browser.box(".ground"), browser.ask("viewer.map.scale"))) != before:
+        before = now
+        browser.ask("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(() => drawn(1))))")
+    browser.until("!viewer.map.waiting")
 
 
 def on_map(browser: Browser, kind: str, row: int) -> tuple[float, float]:
@@ -140,6 +151,8 @@ def test_what_the_legend_names_is_counted_and_switched(browser: Browser, drive: 
 
 def test_drag_wheel_and_keys_move_the_map(browser: Browser, drive: str) -> None:
     look(browser, drive)
+    browser.drag((500, 300), (510, 310))  # from now on no change of size fits the map anew
+    settled(browser)
     x, y = on_map(browser, "query", 0)
     browser.drag((500, 300), (540, 320))
     assert on_map(browser, "query", 0) == pytest.approx((x + 40, y + 20), abs=0.5)
