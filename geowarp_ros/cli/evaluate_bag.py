@@ -14,7 +14,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geowarp_ros.cli.options import add_camera, add_settings, session_config, settings
+from geowarp_ros.cli.options import SHORTCUTS, add_camera, add_settings, session_config, settings
 from geowarp_ros.cli.parser import GALLERY, NEW_FOLDER, Existing
 from geowarp_ros.cli.verbs import require
 
@@ -78,17 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recorded.add_argument("--fix-topic", default="/geowarp_localizer/fix", help="topic of the fixes")
 
-    add_settings(
-        parser,
-        "model",
-        "keypoint_weights",
-        "rerank",
-        "candidates",
-        "device",
-        "runtime",
-        "threads",
-        "min_confidence",
-    )
+    add_settings(parser, *SHORTCUTS)
     motion = parser.add_argument_group("what the node receives besides images, from the bag of the drive")
     motion.add_argument(
         "--prior-topic", default="", help="topic of the prior, NavSatFix; requires prior.source=fix"

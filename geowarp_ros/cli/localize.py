@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from geowarp_ros.cli.options import add_camera, add_settings, localizer_config, settings
+from geowarp_ros.cli.options import SHORTCUTS, add_camera, add_settings, localizer_config, settings
 from geowarp_ros.cli.parser import GALLERY, image_files
 
 
@@ -19,17 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", type=GALLERY, required=True, help="folder made by 'geowarp gallery build'")
     add_camera(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    add_settings(
-        parser,
-        "model",
-        "keypoint_weights",
-        "rerank",
-        "candidates",
-        "device",
-        "runtime",
-        "threads",
-        "min_confidence",
-    )
+    add_settings(parser, *SHORTCUTS)
 
 
 def run(args: argparse.Namespace) -> int:

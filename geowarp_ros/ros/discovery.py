@@ -13,10 +13,9 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
-from sensor_msgs.msg import CompressedImage, Image
 
 from geowarp_ros.ros.process import check_home
-from geowarp_ros.ros.topics import MATCH_IMAGE, type_name
+from geowarp_ros.ros.topics import MATCH_IMAGE, topics_of_images, type_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +63,12 @@ def image_topics(discover_s: float = 1.0, listen_s: float = 1.5) -> list[ImageTo
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         _spin(executor, discover_s)
-        kinds = {type_name(each): each for each in (Image, CompressedImage)}
         own = MATCH_IMAGE.removeprefix("~")  # drawn only while somebody looks
         arrived: dict[tuple[str, str], list[float]] = {}
-        for name, types in sorted(node.get_topic_names_and_types()):
-            for kind in (each for each in types if each in kinds and not name.endswith(own)):
-                times = arrived[name, kind] = []
-                node.create_subscription(
-                    kinds[kind], name, partial(_note, times), qos_profile_sensor_data, raw=True
-                )  # fmt: skip
+        for name, kind in topics_of_images(node):
+            if not name.endswith(own):
+                times = arrived[name, type_name(kind)] = []
+                node.create_subscription(kind, name, partial(_note, times), qos_profile_sensor_data, raw=True)
         _spin(executor, listen_s if arrived else 0.0)
         found = [_topic(node, name, kind, times) for (name, kind), times in arrived.items()]
         executor.shutdown()

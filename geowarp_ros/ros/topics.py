@@ -9,6 +9,7 @@ from typing import Any
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, NavSatFix
@@ -122,6 +123,13 @@ def type_name(kind: type) -> str:
     """Return the name of a type: ``sensor_msgs.msg._image.Image`` -> ``sensor_msgs/msg/Image``."""
     package, interface, *_ = kind.__module__.split(".")
     return f"{package}/{interface}/{kind.__name__}"
+
+
+def topics_of_images(node: Node) -> Iterator[tuple[str, type]]:
+    """Yield the topics of images on the graph, by name, and the type of each; one of two types comes twice."""
+    kinds = {type_name(each): each for each in (Image, CompressedImage)}
+    for name, types in sorted(node.get_topic_names_and_types()):
+        yield from ((name, kinds[each]) for each in types if each in kinds)
 
 
 def _said(qos: QoSProfile) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
 from geowarp_ros.motion.session import BACK_IN_TIME_NS
-from geowarp_ros.ros.topics import type_name
+from geowarp_ros.ros.topics import topics_of_images, type_name
 
 SAMPLES = 8192
 """Number of bytes of a picture that are compared with the one before: noise changes some of them."""
@@ -147,13 +147,11 @@ def where_images_are(node: Node, topic: str, kind: type) -> str:
         kind: Its type of message.
     """
     said = [_heard(node, topic, kind)]
-    kinds = {type_name(each): each for each in (Image, CompressedImage)}
     found = []
-    for name, types in sorted(node.get_topic_names_and_types()):
-        other = next((kinds[each] for each in types if each in kinds), None)
+    for name, other in topics_of_images(node):
         count = node.count_publishers(name)
         own = name.startswith(f"{node.get_fully_qualified_name()}/")
-        if other is None or not count or own or (name, other) == (topic, kind):
+        if not count or own or (name, other) == (topic, kind):
             continue
         found.append(f"{name} has {_publishers(count)}: {_reached(name, other, topic)}")
     if len(found) > NAMED:

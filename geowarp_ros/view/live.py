@@ -30,24 +30,10 @@ FRESH_S = 3.0
 """Time without an answer after which the node is said to be silent."""
 
 COLUMNS = (
-    *(
-        "t",
-        "title",
-        "name",
-        "status",
-        "reason",
-        "candidate",
-        "method",
-        "confidence",
-        "error",
-        "radius",
-        "ee",
-        "en",
-        "nn",
-    ),
-    *("heading", "heading_std", "true_heading", "heading_error", "latency", "distance", "score"),
-    *("x", "y", "tx", "ty", "place", "picture"),
-)
+    "t", "title", "name", "status", "reason", "candidate", "method", "confidence", "error", "radius",
+    "ee", "en", "nn", "heading", "heading_std", "true_heading", "heading_error", "latency", "distance", "score",
+    "x", "y", "tx", "ty", "place", "picture",
+)  # fmt: skip
 _TEXTS = ("name", "status", "reason", "candidate", "method")
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,7 +25,11 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image, Imu, NavSatFix
 from std_srvs.srv import SetBool, Trigger
 
+from geowarp_ros.ros.conversions import stamp_ns
 from geowarp_ros.types import Image as Pixels
+
+if TYPE_CHECKING:
+    from geowarp_ros.ros.node import LocalizerNode
 
 PATIENCE_S = 60.0
 """How long a test waits before it fails; nothing passes by waiting."""
@@ -96,6 +100,17 @@ class Robot:
                 self.show(message)
         self.pause(False)
         return answer.result()
+
+    def drive(self, node: LocalizerNode, message: Odometry) -> None:
+        """Publish odometry until the node has it: it is best effort, and discovery loses some."""
+
+        def arrived() -> bool:
+            if node._session.odometer.pose_at(stamp_ns(message.header.stamp)) is None:
+                self.odometry.publish(message)
+                return False
+            return True
+
+        until(arrived, "the odometry to arrive")
 
     def trigger(self, name: str) -> Any:
         return self.call(Trigger, f"/geowarp_localizer/{name}", Trigger.Request())

@@ -123,22 +123,29 @@ def test_autostart_leaves_a_node_to_a_manager_that_was_first(
     assert robot.state() == "inactive" and not gave_up.is_set()
 
 
+class Gate:
+    """Opens a script's galleries once it is open itself."""
+
+    def __init__(self, script: Script) -> None:  # noqa: F811
+        self.reached, self.open, self._script = threading.Event(), threading.Event(), script
+
+    def __call__(self, config: Any) -> Any:
+        self.reached.set()
+        assert self.open.wait(PATIENCE_S)
+        return self._script.open(config)
+
+
 def test_questions_and_parameters_are_answered_while_it_configures(
     start: Callable[..., LocalizerNode],  # noqa: F811
     robot: Robot,
     script: Script,  # noqa: F811
     pixels: Pixels,
 ) -> None:
-    opening, open_it = threading.Event(), threading.Event()
+    gate = Gate(script)
 
-    def opener(config: Any) -> Any:
-        opening.set()
-        assert open_it.wait(PATIENCE_S)
-        return script.open(config)
-
-    start(opener=opener)
+    start(opener=gate)
     try:
-        assert opening.wait(PATIENCE_S)  # from here on it takes for ever
+        assert gate.reached.wait(PATIENCE_S)  # from here on it takes for ever
         assert robot.state() == "configuring"
         request = GetAvailableTransitions.Request()
         name = f"{NAME}/get_available_transitions"
@@ -158,7 +165,7 @@ def test_questions_and_parameters_are_answered_while_it_configures(
         assert not answer.success and "the node is configuring: expected active" in answer.message
         assert robot.state() == "configuring"
     finally:
-        open_it.set()
+        gate.open.set()
     until(lambda: robot.state() == "active", "activation")
     assert (script.configs[0].frame_id, script.configs[0].rerank.candidates) == ("", 5)
     assert (script.configs[-1].frame_id, script.configs[-1].rerank.candidates) == ("base_link", 3)
@@ -170,22 +177,17 @@ def test_settings_that_do_not_fit_what_was_loaded_meanwhile_fail_the_configurati
     robot: Robot,
     script: Script,  # noqa: F811
 ) -> None:
-    opening, open_it = threading.Event(), threading.Event()
+    gate = Gate(script)
 
-    def opener(config: Any) -> Any:
-        opening.set()
-        assert open_it.wait(PATIENCE_S)
-        return script.open(config)
-
-    start({"autostart": False}, opener=opener)
+    start({"autostart": False}, opener=gate)
     configured: list[bool] = []
     thread = threading.Thread(target=lambda: configured.append(robot.change("configure")))
     thread.start()
     try:
-        assert opening.wait(PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
         assert robot.set(rerank__method="none") == ""
     finally:
-        open_it.set()
+        gate.open.set()
     thread.join(PATIENCE_S)
     assert configured == [False] and robot.state() == "unconfigured"
     robot.diagnosis(lambda parts: "rerank.method = 'none': not with this script" in parts["localization"].message)
@@ -199,27 +201,22 @@ def test_images_are_answered_and_parameters_set_while_another_gallery_is_loaded(
     script: Script,  # noqa: F811
     pixels: Pixels,
 ) -> None:
-    opening, open_it = threading.Event(), threading.Event()
-    open_it.set()
+    gate = Gate(script)
+    gate.open.set()
 
-    def opener(config: Any) -> Any:
-        opening.set()
-        assert open_it.wait(PATIENCE_S)
-        return script.open(config)
-
-    start(opener=opener)
+    start(opener=gate)
     robot.answer(image_message(pixels, stamp_s=1.0))
-    opening.clear()
-    open_it.clear()
+    gate.reached.clear()
+    gate.open.clear()
     thread = threading.Thread(target=lambda: robot.trigger("reload_gallery"))
     thread.start()
     try:
-        assert opening.wait(PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
         assert robot.state() == "active"
         assert robot.set(rerank__candidates=9, frame_id="head") == ""
         assert robot.answer(image_message(pixels, stamp_s=2.0)).header.frame_id == "head"
     finally:
-        open_it.set()
+        gate.open.set()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert [config.rerank.candidates for config in script.configs] == [5, 9, 5, 9]  # the new one, too

@@ -57,14 +57,7 @@ def test_stamps_corrections_and_another_datum(
 
     def stand(stamp_s: float) -> None:
         """By odometry at (3, 0), headed along y; the base is 8 m east and 20 m north, and heads east."""
-
-        def arrived() -> bool:
-            if node._session.odometer.pose_at(round(stamp_s * 1e9)) is None:
-                robot.odometry.publish(odometry_message(3.0, 0.0, 1.5707963267948966, stamp_s))
-                return False
-            return True
-
-        until(arrived, "the odometry to arrive")
+        robot.drive(node, odometry_message(3.0, 0.0, 1.5707963267948966, stamp_s))
 
     script.result = oriented(10.0)
     for stamp_s in (1.0, 1.5, 2.0):
@@ -108,24 +101,15 @@ def test_it_begins_anew_when_the_node_is_activated_again(
     node = start({"map_to_odom": True, **BASE})
     until(robot.odometry.get_subscription_count, "the localizer to subscribe")
 
-    def stand(stamp_s: float) -> None:
-        def arrived() -> bool:
-            if node._session.odometer.pose_at(round(stamp_s * 1e9)) is None:
-                robot.odometry.publish(odometry_message(3.0, 0.0, 0.0, stamp_s))
-                return False
-            return True
-
-        until(arrived, "the odometry to arrive")
-
     script.result = oriented(10.0)
     for stamp_s in (1.0, 1.5, 2.0):
-        stand(stamp_s)
+        robot.drive(node, odometry_message(3.0, 0.0, 0.0, stamp_s))
         robot.answer(image_message(pixels, stamp_s=stamp_s))
     tf.get(timeout=PATIENCE_S)
     assert robot.change("deactivate")
     assert robot.change("activate")  # carried about meanwhile, for all it heard
     until(robot.odometry.get_subscription_count, "the localizer to subscribe")
-    stand(60.0)
+    robot.drive(node, odometry_message(3.0, 0.0, 0.0, stamp_s=60.0))
     said = robot.diagnosis()
     assert values(said["localization"])["map to odom"] == "too few fixes agree, or the path is too short"
     assert all(seconds(sent.header.stamp) < 60.0 for sent in tf.queue)
