@@ -28,6 +28,7 @@ from geowarp_ros.model.xfeat import load_xfeat
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.rerank.verification import NO_POINTS, build_matcher, matched_pair
 from geowarp_ros.types import (
     Answer,
     Candidate,
@@ -40,6 +41,7 @@ from geowarp_ros.types import (
     Near,
     NoDeadline,
     NoFix,
+    Pair,
     Pose,
     PoseMethod,
 )
@@ -337,11 +339,21 @@ class Localizer:
         self.localize(image)
         return (time.perf_counter() - begun_s) * 1e3
 
-    def _pair(self, query: Query, ranked: Ranked) -> Callable[[], tuple[Image, Image]] | None:
+    def _pair(self, query: Query, ranked: Ranked) -> Callable[[], Pair] | None:
         if not ranked.candidates:
             return None
-        pixels, gallery, best = query.pixels, self.gallery, ranked.candidates[0].index
-        return lambda: (pixels, gallery.image(best))
+        best, gallery, position = ranked.candidates[0].index, self.gallery, self.config.position
+        nothing = query.image.new_empty(0)  # who keeps answers keeps pixels and keypoints, half a megabyte each
+        kept = replace(query, image=nothing, local_features=nothing, original=None, _prepared={}, _compared={})
+
+        def read() -> Pair:
+            candidate, points = gallery.image(best), (NO_POINTS, NO_POINTS)
+            if position.verify != "none":
+                (points,) = build_matcher(gallery, position.verify, position.verification)(kept, [best])
+            images = kept.pixels, candidate
+            return matched_pair(*images, points, images, position.verification.threshold_px)
+
+        return read
 
 
 class StageClock:

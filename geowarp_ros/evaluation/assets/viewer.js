@@ -911,7 +911,7 @@ class Viewer {
 
   showTime() {
     const { row } = this.chosen;
-    this.clock.textContent = `${this.time.toFixed(1)} s`;
+    this.clock.textContent = this.scene.untimed ? `${row + 1} of ${this.drive.t.length}` : `${this.time.toFixed(1)} s`;
     this.strip.setAttribute("aria-valuemax", this.end().toFixed(1));
     this.strip.setAttribute("aria-valuenow", this.time.toFixed(1));
     this.strip.setAttribute("aria-valuetext", `${this.time.toFixed(1)} seconds, ${this.verdict(row)}`);
