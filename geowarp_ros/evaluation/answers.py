@@ -130,7 +130,7 @@ def write_answers_page(
         path: Path of the HTML file.
     """
     answered = tuple(
-        Answered(item.name, row * NS, None, item.answer, item.answer.fix, item.thumbnail)
+        Answered(item.name, (row + 1) * NS, None, item.answer, item.answer.fix, item.thumbnail)
         for row, item in enumerate(localized)
     )
     fixes = sum(item.answer.fix is not None for item in localized)

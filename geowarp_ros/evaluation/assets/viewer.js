@@ -116,7 +116,7 @@ class Viewer {
       drive.MY = drive.Y.map((y, row) => (drive.fixed[row] || Number.isNaN(drive.TY[row]) ? y : drive.TY[row]));
       add(drive.TX, drive.TY);
       const track = [...box];
-      add(drive.X.map((x, row) => (drive.fixed[row] ? x : NaN)), drive.Y);
+      add(drive.X.map((x, row) => (drive.fixed[row] || scene.untimed ? x : NaN)), drive.Y); // of photographs guesses, too
       // a fix far away does not make the drive a dot
       if (track[0] <= track[2] && Math.hypot(box[2] - box[0], box[3] - box[1]) > 3 * Math.hypot(track[2] - track[0], track[3] - track[1])) box = track;
     }
