@@ -53,10 +53,11 @@ def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
         "--params-file", type=Existing("a parameter file of the node", file=True), default=hidden, metavar="YAML",
         help="parameter file of the node",
     )  # fmt: skip
-    group.add_argument(
+    setting = group.add_argument(
         "--set", nargs="+", action="extend", default=hidden, metavar="NAME=VALUE",
         help="any parameter, such as rerank.mode=fast or position.verify=none",
     )  # fmt: skip
+    setting.completer = lambda **_: [f"{name}=" for name, _ in leaves(SessionConfig)]  # type: ignore[attr-defined]
     for option in shortcuts:
         name, meaning = SHORTCUTS[option]
         value: Any = LocalizerConfig()
