@@ -435,6 +435,20 @@ def test_an_answer_reads_as_one_line_and_shows_its_pair(localizer: Localizer) ->
     assert "<img" not in refused._repr_html_()
 
 
+@pytest.mark.parametrize("verify", ["sift", "orb", "none"])
+def test_the_pair_has_the_keypoints_that_were_counted(verify: str, gallery_path: Path, model_path: Path) -> None:
+    localizer = Localizer.open(gallery_path, config(model_path, position={"verify": verify}), calibrated=False)
+    answer = localizer.localize(picture(4))
+    assert answer.pair is not None
+    pair, best = answer.pair(), answer.candidates[0]
+    assert pair.query.shape == pair.candidate.shape == (72, 96, 3)
+    assert len(pair.points_q) == len(pair.points_p) == (best.inliers or 0) <= pair.matches
+    assert pair.matches > 50 if verify == "sift" else (pair.matches > 0) == (verify == "orb")
+    # the query is the photograph itself: what agrees lies at the same place in both
+    np.testing.assert_allclose(pair.points_q, pair.points_p, atol=3 * 2 / 72)
+    assert np.abs(pair.points_q).max(initial=0) <= 1
+
+
 def test_ten_lines_are_the_whole_public_face(gallery_path: Path, model_path: Path, tmp_path: Path) -> None:
     import geowarp_ros as gw
 

@@ -17,7 +17,7 @@ import pytest
 import geowarp_ros.cli
 from geowarp_ros.cli import VERBS, main
 from geowarp_ros.cli.evaluate import EVALUATIONS
-from geowarp_ros.cli.parser import Existing, Parser, image_files
+from geowarp_ros.cli.parser import Existing, NewPicture, Parser, image_files
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.lab.verbs.train import TRAININGS
 from test.cli.walking import complete, every_parser, is_path
@@ -69,6 +69,7 @@ def test_every_path_may_begin_with_the_home(words: list[str], parser: Parser, ho
         )
         name = "file" if isinstance(action.type, Existing) and action.type.file else "folder"
         name = "file" if action.dest in ("model", "models", "init", "warp", "keypoint_weights") else name
+        name = "picture.png" if isinstance(action.type, NewPicture) else name
         for path in (f"~/{name}", f"$HOME/{name}", f"${{HOME}}/{name}"):
             line = complete(parser, {action.dest: path}, home / "folder", home / "file")
             found = getattr(parser.parse_args(line), action.dest)
