@@ -28,7 +28,7 @@ file opens at once."""
 MOST_PLACES = 20_000
 """Maximum number of gallery places in the map but for the candidates; of more, every N-th is drawn."""
 
-_CARD_PX = 720
+_CARD_PX = 520
 _HOVER_PX = 320
 _CARDS = 6
 
