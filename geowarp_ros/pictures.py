@@ -80,7 +80,8 @@ def answer_picture(
         query = pair.query if pair else np.full((48, 64, 3), _GROUND, np.uint8)
     ink = FOUND if answer.fix else LOST
     if pair is None or not answer.candidates:
-        return match_picture(Side(query, "query"), title=_title(answer), ink=ink, width_px=width_px)
+        side, detail = Side(query, "query"), _doubts(answer)
+        return match_picture(side, title=_title(answer), detail=detail, ink=ink, width_px=width_px)
     best = answer.candidates[0]
     score = score_text(best.score, best.score_unit)
     agree = agreement_text(len(pair.points_q), pair.matches) if pair.matches else ""
