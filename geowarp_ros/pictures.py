@@ -33,6 +33,7 @@ FIGURE_PX = 1600
 Colour: TypeAlias = tuple[int, int, int]
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FOUND, DOUBT, LOST = (60, 220, 90), (240, 190, 60), (245, 80, 60)
+"""Of a fix and the same place; of no fix; of what is wrong."""
 PAPER = (20, 23, 28)
 INK = (236, 239, 244)
 FAINT = (140, 148, 160)
@@ -78,7 +79,7 @@ def answer_picture(
     pair = answer.pair and answer.pair()
     if query is None:
         query = pair.query if pair else np.full((48, 64, 3), _GROUND, np.uint8)
-    ink = FOUND if answer.fix else LOST
+    ink = FOUND if answer.fix else DOUBT
     if pair is None or not answer.candidates:
         side, detail = Side(query, "query"), _doubts(answer)
         return match_picture(side, title=_title(answer), detail=detail, ink=ink, width_px=width_px)
@@ -398,7 +399,7 @@ def _plan(answer: Answer, side_px: int = 480) -> Image:
 def _written(sheet: Image, reach: float, scale: float, fixed: bool) -> Image:
     """Return the plan with its scale, north and what its marks are."""
     picture, side = Pillow.fromarray(sheet), len(sheet)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(19)
+    draw, font = ImageDraw.Draw(picture, "RGBA"), ImageFont.load_default(19)
     draw.polygon([(side - 24, 14), (side - 31, 34), (side - 17, 34)], fill=FAINT)
     draw.text((side - 24, 46), "N", FAINT, font, anchor="mm")
     length = round_length(0.6 * reach)
@@ -410,7 +411,9 @@ def _written(sheet: Image, reach: float, scale: float, fixed: bool) -> Image:
         if fixed
         else [("best guess, no fix", CANDIDATE)]
     )
-    for row, (text, colour) in enumerate([*marks, ("other candidates", FAINT)]):
+    marks.append(("other candidates", FAINT))
+    draw.rounded_rectangle((6, 6, 200, 14 + 28 * len(marks)), 6, (*_GROUND, 190))
+    for row, (text, colour) in enumerate(marks):
         y = 24 + 28 * row
         draw.ellipse((16, y - 5, 26, y + 5), None if colour == CANDIDATE and not fixed else colour, colour, 2)
         draw.text((36, y), text, INK, font, anchor="lm")

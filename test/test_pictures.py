@@ -25,7 +25,6 @@ from geowarp_ros.pictures import (
     CANDIDATE,
     DOUBT,
     FOUND,
-    LOST,
     QUERY,
     WIDTH_PX,
     Side,
@@ -82,15 +81,15 @@ def test_an_answer_has_one_row_more_with_a_warp_and_one_panel_without_candidates
     assert one[right].std() > 10 > alone[right].std()  # nothing stands there
 
 
-def test_title_and_lines_are_green_for_a_fix_and_red_for_none(smooth: NDArray[np.uint8]) -> None:
+def test_title_and_lines_are_green_for_a_fix_and_amber_for_none(smooth: NDArray[np.uint8]) -> None:
     points = np.array([[-0.5, -0.5], [0.5, 0.2]])
-    for result, ink, other in ((FIX, FOUND, LOST), (NoFix("jump"), LOST, FOUND)):
+    for result, ink, other in ((FIX, FOUND, DOUBT), (NoFix("jump"), DOUBT, FOUND)):
         shown = answer_picture(answered(smooth, result, BEST, points=points), smooth)
         title = shown[:40]
         assert (title == ink).all(axis=2).sum() > 20 > (title == other).all(axis=2).sum() == 0
     # a line crosses the gap between the images: between paper and ink, by six tenths
     gap = shown[60:, WIDTH_PX // 2 - 2 : WIDTH_PX // 2 + 2].reshape(-1, 3).astype(float)
-    assert (np.abs(gap - (0.6 * np.array(LOST) + 0.4 * np.array(pictures.PAPER))).max(axis=1) < 25).any()
+    assert (np.abs(gap - (0.6 * np.array(DOUBT) + 0.4 * np.array(pictures.PAPER))).max(axis=1) < 25).any()
 
 
 def test_the_title_says_where_and_the_line_below_what_it_rests_on(

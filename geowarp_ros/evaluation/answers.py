@@ -60,7 +60,10 @@ def write_answers_geojson(localized: Sequence[Localized], path: Path) -> None:
     geometry, for a geometry is a position: its best guess is named by properties.
     """
     features = [each for item in localized for each in _features(item)]
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}, indent=1), encoding="utf-8")
+    path.write_text(
+        json.dumps({"type": "FeatureCollection", "features": features}, indent=1, allow_nan=False),
+        encoding="utf-8",
+    )
 
 
 def _features(item: Localized) -> list[dict[str, Any]]:

@@ -122,7 +122,8 @@ class Viewer {
     }
     if (!drive || scene.kind === "live" || box[0] > box[2]) { add(places.tagX, places.tagY); add(places.ownX, places.ownY); }
     if (!drive && this.scene.points) add(...[this.scene.points.x, this.scene.points.y].map((values) => middling(values)));
-    if (box[0] <= box[2]) this.map.setBounds(box);
+    const room = scene.untimed ? 30 : 0; // a single photograph has its surroundings
+    if (box[0] <= box[2]) this.map.setBounds([box[0] - room, box[1] - room, box[2] + room, box[3] + room]);
   }
 
   movePlaces() {
