@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import TypeAlias
@@ -254,7 +255,7 @@ def match_picture(
     sheet = Pillow.fromarray(drawn)
     draw = ImageDraw.Draw(sheet, "RGBA")
     for y, text, colour, size in ((28, title, ink, 25), (62, detail, FAINT, 16)):
-        font = ImageFont.load_default(size * scale)
+        font = _font(size * scale)
         draw.text((gap, y * scale), _shortened(draw, text, font, width_px - 2 * gap), colour, font, anchor="lm")
     for each, row in zip((sides, warped), boxes, strict=False):
         for side, box, colour in zip(each, row, (QUERY, CANDIDATE), strict=False):
@@ -280,11 +281,19 @@ def _paste(sheet: Pillow.Image, image: Image, box: _Box, radius: int) -> None:
     shrinks = image.shape[1] > box.width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     scaled = np.asarray(cv2.resize(image, (box.width, box.height), interpolation=method), np.uint8)
-    mask = Pillow.new("L", (2 * box.width, 2 * box.height), 0)  # twice as large: smooth corners
-    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 2 * box.width - 1, 2 * box.height - 1), 2 * radius, 255)
-    sheet.paste(
-        Pillow.fromarray(scaled), (box.left, box.top), mask.resize((box.width, box.height), Pillow.Resampling.BOX)
-    )
+    mask = _rounded(box.width, box.height, radius)
+    sheet.paste(Pillow.fromarray(scaled), (box.left, box.top), mask)
+
+
+@lru_cache(16)
+def _rounded(width: int, height: int, radius: int) -> Pillow.Image:
+    """Return the mask of a rectangle with round corners, drawn twice as large for smooth ones."""
+    mask = Pillow.new("L", (2 * width, 2 * height), 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 2 * width - 1, 2 * height - 1), 2 * radius, 255)
+    return mask.resize((width, height), Pillow.Resampling.BOX)
+
+
+_font = lru_cache(16)(ImageFont.load_default)
 
 
 def _mark(sheet: Image, box: _Box, quad: FloatArray, colour: Colour, scale: float, margin: int) -> None:
@@ -323,7 +332,7 @@ def _join(
 
 def _label(draw: ImageDraw.ImageDraw, box: _Box, name: str, colour: Colour, scale: float) -> None:
     """Write a name at the foot of an image, in the middle: quads have their corners elsewhere."""
-    font, pad = ImageFont.load_default(15 * scale), round(7 * scale)
+    font, pad = _font(15 * scale), round(7 * scale)
     text = _shortened(draw, name, font, box.width - 6 * pad)
     width = draw.textlength(text, font) + 4.2 * pad
     left, low = box.left + (box.width - width) / 2, box.top + box.height - pad
@@ -399,7 +408,7 @@ def _plan(answer: Answer, side_px: int = 480) -> Image:
 def _written(sheet: Image, reach: float, scale: float, fixed: bool) -> Image:
     """Return the plan with its scale, north and what its marks are."""
     picture, side = Pillow.fromarray(sheet), len(sheet)
-    draw, font = ImageDraw.Draw(picture, "RGBA"), ImageFont.load_default(19)
+    draw, font = ImageDraw.Draw(picture, "RGBA"), _font(19)
     draw.polygon([(side - 24, 14), (side - 31, 34), (side - 17, 34)], fill=FAINT)
     draw.text((side - 24, 46), "N", FAINT, font, anchor="mm")
     length = round_length(0.6 * reach)
