@@ -57,11 +57,8 @@ def find_weights(name: Path | str) -> Path:
         return path
     stored = installed_weights(text)
     if not stored.is_file():
-        fetch = f"'geowarp models get {text}' fetches them"
-        known = (
-            fetch
-            if text in CATALOGUE
-            else f"'geowarp models' lists those that can be had{did_you_mean(text, names())}"
-        )
+        known = f"'geowarp models get {text}' fetches them"
+        if text not in CATALOGUE:
+            known = f"'geowarp models' lists what can be had{did_you_mean(text, names())}"
         raise ModelError(f"{text}: is no file, and no weights of that name lie in {weights_folder()}; {known}")
     return stored

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -23,16 +23,10 @@ from geowarp_ros.catalogue import download as downloading
 from geowarp_ros.catalogue.download import UnreachableError, download
 from geowarp_ros.errors import DownloadError
 from geowarp_ros.files import sha256_of
-from test.catalogue.serving import Site, serving
+from test.catalogue.serving import Site
 
 BODY = bytes(range(256)) * 10_000  # 2.56 MB: three chunks
 OTHER = BODY[::-1]
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with serving() as found:
-        yield found
 
 
 @pytest.fixture
