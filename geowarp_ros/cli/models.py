@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from geowarp_ros.cli.parser import Existing
 
 if TYPE_CHECKING:
     from geowarp_ros.catalogue.entries import Entry
 
+
+class Source(Existing):
+    """Type of an argument that names a file or an address."""
+
+    def __call__(self, text: str) -> Any:
+        """Parse the argument: an address stays."""
+        return text if "://" in text else super().__call__(text)
+
+    def check(self, path: Path | str) -> None:
+        """Refuse a file that is not there."""
+        if isinstance(path, Path):
+            super().check(path)
+
+
+SOURCE = Source("a file of weights", file=True)
 
 _HEAD = (
     "name", "for", "published", "values", "image", "licence", "commercial", "MB", "its authors' Recall@1", "here"
@@ -34,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     get = action("get", _get, "download weights from where their authors publish them, check and store them")
     get.add_argument(
-        "--from", dest="sources", nargs="+", default=[], metavar="URL|FILE",
+        "--from", dest="sources", type=SOURCE, nargs="+", default=[], metavar="URL|FILE",
         help="from there instead; of the paper's pairs the features extractor, then the homography regression",
     )  # fmt: skip
     remove = action("remove", _remove, "delete stored weights; the checksum stays known")
@@ -119,7 +137,7 @@ def _get(args: argparse.Namespace) -> None:
     if not args.sources and is_intact(entry.name):
         print(f"{path}: is here, and unchanged")
         return
-    record = get(entry.name, args.sources, bar)
+    record = get(entry.name, [str(source) for source in args.sources], bar)
     print(f"{path}: {entry.method}, {entry.encoder}, fingerprint {record.fingerprint}")
     print(f"licence {entry.licence.name}: {entry.licence.meaning}")
 

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -24,6 +25,8 @@ from geowarp_ros.catalogue.download import UnreachableError, download
 from geowarp_ros.errors import DownloadError
 from geowarp_ros.files import sha256_of
 from test.catalogue.serving import Site
+
+T = TypeVar("T")
 
 BODY = bytes(range(256)) * 10_000  # 2.56 MB: three chunks
 OTHER = BODY[::-1]
@@ -50,7 +53,7 @@ def test_a_file_arrives_whole_and_what_the_server_says_of_it(site: Site, target:
 def test_progress_counts_the_megabytes_that_are_missing(site: Site, target: Path) -> None:
     seen: list[tuple[int, int, str]] = []
 
-    def count(items: Iterable[bytes], total: int, label: str) -> Iterable[bytes]:
+    def count(items: Iterable[T], total: int, label: str, /) -> Iterable[T]:
         found = list(items)
         seen.append((len(found), total, label))
         return found

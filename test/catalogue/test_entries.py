@@ -15,6 +15,7 @@ from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.encoders import CHANNELS
 from geowarp_ros.model.installed import DEFAULT_MODEL
 from geowarp_ros.model.methods import METHODS
+from test.reference import MODELS, models_page
 
 ENTRIES = list(CATALOGUE.values())
 
@@ -63,3 +64,9 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
     assert find_entry("salad").method == "DINOv2 SALAD"
     with pytest.raises(ModelError, match=r"megalok: no weights are called so \(did you mean 'megaloc'\?\)"):
         find_entry("megalok")
+
+
+def test_the_documents_tables_are_the_catalogues() -> None:
+    assert MODELS.read_text() == models_page(), "run: python -m test.reference"
+    for entry in ENTRIES:
+        assert f"`{entry.name}`" in MODELS.read_text()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import importlib
 import json
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +13,6 @@ import pytest
 import torch
 
 import geowarp_ros as gw
-import geowarp_ros.cli
 from geowarp_ros.catalogue.entries import CATALOGUE
 from geowarp_ros.cli import main
 from geowarp_ros.cli.options import session_config
@@ -27,6 +23,7 @@ from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.methods import METHODS, Method
 from test.catalogue.serving import Site
+from test.cli.walking import every_parser
 
 
 @pytest.fixture(autouse=True)
@@ -160,32 +157,14 @@ def test_what_is_not_stored_is_said_before_anything_is_imported(capsys: pytest.C
         MODEL.check("megalok")
 
 
-def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Yield the options of a parser and of those below it."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from options(below)
-        elif action.option_strings:
-            yield action
-
-
 def test_every_model_of_every_verb_takes_a_stored_name(tiny: GeoWarp) -> None:
     """Whatever names a model on the command line is checked by the one type that knows names."""
     main(["models", "get", "tiny"])
-    package = Path(geowarp_ros.cli.__file__).parents[1]
     found = set()
-    for path in [*(package / "cli").glob("*.py"), *(package / "lab" / "verbs").glob("*.py")]:
-        if "def add_arguments(" not in path.read_text():
-            continue
-        module = importlib.import_module(
-            ".".join(("geowarp_ros", *path.relative_to(package).with_suffix("").parts))
-        )
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
-        for option in options(parser):
+    for words, parser in every_parser():
+        for option in parser._actions:
             if {"--model", "--warp", "--init"} & set(option.option_strings):
-                assert isinstance(option.type, ExistingModel), f"{path.stem} {option.option_strings}"
+                assert isinstance(option.type, ExistingModel), words
                 option.type.check(option.type("tiny"))
-                found.add(path.stem)
-    assert {"match", "gallery", "localize", "evaluate_bag", "train", "train_warp", "export", "demo"} <= found
+                found.add(" ".join(words))
+    assert {"match", "gallery build", "localize", "evaluate bag", "train retrieval", "export", "demo"} <= found
