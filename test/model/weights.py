@@ -26,6 +26,8 @@ def make_model(
     resolution: int = 0,
     regression: bool = True,
     projection: int = 0,
+    input_resolution: int = 0,
+    square: bool = False,
     seed: int = 0,
 ) -> GeoWarp:
     """A model in eval mode whose batch norms, quads and descriptors all differ from their start."""
@@ -39,6 +41,8 @@ def make_model(
                 resolution=resolution,
                 regression=regression,
                 projection=projection,
+                input_resolution=input_resolution,
+                square=square,
             )
         )
     with torch.no_grad():
