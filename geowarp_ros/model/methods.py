@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geowarp_ros.config import parse_config
 from geowarp_ros.errors import ModelError, did_you_mean
+from geowarp_ros.model.dinov2 import configuring, renaming
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.published import completed, read_state_dict
 
@@ -35,7 +36,39 @@ class Method:
     source: str
 
 
-METHODS: dict[str, Method] = {}
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {**renaming("", "")(state), "pool.1.p": torch.full((1,), 3.0)}
+
+
+METHODS: dict[str, Method] = {
+    "dinov2": Method(
+        configuring("", aggregation="gem", resolution=224),
+        _plain,
+        "https://github.com/facebookresearch/dinov2",
+    ),
+    "salad": Method(
+        configuring("backbone.model.", aggregation="salad", resolution=322, square=True),
+        renaming("backbone.model.", "aggregator."),
+        "https://github.com/serizba/salad",
+    ),
+    "megaloc": Method(
+        configuring("backbone.", aggregation="megaloc", dimension="aggregator.linear.weight", resolution=322),
+        renaming("backbone.", "aggregator."),
+        "https://github.com/gmberton/MegaLoc",
+    ),
+    "cricavpr": Method(
+        configuring("backbone.", encoder="cricavpr_vitb14", aggregation="cricavpr", resolution=224, square=True),
+        renaming("backbone.", ""),
+        "https://github.com/Lu-Feng/CricaVPR",
+    ),
+    "boq": Method(
+        configuring(
+            "backbone.dino.", encoder="boq_vitb14", aggregation="boq", dimension=12288, resolution=322, square=True
+        ),
+        renaming("backbone.dino.", "aggregator.", left_out=r"mask_token|norm\."),
+        "https://github.com/amaralibey/Bag-of-Queries",
+    ),
+}
 
 
 def import_method(name: str, checkpoint: Path, **entries: Any) -> GeoWarp:
