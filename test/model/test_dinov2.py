@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from geowarp_ros.config import parse_config
 from geowarp_ros.errors import ModelError
 from geowarp_ros.images import to_tensor
 from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
@@ -44,7 +45,9 @@ def test_descriptors_are_the_authors(name: str, tmp_path: Path) -> None:
     state: Any = seeded(layout(name, BLOCKS.get(name, 1)), reference["seed"])
     if name == "cricavpr":
         state = {"model_state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}
-    model = import_method(METHOD.get(name, name), written(tmp_path, state), resolution=0, square=False)
+    model = import_method(
+        METHOD.get(name, name), written(tmp_path, state), resolution=0, input_resolution=0, square=False
+    )
     for (height, width, seed), values, products in zip(
         reference["images"], reference["values"], reference["projections"], strict=True
     ):
@@ -73,7 +76,7 @@ def test_whole_networks_are_recognised_by_their_shapes(
     state = {key: torch.empty(shape, device="meta") for key, shape in layout(name, depth=12).items()}
     method = METHODS[METHOD.get(name, name)]
     with torch.device("meta"):
-        config = ModelConfig(regression=False, **method.configure(state))
+        config = parse_config(ModelConfig, {"regression": False, **method.configure(state)})
         model = GeoWarp(config)
     assert (config.encoder, config.aggregation, config.depth) == (encoder, aggregation, 0)
     assert (config.describing.resolution, config.square, model.descriptor_dim) == (side, square, dimension)
