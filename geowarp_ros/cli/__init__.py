@@ -29,6 +29,7 @@ VERBS: dict[str, str] = {
     "export": "export a model to ONNX",
     "models": "list the published models and matchers, and fetch them",
     "import-weights": "import published checkpoints or ImageNet weights",
+    "combine": "put one model's descriptor and another's matching into one",
 }
 """Verb -> its line in the help. ``x-y`` lives in ``cli/x_y.py``, which has add_arguments(parser) and run(args)."""
 
