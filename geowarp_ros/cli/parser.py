@@ -113,7 +113,7 @@ class NewFolder(NewFile):
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
-WEIGHTS = ExistingModel("", what="XFeat's weights")
+WEIGHTS = ExistingModel("", what="a file of weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
 NEW_FILE = NewFile("a file in a folder that exists", file=True)

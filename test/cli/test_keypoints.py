@@ -14,17 +14,17 @@ import torch
 
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
-from geowarp_ros.config import VerificationConfig
+from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import ModelError
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector
-from geowarp_ros.model.xfeat import load_xfeat
+from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.readers import read_source
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.rerank.verification import StoredKeypointMatcher, build_matcher
 from test.gallery.conftest import ColourDescriber
-from test.keypoints.test_xfeat import untrained
+from test.keypoints.test_learned import untrained
 from test.rerank.conftest import textured
 
 Said = pytest.CaptureFixture[str]
@@ -67,7 +67,7 @@ def test_a_gallery_of_xfeat(model: str, files: list[Path], tmp_path: Path, capsy
     assert status == 1 and f"keypoints sift: take no {files[0]}" in said and not path.exists()
     assert run(*words, "--keypoints", "xfeat", "--keypoint-weights", files[0])[0] == 0
 
-    weights, other = load_xfeat(files[0]), load_xfeat(files[1])
+    weights, other = load_keypoints("xfeat", files[0]), load_keypoints("xfeat", files[1])
     opened = Gallery.open(path)
     config = opened.keypoint_config
     assert config == KeypointConfig(kind="xfeat", weights=weights, scale=2.0)
@@ -76,7 +76,7 @@ def test_a_gallery_of_xfeat(model: str, files: list[Path], tmp_path: Path, capsy
     assert kept is not None and len(expected) > 5
     np.testing.assert_array_equal(kept.points, expected.points)
     np.testing.assert_array_equal(kept.descriptors, expected.descriptors)
-    matcher = build_matcher(opened, "sift", VerificationConfig())
+    matcher = build_matcher(opened, "auto", LocalizerConfig())
     assert isinstance(matcher, StoredKeypointMatcher), "what the gallery stores is what verifies"
     said = json.loads(run("gallery", "info", path, "--json")[1])
     assert (said["keypoints"]["kind"], said["keypoints"]["weights"]) == ("xfeat", weights)
@@ -88,13 +88,13 @@ def test_a_gallery_of_xfeat(model: str, files: list[Path], tmp_path: Path, capsy
     status, said = run(*add, "--keypoints", "sift")
     assert status == 1 and f"{path}: its keypoints are {config}, not sift; use their kind" in said
     status, said = run(*add, "--keypoint-weights", files[1])
-    refused = f"its keypoints are XFeat's with weights {weights}, and those given are {other}; give their file"
+    refused = f"its keypoints are xfeat with weights {weights}, and those given are {other}; give their file"
     assert status == 1 and refused in said and len(Gallery.open(path)) == 3
     assert run(*add, "--keypoint-weights", files[0])[0] == 0 and len(Gallery.open(path)) == 5
 
     ask = ("localize", here / "1.png", "--gallery", path, *by, "--rerank", "sift", "--json")
     status, said = run(*ask)
-    assert status == 1 and f"XFeat's with weights {weights}, and those given are none" in said
+    assert status == 1 and f"xfeat with weights {weights}, and those given are none" in said
     status, said = run(*ask, "--keypoint-weights", files[1])
     assert status == 1 and refused in said
     status, said = run(*ask, "--keypoint-weights", files[0])
@@ -112,7 +112,7 @@ def test_a_gallery_without_keypoints_gets_them(
     words = ["gallery", "upgrade", str(path), "--keypoints", "xfeat", "--keypoint-weights", str(files[0])]
     assert main(words) == 0 and "keypoints of 3" in capsys.readouterr().out
     config = Gallery.open(path).keypoint_config
-    assert config is not None and (config.kind, config.weights) == ("xfeat", load_xfeat(files[0]))
+    assert config is not None and (config.kind, config.weights) == ("xfeat", load_keypoints("xfeat", files[0]))
     assert main(["gallery", "upgrade", str(path), "--keypoints", "sift"]) == 1
     assert "not sift; use their kind" in capsys.readouterr().err
 

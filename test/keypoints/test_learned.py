@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from geowarp_ros.errors import ModelError
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector
 from geowarp_ros.keypoints.matching import Comparison, match, prepare, ratio_of
-from geowarp_ros.keypoints.xfeat import DESCRIPTOR_DIM, in_bytes
-from geowarp_ros.model.xfeat import load_xfeat
+from geowarp_ros.keypoints.learned import FORMS, from_bytes, in_bytes
+from geowarp_ros.model.learned import load_keypoints
 from test.rerank.conftest import textured
 
 MakeWeights = Callable[[int], Path]
@@ -44,7 +44,7 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory) -> MakeWeights:
 
 @pytest.fixture(scope="module")
 def weights(make_weights: MakeWeights) -> str:
-    return load_xfeat(make_weights(0))
+    return load_keypoints("xfeat", make_weights(0))
 
 
 def test_it_is_what_kornia_finds(weights: str) -> None:
@@ -52,7 +52,7 @@ def test_it_is_what_kornia_finds(weights: str) -> None:
     found = KeypointDetector(KeypointConfig(kind="xfeat", weights=weights, count=300, scale=1.0))(image, 160, 128)
     grey = np.asarray(0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]).round()
     truth = untrained(0).detectAndCompute(torch.from_numpy(grey)[None, None].float() / 255, top_k=300)[0]
-    assert 20 < len(found) <= 300 and found.descriptors.shape == (len(found), DESCRIPTOR_DIM)
+    assert 20 < len(found) <= 300 and found.descriptors.shape == (len(found), FORMS["xfeat"].dim)
     both = {tuple(p): d for p, d in zip(truth["keypoints"].tolist(), truth["descriptors"].numpy(), strict=True)}
     same = [row for row, point in enumerate(found.points.tolist()) if tuple(point) in both]
     assert len(same) > 0.9 * len(both), "grey levels are rounded otherwise here and there"
@@ -72,7 +72,7 @@ def test_points_are_in_pixels_of_the_working_resolution(weights: str) -> None:
     flat = KeypointDetector(KeypointConfig(kind="xfeat", weights=weights))(
         np.full((96, 128, 3), 127, np.uint8), 128, 96
     )
-    assert flat.descriptors.shape[1] == DESCRIPTOR_DIM
+    assert flat.descriptors.shape[1] == FORMS["xfeat"].dim
 
 
 def test_bytes_keep_distances() -> None:
@@ -97,9 +97,9 @@ def test_the_ratio_is_of_squared_distances() -> None:
 
 
 def test_weights_are_told_by_what_they_hold(make_weights: MakeWeights, tmp_path: Path, weights: str) -> None:
-    assert load_xfeat(make_weights(0)) == weights != load_xfeat(make_weights(1))
+    assert load_keypoints("xfeat", make_weights(0)) == weights != load_keypoints("xfeat", make_weights(1))
     save_file(untrained(0).net.state_dict(), tmp_path / "same.safetensors")
-    assert load_xfeat(tmp_path / "same.safetensors") == weights and len(weights) == 16
+    assert load_keypoints("xfeat", tmp_path / "same.safetensors") == weights and len(weights) == 16
     with pytest.raises(ModelError, match="keypoints are XFeat's with weights beef, which are not loaded: give"):
         KeypointDetector(KeypointConfig(kind="xfeat", weights="beef"))
     assert str(KeypointConfig(kind="xfeat", weights="beef", scale=2.0)) == "xfeat, 2000 at 2x, weights beef"
@@ -108,7 +108,7 @@ def test_weights_are_told_by_what_they_hold(make_weights: MakeWeights, tmp_path:
 def test_files_that_are_not_its_weights(tmp_path: Path) -> None:
     def refused(name: str, said: str) -> None:
         with pytest.raises(ModelError, match=said):
-            load_xfeat(tmp_path / name)
+            load_keypoints("xfeat", tmp_path / name)
 
     refused("absent.pt", r"absent\.pt: is no file, expected XFeat's weights")
     (tmp_path / "text.pt").write_text("no weights")
