@@ -24,7 +24,7 @@ from geowarp_ros.readers import read_source
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.rerank.verification import StoredKeypointMatcher, build_matcher
 from test.gallery.conftest import ColourDescriber
-from test.keypoints.test_learned import untrained
+from test.untrained import state_of, store
 from test.rerank.conftest import textured
 
 Said = pytest.CaptureFixture[str]
@@ -35,7 +35,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two files of weights."""
     folder = tmp_path_factory.mktemp("weights")
     for seed in range(2):
-        torch.save(untrained(seed).net.state_dict(), folder / f"{seed}.pt")
+        torch.save(state_of("xfeat", seed), folder / f"{seed}.pt")
     return [folder / "0.pt", folder / "1.pt"]
 
 
