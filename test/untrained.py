@@ -38,7 +38,7 @@ def state_of(name: str, seed: int = 0) -> dict[str, Tensor]:
 
 
 def published(name: str, seed: int = 0) -> Any:
-    """The same as the authors' own file holds it: wrapped, prefixed, with LightGlue's old keys and what is left over."""
+    """The same as its authors publish it: wrapped, prefixed, LightGlue's by old keys and with what is left over."""
     state = state_of(name, seed)
     if name == "loftr":
         return {"state_dict": {f"matcher.{key}": value for key, value in state.items()}}

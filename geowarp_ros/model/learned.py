@@ -92,7 +92,7 @@ def _load(name: str, weights: Path | str, parameter: str, device: torch.device |
     try:
         path = find_weights(weights or name)
     except ModelError as error:
-        said = f"{parameter} = {str(weights)!r}: {name} needs a file of weights, or stored ones: {error}"
+        said = f"{parameter} = {str(weights)!r}: {name} needs weights: {error}"
         raise ModelError(said) from None
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     return _read_network(name, path, stamp, torch.device(device))

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from geowarp_ros.lab.baselines.learned import _read as read_matcher
 
 from geowarp_ros.errors import GalleryError, GeowarpError, ModelError, SourceError
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.integrity.calibration import load_calibration
-from geowarp_ros.lab.baselines.learned import _read as read_matcher
 from geowarp_ros.lab.training.teacher import load_teacher
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.published import import_weights

@@ -125,7 +125,9 @@ def test_what_the_pose_will_match_is_verified_as_what_is_stored(places: list[Ima
     config, rng = VerificationConfig(keypoints=300), np.random.default_rng(0)
     gallery = MemoryGallery(np.zeros((2, 1)), [places[0], places[1]], keypoints=KeypointConfig())
     query = query_of(pixels=np.asarray(cv2.warpPerspective(places[0], HOMOGRAPHY, (320, 240)), np.uint8))
-    stored = list(StoredKeypointMatcher(gallery, Neighbours(KeypointConfig(), config), config.ratio)(query, [0, 1]))
+    stored = list(
+        StoredKeypointMatcher(gallery, Neighbours(KeypointConfig(), config), config.ratio)(query, [0, 1])
+    )
     for row in (0, 1):
         keypoints = gallery.keypoints(row)
         assert keypoints is not None
@@ -135,7 +137,9 @@ def test_what_the_pose_will_match_is_verified_as_what_is_stored(places: list[Ima
         gallery.aligned[row] = Photograph(
             row, keypoints, rays, np.zeros((count, 3)), point, np.zeros(3), np.eye(3), 1.0, 0.1
         )
-    aligned = list(StoredKeypointMatcher(gallery, Neighbours(KeypointConfig(), config), config.ratio)(query, [0, 1]))
+    aligned = list(
+        StoredKeypointMatcher(gallery, Neighbours(KeypointConfig(), config), config.ratio)(query, [0, 1])
+    )
     assert len(stored[0][0]) > 100
     for first, second in zip(stored, aligned, strict=True):
         np.testing.assert_array_equal(first, second)

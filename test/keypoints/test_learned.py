@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from geowarp_ros.errors import ModelError
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector
-from geowarp_ros.keypoints.matching import Comparison, match, prepare, ratio_of
 from geowarp_ros.keypoints.learned import FORMS, LearnedKind, from_bytes, in_bytes
+from geowarp_ros.keypoints.matching import Comparison, match, prepare, ratio_of
 from geowarp_ros.model.learned import load_keypoints
 from test.rerank.conftest import textured
 from test.untrained import state_of, store

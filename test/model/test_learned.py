@@ -1,4 +1,4 @@
-"""Weights of others: every published layout loads strictly, and what is foreign, absent or too new is refused by name."""
+"""Weights of others: every published layout loads strictly; what is foreign, absent or too new is refused."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ def test_an_older_kornia_is_refused_for_what_it_lacks(
 ) -> None:
     file = _saved(name, tmp_path)
     monkeypatch.delattr(kornia.feature, lacks)
-    with pytest.raises(ModelError, match=rf"{name} needs {lacks} of kornia, and kornia .* here has none: pip install"):
+    with pytest.raises(
+        ModelError, match=rf"{name} needs {lacks} of kornia, and kornia .* here has none: pip install"
+    ):
         load(name, file)
 
 

@@ -73,7 +73,9 @@ def test_it_is_asked_about_the_strongest_in_px_of_images_of_their_sizes() -> Non
 
 
 def test_it_is_kornia_that_matches(tmp_path: Path) -> None:
-    network: Any = load_matcher("aliked-lightglue", store(tmp_path, "aliked-lightglue") / "aliked-lightglue.safetensors").network
+    network: Any = load_matcher(
+        "aliked-lightglue", store(tmp_path, "aliked-lightglue") / "aliked-lightglue.safetensors"
+    ).network
     network.conf.filter_threshold = 0.0  # nobody trained it: what it is surest of is not sure
     first, second = some(0, 40), some(1, 40)
     found = LightGlue(network, 40)(first, (96, 96), second, (96, 90))
@@ -136,11 +138,13 @@ def test_a_gallery_that_stores_other_keypoints_or_none_is_refused(method: str) -
     """No weights are there: it is refused before they are looked for."""
     kind = method.split("-")[0]
     sift = MemoryGallery(np.zeros((1, 1)), [textured(0)], keypoints=KeypointConfig())
-    said = rf"memory: its keypoints are sift, 2000 at 1.5x, .*, and {method} matches {kind}; use sift, or build it again"
-    with pytest.raises(GalleryError, match=said + rf".*--output memory --replace --keypoints {kind}\)"):
+    said = rf"memory: its keypoints are sift, 2000 at 1.5x, .*, and {method} matches {kind}; use sift, or build"
+    with pytest.raises(GalleryError, match=said + rf" it again .*--output memory --replace --keypoints {kind}\)"):
         build_matcher(sift, method, LocalizerConfig())
     none = MemoryGallery(np.zeros((1, 1)), [textured(0)])
-    with pytest.raises(GalleryError, match=rf"no keypoints, and {method} .*upgrade memory --keypoints {kind}' makes"):
+    with pytest.raises(
+        GalleryError, match=rf"no keypoints, and {method} .*upgrade memory --keypoints {kind}' makes"
+    ):
         build_matcher(none, method, LocalizerConfig())
 
 
@@ -150,7 +154,11 @@ def test_sift_is_sift(tmp_path: Path) -> None:
     gallery = MemoryGallery(np.zeros((1, 1)), [textured(0)], keypoints=stored)
     with pytest.raises(GalleryError, match=r"its keypoints are xfeat, .*, and sift matches sift; use xfeat, or"):
         build_matcher(gallery, "sift", LocalizerConfig())
-    assert (method_of("auto", stored), method_of("auto", None), method_of("orb", stored)) == ("xfeat", "sift", "orb")
+    assert (method_of("auto", stored), method_of("auto", None), method_of("orb", stored)) == (
+        "xfeat",
+        "sift",
+        "orb",
+    )
     assert isinstance(build_matcher(gallery, "auto", LocalizerConfig()), StoredKeypointMatcher)
     assert isinstance(build_matcher(gallery, "orb", LocalizerConfig()), KeypointMatcher)
     for verify in ("auto", "orb", "none", "loftr"):  # a pose is matched by what is stored, whatever verifies

@@ -12,7 +12,7 @@ import pytest
 from geowarp_ros.config import LocalizerConfig, RerankMethod
 from geowarp_ros.errors import ModelError
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.lab.baselines import WITH_WEIGHTS, WITH_WEIGHTS, Baseline, BaselinesConfig, Method, build_method
+from geowarp_ros.lab.baselines import WITH_WEIGHTS, Baseline, BaselinesConfig, Method, build_method
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.rerank import Reranker
