@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -9,7 +10,7 @@ from typing import Any, get_args
 import torch
 from kornia.feature import ALIKED, DISK, LightGlue, LoFTR, XFeat
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from geowarp_ros.config import LearnedMatcher
 from geowarp_ros.keypoints.learned import LearnedKind
@@ -27,18 +28,19 @@ def state_of(name: str, seed: int = 0) -> dict[str, Tensor]:
         return dict(state)
     lighter = {"input_dim": 64, "descriptor_dim": 96, "n_layers": 6, "num_heads": 1}
     none: Any = None  # kornia means str | None
-    made = {
+    make: dict[str, Callable[[], nn.Module]] = {
         "aliked": ALIKED,
         "disk": DISK,
         "loftr": lambda: LoFTR(pretrained=None),
         "xfeat-lighterglue": lambda: LightGlue(none, **lighter),
-    }.get(name, lambda: LightGlue(none, input_dim=128))
+    }
+    network = make.get(name, lambda: LightGlue(none, input_dim=128))()
     derived = ("confidence_thresholds", "dkd.hw_grid")
-    return {key: value.clone() for key, value in made().state_dict().items() if key not in derived}
+    return {key: value.clone() for key, value in network.state_dict().items() if key not in derived}
 
 
 def published(name: str, seed: int = 0) -> Any:
-    """The same as its authors publish it: wrapped, prefixed, LightGlue's by old keys and with what is left over."""
+    """The same as its authors publish it: wrapped, prefixed, LightGlue's by old keys, with what is left over."""
     state = state_of(name, seed)
     if name == "loftr":
         return {"state_dict": {f"matcher.{key}": value for key, value in state.items()}}
