@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import kornia.feature
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -101,6 +100,8 @@ def _load(name: str, weights: Path | str, parameter: str, device: torch.device |
 @lru_cache(maxsize=8)
 def _read_network(name: str, path: Path, stamp: int, device: torch.device) -> LoadedNetwork:
     """Read a file once for all who ask; ``stamp`` tells it from one that took its place."""
+    import kornia.feature  # takes a second, and few need it
+
     of_kornia, build = _NETWORKS[name]
     made: Any = getattr(kornia.feature, of_kornia, None)
     if made is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -51,10 +52,7 @@ class LoFTRMatcher:
             yield found["keypoints0"].cpu().numpy(), found["keypoints1"].cpu().numpy()
 
     def _grey(self, image: Image) -> Tensor:
-        from kornia.color import rgb_to_grayscale
-
         height, width = (side - side % _MULTIPLE_PX for side in image.shape[:2])
         device = next(self._network.parameters()).device
-        pixels = torch.from_numpy(image[:height, :width].copy()).to(device).permute(2, 0, 1)[None].float() / 255
-        grey: Tensor = rgb_to_grayscale(pixels)
-        return grey
+        grey = cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2GRAY)
+        return torch.from_numpy(grey)[None, None].to(device).float() / 255
