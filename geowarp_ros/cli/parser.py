@@ -85,6 +85,21 @@ class ExistingModel(Existing):
             super().check(find_weights(path))
 
 
+class ExistingWeights(Existing):
+    """Type of an argument that names weights: a file, or what ``geowarp models get`` stored under a name."""
+
+    def __call__(self, text: str) -> Any:
+        """Parse the argument: a text, for it goes where a parameter of the node goes; empty: by their own name."""
+        return text
+
+    def check(self, path: Path | str) -> None:
+        """Refuse a file that is not there."""
+        from geowarp_ros.model.installed import find_weights
+
+        if path:
+            super().check(find_weights(path))
+
+
 class NewFile(Existing):
     """Type of an argument that names a file to write: a folder that is not there is said before the work."""
 
@@ -115,7 +130,7 @@ class NewFolder(NewFile):
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
-WEIGHTS = ExistingModel("", what="XFeat's weights")
+WEIGHTS = ExistingWeights("a file of weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
 NEW_FILE = NewFile("a file in a folder that exists", file=True)
