@@ -68,7 +68,7 @@ class Entry:
         year: When.
         encoder: The network, in words.
         dimension: Values of a descriptor, of an image or a keypoint; None: it makes none.
-        resolution: Size of the images that it takes, in px (height × width), in words.
+        resolution: Size of the images that it gets, in px, in words; sides are rounded as the network needs.
         licence: Terms of the weights: those of the repository that publishes them.
         read_in: Where the entry's facts were read.
         url: Where a plain GET answers with the file; empty: nowhere.
@@ -138,12 +138,12 @@ def _entries() -> Iterator[Entry]:
                 year=year,
                 encoder=f"{encoder}, GeM, linear",
                 dimension=dimension,
-                resolution="as they are",
+                resolution="shorter side 512",
                 licence=MIT,
                 read_in=read_in,
                 url=f"https://github.com/gmberton/{method}/releases/download/v1.0/"
                 f"{encoder}_{dimension}_{method.lower()}.pth",
-                note="trained at 512 × 512",
+                note="its authors trained at 512 × 512 and tested on images as they are",
             )
     for dimension, drive, percent in (
         (4096, "1vuz3PvnR7vxnDDLQrdHJaOA04SQrtk5L", 91.6),
@@ -204,7 +204,7 @@ def _entries() -> Iterator[Entry]:
         year=2025,
         encoder="DINOv2 ViT-B/14, optimal transport",
         dimension=8448,
-        resolution="322 × 322, others too",
+        resolution="shorter side 322",
         licence=MIT,
         read_in="github.com/gmberton/MegaLoc at 1af071c: hubconf.py, LICENSE; the model card it names",
         url="https://huggingface.co/gberton/MegaLoc/resolve/main/model.safetensors",
@@ -234,7 +234,7 @@ def _entries() -> Iterator[Entry]:
             year=2023,
             encoder=f"ViT-{size}/14, GeM",
             dimension=dimension,
-            resolution="multiples of 14",
+            resolution="shorter side 224",
             licence=APACHE,
             read_in="github.com/facebookresearch/dinov2 at b8931f7: README.md, MODEL_CARD.md",
             url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size.lower()}14/"
@@ -275,7 +275,7 @@ def _entries() -> Iterator[Entry]:
         year=2024,
         encoder="XFeat",
         dimension=64,
-        resolution="multiples of 32",
+        resolution="as they are",
         licence=APACHE,
         read_in=_XFEAT,
         url="https://github.com/verlab/accelerated_features/raw/main/weights/xfeat.pt",
@@ -291,7 +291,7 @@ def _entries() -> Iterator[Entry]:
         year=2024,
         encoder="LightGlue, 6 layers, for XFeat",
         dimension=None,
-        resolution="as the keypoints",
+        resolution="as they are",
         licence=APACHE,
         read_in=_XFEAT,
         url="https://github.com/verlab/accelerated_features/raw/main/weights/xfeat-lighterglue.pt",
@@ -339,7 +339,7 @@ def _entries() -> Iterator[Entry]:
         year=2020,
         encoder="U-Net",
         dimension=128,
-        resolution="multiples of 16",
+        resolution="as they are",
         licence=APACHE,
         read_in="github.com/cvlab-epfl/disk at 8dc6d4d: README.md, depth-save.pth, LICENSE.txt",
         url="https://raw.githubusercontent.com/cvlab-epfl/disk/master/depth-save.pth",
@@ -356,7 +356,7 @@ def _entries() -> Iterator[Entry]:
             year=2023,
             encoder=f"LightGlue, 9 layers, for {features.upper()}",
             dimension=None,
-            resolution="as the keypoints",
+            resolution="as they are",
             licence=APACHE,
             read_in="github.com/cvg/LightGlue at 1fd587b: lightglue/lightglue.py, README.md, LICENSE",
             url=f"https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/{features}_lightglue.pth",
@@ -370,7 +370,7 @@ def _entries() -> Iterator[Entry]:
         year=2021,
         encoder="ResNet-FPN, transformer; outdoor",
         dimension=None,
-        resolution="multiples of 8",
+        resolution="as they are",
         licence=APACHE,
         read_in="github.com/zju3dv/LoFTR at df7ca80: README.md, LICENSE; kornia 0.9: feature/loftr/loftr.py",
         url="https://huggingface.co/kornia/loftr/resolve/main/loftr_outdoor.ckpt",

@@ -230,12 +230,9 @@ def _store(entry: Entry, paths: Sequence[Path], notes: Mapping[str, str]) -> str
 def _store_network(entry: Entry, path: Path, notes: Mapping[str, str]) -> str:
     from safetensors.torch import save
 
-    from geowarp_ros.model.published import read_state_dict
-    from geowarp_ros.model.xfeat import load_xfeat
+    from geowarp_ros.model.learned import read_weights
 
-    if entry.importer != "xfeat":
-        raise ModelError(f"{entry.name}: cannot be read yet")
-    fingerprint = load_xfeat(path)
-    state = {key: tensor.contiguous() for key, tensor in read_state_dict(path).items()}
-    write_whole(installed_weights(entry.name), save(state, dict(notes)), ModelError)
+    state, fingerprint = read_weights(entry.importer, path)
+    tensors = {key: tensor.clone().contiguous() for key, tensor in state.items()}
+    write_whole(installed_weights(entry.name), save(tensors, dict(notes)), ModelError)
     return fingerprint
