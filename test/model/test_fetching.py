@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from kornia.feature import XFeat
+from kornia.feature import DISK, XFeat
 from torch import Tensor
 
 from geowarp_ros.catalogue.entries import CATALOGUE
@@ -19,6 +19,7 @@ from geowarp_ros.files import sha256_of
 from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, read_safetensors
 from geowarp_ros.model.fetching import get, is_intact, read_record, remove
 from geowarp_ros.model.installed import find_weights, installed_weights
+from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.model.methods import METHODS, Method
 from test.catalogue.serving import Site
 from test.model.conftest import Models
@@ -211,3 +212,13 @@ def test_a_network_of_keypoints_is_stored_with_the_keys_of_its_authors(
     with pytest.raises(ModelError, match=r"other\.pt"):
         get("xfeat", [str(tmp_path / "other.pt")])
     assert len(record.fingerprint) == 16
+
+
+def test_the_wrapper_of_a_published_file_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOGUE, "disk", dataclasses.replace(CATALOGUE["disk"], sha256=""))
+    torch.manual_seed(0)
+    state = DISK().state_dict()
+    torch.save({"extractor": state}, tmp_path / "depth-save.pth")
+    record = get("disk", [str(tmp_path / "depth-save.pth")])
+    assert read_safetensors(find_weights("disk")).keys() == state.keys()
+    assert load_keypoints("disk") == record.fingerprint, "by the kind's own name"
