@@ -174,15 +174,16 @@ def test_without_a_network_the_way_out_is_said(url: str, site: Site) -> None:
 def test_what_a_browser_must_fetch_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"open https://drive.*; then: geowarp models get mixvpr\S+ --from FILE$"):
         get("mixvpr-resnet50-512")
-    with pytest.raises(ModelError, match="default: ships with the package"):
-        get("default")
+    for given in ([], [__file__]):
+        with pytest.raises(ModelError, match="default: ships with the package"):
+            get("default", given)
     with pytest.raises(ModelError, match=r"absent\.ckpt: cannot be read: No such file"):
         get("mixvpr-resnet50-512", [str(tmp_path / "absent.ckpt")])
     with pytest.raises(ModelError, match="is made of 1 file, 2 are given"):
         get("mixvpr-resnet50-512", ["a", "b"])
 
 
-def test_the_papers_pairs_come_from_two_files(models: Models, tmp_path: Path) -> None:
+def test_the_papers_pairs_come_from_two_files(models: Models, tmp_path: Path, site: Site) -> None:
     model = models("alexnet", "gem")
     for name, state in zip(("features", "regression"), published(model), strict=True):
         torch.save(state, tmp_path / f"{name}.pth")
@@ -194,6 +195,8 @@ def test_the_papers_pairs_come_from_two_files(models: Models, tmp_path: Path) ->
     assert load_model("geowarp-alexnet-gem").regression is None
     with pytest.raises(DownloadError, match=r"regression\.pth: has the SHA-256"):
         get("geowarp-alexnet-gem", files[::-1])
+    urls = [site.put(f"{number}/a.pth", Path(file).read_bytes()) for number, file in enumerate(files)]
+    assert get("geowarp-alexnet-gem", urls).fingerprint == fingerprint(model)
 
 
 def test_a_network_of_keypoints_is_stored_with_the_keys_of_its_authors(
