@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import get_args
@@ -17,7 +18,7 @@ from geowarp_ros.keypoints.learned import FORMS
 from geowarp_ros.model.aggregation import descriptor_dim
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.encoders import CHANNELS
-from geowarp_ros.model.geowarp import ModelConfig
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.installed import DEFAULT_MODEL
 from geowarp_ros.model.methods import METHODS
 from test.model import transformer_layout
@@ -38,6 +39,7 @@ def test_an_entry_is_whole(entry: Entry) -> None:
         assert "drive.google" not in entry.url, "it answers with a page that asks"
     assert re.fullmatch(r"([0-9a-f]{64})?", entry.sha256)
     assert not entry.sha256 or entry.size_bytes
+    assert (entry.size_bytes is None) != (entry.parameters is None)
     assert entry.read_in and entry.licence.meaning
     assert (entry.dimension is None) == (entry.purpose == "matcher")
     if entry.recall is not None:
@@ -77,6 +79,7 @@ def test_a_networks_dimension_and_image_are_those_that_its_file_gives(entry: Ent
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes_of(entry).items()}
     config = ModelConfig.model_validate({"regression": False, **METHODS[entry.importer].configure(state)})
     assert descriptor_dim(config.aggregation, CHANNELS[config.encoder], config.dimension) == entry.dimension
+    assert sum(map(math.prod, shapes_of(entry).values())) == entry.parameters
     side = config.resolution
     assert entry.resolution == (f"{side} × {side}" if config.square else f"shorter side {side}")
 
@@ -92,7 +95,9 @@ def test_the_model_that_ships_is_as_its_entry_says() -> None:
 @pytest.mark.parametrize("aggregation", ["gem", "netvlad"])
 def test_the_papers_pairs_have_the_dimensions_of_their_networks(encoder: str, aggregation: str) -> None:
     entry = CATALOGUE[f"geowarp-{encoder}-{aggregation}"]
-    assert entry.dimension == descriptor_dim(aggregation, CHANNELS[encoder])  # type: ignore[arg-type, index]
+    network = GeoWarp(ModelConfig.model_validate({"encoder": encoder, "aggregation": aggregation}))
+    assert entry.dimension == network.descriptor_dim
+    assert entry.parameters == sum(tensor.numel() for tensor in network.state_dict().values())
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
