@@ -68,7 +68,8 @@ def test_every_path_may_begin_with_the_home(words: list[str], parser: Parser, ho
             f"{action.dest} is not read?"
         )
         name = "file" if isinstance(action.type, Existing) and action.type.file else "folder"
-        name = "file" if action.dest in ("model", "models", "init", "warp", "keypoint_weights", "matcher_weights") else name
+        weights = ("keypoint_weights", "matcher_weights")
+        name = "file" if action.dest in ("model", "models", "init", "warp", *weights) else name
         for path in (f"~/{name}", f"$HOME/{name}", f"${{HOME}}/{name}"):
             line = complete(parser, {action.dest: path}, home / "folder", home / "file")
             found = getattr(parser.parse_args(line), action.dest)
