@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from geowarp_ros.config import PositionConfig
+from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.rerank.verification import Matcher, build_matcher, inliers_of
 from geowarp_ros.types import Candidate
 
@@ -29,9 +29,15 @@ class Verifier(Protocol):
     def __call__(self, query: Query, ranked: Sequence[Candidate], /) -> list[Candidate]:
         """Return the same candidates, best first, with the inliers of those that were looked at."""
 
+    @property
+    def matcher(self) -> Matcher | None:
+        """What finds the points; None where none are looked for."""
+
 
 class NoVerification:
     """The null verifier: the inliers stay unknown."""
+
+    matcher = None
 
     def __call__(self, query: Query, ranked: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates as they are."""
@@ -48,21 +54,27 @@ class GeometricVerifier:
     """
 
     def __init__(self, matcher: Matcher, threshold: float, count: int) -> None:
-        self._matcher = matcher
+        self.matcher = matcher
         self._threshold = threshold
         self._count = count
 
     def __call__(self, query: Query, ranked: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates by their inliers, most first; without more than chance they keep their order."""
         head, tail = ranked[: self._count], ranked[self._count :]
-        counts = inliers_of(self._matcher, query, head, self._threshold)
+        counts = inliers_of(self.matcher, query, head, self._threshold)
         verified = [replace(candidate, inliers=count) for candidate, count in zip(head, counts, strict=True)]
         return sorted(verified, key=lambda c: -max(c.inliers or 0, CHANCE_INLIERS)) + list(tail)
 
 
-def build_verifier(config: PositionConfig, gallery: Gallery) -> Verifier:
-    """Return the verifier that ``position.verify`` names."""
-    if config.verify == "none":
+def build_verifier(config: LocalizerConfig, gallery: Gallery) -> Verifier:
+    """Return the verifier that ``position.verify`` names.
+
+    Raises:
+        GalleryError: The gallery does not store the keypoints that it matches.
+        ModelError: It is a network whose weights are absent or foreign.
+    """
+    position = config.position
+    if position.verify == "none":
         return NoVerification()
-    matcher = build_matcher(gallery, config.verify, config.verification)
-    return GeometricVerifier(matcher, config.verification.threshold_px, config.verify_candidates)
+    matcher = build_matcher(gallery, position.verify, config)
+    return GeometricVerifier(matcher, position.verification.threshold_px, position.verify_candidates)
