@@ -206,7 +206,7 @@ def test_a_model_without_regression_gives_null(
     ("words", "message"),
     [
         (["a.png", "absent.png"], "absent.png: cannot be read: No such file"),
-        (["a.png", "b.png", "--model", "absent"], "absent: does not exist, expected a model file"),
+        (["a.png", "b.png", "--model", "absent"], "absent: is no file, and no weights of that name lie in"),
         (["a.png", "b.png", "--figure", "absent/figure.png"], "figure.png: cannot be written: No such file"),
         (["a.png", "b.png", "--figure", "figure.xyz"], "figure.xyz: cannot be written: expected a name that ends"),
         (["a.png", "b.png", "--figure", "a.png"], "a.png: would overwrite an image"),
