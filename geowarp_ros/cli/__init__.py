@@ -16,7 +16,7 @@ from geowarp_ros.output import OutputError, guarded_output
 
 VERBS: dict[str, str] = {
     "demo": "render a town, build its gallery, replay a drive through the node",
-    "match": "compare two images: distance, warp, score",
+    "match": "say whether two images show the same place, and by what",
     "gallery": "build and maintain a gallery of geotagged images",
     "localize": "say where images were taken",
     "calibrate": "fit confidence and covariance on a held-out drive",
