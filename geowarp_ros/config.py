@@ -51,7 +51,8 @@ class RerankConfig(Section):
     mode: RerankMode = Field(
         "gated",
         description="Mode of geowarp. exact: as in the paper, 2 encoder passes per candidate; fast: feature "
-        "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart.",
+        "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart, if "
+        "the model has a warping regression.",
     )
     candidates: int = Field(5, ge=1, le=100, description="Number of retrieved candidates to re-rank.")
     retrieval_weight: float = Field(
@@ -146,7 +147,10 @@ class PoseConfig(Section):
 class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 
-    model: str = Field("default", description="Model file; default: the model that ships.")
+    model: str = Field(
+        "default",
+        description="Model file, or a name that 'geowarp models get' stored; default: the model that ships.",
+    )
     keypoint_weights: str = Field(
         "",
         description="Weights of the learned keypoints that the gallery stores: a file, or a name that 'geowarp "

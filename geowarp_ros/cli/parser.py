@@ -62,7 +62,7 @@ class ExistingGallery(Existing):
 
 
 class ExistingModel(Existing):
-    """Type of an argument that names a model: the file, or a word that means one.
+    """Type of an argument that names a model: a file, what ``geowarp models get`` stored, or a word for one.
 
     Args:
         words: What else can be given.
@@ -78,9 +78,11 @@ class ExistingModel(Existing):
         return text if text in self.words else str(expanded(text))
 
     def check(self, path: Path | str) -> None:
-        """Refuse a file that is not there."""
+        """Refuse a file that is not there, and a name of nothing."""
         if path not in self.words:
-            super().check(Path(path))
+            from geowarp_ros.model.installed import find_weights
+
+            super().check(find_weights(path))
 
 
 class ExistingWeights(Existing):

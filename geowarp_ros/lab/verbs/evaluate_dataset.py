@@ -178,7 +178,9 @@ def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output
         label = Path(name).stem
         while any(label == other.label for other in found):
             label = f"{Path(name).parent.name}/{label}"
-        found.append(Contender(label, backbones[kind.encoder], aggregations[kind.aggregation], describer))
+        encoder, aggregation = kind.describing.encoder, kind.aggregation
+        names = backbones.get(encoder, encoder), aggregations.get(aggregation, aggregation)
+        found.append(Contender(label, *names, describer))
     if DENSEVLAD in models:
         # galleries and re-rankers ask no more of a Describer than DenseVlad has
         dense = cast("Describer", _densevlad(sets, config.seed, output))
@@ -207,8 +209,9 @@ def _possible(contender: Contender, config: DatasetConfig) -> tuple[DatasetConfi
 
     if contender.describer.model.regression is not None:
         return config, []
-    left_out = [method for method in config.rerank if method in WARPING]
-    possible = tuple(method for method in config.rerank if method not in WARPING)
+    fast = config.localizer.rerank.mode == "fast"
+    left_out = [method for method in config.rerank if method in WARPING and not (fast and method == "geowarp")]
+    possible = tuple(method for method in config.rerank if method not in left_out)
     if not possible:
         raise ModelError(f"{contender.label}: has no warping regression, which {', '.join(left_out)} needs")
     notes = [f"{contender.label}: has no warping regression: without {', '.join(left_out)}."] if left_out else []
