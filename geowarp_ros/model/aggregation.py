@@ -10,7 +10,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from geowarp_ros.model.boq import BagOfQueries
+from geowarp_ros.model.cricavpr import REGIONS, CricaVPR
 from geowarp_ros.model.mixvpr import FeatureMixing
+from geowarp_ros.model.salad import MegaLoc, Salad, salad_dim
 
 AggregationName: TypeAlias = Literal[
     "gem",
@@ -18,7 +20,13 @@ AggregationName: TypeAlias = Literal[
     "gem_linear",
     "mixvpr",
     "boq",
+    "salad",
+    "megaloc",
+    "cricavpr",
 ]
+
+OF_TOKENS: frozenset[AggregationName] = frozenset(("salad", "megaloc", "cricavpr"))
+"""Those that take a vision transformer's class token, too."""
 
 EPSILON = 1e-6
 """Under the root of the L2 norms over channels, and GeM's lower bound: as the published weights have it."""
@@ -87,12 +95,17 @@ _BUILDERS: dict[AggregationName, Callable[[int, int], nn.Module]] = {
     "gem_linear": GeMLinear,
     "mixvpr": FeatureMixing,
     "boq": BagOfQueries,
+    "salad": lambda channels, _: Salad(channels),
+    "megaloc": MegaLoc,
+    "cricavpr": lambda channels, _: CricaVPR(channels, GeM()),
 }
 """Channels of the feature map and values of the descriptor -> the layer."""
 
 _OWN_DIMENSION: dict[AggregationName, Callable[[int], int]] = {
     "gem": lambda channels: channels,
     "netvlad": lambda channels: 64 * channels,
+    "salad": lambda _: salad_dim(),
+    "cricavpr": lambda channels: REGIONS * channels,
 }
 """D by the channels, of the aggregations that leave no choice."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.mixvpr import INPUT_PX as MIXVPR_INPUT_PX
-from geowarp_ros.model.published import RESNET_PLACES
+from geowarp_ros.model.published import RESNET_PLACES, renamed
 
 _BY_DEPTH: dict[int, EncoderName] = {
     2: "resnet18_layer4",
@@ -30,7 +30,7 @@ def configure_gem_linear(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def rename_gem_linear(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename ``backbone.N``, which counts layers as ours do, and ``aggregation.N``, which has one that we lack."""
-    return _renamed(state, {"backbone.": "encoder.", "aggregation.1.": "pool.1.", "aggregation.3.": "pool.2."})
+    return renamed(state, {"backbone.": "encoder.", "aggregation.1.": "pool.1.", "aggregation.3.": "pool.2."})
 
 
 def configure_mixvpr(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def configure_mixvpr(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def rename_mixvpr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename torchvision's stages under ``backbone.model``."""
     stages = {f"backbone.model.{name}.": f"encoder.{place}." for name, place in RESNET_PLACES.items()}
-    return _renamed(state, stages | {"aggregator.": "pool."})
+    return renamed(state, stages | {"aggregator.": "pool."})
 
 
 def configure_boq(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -55,13 +55,4 @@ def configure_boq(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def rename_boq(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename ``backbone.net.N``, which counts layers as ours do."""
-    return _renamed(state, {"backbone.net.": "encoder.", "aggregator.": "pool."})
-
-
-def _renamed(state: Mapping[str, Tensor], heads: Mapping[str, str]) -> dict[str, Tensor]:
-    """Replace the head of each key; one with another head stays, to be named as unexpected."""
-    found = {}
-    for key, tensor in state.items():
-        head = next((head for head in heads if key.startswith(head)), "")
-        found[heads.get(head, "") + key.removeprefix(head)] = tensor
-    return found
+    return renamed(state, {"backbone.net.": "encoder.", "aggregator.": "pool."})

@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from geowarp_ros.model.vit import SIZES, TransformerName, VisionTransformer, is_transformer
+
 EncoderName: TypeAlias = Literal[
     "alexnet",
     "vgg16",
@@ -23,6 +25,7 @@ EncoderName: TypeAlias = Literal[
     "resnet50_layer4",
     "resnet101_layer4",
     "resnet152_layer4",
+    TransformerName,
 ]
 """Name of an encoder. ResNets end behind layer3, at stride 16, or by their name behind layer4, at stride 32."""
 
@@ -36,6 +39,7 @@ CHANNELS: dict[EncoderName, int] = {
     "resnet50_layer4": 2048,
     "resnet101_layer4": 2048,
     "resnet152_layer4": 2048,
+    **{name: size.channels for name, size in SIZES.items()},
 }
 """C of each encoder's feature map."""
 
@@ -179,10 +183,14 @@ def _mobilenet_v2() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def build_encoder(name: EncoderName) -> nn.Sequential:
-    """Return encoder E, randomly initialised: (B, 3, H, W) -> (B, C, h, w), stride 16 or 32.
+def build_encoder(name: EncoderName, depth: int = 0) -> nn.Sequential:
+    """Return encoder E, randomly initialised: (B, 3, H, W) -> (B, C, h, w), stride 16 or 32, of transformers 14.
 
     Convolutions start with He's normal initialisation, batch norms at the identity, as torchvision's do.
+
+    Args:
+        name: Which.
+        depth: Number of blocks of a vision transformer; 0: all.
 
     Raises:
         KeyError: An unknown name (configurations check theirs before).
@@ -198,7 +206,7 @@ def build_encoder(name: EncoderName) -> nn.Sequential:
         "resnet101_layer4": lambda: _resnet(Bottleneck, 3, 4, 23, 3),
         "resnet152_layer4": lambda: _resnet(Bottleneck, 3, 8, 36, 3),
     }
-    encoder = builders[name]()
+    encoder = VisionTransformer(SIZES[name], depth) if is_transformer(name) else builders[name]()
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

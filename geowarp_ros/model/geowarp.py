@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from geowarp_ros.config import Section
 from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
-from geowarp_ros.model.aggregation import AggregationName, build_aggregation, descriptor_dim
+from geowarp_ros.model.aggregation import OF_TOKENS, AggregationName, build_aggregation, descriptor_dim
 from geowarp_ros.model.encoders import CHANNELS, EncoderName, build_encoder
 from geowarp_ros.model.matching import correlate, pool_local_features, similarity
 from geowarp_ros.model.mixvpr import INPUT_PX as MIXVPR_INPUT_PX
 from geowarp_ros.model.regression import WarpRegression
+from geowarp_ros.model.vit import SIZES, VisionTransformer, is_transformer
 
 
 class EncoderConfig(Section):
@@ -30,18 +31,24 @@ class EncoderConfig(Section):
         0, ge=0, le=4096, description="Shorter side that its input is shrunk to, px; 0: the working resolution."
     )
     square: bool = Field(False, description="Whether its input is resolution x resolution, whatever the aspect.")
+    depth: int = Field(0, ge=0, description="Blocks of a vision transformer, the first ones; 0: all.")
 
     @model_validator(mode="after")
     def _sized(self) -> EncoderConfig:
         if self.square and not self.resolution:
             raise ValueError("square = true: expected a resolution, the square's side")
+        largest = SIZES[self.encoder].depth if is_transformer(self.encoder) else 0
+        if self.depth > largest:
+            raise ValueError(f"depth = {self.depth}: expected at most {largest} with encoder = {self.encoder!r}")
         return self
 
 
 class ModelConfig(Section):
     """What a checkpoint's header holds: enough to rebuild the network."""
 
-    encoder: EncoderName = Field("resnet18", description="Truncated classifier that makes the feature map.")
+    encoder: EncoderName = Field(
+        "resnet18", description="Truncated classifier or vision transformer that makes the feature map."
+    )
     aggregation: AggregationName = Field("gem", description="From the feature map to the descriptor.")
     resolution: int = Field(
         0,
@@ -55,6 +62,7 @@ class ModelConfig(Section):
     square: bool = Field(
         False, description="Whether the encoder's input is a square of that side, whatever the aspect."
     )
+    depth: int = Field(0, ge=0, description="Blocks of a vision transformer, the first ones; 0: all.")
     dimension: int = Field(
         0,
         ge=0,
@@ -83,6 +91,9 @@ class ModelConfig(Section):
         described = self.describing
         if self.aggregation == "mixvpr" and (described.resolution, described.square) != (MIXVPR_INPUT_PX, True):
             raise ValueError(f"aggregation = 'mixvpr': expected a square input of {MIXVPR_INPUT_PX} px")
+        if self.aggregation in OF_TOKENS and not is_transformer(described.encoder):
+            known = ", ".join(SIZES)
+            raise ValueError(f"aggregation = {self.aggregation!r}: expected a vision transformer: one of {known}")
         with torch.device("meta"):  # takes no memory: it is tried for its refusal
             build_aggregation(self.aggregation, CHANNELS[described.encoder], self.dimension)
         return self
@@ -91,7 +102,7 @@ class ModelConfig(Section):
     def matching(self) -> EncoderConfig:
         """The encoder of the local features."""
         side = self.input_resolution or self.resolution
-        return EncoderConfig(encoder=self.encoder, resolution=side, square=self.square)
+        return EncoderConfig(encoder=self.encoder, resolution=side, square=self.square, depth=self.depth)
 
     @property
     def describing(self) -> EncoderConfig:
@@ -102,7 +113,7 @@ class ModelConfig(Section):
     def _without_defaults_of_later_versions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what earlier models do not have: their headers and fingerprints stay."""
         entries: dict[str, Any] = handler(self)
-        later = ("projection", "input_resolution", "square", "dimension", "retrieval")
+        later = ("projection", "input_resolution", "square", "depth", "dimension", "retrieval")
         return {name: value for name, value in entries.items() if name not in later or value}
 
 
@@ -120,8 +131,9 @@ class GeoWarp(nn.Module):
         super().__init__()
         self.config = config
         channels = CHANNELS[config.encoder]
-        self.encoder = build_encoder(config.encoder)
-        self.retrieval = None if config.retrieval is None else build_encoder(config.retrieval.encoder)
+        own = config.retrieval
+        self.encoder = build_encoder(config.encoder, config.depth)
+        self.retrieval = None if own is None else build_encoder(own.encoder, own.depth)
         self.pool = build_aggregation(config.aggregation, CHANNELS[config.describing.encoder], config.dimension)
         self.projection = _projection(channels, config.projection) if config.projection else None
         self.regression = WarpRegression() if config.regression else None
@@ -142,6 +154,9 @@ class GeoWarp(nn.Module):
 
         What follows squares and cubes activations, which float16 does not hold.
         """
+        return self._encode(images)[0]
+
+    def _encode(self, images: Tensor) -> list[Tensor]:
         config = self.config
         # images at working resolution have the right size already, and training chooses its own
         side = config.matching.resolution if config.square else config.input_resolution
@@ -152,11 +167,13 @@ class GeoWarp(nn.Module):
 
         With ``retrieval`` there is a second pass, of its encoder.
         """
-        feature_map = self.feature_map(images)
+        feature_map, *token = self._encode(images)
         local_features = pool_local_features(feature_map, self.projection)
         if self.retrieval is not None:
             own = self.config.describing
-            feature_map = _encoded(self.retrieval, sized(images, own.resolution, own.square))
+            feature_map, *token = _encoded(self.retrieval, sized(images, own.resolution, own.square))
+        if self.config.aggregation in OF_TOKENS:
+            return self.pool(feature_map, *token), local_features
         return self.pool(feature_map), local_features
 
     def local_features(self, images: Tensor) -> Tensor:
@@ -216,10 +233,12 @@ def sized(images: Tensor, shorter: int, square: bool) -> Tensor:
     return F.interpolate(images, size, mode="bicubic", antialias=True)
 
 
-def _encoded(encoder: nn.Module, images: Tensor) -> Tensor:
+def _encoded(encoder: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return the feature map, and of a vision transformer its class token (B, C)."""
     # colours side by side in memory: convolutions take a sixth less time on a CPU
-    encoded: Tensor = encoder(images.contiguous(memory_format=torch.channels_last))
-    return encoded.to(images.dtype)
+    given = images.contiguous(memory_format=torch.channels_last)
+    found = encoder.tokens(given) if isinstance(encoder, VisionTransformer) else (encoder(given),)
+    return [encoded.to(images.dtype) for encoded in found]
 
 
 def _projection(channels: int, kept: int) -> nn.Conv2d:

@@ -20,6 +20,7 @@ from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.fused import X86, Fused
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.runtimes import Runtime, check_runtime, faster_in_onnxruntime, in_runtime
+from geowarp_ros.model.vit import is_transformer
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -58,7 +59,10 @@ def for_inference(
     answering = copy.deepcopy(model).to(device).eval().requires_grad_(False)
 
     def fused(encoder: nn.Sequential, name: EncoderName) -> nn.Sequential:
-        return in_runtime(Fused(encoder, device, _DTYPES[precision]), runtime, faster_in_onnxruntime(name))
+        dtype = _DTYPES[precision]
+        # torch fuses what there is to fuse in a transformer
+        layers = encoder.to(dtype) if is_transformer(name) else Fused(encoder, device, dtype)
+        return in_runtime(layers, runtime, faster_in_onnxruntime(name))
 
     answering.encoder = fused(answering.encoder, model.config.encoder)
     if answering.retrieval is not None:

@@ -24,6 +24,7 @@ from geowarp_ros.model.convolutional import (
     rename_gem_linear,
     rename_mixvpr,
 )
+from geowarp_ros.model.dinov2 import boq, cricavpr, megaloc, plain, salad
 from geowarp_ros.model.encoders import CHANNELS
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.published import completed, read_state_dict
@@ -51,7 +52,15 @@ METHODS: dict[str, Method] = {
     "cosplace": Method(configure_gem_linear, rename_gem_linear, "https://github.com/gmberton/CosPlace"),
     "eigenplaces": Method(configure_gem_linear, rename_gem_linear, "https://github.com/gmberton/EigenPlaces"),
     "mixvpr": Method(configure_mixvpr, rename_mixvpr, "https://github.com/amaralibey/MixVPR"),
-    "boq": Method(configure_boq, rename_boq, "https://github.com/amaralibey/Bag-of-Queries"),
+    "boq": Method(
+        lambda state: (boq.configure if boq.fits(state) else configure_boq)(state),
+        lambda state: (boq.rename if boq.fits(state) else rename_boq)(state),
+        "https://github.com/amaralibey/Bag-of-Queries",
+    ),
+    "salad": Method(salad.configure, salad.rename, "https://github.com/serizba/salad"),
+    "megaloc": Method(megaloc.configure, megaloc.rename, "https://github.com/gmberton/MegaLoc"),
+    "cricavpr": Method(cricavpr.configure, cricavpr.rename, "https://github.com/Lu-Feng/CricaVPR"),
+    "dinov2": Method(plain.configure, plain.rename, "https://github.com/facebookresearch/dinov2"),
 }
 
 

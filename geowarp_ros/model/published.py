@@ -102,6 +102,15 @@ def completed(found: dict[str, Tensor], expected: Mapping[str, Tensor], path: Pa
     return complete
 
 
+def renamed(state: Mapping[str, Tensor], heads: Mapping[str, str]) -> dict[str, Tensor]:
+    """Replace the head of each key; one with another head stays, to be named as unexpected."""
+    found = {}
+    for key, tensor in state.items():
+        head = next((head for head in heads if key.startswith(head)), "")
+        found[heads.get(head, "") + key.removeprefix(head)] = tensor
+    return found
+
+
 def _from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """Rename a torchvision classifier's keys to ``encoder.N…``; None if ``state`` is no such classifier."""
     if not any(key.startswith(("features.", "conv1.")) for key in state):

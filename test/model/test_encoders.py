@@ -7,7 +7,7 @@ import torch
 from geowarp_ros.model.encoders import CHANNELS, EncoderName, build_encoder
 from test.model import naive
 from test.model.torchvision_layout import shapes
-from test.model.weights import make_model
+from test.model.weights import CONVOLUTIONAL, make_model
 
 # METHOD's table, torchvision's name -> place in the truncated network
 PLACES = {
@@ -21,7 +21,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_keys_and_shapes_are_torchvisions(name: EncoderName) -> None:
     expected = {}
     for key, shape in shapes(name, head=False).items():
@@ -45,7 +45,7 @@ def test_parameters_stand_where_the_method_says(name: EncoderName, numbers: set[
     assert {int(key.split(".")[0]) for key in build_encoder(name).state_dict()} == numbers
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_feature_map_has_stride_16_or_32_and_is_signed_only_without_a_last_relu(name: EncoderName) -> None:
     torch.manual_seed(0)
     with torch.inference_mode():
