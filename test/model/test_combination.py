@@ -13,7 +13,7 @@ from geowarp_ros.images import to_tensor
 from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
 from geowarp_ros.model.combination import combine
 from geowarp_ros.model.describer import Describer, Warper
-from geowarp_ros.model.geowarp import sized
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig, sized
 from test.model.conftest import picture
 from test.model.weights import make_model
 
@@ -78,3 +78,16 @@ def test_pairs_are_warped_by_the_matching_network_alone() -> None:
     np.testing.assert_allclose(scores[1].score, scores[0].score, atol=1e-4)
     np.testing.assert_allclose(scores[1].quads_q, scores[0].quads_q, atol=1e-5)
     assert np.ptp(scores[0].score) > 0.1
+
+
+def test_a_transformer_may_retrieve_for_a_convolutional_network() -> None:
+    config = ModelConfig(
+        encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=56, square=True, regression=False
+    )
+    torch.manual_seed(0)
+    retrieval, matching = GeoWarp(config).eval(), make_model("resnet18", resolution=64)
+    both, image = combine(retrieval, matching), picture(64, 90, seed=1)
+    found = Describer(both, "cpu")(image)
+    expected = Describer(retrieval, "cpu").network.describe(to_tensor(image))[0][0].detach()
+    np.testing.assert_allclose(found.descriptor, expected, atol=1e-5)
+    np.testing.assert_allclose(found.local_features, Describer(matching, "cpu")(image).local_features, atol=1e-5)
