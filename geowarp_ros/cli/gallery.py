@@ -641,12 +641,13 @@ def _describe_keypoints(summary: Mapping[str, Any]) -> str:
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
     model, local = summary["model"], summary["local_features"]
+    encoder = (model.get("retrieval") or model)["encoder"]  # that of the descriptor
     resolution = f"shorter side {model['resolution']} px" if model["resolution"] else "images as they are"
     lines = {
         "gallery": summary["gallery"],
         "images": f"{summary['images']:,}" + (f" ({summary['removed']:,} removed)" if summary["removed"] else ""),
         "splits": ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items()) or "none",
-        "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
+        "model": f"{encoder} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
         "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
         "keypoints": _describe_keypoints(summary),
         "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"])

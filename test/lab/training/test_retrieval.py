@@ -22,6 +22,7 @@ from geowarp_ros.lab.training.retrieval import (
 from geowarp_ros.lab.training.session import SETTINGS, seeded
 from geowarp_ros.model.aggregation import AggregationName, NetVLAD
 from geowarp_ros.model.checkpoints import load_model, save_model
+from geowarp_ros.model.combination import combine
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from test.lab.training.street import HEIGHT, WIDTH, stripes, write_street
 
@@ -134,6 +135,14 @@ def test_a_model_to_start_from_keeps_its_regression(tmp_path: Path) -> None:
     started = starting_model(str(tmp_path / "start.safetensors"), ModelConfig(encoder="vgg16"))
     assert started.config.encoder == "resnet18"
     assert all(torch.equal(value, started.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_a_model_of_two_networks_is_trained_in_parts(tmp_path: Path) -> None:
+    with seeded(1):
+        model = GeoWarp(ModelConfig(regression=False))
+    save_model(combine(model, model), tmp_path / "both.safetensors")
+    with pytest.raises(TrainingError, match="retrieves by a network of its own: train that"):
+        starting_model(str(tmp_path / "both.safetensors"), ModelConfig())
 
 
 def test_training_from_scratch_improves_recall(tmp_path: Path) -> None:
