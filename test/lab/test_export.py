@@ -82,6 +82,15 @@ def test_netvlad_without_a_regression_is_one_graph(tmp_path: Path) -> None:
         assert_equal(run(path, images=images), model.describe(images))
 
 
+def test_what_resizes_its_input_resizes_in_the_graph(tmp_path: Path) -> None:
+    square = make_model("resnet18", regression=False, resolution=64, square=True)
+    images = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
+    for number, model in enumerate((square, combine(square, make_model("alexnet", regression=False)))):
+        (path,) = export_onnx(model, tmp_path / str(number), 96, 80)
+        with torch.inference_mode():
+            assert_equal(run(path, images=images), model.describe(images))
+
+
 def test_a_transformer_with_its_class_token_is_one_graph(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = ModelConfig(encoder="dinov2_vits14", depth=1, aggregation="salad", regression=False)
@@ -90,15 +99,6 @@ def test_a_transformer_with_its_class_token_is_one_graph(tmp_path: Path) -> None
     images = torch.randn(3, 3, 120, 160, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert_equal(run(path, images=images), model.describe(images))
-
-
-def test_what_resizes_its_input_resizes_in_the_graph(tmp_path: Path) -> None:
-    square = make_model("resnet18", regression=False, resolution=64, square=True)
-    images = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
-    for number, model in enumerate((square, combine(square, make_model("alexnet", regression=False)))):
-        (path,) = export_onnx(model, tmp_path / str(number), 96, 80)
-        with torch.inference_mode():
-            assert_equal(run(path, images=images), model.describe(images))
 
 
 def test_without_the_packages_the_extra_is_named(
