@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geowarp_ros.errors import TrainingError
@@ -148,8 +149,13 @@ def validate(
     model: GeoWarp, photographs: Photographs, radius_m: float, first: int, progress: Progress = silent
 ) -> float:
     """Return Recall@``first`` at ``radius_m`` in percent of all queries."""
+    return recall_of(describe(model, photographs, progress=progress), photographs, radius_m, first)
+
+
+def recall_of(descriptors: NDArray[np.float32], photographs: Photographs, radius_m: float, first: int) -> float:
+    """Return the same of descriptors (N, D) at hand."""
     queries, places = photographs.roles()
-    positions, descriptors = photographs.positions_m, describe(model, photographs, progress=progress)
+    positions = photographs.positions_m
     gallery = descriptors[places]
     squares = (gallery**2).sum(axis=1)
     errors = np.full((len(queries), first), np.inf)

@@ -17,10 +17,10 @@ from geowarp_ros.lab.training.data import (
     Photographs,
     common_frame,
     describe,
-    matches_any,
     read_as,
     read_photographs,
 )
+from geowarp_ros.lab.training.grounds import apart
 from geowarp_ros.lab.training.mining import Indices, mine_pairs
 from geowarp_ros.lab.training.objective import WarpLosses, coloured, regression_of
 from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
@@ -123,18 +123,7 @@ def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs,
         TrainingError: One of the two sets is empty.
     """
     images = [each for path in sources for each in _read(path, config)]
-    run = max(1, min(10, len(images) // 10))  # neighbouring images of a drive overlap
-    held = [
-        matches_any(image.place.name, config.hold_out) if config.hold_out else index // run % 10 == 9
-        for index, image in enumerate(images)
-    ]
-    kept, held_out = (
-        [image for image, out in zip(images, held, strict=True) if out is it] for it in (False, True)
-    )
-    if not kept or not held_out:
-        raise TrainingError(
-            f"{len(kept)} images are left to train on and {len(held_out)} are held out: expected some of both"
-        )
+    kept, held_out = apart(images, config.hold_out)
     frame = common_frame(kept)
     training, validation = (Photographs(each, frame, resolution=config.resolution) for each in (kept, held_out))
     return training, validation
