@@ -9,7 +9,7 @@ and warp are trained jointly: by labels, by a teacher, or by both. torchvision's
 feature maps of an encoder that starts from nothing.
 
 Writes best.safetensors (best on held-out images) and last.safetensors, to continue with another recipe, 'geowarp
-train retrieval --init', 'geowarp train warp' or 'geowarp train finish'. What the teacher says of the images is kept
+train retrieval --init', 'geowarp train warp' or 'geowarp train finish'. What the teacher says of the images stays
 in the output folder, where a killed run finds it.
 """
 
@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
             config = parse_config(Distillation, {**start, **values, **given})
         teacher = load_teacher(args.teacher, training_device(config)) if args.teacher else None
         best = distill(args.data, args.output, config, model, teacher, resume=args.resume, progress=progress.bar)
-    what = "Recall@1 of the held-out places" if recipe else "agreement with the teacher on held-out images"
+    labels = any(ground.labels for ground in config.grounds)
+    what = "Recall@1 of the held-out places" if labels else "agreement with the teacher on held-out images"
     print(f"best {what}: {best:.1f} %; models: {args.output / BEST}, {LAST_MODEL}")
     return 0
 
