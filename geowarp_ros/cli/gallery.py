@@ -432,8 +432,10 @@ def _upgrade(args: argparse.Namespace) -> int:
         made.append(f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs")
     if describer and report.described:
         made.append(f"{report.described} photographs described by model {describer.fingerprint} instead of {old}")
+    if describer and report.adopted:
+        made.append(f"model {describer.fingerprint}, which describes as {old} and has a warp: none described anew")
     print(f"{args.gallery}: {', '.join(made) + f' in {report.seconds:.1f} s' if made else 'nothing to add'}")
-    if report.described and (args.gallery / CALIBRATION).exists():
+    if (report.described or report.adopted) and (args.gallery / CALIBRATION).exists():
         print(
             f"  its {CALIBRATION} was measured with the old model and is not used: run 'geowarp calibrate' again"
         )

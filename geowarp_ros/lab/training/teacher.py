@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -153,7 +153,7 @@ class SqueezeNet(nn.Module):
     @torch.no_grad()
     def describe(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """Describe images one by one: their sizes may differ."""
-        device, pool = self.features[0].weight.device, GeM()
+        device, pool = next(self.parameters()).device, GeM()
         maps = (self(to_tensor(image, device))[1].cpu() for image in images)
         return np.concatenate([pool(l2_norm(found)).numpy() for found in maps])
 
@@ -230,13 +230,13 @@ def described_by(
     return found
 
 
-def _kept(file: Path, note: Path, made_of: str, count: int) -> NDArray[np.float32] | None:
+def _kept(file: Path, note: Path, made_of: str, count: int) -> np.memmap[Any, np.dtype[np.float32]] | None:
     """Return what an earlier run left, if it is of the same teacher and photographs."""
     try:
         if note.read_text(encoding="utf-8") != made_of:
             logger.info("%s: is of another teacher or other photographs, made again", file)
             return None
-        found: NDArray[np.float32] = np.load(file, mmap_mode="r+", allow_pickle=False)
+        found = np.lib.format.open_memmap(file, mode="r+")
     except (OSError, ValueError):
         return None
     return found if found.ndim == 2 and len(found) == count and found.dtype == np.float32 else None
@@ -305,4 +305,4 @@ def agreement(student: NDArray[np.float32], teacher: NDArray[np.float32], most: 
         distances = torch.cdist(rows, rows).fill_diagonal_(torch.inf)
         chosen = torch.zeros_like(distances, dtype=torch.bool)
         nearest.append(chosen.scatter_(1, distances.topk(count, largest=False).indices, True))
-    return 100 * float((nearest[0] & nearest[1]).sum()) / max(1, nearest[0].sum())
+    return 100 * float((nearest[0] & nearest[1]).sum()) / max(1, int(nearest[0].sum()))

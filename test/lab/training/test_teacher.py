@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geowarp_ros.cli import main
 from geowarp_ros.errors import ModelError, SourceError, TrainingError
+from geowarp_ros.images import read_image
 from geowarp_ros.lab.training.data import Photographs, common_frame, describe
 from geowarp_ros.lab.training.distillation import Distillation, distill, label_free
 from geowarp_ros.lab.training.grounds import Ground, Lesson, read_unlabelled, read_validation
@@ -33,8 +34,8 @@ from geowarp_ros.types import Image
 from test.lab.training.street import HEIGHT, WIDTH, killed_at, shot, stripes, write_street
 
 QUICK = Distillation(
-    height=HEIGHT // 2, width=WIDTH // 2, batch_size=6, iterations=4, mine_every=2, tensorboard=False, save_every=1,
-    relation_weight=1.0, place_weight=0.0, same_photograph=0.5,
+    height=HEIGHT // 2, width=WIDTH // 2, batch_size=6, iterations=4, mine_every=2, relation_weight=1.0,
+    place_weight=0.0, same_photograph=0.5, tensorboard=False, save_every=1,
 )  # fmt: skip
 
 
@@ -85,7 +86,9 @@ def test_its_gradient_is_the_students_alone() -> None:
     student = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(5, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda rows: relation_loss(rows, teacher), (student,))
-    twice = torch.randn(1, 3).repeat(4, 1).requires_grad_()  # images seen twice, to a student that tells none apart
+    twice = (
+        torch.randn(1, 3).repeat(4, 1).requires_grad_()
+    )  # images seen twice, to a student that tells none apart
     relation_loss(twice, torch.eye(4)).backward()
     assert twice.grad is not None and twice.grad.isfinite().all()
 
@@ -146,7 +149,7 @@ def test_what_the_teacher_said_is_kept(album: Path, tmp_path: Path) -> None:
     resumed = Counting()
     found = described_by(resumed, photographs, kept)
     assert resumed.asked == 3, "of 20, 16 were described and one cannot be read"
-    wanted = [cv2.imread(str(file))[:32, :, ::-1].mean(axis=(0, 1)) for file in sorted(album.glob("*.png"))]
+    wanted = [read_image(file)[:32].mean(axis=(0, 1)) for file in sorted(album.glob("*.png"))]
     np.testing.assert_allclose(np.delete(found, 7, 0), np.delete(wanted, 7, 0), rtol=1e-6)
     assert np.isnan(found[7]).all()
     np.load(kept, mmap_mode="r+")[4, 1:] = np.nan  # torn within a row
@@ -319,9 +322,7 @@ def test_what_has_no_teacher_is_refused(album: Path, tmp_path: Path) -> None:
         label_free(network("alexnet"), trained=True)
 
 
-def test_a_folder_of_images_is_enough(
-    album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_images_is_enough(album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command: a student with a warp, a teacher by its name in a file, no positions, no recipe."""
     save_model(network(seed=3, resolution=64, regression=True), tmp_path / "student.safetensors")
     save_model(network("mobilenet_v2"), tmp_path / "teacher.safetensors")

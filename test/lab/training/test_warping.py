@@ -29,6 +29,7 @@ from geowarp_ros.lab.training.warping import (
 )
 from geowarp_ros.model import inference
 from geowarp_ros.model.checkpoints import load_model, read_header, save_model
+from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.regression import WarpRegression
 from test.model.conftest import needs_bfloat16
@@ -298,3 +299,51 @@ def test_mining_leaves_the_regression_in_train_mode(source: Path, tmp_path: Path
     config = SMALL.model_copy(update={"lambda_cons": 0.1, "t_feat": 1e9, "batch_pairs": 2, "iterations": 1})
     train_warp(model, photographs, held_out, config, QUIET, tmp_path / "out")
     assert not torch.equal(norm.running_mean, before), "batch norms follow the data"
+
+
+class Patches(nn.Sequential):
+    """An 'encoder' that takes images of any size as whole patches, as a vision transformer does: stride 14."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = (max(1, side // 14) * 14 for side in x.shape[2:])
+        x = nn.functional.avg_pool2d(nn.functional.interpolate(x, (height, width), mode="bilinear"), 14)
+        return torch.cat([x, -x, x - x.roll(1, -1), x - x.roll(1, -2)], dim=1)
+
+
+class Whole(nn.Sequential):
+    """One of stride 32, as a ResNet with its last stage."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.avg_pool2d(x, 32, ceil_mode=True)
+        return torch.cat([x, -x], dim=1)
+
+
+@pytest.mark.parametrize("encoder", [Patches, Whole])
+def test_a_warp_is_trained_on_any_map_and_retrieval_stays(
+    encoder: type[nn.Sequential], source: Path, tmp_path: Path
+) -> None:
+    model = small_model()
+    model.encoder = encoder()
+    photographs, held_out = read_sets([source], SMALL)
+    image = clouds(1)[0]
+    before = Describer(model, "cpu")(image)
+    untrained = regression_of(model).linear.weight.clone()
+    error = train_warp(model, photographs, held_out, SMALL, QUIET, tmp_path / "out")
+    assert 0 < error < 1
+    assert not torch.equal(regression_of(model).linear.weight, untrained)
+    after = Describer(model, "cpu")(image)
+    np.testing.assert_array_equal(after.descriptor, before.descriptor)
+    assert torch.equal(after.local_features, before.local_features)
+
+
+def test_sizes_that_are_not_given_are_the_models() -> None:
+    def sizes(config: WarpConfig, resolution: int) -> tuple[int, int, int]:
+        config = config.sized_for(resolution)
+        return config.height, config.width, config.resolution
+
+    assert sizes(WarpConfig(), 0) == (480, 640, 0), "the paper's"
+    assert sizes(WarpConfig(), 240) == (240, 320, 240)
+    assert sizes(WarpConfig(height=192, resolution=320), 240) == (192, 256, 320)
+    assert sizes(WarpConfig(height=96, width=96), 0) == (96, 96, 0)
+    with pytest.raises(TrainingError, match=r"training images of 64×48 px: expected 64 px a side or more"):
+        WarpConfig(height=48).sized_for(0)
