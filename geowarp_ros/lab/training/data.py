@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geowarp_ros.errors import ImageError, SourceError, TrainingError
+from geowarp_ros.files import expanded
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.geometry import full_frame, warp
 from geowarp_ros.images import MEAN, STD, resize_shorter, to_tensor
@@ -182,6 +183,12 @@ def read_as(source: Path, reading: Reading | None = None, split: str | None = No
         utm_zone=how.utm_zone or None,
         accept_null_island=how.accept_null_island,
         fix_offset_s=how.fix_offset,
+        image_topic=how.image_topic,
+        fix_topic=how.fix_topic,
+        track=expanded(how.track) if how.track else None,
+        track_offset_s=how.track_offset,
+        every=how.every,
+        panorama_views=how.panorama,
     )
 
 

@@ -31,13 +31,19 @@ class SessionConfig(Section):
 
 
 class Reading(Section):
-    """How the images' positions are read, as by ``geowarp gallery build``."""
+    """How images and their positions are read, as by ``geowarp gallery build``."""
 
     utm_zone: str = Field("", description="UTM zone and hemisphere, such as 32N, of file names that give none.")
     accept_null_island: bool = Field(False, description="Keep images at exactly 0°, 0°.")
     fix_offset: float | None = Field(
         None, description="Offset added to the stamps of a bag's fixes (s); none: clocks that differ are refused."
     )
+    image_topic: str = Field("", description="Image topic, if a bag has several.")
+    fix_topic: str = Field("", description="NavSatFix topic, if a bag has several.")
+    track: str = Field("", description="GPX track that was recorded beside a video.")
+    track_offset: float = Field(0.0, description="Time to add to a video's (s).")
+    every: str = Field("2m", description="Distance or time between a video's pictures.")
+    panorama: int = Field(0, ge=0, description="The images are 360° panoramas: views to cut each into; 0: none.")
 
 
 class RetrievalTraining(SessionConfig, PlaceConfig, Reading):
