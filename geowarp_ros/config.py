@@ -44,7 +44,8 @@ class RerankConfig(Section):
     mode: RerankMode = Field(
         "gated",
         description="Mode of geowarp. exact: as in the paper, 2 encoder passes per candidate; fast: feature "
-        "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart.",
+        "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart, if "
+        "the model has a warping regression.",
     )
     candidates: int = Field(5, ge=1, le=100, description="Number of retrieved candidates to re-rank.")
     retrieval_weight: float = Field(

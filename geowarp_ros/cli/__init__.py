@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "train": "train the retrieval network and the warping regression",
     "export": "export a model to ONNX",
     "import-weights": "import published checkpoints or ImageNet weights",
+    "combine": "put one model's descriptor and another's matching into one",
 }
 """Verb -> its line in the help. ``x-y`` lives in ``cli/x_y.py``, which has add_arguments(parser) and run(args)."""
 

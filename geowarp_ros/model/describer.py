@@ -215,7 +215,7 @@ class Warper:
 
     def __init__(self, describer: Describer) -> None:
         if describer.network.regression is None:
-            raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
+            raise ModelError("the model has no warping regression; re-rank in mode 'fast', or train or import one")
         self._device = describer.device
         self._network = describer.network
         self._passes = describer.passes

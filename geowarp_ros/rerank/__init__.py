@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +12,9 @@ from geowarp_ros.types import Candidate
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.model.describer import Describer, Query
+
+
+_log = logging.getLogger(__name__)
 
 
 class Reranker(Protocol):
@@ -40,7 +44,7 @@ def build_reranker(
         describer: Model that made the gallery.
 
     Raises:
-        ModelError: The method needs a warping regression and the model has none.
+        ModelError: The mode is exact and the model has no warping regression.
     """
     own = describer.model.config.retrieval_weight
     weight = own if config.retrieval_weight < 0 else config.retrieval_weight
@@ -62,6 +66,9 @@ def _geowarp(config: RerankConfig, gallery: Gallery, describer: Describer, weigh
 
     fast = FastReranker(gallery, weight)
     if config.mode == "fast":
+        return fast
+    if config.mode == "gated" and describer.model.regression is None:
+        _log.warning("the model has no warping regression: rerank.mode = 'gated' is the fast mode alone")
         return fast
     from geowarp_ros.model.describer import Warper
     from geowarp_ros.rerank.gated import GatedReranker

@@ -169,7 +169,9 @@ def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output
         label = Path(name).stem
         while any(label == other.label for other in found):
             label = f"{Path(name).parent.name}/{label}"
-        found.append(Contender(label, backbones[kind.encoder], aggregations[kind.aggregation], describer))
+        encoder, aggregation = kind.describing.encoder, kind.aggregation
+        names = backbones.get(encoder, encoder), aggregations.get(aggregation, aggregation)
+        found.append(Contender(label, *names, describer))
     if DENSEVLAD in models:
         # galleries and re-rankers ask no more of a Describer than DenseVlad has
         dense = cast("Describer", _densevlad(sets, config.seed, output))
