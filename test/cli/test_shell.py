@@ -29,7 +29,7 @@ TEXTS = {
     "split", "gallery_split", "query_split", "queries", "hold_out", "prefix", "names",
     "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "imu_topic", "to", "also",
     "utm_zone", "every", "every_picture", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank",
-    "device", "runtime", "node", "host", "tile_url",
+    "device", "runtime", "node", "host", "tile_url", "name",
 }  # fmt: skip
 """Arguments that take a text which is no path."""
 
