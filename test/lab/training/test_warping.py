@@ -301,39 +301,49 @@ def test_mining_leaves_the_regression_in_train_mode(source: Path, tmp_path: Path
     assert not torch.equal(norm.running_mean, before), "batch norms follow the data"
 
 
-class Patches(nn.Sequential):
-    """An 'encoder' that takes images of any size as whole patches, as a vision transformer does: stride 14."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        height, width = (max(1, side // 14) * 14 for side in x.shape[2:])
-        x = nn.functional.avg_pool2d(nn.functional.interpolate(x, (height, width), mode="bilinear"), 14)
-        return torch.cat([x, -x, x - x.roll(1, -1), x - x.roll(1, -2)], dim=1)
-
-
-class Whole(nn.Sequential):
-    """One of stride 32, as a ResNet with its last stage."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = nn.functional.avg_pool2d(x, 32, ceil_mode=True)
-        return torch.cat([x, -x], dim=1)
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "stride 32, as CosPlace": {"encoder": "resnet18_layer4", "aggregation": "gem_linear", "dimension": 64},
+    "stride 14, squares, as SALAD": {
+        "encoder": "dinov2_vits14", "depth": 1, "aggregation": "salad", "resolution": 140, "square": True,
+    },
+    "a network each": {
+        "encoder": "mobilenet_v2", "aggregation": "gem", "projection": 8,
+        "retrieval": {"encoder": "dinov2_vits14_reg", "depth": 1, "resolution": 56},
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("encoder", [Patches, Whole])
-def test_a_warp_is_trained_on_any_map_and_retrieval_stays(
-    encoder: type[nn.Sequential], source: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_a_warp_is_trained_on_a_model_by_its_name_and_its_gallery_takes_it_over(
+    kind: str,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = small_model()
-    model.encoder = encoder()
-    photographs, held_out = read_sets([source], SMALL)
+    """With all losses, by the command: descriptors and local features stay to the bit, and so does the gallery."""
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path))
+    torch.manual_seed(0)
+    model = GeoWarp(ModelConfig.model_validate({**PUBLISHED[kind], "regression": False})).eval()
+    save_model(model, tmp_path / "published.safetensors")
+    gallery = tmp_path / "gallery"
+    assert main(["gallery", "build", str(source), "--model", "published", "--output", str(gallery)]) == 0
+    training = ["train", "warp", str(source), "--model", "published", "--output", str(tmp_path / "out")]
+    training += ["--iterations", "2", "--batch-generated", "2", "--batch-pairs", "2", "--validate-every", "2"]
+    training += ["--height", "96", "--optimizer", "adamw", "--learning-rate", "0.01", "--device", "cpu"]
+    assert main([*training, "--t-feat", "1e9"]) == 0
+    warped = load_model(tmp_path / "out" / BEST)
+    assert regression_of(warped).linear.weight.abs().max() > 0
     image = clouds(1)[0]
-    before = Describer(model, "cpu")(image)
-    untrained = regression_of(model).linear.weight.clone()
-    error = train_warp(model, photographs, held_out, SMALL, QUIET, tmp_path / "out")
-    assert 0 < error < 1
-    assert not torch.equal(regression_of(model).linear.weight, untrained)
-    after = Describer(model, "cpu")(image)
+    before, after = (Describer(each, "cpu")(image) for each in (load_model("published"), warped))
     np.testing.assert_array_equal(after.descriptor, before.descriptor)
     assert torch.equal(after.local_features, before.local_features)
+    capsys.readouterr()
+    assert main(["gallery", "upgrade", str(gallery), "--model", str(tmp_path / "out" / BEST)]) == 0
+    assert "and has a warp: none described anew" in capsys.readouterr().out
+    question = ["localize", str(source / "03.png"), "--gallery", str(gallery), "--set", "rerank.mode=exact"]
+    assert main([*question, "--model", str(tmp_path / "out" / BEST)]) in (0, 1)
+    assert "03.png" in capsys.readouterr().out
 
 
 def test_sizes_that_are_not_given_are_the_models() -> None:
