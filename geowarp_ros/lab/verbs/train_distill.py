@@ -27,8 +27,15 @@ from geowarp_ros.lab.verbs.train import add_output_arguments, add_start_argument
 
 SOURCE = Existing("a recipe (YAML), or a folder of images, a CSV, a ROS bag or a video")
 
-OF_RECIPES = ("iterations", "batch_size", "learning_rate", "seed", "device", "precision")
-"""Parameters of a recipe that are options, too."""
+OF_RECIPES = {
+    "iterations": "INT",
+    "batch_size": "INT",
+    "learning_rate": "FLOAT",
+    "seed": "INT",
+    "device": "STR",
+    "precision": "STR",
+}
+"""Parameters of a recipe that are options, too, and what they are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="", help="split of the images to train on, such as gallery")
     text = "name patterns of validation images (*name*; default: every tenth run of up to ten)"
     parser.add_argument("--hold-out", nargs="*", default=(), help=text)
-    for name in OF_RECIPES:
-        parser.add_argument("--" + name.replace("_", "-"), help=f"{name} of the recipe")
+    for name, kind in OF_RECIPES.items():
+        parser.add_argument("--" + name.replace("_", "-"), metavar=kind, help=f"in place of the recipe's {name}")
     add_config_arguments(parser, Reading)
 
 
