@@ -128,7 +128,7 @@ class Lesson:
             close.append(torch.from_numpy(~far))
             weights.append(ground.share * usable / usable.sum())
             images += found
-        self.photographs = Photographs(images, _frame(images), resolution=resolution, memory_mb=memory_mb)
+        self.photographs = Photographs(images, frame_of(images), resolution=resolution, memory_mb=memory_mb)
         self.same, self.different = torch.block_diag(*same), ~torch.block_diag(*close)
         each = np.concatenate(weights)
         self.anchors = np.flatnonzero(each)
@@ -213,7 +213,7 @@ def training_images(ground: Ground, data: Path) -> tuple[SourceImage, ...]:
     path = data / ground.path
     if ground.labels:
         return read_photographs([path], ground.split or None, hold_out=ground.hold_out, reading=ground)
-    images = read_unlabelled(path, ground)
+    images = read_unlabelled(path, ground.split, ground)
     return images if ground.val_split and not ground.hold_out else apart(images, ground.hold_out)[0]
 
 
@@ -224,7 +224,7 @@ def validation_images(ground: Ground, data: Path) -> tuple[SourceImage, ...]:
     """
     path = data / ground.path
     if not ground.labels and not (ground.val_split and not ground.hold_out):
-        return apart(read_unlabelled(path, ground), ground.hold_out)[1]
+        return apart(read_unlabelled(path, ground.split, ground), ground.hold_out)[1]
     if ground.hold_out:
         return read_photographs([path], None, only=ground.hold_out, reading=ground)
     return read_photographs([path], ground.val_split, reading=ground) if ground.val_split else ()
@@ -253,19 +253,24 @@ def apart(
     return kept, held_out
 
 
-def read_unlabelled(source: Path, ground: Ground) -> tuple[SourceImage, ...]:
+def read_unlabelled(source: Path, split: str, reading: Reading) -> tuple[SourceImage, ...]:
     """Read the images of a source; those of a folder tree need no position, and are at NaN without.
+
+    Args:
+        source: As for :func:`~geowarp_ros.readers.read_source`.
+        split: Split to read; empty: all.
+        reading: How positions are read.
 
     Raises:
         SourceError: The source cannot be read, lacks the split, or holds no image.
     """
     try:
-        placed = read_photographs([source], ground.split or None, reading=ground)
+        placed = read_photographs([source], split or None, reading=reading)
     except SourceError:
-        if ground.split or not _is_tree(source):
+        if split or not _is_tree(source):
             raise
         placed = ()
-    if ground.split or not _is_tree(source):
+    if split or not _is_tree(source):
         return placed
     known = {image.path: image for image in placed}
     names = {path: printable(path.relative_to(source).as_posix()) for path in photographs_below(source)}
@@ -281,7 +286,8 @@ def _is_tree(source: Path) -> bool:
     return plain and bool(photographs_below(source))
 
 
-def _frame(images: Sequence[SourceImage]) -> LocalFrame:
+def frame_of(images: Sequence[SourceImage]) -> LocalFrame:
+    """Return the ENU frame at the first image that has a position."""
     placed = [image for image in images if math.isfinite(image.place.latitude_deg)]
     return common_frame(placed) if placed else LocalFrame(0.0, 0.0)
 
@@ -318,7 +324,7 @@ def read_validation(grounds: Sequence[Ground], data: Path, *, resolution: int, m
     found = []
     for ground in grounds:
         if images := validation_images(ground, data):
-            photographs = Photographs(images, _frame(images), resolution=resolution, memory_mb=memory_mb)
+            photographs = Photographs(images, frame_of(images), resolution=resolution, memory_mb=memory_mb)
             found.append(HeldOut(photographs, ground.val_radius_m, ground.labels))
     if not found:
         raise TrainingError("no ground has hold_out or val_split: nothing to choose the checkpoint by")

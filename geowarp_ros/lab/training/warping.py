@@ -15,12 +15,11 @@ from geowarp_ros.errors import TrainingError
 from geowarp_ros.lab.training.data import (
     Autocast,
     Photographs,
-    common_frame,
     describe,
     read_as,
     read_photographs,
 )
-from geowarp_ros.lab.training.grounds import apart
+from geowarp_ros.lab.training.grounds import apart, frame_of, read_unlabelled
 from geowarp_ros.lab.training.mining import Indices, mine_pairs
 from geowarp_ros.lab.training.objective import WarpLosses, coloured, regression_of
 from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
@@ -124,7 +123,7 @@ def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs,
     """
     images = [each for path in sources for each in _read(path, config)]
     kept, held_out = apart(images, config.hold_out)
-    frame = common_frame(kept)
+    frame = frame_of(kept)
     training, validation = (Photographs(each, frame, resolution=config.resolution) for each in (kept, held_out))
     return training, validation
 
@@ -134,6 +133,8 @@ def _read(source: Path, config: WarpConfig) -> tuple[SourceImage, ...]:
     names = [f"{name}/" for name in read_as(source, config).splits if name] if wanted else []
     there = [split for split in wanted if any(name.startswith(f"{split}/") for name in names)]
     split = next(iter(there or wanted), None)  # one that is not there is refused by the reader, by name
+    if not config.needs_pairs:
+        return read_unlabelled(source, split or "", config)
     return read_photographs([source], split, reading=config)
 
 

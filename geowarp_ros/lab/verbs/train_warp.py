@@ -4,8 +4,8 @@ The encoder may be a published place-recognition network's. Retrieval stays as i
 model takes the result over without describing anything anew (geowarp gallery upgrade).
 
 Pairs for the features-wise and consistency loss are mined between queries and gallery, or among all images without
-such splits; --lambda-fw 0 --lambda-cons 0 needs no pairs. Writes best.safetensors (lowest corner error on held-out
-images) and last.pt.
+such splits; --lambda-fw 0 --lambda-cons 0 needs no pairs and no positions. Writes best.safetensors (lowest corner
+error on held-out images) and last.pt.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from geowarp_ros.images import read_image
 from geowarp_ros.lab.training.data import Photographs, common_frame, describe
 from geowarp_ros.lab.training.distillation import Distillation, distill, label_free
 from geowarp_ros.lab.training.grounds import Ground, Lesson, read_unlabelled, read_validation
+from geowarp_ros.lab.training.parameters import Reading
 from geowarp_ros.lab.training.session import seeded
 from geowarp_ros.lab.training.teacher import (
     Network,
@@ -135,7 +136,7 @@ class Counting:
 
 
 def photographs_of(folder: Path) -> Photographs:
-    images = read_unlabelled(folder, ground(folder))
+    images = read_unlabelled(folder, "", Reading())
     return Photographs(images, common_frame(images))
 
 
@@ -216,12 +217,12 @@ def test_files_that_cannot_teach_are_refused_by_name(tmp_path: Path, monkeypatch
 
 
 def test_images_without_positions_are_read(album: Path, tmp_path: Path) -> None:
-    images = read_unlabelled(album, ground(album))
+    images = read_unlabelled(album, "", Reading())
     assert [image.place.name for image in images] == [f"{n:02d}.png" for n in range(20)]
     assert all(np.isnan(image.place.latitude_deg) for image in images)
     assert images[3].read().shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(SourceError, match="no images in it"):
-        read_unlabelled(tmp_path, ground(tmp_path))
+        read_unlabelled(tmp_path, "", Reading())
     (held_out,) = read_validation([ground(album)], Path(), resolution=0, memory_mb=10)
     assert held_out.photographs.names == ("18.png", "19.png"), "every tenth run of two"
     assert not held_out.placed
@@ -229,7 +230,7 @@ def test_images_without_positions_are_read(album: Path, tmp_path: Path) -> None:
     mixed.mkdir()
     for name in ("@0500000@05000000@32@N@.png", "indoors.png"):
         shutil.copy(album / "00.png", mixed / name)
-    placed, unplaced = read_unlabelled(mixed, ground(mixed))
+    placed, unplaced = read_unlabelled(mixed, "", Reading())
     assert placed.place.latitude_deg == pytest.approx(45.15, abs=0.1)
     assert np.isnan(unplaced.place.latitude_deg)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geowarp_ros.cli import main
-from geowarp_ros.errors import ConfigError, ModelError, TrainingError
+from geowarp_ros.errors import ConfigError, ModelError, SourceError, TrainingError
 from geowarp_ros.geometry import full_frame
 from geowarp_ros.lab.training.data import Photographs, common_frame
 from geowarp_ros.lab.training.losses import features_wise_loss
@@ -357,3 +357,12 @@ def test_sizes_that_are_not_given_are_the_models() -> None:
     assert sizes(WarpConfig(height=96, width=96), 0) == (96, 96, 0)
     with pytest.raises(TrainingError, match=r"training images of 64×48 px: expected 64 px a side or more"):
         WarpConfig(height=48).sized_for(0)
+
+
+def test_generated_pairs_need_no_positions(source: Path, tmp_path: Path) -> None:
+    for file in source.glob("*.png"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    kept, held_out = read_sets([tmp_path], SMALL)
+    assert len(kept) + len(held_out) == 24
+    with pytest.raises(SourceError, match="no usable image"):
+        read_sets([tmp_path], SMALL.model_copy(update={"lambda_cons": 0.1}))
