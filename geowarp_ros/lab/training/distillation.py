@@ -146,6 +146,8 @@ def label_free(model: GeoWarp, *, trained: bool) -> dict[str, Any]:
 def _student(model: GeoWarp) -> EncoderName:
     if model.config.encoder not in STUDENTS:
         raise TrainingError(f"encoder {model.config.encoder!r}: expected one of {', '.join(STUDENTS)}")
+    if model.config.retrieval is not None:
+        raise TrainingError("the student has a second network for its descriptor: expected one with one encoder")
     return model.config.encoder
 
 

@@ -210,7 +210,7 @@ def test_files_that_cannot_teach_are_refused_by_name(tmp_path: Path, monkeypatch
     with pytest.raises(ModelError, match=r"page\.safetensors: is truncated or no safetensors file"):
         load_teacher(tmp_path / "page.safetensors")
     monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path))
-    with pytest.raises(ModelError, match=r"megaloc: is no file and not among the weights"):
+    with pytest.raises(ModelError, match=r"megaloc: is no file.*geowarp models get megaloc"):
         load_teacher("megaloc")
     save_model(network(), tmp_path / "megaloc.safetensors")
     assert load_teacher("megaloc").fingerprint == fingerprint(network())
@@ -321,6 +321,8 @@ def test_what_has_no_teacher_is_refused(album: Path, tmp_path: Path) -> None:
         distill(Path(), tmp_path, config, network(), None)
     with pytest.raises(TrainingError, match="encoder 'alexnet': expected one of"):
         label_free(network("alexnet"), trained=True)
+    with pytest.raises(TrainingError, match="expected one with one encoder"):
+        label_free(network(retrieval={"encoder": "alexnet"}), trained=True)
 
 
 def test_a_folder_of_images_is_enough(album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
