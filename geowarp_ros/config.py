@@ -147,7 +147,10 @@ class PoseConfig(Section):
 class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 
-    model: str = Field("default", description="Model file; default: the model that ships.")
+    model: str = Field(
+        "default",
+        description="Model file, or a name that 'geowarp models get' stored; default: the model that ships.",
+    )
     keypoint_weights: str = Field(
         "",
         description="Weights of the learned keypoints that the gallery stores: a file, or a name that 'geowarp "

@@ -296,7 +296,7 @@ def _model_row(entry: Entry) -> tuple[str, ...]:
         str(entry.dimension or ""),
         entry.resolution,
         entry.licence.name,
-        f"{entry.size_bytes / 1e6:.1f}" if entry.size_bytes else "",
+        f"{entry.size_bytes / 1e6:.1f}" if entry.size_bytes else f"> {4 * (entry.parameters or 0) // 1_000_000}",
         f"{recall.percent:g}, {recall.dataset}: {recall.source}" if recall else "",
         f"[{host[0]}]({entry.url})" if host else "by hand" if entry.by_hand else "the package",
     )

@@ -68,13 +68,14 @@ class Entry:
         year: When.
         encoder: The network, in words.
         dimension: Values of a descriptor, of an image or a keypoint; None: it makes none.
-        resolution: Size of the images that it takes, in px (height × width), in words.
+        resolution: Size of the images that it gets, in px, in words; sides are rounded as the network needs.
         licence: Terms of the weights: those of the repository that publishes them.
         read_in: Where the entry's facts were read.
         url: Where a plain GET answers with the file; empty: nowhere.
         by_hand: How a person gets the files where ``url`` is empty.
         files: How many there are.
         size_bytes: Of the file at ``url``; None: it could not be read.
+        parameters: Numbers that the network takes from the file, where its size could not be read.
         sha256: Of the file at ``url``; empty: it is recorded when it is first fetched.
         recall: Published accuracy; None: its authors' table could not be read.
         note: What else a user should know.
@@ -95,6 +96,7 @@ class Entry:
     by_hand: str = ""
     files: int = 1
     size_bytes: int | None = None
+    parameters: int | None = None
     sha256: str = ""
     recall: Recall | None = None
     note: str = ""
@@ -123,12 +125,12 @@ def _entries() -> Iterator[Entry]:
         ("CosPlace", "CVPR", 2022, "github.com/gmberton/CosPlace at 33ce8d0: hubconf.py, parser.py, LICENSE"),
         ("EigenPlaces", "ICCV", 2023, "github.com/gmberton/EigenPlaces at a2969f7: hubconf.py, train.py, LICENSE"),
     ):
-        for encoder, dimension in (
-            ("ResNet18", 512),
-            ("ResNet50", 512),
-            ("ResNet50", 2048),
-            ("ResNet101", 2048),
-            ("VGG16", 512),
+        for encoder, dimension, parameters in (
+            ("ResNet18", 512, 11_448_789),
+            ("ResNet50", 512, 24_610_294),
+            ("ResNet50", 2048, 27_757_558),
+            ("ResNet101", 2048, 46_801_961),
+            ("VGG16", 512, 14_977_345),
         ):
             yield Entry(
                 name=f"{method}-{encoder}-{dimension}".lower(),
@@ -138,17 +140,18 @@ def _entries() -> Iterator[Entry]:
                 year=year,
                 encoder=f"{encoder}, GeM, linear",
                 dimension=dimension,
-                resolution="as they are",
+                resolution="shorter side 512",
                 licence=MIT,
                 read_in=read_in,
                 url=f"https://github.com/gmberton/{method}/releases/download/v1.0/"
                 f"{encoder}_{dimension}_{method.lower()}.pth",
-                note="trained at 512 × 512",
+                parameters=parameters,
+                note="its authors trained at 512 × 512 and tested on images as they are",
             )
-    for dimension, drive, percent in (
-        (4096, "1vuz3PvnR7vxnDDLQrdHJaOA04SQrtk5L", 91.6),
-        (512, "1khiTUNzZhfV2UUupZoIsPIbsMRBYVDqj", 90.7),
-        (128, "1DQnefjk1hVICOEYPwE4-CZAZOvi1NSJz", 87.8),
+    for dimension, parameters, percent, drive in (
+        (4096, 10_911_535, 91.6, "1vuz3PvnR7vxnDDLQrdHJaOA04SQrtk5L"),
+        (512, 10_123_533, 90.7, "1khiTUNzZhfV2UUupZoIsPIbsMRBYVDqj"),
+        (128, 9_926_733, 87.8, "1DQnefjk1hVICOEYPwE4-CZAZOvi1NSJz"),
     ):
         yield Entry(
             name=f"mixvpr-resnet50-{dimension}",
@@ -162,9 +165,13 @@ def _entries() -> Iterator[Entry]:
             licence=UNSTATED,
             read_in="github.com/amaralibey/MixVPR at 4043915: README.md; it has no licence file",
             by_hand=f"open https://drive.google.com/file/d/{drive}/view in a browser and download the .ckpt",
+            parameters=parameters,
             recall=Recall("Pitts30k-test", percent, "README.md of github.com/amaralibey/MixVPR"),
         )
-    for encoder, dimension, side, percent in (("ResNet50", 16384, 384, 92.4), ("DINOv2", 12288, 322, 93.7)):
+    for encoder, dimension, side, parameters, percent in (
+        ("ResNet50", 16384, 384, 23_875_083, 92.4),
+        ("DINOv2", 12288, 322, 95_206_560, 93.7),
+    ):
         yield Entry(
             name=f"boq-{encoder}-{dimension}".lower(),
             method="BoQ",
@@ -178,6 +185,7 @@ def _entries() -> Iterator[Entry]:
             read_in="github.com/amaralibey/Bag-of-Queries at 1a4965e: hubconf.py, README.md, LICENSE",
             url="https://github.com/amaralibey/Bag-of-Queries/releases/download/v1.0/"
             f"{encoder.lower()}_{dimension}.pth",
+            parameters=parameters,
             recall=Recall("Pitts30k-test", percent, "README.md of github.com/amaralibey/Bag-of-Queries"),
             note=_OF_DINOV2 if encoder == "DINOv2" else "",
         )
@@ -193,6 +201,7 @@ def _entries() -> Iterator[Entry]:
         licence=GPL,
         read_in="github.com/serizba/salad at e593005: hubconf.py, README.md, LICENSE",
         url="https://github.com/serizba/salad/releases/download/v1.0.0/dino_salad.ckpt",
+        parameters=87_991_489,
         recall=Recall("MSLS-val", 92.2, "README.md of github.com/serizba/salad"),
         note=_OF_DINOV2,
     )
@@ -204,10 +213,11 @@ def _entries() -> Iterator[Entry]:
         year=2025,
         encoder="DINOv2 ViT-B/14, optimal transport",
         dimension=8448,
-        resolution="322 × 322, others too",
+        resolution="shorter side 322",
         licence=MIT,
         read_in="github.com/gmberton/MegaLoc at 1af071c: hubconf.py, LICENSE; the model card it names",
         url="https://huggingface.co/gberton/MegaLoc/resolve/main/model.safetensors",
+        parameters=228_639_553,
         note=_OF_DINOV2,
     )
     yield Entry(
@@ -222,10 +232,11 @@ def _entries() -> Iterator[Entry]:
         licence=MIT,
         read_in="github.com/Lu-Feng/CricaVPR at f53e941: hubconf.py, network.py, LICENSE; its paper, sec. 4",
         url="https://github.com/Lu-Feng/CricaVPR/releases/download/v1.0/CricaVPR.pth",
+        parameters=106_772_093,
         recall=Recall("Pitts30k-test", 94.8, "CVPR 2024, table 4, eight queries described together"),
         note=f"{_OF_DINOV2}; published figures describe several images together, which a robot cannot",
     )
-    for size, dimension in (("S", 384), ("B", 768)):
+    for size, dimension, parameters in (("S", 384, 22_056_576), ("B", 768, 86_580_480)):
         yield Entry(
             name=f"dinov2-vit{size.lower()}14",
             method="DINOv2",
@@ -234,20 +245,24 @@ def _entries() -> Iterator[Entry]:
             year=2023,
             encoder=f"ViT-{size}/14, GeM",
             dimension=dimension,
-            resolution="multiples of 14",
+            resolution="shorter side 224",
             licence=APACHE,
             read_in="github.com/facebookresearch/dinov2 at b8931f7: README.md, MODEL_CARD.md",
             url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size.lower()}14/"
             f"dinov2_vit{size.lower()}14_pretrain.pth",
+            parameters=parameters,
             note="not trained for places: to be trained on",
         )
-    # encoder, channels, Recall@1 on Pitts30k at 25 m with GeoWarp: GeM, NetVLAD
+    # encoder, channels; parameters, and Recall@1 on Pitts30k at 25 m with GeoWarp, by GeM and by NetVLAD
     for encoder, channels, gem, netvlad in (
-        ("AlexNet", 256, 74.7, 80.8),
-        ("VGG16", 512, 79.2, 83.3),
-        ("ResNet50", 1024, 82.7, 84.8),
+        ("AlexNet", 256, (4_806_103, 74.7), (4_838_870, 80.8)),
+        ("VGG16", 512, (17_051_095, 79.2), (17_116_630, 83.3)),
+        ("ResNet50", 1024, (10_910_338, 82.7), (11_041_409, 84.8)),
     ):
-        for pool, dimension, percent in (("GeM", channels, gem), ("NetVLAD", 64 * channels, netvlad)):
+        for pool, dimension, (parameters, percent) in (
+            ("GeM", channels, gem),
+            ("NetVLAD", 64 * channels, netvlad),
+        ):
             name = f"{encoder}_{pool}.pth".lower()
             yield Entry(
                 name=f"geowarp-{encoder}-{pool}".lower(),
@@ -264,6 +279,7 @@ def _entries() -> Iterator[Entry]:
                 " https://drive.google.com/uc?id=14rEDzPYbLThfIHzT5wlP5le8ILQObqmf in a browser, and give"
                 f" pretrained_baselines/{name} trained_homography_regressions/{name}",
                 files=2,
+                parameters=parameters,
                 recall=Recall("Pitts30k", percent, "ICCV 2021, table 1, re-ranked by GeoWarp"),
             )
     yield Entry(
@@ -275,7 +291,7 @@ def _entries() -> Iterator[Entry]:
         year=2024,
         encoder="XFeat",
         dimension=64,
-        resolution="multiples of 32",
+        resolution="as they are",
         licence=APACHE,
         read_in=_XFEAT,
         url="https://github.com/verlab/accelerated_features/raw/main/weights/xfeat.pt",
@@ -291,7 +307,7 @@ def _entries() -> Iterator[Entry]:
         year=2024,
         encoder="LightGlue, 6 layers, for XFeat",
         dimension=None,
-        resolution="as the keypoints",
+        resolution="as they are",
         licence=APACHE,
         read_in=_XFEAT,
         url="https://github.com/verlab/accelerated_features/raw/main/weights/xfeat-lighterglue.pt",
@@ -339,7 +355,7 @@ def _entries() -> Iterator[Entry]:
         year=2020,
         encoder="U-Net",
         dimension=128,
-        resolution="multiples of 16",
+        resolution="as they are",
         licence=APACHE,
         read_in="github.com/cvlab-epfl/disk at 8dc6d4d: README.md, depth-save.pth, LICENSE.txt",
         url="https://raw.githubusercontent.com/cvlab-epfl/disk/master/depth-save.pth",
@@ -356,10 +372,11 @@ def _entries() -> Iterator[Entry]:
             year=2023,
             encoder=f"LightGlue, 9 layers, for {features.upper()}",
             dimension=None,
-            resolution="as the keypoints",
+            resolution="as they are",
             licence=APACHE,
             read_in="github.com/cvg/LightGlue at 1fd587b: lightglue/lightglue.py, README.md, LICENSE",
             url=f"https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/{features}_lightglue.pth",
+            parameters=11_884_634,
         )
     yield Entry(
         name="loftr",
@@ -370,10 +387,11 @@ def _entries() -> Iterator[Entry]:
         year=2021,
         encoder="ResNet-FPN, transformer; outdoor",
         dimension=None,
-        resolution="multiples of 8",
+        resolution="as they are",
         licence=APACHE,
         read_in="github.com/zju3dv/LoFTR at df7ca80: README.md, LICENSE; kornia 0.9: feature/loftr/loftr.py",
         url="https://huggingface.co/kornia/loftr/resolve/main/loftr_outdoor.ckpt",
+        parameters=11_568_177,
         note="as kornia hosts it; its authors have it in a folder for browsers",
     )
 

@@ -99,6 +99,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "commercial_use": entry.licence.commercial_use,
         "licence_meaning": entry.licence.meaning,
         "size_bytes": entry.size_bytes,
+        "parameters": entry.parameters,
         "sha256": entry.sha256 or None,
         "source": entry.url or None,
         "by_hand": entry.by_hand or None,
@@ -120,7 +121,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["resolution"],
         row["licence"],
         "yes" if row["commercial_use"] else "ask",
-        f"{size / 1e6:.1f}" if size else "–",
+        f"{size / 1e6:.1f}" if size else f">{4 * row['parameters'] // 1_000_000}",
         f"{recall['at_1_percent']:g} {recall['dataset']}" if recall else "–",
         "yes" if row["present"] else "–",
     )

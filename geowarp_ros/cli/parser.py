@@ -90,7 +90,7 @@ class ExistingWeights(Existing):
 
     def __call__(self, text: str) -> Any:
         """Parse the argument: a text, for it goes where a parameter of the node goes; empty: by their own name."""
-        return text
+        return str(expanded(text)) if text else ""
 
     def check(self, path: Path | str) -> None:
         """Refuse a file that is not there."""

@@ -30,7 +30,7 @@ class Block(nn.Module):
         x = self.encoder(x)
         asked = self.queries
         asked = self.norm_q(asked + self.self_attn(asked, asked, asked, need_weights=False)[0])
-        answers = self.cross_attn(asked.expand(len(x), -1, -1), x, x, need_weights=False)[0]
+        answers = self.cross_attn(asked.expand(x.shape[0], -1, -1), x, x, need_weights=False)[0]
         return x, self.norm_out(answers)
 
 

@@ -73,7 +73,7 @@ class CricaVPR(nn.Module):
                 regions.append(self.aggregation(x[:, :, top:bottom, left:right]))
         each = torch.stack(regions, dim=1)  # (B, 14, C)
         alone: Tensor = self.encoder(each.flatten(0, 1)[None])  # sequences of one: nothing to attend to but itself
-        return F.normalize(alone.reshape(len(x), -1), dim=1)
+        return F.normalize(alone.reshape(x.shape[0], -1), dim=1)
 
 
 def _cuts(side: int, parts: int) -> tuple[int, ...]:

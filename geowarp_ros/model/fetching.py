@@ -72,6 +72,8 @@ def get(name: str, given: Sequence[str] = (), progress: Progress = silent) -> Re
         ModelError: No such entry, nothing to fetch, or the files hold other weights.
     """
     entry = find_entry(name)
+    if not entry.importer:
+        raise ModelError(f"{name}: ships with the package, there is nothing to fetch")
     sources = list(given) or _published(entry)
     if len(sources) > entry.files:
         raise ModelError(
@@ -81,8 +83,8 @@ def get(name: str, given: Sequence[str] = (), progress: Progress = silent) -> Re
     stored.parent.mkdir(parents=True, exist_ok=True)
     fetched: list[tuple[Path, Origin]] = []
     try:
-        for source in sources:
-            fetched.append(_fetch(entry, source, progress) if _is_url(source) else _bring(source))
+        for number, source in enumerate(sources):
+            fetched.append(_fetch(entry, number, source, progress) if _is_url(source) else _bring(source))
         origins = tuple(origin for _, origin in fetched)
         _refuse_others(entry, origins)
         fingerprint = _store(entry, [path for path, _ in fetched], _notes(entry, origins))
@@ -147,19 +149,17 @@ def _record_file(name: str) -> Path:
 def _published(entry: Entry) -> list[str]:
     if entry.url:
         return [entry.url]
-    if entry.by_hand:
-        files = " ".join(["FILE"] * entry.files)
-        raise ModelError(f"{entry.name}: {entry.by_hand}; then: geowarp models get {entry.name} --from {files}")
-    raise ModelError(f"{entry.name}: ships with the package, there is nothing to fetch")
+    files = " ".join(["FILE"] * entry.files)
+    raise ModelError(f"{entry.name}: {entry.by_hand}; then: geowarp models get {entry.name} --from {files}")
 
 
 def _is_url(source: str) -> bool:
     return "://" in source
 
 
-def _fetch(entry: Entry, url: str, progress: Progress) -> tuple[Path, Origin]:
+def _fetch(entry: Entry, number: int, url: str, progress: Progress) -> tuple[Path, Origin]:
     suffix = PurePosixPath(urlsplit(url).path).suffix
-    target = installed_weights(entry.name).with_name(f".{entry.name}.download{suffix}")
+    target = installed_weights(entry.name).with_name(f".{entry.name}.{number}{suffix}")
     size_bytes = entry.size_bytes if url == entry.url else None
     try:
         version = download(url, target, size_bytes=size_bytes, copies=1, progress=progress)
@@ -230,12 +230,9 @@ def _store(entry: Entry, paths: Sequence[Path], notes: Mapping[str, str]) -> str
 def _store_network(entry: Entry, path: Path, notes: Mapping[str, str]) -> str:
     from safetensors.torch import save
 
-    from geowarp_ros.model.published import read_state_dict
-    from geowarp_ros.model.xfeat import load_xfeat
+    from geowarp_ros.model.learned import read_weights
 
-    if entry.importer != "xfeat":
-        raise ModelError(f"{entry.name}: cannot be read yet")
-    fingerprint = load_xfeat(path)
-    state = {key: tensor.contiguous() for key, tensor in read_state_dict(path).items()}
-    write_whole(installed_weights(entry.name), save(state, dict(notes)), ModelError)
+    state, fingerprint = read_weights(entry.importer, path)
+    tensors = {key: tensor.clone().contiguous() for key, tensor in state.items()}
+    write_whole(installed_weights(entry.name), save(tensors, dict(notes)), ModelError)
     return fingerprint

@@ -53,7 +53,7 @@ def find_weights(name: Path | str) -> Path:
             )
         return DEFAULT_MODEL
     path = expanded(text)
-    if path.exists() or len(path.parts) != 1 or path.suffix:
+    if path.is_file() or len(path.parts) != 1 or path.suffix:
         return path
     stored = installed_weights(text)
     if not stored.is_file():

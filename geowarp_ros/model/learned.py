@@ -87,6 +87,16 @@ def load_matcher(
     return _load(method, weights, "matcher_weights", device)
 
 
+def read_weights(name: str, path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the state dict in a file of a network's weights, by kornia's keys, and its fingerprint.
+
+    Raises:
+        ModelError: As :func:`load_keypoints`.
+    """
+    fingerprint = _read_network(name, path, path.stat().st_mtime_ns, torch.device("cpu")).weights
+    return _state(path), fingerprint
+
+
 def _load(name: str, weights: Path | str, parameter: str, device: torch.device | str) -> LoadedNetwork:
     try:
         path = find_weights(weights or name)

@@ -174,10 +174,10 @@ class VisionTransformer(nn.Sequential):
         if images.shape[2:] != size:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         patches = self.patch_embed(images.to(self.cls_token.dtype)).flatten(2).transpose(1, 2)  # (B, h·w, C)
-        first = self.cls_token.expand(len(patches), -1, -1)
+        first = self.cls_token.expand(patches.shape[0], -1, -1)  # len() would fix the batch of an export
         x = torch.cat([first, patches], dim=1) + self._positions(rows, columns)
         if self._registers:
-            x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
+            x = torch.cat([x[:, :1], self.register_tokens.expand(x.shape[0], -1, -1), x[:, 1:]], dim=1)
         for block in self.blocks:
             x = block(x, (rows, columns))
         x = self.norm(x)

@@ -19,17 +19,23 @@ from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import ModelError
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.geodesy import distance_m
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector
 from geowarp_ros.keypoints.learned import FORMS, LearnedKind
+from geowarp_ros.lab.world.config import WorldConfig
+from geowarp_ros.lab.world.dataset import write_world
+from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.readers import read_source
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.rerank.verification import StoredKeypointMatcher, build_matcher
+from geowarp_ros.types import Frame
 from test.gallery.conftest import ColourDescriber
 from test.rerank.conftest import textured
 from test.untrained import published, store
 
 Said = pytest.CaptureFixture[str]
+SHARED = Path(__file__).parents[3] / "shared" / "weights" / "xfeat"
 
 
 def photographs(folder: Path, numbers: Sequence[int]) -> Path:
@@ -145,3 +151,33 @@ def test_weights_that_were_not_loaded_write_nothing(tmp_path: Path) -> None:
             source, ColourDescriber(), tmp_path / "g", keypoints=KeypointConfig(kind="xfeat", weights="beef")
         )
     assert not list((tmp_path / "g").glob("[!.]*"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the project's shared data: XFeat's published weights")
+def test_poses_by_the_keypoints_that_the_alignment_was_made_of(tmp_path: Path, capsys: Said) -> None:
+    """A rendered street whose photographs are tied by XFeat's keypoints, and queries between them."""
+    pytest.importorskip("poselib")
+    world = WorldConfig(seed=5, streets=1, street_length_m=50.0, width_px=320, height_px=240, drive=False)
+    town = write_world(world, tmp_path / "town")
+    path, weights = tmp_path / "g", str(SHARED / "xfeat.pt")
+    words = ["gallery", "build", str(town), "--split", "gallery", "--output", str(path), "--device", "cpu"]
+    words += ["--keypoints", "xfeat", "--keypoint-weights", weights, "--position-std", "0.1"]
+    assert main(words) == 0 and "of 21 photographs tied" in capsys.readouterr().out
+    queries = [image for image in read_source(town).images if image.split == "query"]
+    loaded = {
+        "keypoint_weights": weights,
+        "matcher_weights": str(SHARED / "xfeat-lighterglue.pt"),
+        "device": "cpu",
+    }
+    for verify in ("auto", "xfeat-lighterglue"):
+        position = {"verify": verify, "min_confidence": 0.0, "verify_candidates": 3}
+        config = LocalizerConfig.model_validate({**loaded, "rerank": {"method": "none"}, "position": position})
+        localizer, off_m = Localizer.open(path, config, calibrated=False), list[float]()
+        for query in queries[:4]:
+            answer = localizer.localize(Frame(query.read(), camera=query.camera_at(320, 240)))
+            if answer.pose is not None:
+                fix, place = answer.fix, query.place
+                assert fix is not None and fix.method in ("points", "anchors")
+                here = (fix.latitude_deg, fix.longitude_deg)
+                off_m.append(float(distance_m(*here, place.latitude_deg, place.longitude_deg)))
+        assert len(off_m) >= 2 and np.median(off_m) < 0.5, (verify, off_m)

@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     found = {}
     for case in CASES:
         state = seeded_checkpoint(case)
-        torch.hub.load_state_dict_from_url = lambda *_, **__: state  # type: ignore[assignment]  # noqa: B023
+        torch.hub.load_state_dict_from_url = lambda *_, **__: state  # noqa: B023
         network = _OF_METHOD[case.method](folder, case, state).eval()
         with torch.inference_mode():
             answers = [network(image[None]) for image in inputs(case)]
@@ -71,7 +71,7 @@ def _cosplace(folder: Path, case: Case, _: dict[str, Tensor]) -> Any:
 
 
 def _eigenplaces(folder: Path, case: Case, _: dict[str, Tensor]) -> Any:
-    torch.hub.load = lambda *_, **__: nn.Identity()  # type: ignore[assignment]
+    torch.hub.load = lambda *_, **__: nn.Identity()
     return _fresh(folder / "EigenPlaces", "hubconf").get_trained_model(case.backbone, case.dimension)
 
 

@@ -81,7 +81,8 @@ def abridged(descriptors: Tensor) -> list[list[float]]:
     """
     vectors = np.random.default_rng(0).standard_normal((descriptors.shape[1], 24))
     rows = descriptors.double().numpy()
-    return np.hstack([rows[:, :8], rows @ vectors]).round(7).tolist()
+    kept: list[list[float]] = np.hstack([rows[:, :8], rows @ vectors]).round(7).tolist()
+    return kept
 
 
 def published_shapes(method: str, encoder: str, dimension: int) -> Shapes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from kornia.feature import XFeat
+from kornia.feature import DISK, XFeat
 from torch import Tensor
 
 from geowarp_ros.catalogue.entries import CATALOGUE
@@ -19,6 +19,7 @@ from geowarp_ros.files import sha256_of
 from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, read_safetensors
 from geowarp_ros.model.fetching import get, is_intact, read_record, remove
 from geowarp_ros.model.installed import find_weights, installed_weights
+from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.model.methods import METHODS, Method
 from test.catalogue.serving import Site
 from test.model.conftest import Models
@@ -173,15 +174,16 @@ def test_without_a_network_the_way_out_is_said(url: str, site: Site) -> None:
 def test_what_a_browser_must_fetch_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"open https://drive.*; then: geowarp models get mixvpr\S+ --from FILE$"):
         get("mixvpr-resnet50-512")
-    with pytest.raises(ModelError, match="default: ships with the package"):
-        get("default")
+    for given in ([], [__file__]):
+        with pytest.raises(ModelError, match="default: ships with the package"):
+            get("default", given)
     with pytest.raises(ModelError, match=r"absent\.ckpt: cannot be read: No such file"):
         get("mixvpr-resnet50-512", [str(tmp_path / "absent.ckpt")])
     with pytest.raises(ModelError, match="is made of 1 file, 2 are given"):
         get("mixvpr-resnet50-512", ["a", "b"])
 
 
-def test_the_papers_pairs_come_from_two_files(models: Models, tmp_path: Path) -> None:
+def test_the_papers_pairs_come_from_two_files(models: Models, tmp_path: Path, site: Site) -> None:
     model = models("alexnet", "gem")
     for name, state in zip(("features", "regression"), published(model), strict=True):
         torch.save(state, tmp_path / f"{name}.pth")
@@ -193,6 +195,8 @@ def test_the_papers_pairs_come_from_two_files(models: Models, tmp_path: Path) ->
     assert load_model("geowarp-alexnet-gem").regression is None
     with pytest.raises(DownloadError, match=r"regression\.pth: has the SHA-256"):
         get("geowarp-alexnet-gem", files[::-1])
+    urls = [site.put(f"{number}/a.pth", Path(file).read_bytes()) for number, file in enumerate(files)]
+    assert get("geowarp-alexnet-gem", urls).fingerprint == fingerprint(model)
 
 
 def test_a_network_of_keypoints_is_stored_with_the_keys_of_its_authors(
@@ -211,3 +215,13 @@ def test_a_network_of_keypoints_is_stored_with_the_keys_of_its_authors(
     with pytest.raises(ModelError, match=r"other\.pt"):
         get("xfeat", [str(tmp_path / "other.pt")])
     assert len(record.fingerprint) == 16
+
+
+def test_the_wrapper_of_a_published_file_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOGUE, "disk", dataclasses.replace(CATALOGUE["disk"], sha256=""))
+    torch.manual_seed(0)
+    state = DISK().state_dict()
+    torch.save({"extractor": state}, tmp_path / "depth-save.pth")
+    record = get("disk", [str(tmp_path / "depth-save.pth")])
+    assert read_safetensors(find_weights("disk")).keys() == state.keys()
+    assert load_keypoints("disk") == record.fingerprint, "by the kind's own name"

@@ -6,13 +6,21 @@ from typing import get_args
 
 import pytest
 
-from geowarp_ros.config import LearnedMatcher, LocalizerConfig, MatchMethod, RerankConfig, RerankMethod
+from geowarp_ros.config import (
+    LearnedMatcher,
+    LocalizerConfig,
+    MatchMethod,
+    RerankConfig,
+    RerankMethod,
+    RerankMode,
+)
 from geowarp_ros.errors import ModelError
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.learned import keypoints_of
 from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.rerank.fast import FastReranker
 from geowarp_ros.rerank.order import best_first, best_with_retrieval
 from geowarp_ros.rerank.verification import KIND_OF
 from test.rerank.conftest import MemoryGallery, candidates_of, scores_of, textured
@@ -90,3 +98,16 @@ def test_a_warp_needs_a_regression(gallery: MemoryGallery) -> None:
     plain = Describer(GeoWarp(ModelConfig(regression=False)), "cpu")
     with pytest.raises(ModelError, match="no warping regression"):
         _build("geowarp", gallery, plain)
+
+
+def test_without_a_regression_gated_is_fast_and_says_so(
+    gallery: MemoryGallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Describer(GeoWarp(ModelConfig(regression=False)), "cpu")
+    modes: tuple[RerankMode, ...] = ("fast", "gated")
+    fast, gated = (
+        build_reranker(LocalizerConfig(rerank=RerankConfig(mode=mode)), gallery, plain) for mode in modes
+    )
+    assert type(fast) is type(gated) is FastReranker
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no warping regression: rerank.mode = 'gated' is the fast mode alone" in caplog.text

@@ -208,8 +208,9 @@ def _possible(contender: Contender, config: DatasetConfig) -> tuple[DatasetConfi
 
     if contender.describer.model.regression is not None:
         return config, []
-    left_out = [method for method in config.rerank if method in WARPING]
-    possible = tuple(method for method in config.rerank if method not in WARPING)
+    fast = config.localizer.rerank.mode == "fast"
+    left_out = [method for method in config.rerank if method in WARPING and not (fast and method == "geowarp")]
+    possible = tuple(method for method in config.rerank if method not in left_out)
     if not possible:
         raise ModelError(f"{contender.label}: has no warping regression, which {', '.join(left_out)} needs")
     notes = [f"{contender.label}: has no warping regression: without {', '.join(left_out)}."] if left_out else []
