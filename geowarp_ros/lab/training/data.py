@@ -255,8 +255,8 @@ def describe(
                 rows, images = zip(*alike[start : start + batch_size], strict=True)
                 tensor = to_tensor(images, device).contiguous(memory_format=torch.channels_last)
                 with autocast():
-                    descriptors, _ = model.describe(tensor)
-                found[list(rows)] = descriptors.float().cpu().numpy()
+                    encoded = model.encode(tensor)
+                found[list(rows)] = model.aggregate(encoded).float().cpu().numpy()
     model.train(training)
     return np.concatenate(gather_objects(found))
 

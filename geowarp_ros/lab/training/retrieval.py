@@ -78,8 +78,8 @@ def train_retrieval(
             train_mode(model, config.batch_norm)
             images = augment(pixels.to(device), session.generator("augmentation"))
             with session.autocast():
-                feature_map = model.feature_map(images[own_part(len(images))])
-            loss = rounds.loss(gather_rows(model.pool(feature_map)), indices)
+                encoded = model.encode(images[own_part(len(images))])
+            loss = rounds.loss(gather_rows(model.aggregate(encoded)), indices)
             session.apply(loss, [training.names[index] for index in indices])
             if session.ends_round(per_round):
                 recall = validate(model, validation, config.val_radius_m, 5, progress)

@@ -212,6 +212,18 @@ def test_command_trains_with_all_losses_and_keeps_the_encoder(source: Path, tmp_
     assert main([*arguments, "--device", "cpu"]) == 1, "the folder is in use"
 
 
+def test_pairs_are_mined_and_warps_trained_on_a_transformer(source: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=126)
+    photographs, held_out = read_sets([source], SMALL)
+    changes = {"lambda_cons": 0.1, "t_feat": 1e9, "batch_pairs": 2, "iterations": 1, "height": 126, "width": 126}
+    training = SMALL.model_copy(update=changes)
+    error = train_warp(GeoWarp(config), photographs, held_out, training, QUIET, tmp_path / "out")
+    assert 0 < error < 1
+    trained = load_model(tmp_path / "out" / BEST)
+    assert trained.config == config and regression_of(trained).linear.weight.abs().max() > 0
+
+
 def small_resnet() -> GeoWarp:
     torch.manual_seed(0)
     return GeoWarp(ModelConfig())
