@@ -137,7 +137,11 @@ class PoseConfig(Section):
 class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 
-    model: str = Field("default", description="Model file; default: the model that ships.")
+    model: str = Field(
+        "gallery",
+        description="Model file. gallery: the one that made the gallery, which notes its file; default: the model "
+        "that ships.",
+    )
     keypoint_weights: str = Field(
         "", description="File of XFeat's weights, for a gallery that stores XFeat's keypoints."
     )

@@ -34,7 +34,7 @@ from geowarp_ros.cli.alignment import (
     unaligned,
 )
 from geowarp_ros.cli.options import CAMERA
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, Existing
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, OWN_MODEL, Existing
 from geowarp_ros.cli.sources import add_reading, count, reading
 from geowarp_ros.cli.verbs import require
 
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     build = action("build", _build, "describe the images of a source and store them as a new gallery", source)
+    build.add_argument("--model", type=MODEL, default="default", help="model file (default: the model that ships)")
     build.add_argument(
         "--output", type=NEW_FOLDER, required=True, metavar="GALLERY", help="folder of the new gallery"
     )
@@ -82,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_align_options(build, "position-std", "heading-std", "free-tilt")
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
+    add.add_argument(
+        "--model",
+        type=OWN_MODEL,
+        default="gallery",
+        help="model file, or default for the one that ships (default: the gallery's own)",
+    )
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
     _add_keypoint_options(add)
     _add_no_align(add)
@@ -164,9 +171,6 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV, ROS bag, or video")
     parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
     add_reading(parser)
-    parser.add_argument(
-        "--model", type=MODEL, default="default", help="model file (default: the model that ships)"
-    )
     _add_describing_options(parser)
     parser.add_argument(
         "--reference-images", action="store_true", help="use the source's image files instead of storing copies"
@@ -471,13 +475,16 @@ def _read_source(args: argparse.Namespace) -> Source:
 def _load_describer(args: argparse.Namespace) -> Describer:
     import torch
 
+    from geowarp_ros.gallery.store import own_model
     from geowarp_ros.model.checkpoints import load_model
     from geowarp_ros.model.describer import Describer, choose_device
+    from geowarp_ros.model.installed import OWN
 
     device = choose_device(args.device)
     if device.type == "cuda" and (local := os.environ.get("LOCAL_RANK")):  # torchrun: a GPU for each process
         device = torch.device("cuda", int(local) % torch.cuda.device_count())
-    return Describer(load_model(args.model, device), device)
+    model = own_model(args.gallery) if args.model == OWN else args.model
+    return Describer(load_model(model, device), device)
 
 
 def _options(args: argparse.Namespace) -> Mapping[str, str]:

@@ -113,6 +113,7 @@ class NewFolder(NewFile):
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
+OWN_MODEL = ExistingModel("gallery")
 WEIGHTS = ExistingModel("", what="XFeat's weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")

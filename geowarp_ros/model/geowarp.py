@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,7 +68,12 @@ class GeoWarp(nn.Module):
     the homography regression's. A ``projection`` shortens the local features that a gallery stores, not the
     descriptor; it starts as an orthogonal one, which keeps inner products on average. Images are (B, 3, H, W),
     ImageNet-normalised (:mod:`geowarp_ros.images`).
+
+    Attributes:
+        file: Where its weights were read; None where they were not.
     """
+
+    file: Path | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -12,6 +12,10 @@ DEFAULT_MODEL = Path(__file__).with_name("default.safetensors")
 """The model that ships; ``default`` on the command line and in parameters."""
 
 
+OWN = "gallery"
+"""The model that made a gallery; on the command line and in parameters that name a gallery, too."""
+
+
 def weights_folder() -> Path:
     """Return the folder of downloaded weights; it need not exist.
 
@@ -34,13 +38,13 @@ def find_weights(name: Path | str) -> Path:
 
     Args:
         name: ``default``, a path, or the name of weights that ``geowarp models get`` stored. A file of that name
-            in the working directory comes first.
+            in the working directory comes first. :data:`OWN` without a gallery is ``default``.
 
     Raises:
         ModelError: It is a plain name and neither a file nor stored, or the model that ships is missing.
     """
     text = str(name)
-    if text == "default":
+    if text in ("default", OWN):
         if not DEFAULT_MODEL.is_file():
             raise ModelError(
                 f"{DEFAULT_MODEL}: the model that ships is missing; train one or import published weights"
@@ -56,3 +60,20 @@ def find_weights(name: Path | str) -> Path:
             f" 'geowarp models' lists what can be had, 'geowarp models get {text}' fetches it"
         )
     return stored
+
+
+def noted_file(file: Path | None, gallery: Path) -> str:
+    """Return what a gallery notes of the file of its model, so that :func:`find_noted` finds it again.
+
+    ``default``, a path relative to the gallery where the file is in it or beside it, so that both can be moved
+    together, or an absolute one; empty where the model is from no file.
+    """
+    if file is None or file == DEFAULT_MODEL:
+        return "default" if file else ""
+    path, folder = file.resolve(), gallery.resolve()
+    return os.path.relpath(path, folder) if path.is_relative_to(folder.parent) else str(path)
+
+
+def find_noted(noted: str, gallery: Path) -> Path:
+    """Return the file that a gallery notes, which need not exist; where nothing is noted, the model that ships."""
+    return DEFAULT_MODEL if noted in ("", "default") else Path(os.path.normpath(gallery.resolve() / noted))

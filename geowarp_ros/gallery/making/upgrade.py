@@ -105,7 +105,7 @@ def upgrade_gallery(
             remodel = Remodel(describer, batch_size, progress)
             again = [remodel.run(one, info) for one, info in zip(opened.segments, segments, strict=True)]
             again = [s.model_copy(update={"options": s.options | dict(options or {})}) for s in again]
-            update = {"model": stored_model(describer), "segments": tuple(again), "index": None}
+            update = {"model": stored_model(describer, gallery), "segments": tuple(again), "index": None}
             new, described = new.model_copy(update=update), remodel.described
             if (old := manifest.index) is not None:
                 how = IndexOptions(kind=old.kind, on_disk=old.on_disk)
