@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=OWN_MODEL,
         default="gallery",
-        help="model file, or default for the one that ships (default: the gallery's own)",
+        help="model file (default: the gallery's own)",
     )
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
     _add_keypoint_options(add)

@@ -15,7 +15,7 @@ from geowarp_ros.errors import ConfigError, did_you_mean
 CAMERA = Existing("a ROS calibration file", file=True)
 
 SHORTCUTS: dict[str, tuple[str, str]] = {
-    "model": ("model", "model file, or default for the one that ships (default: the one that made the gallery)"),
+    "model": ("model", "model file (default: the one that made the gallery)"),
     "keypoint_weights": ("keypoint_weights", "XFeat's weights, for a gallery of its keypoints (default: none)"),
     "device": ("device", "auto, cpu or cuda"),
     "runtime": ("runtime", "auto, torch or onnxruntime"),

@@ -87,7 +87,7 @@ def here(name: str, found: str, advice: str = "", /, **numbers: Any) -> Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--gallery", type=GALLERY, help="gallery to look at and to measure with")
-    text = "model file, or default for the one that ships (default: the one that made the gallery)"
+    text = "model file (default: the one that made the gallery)"
     parser.add_argument("--model", type=OWN_MODEL, default="gallery", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
