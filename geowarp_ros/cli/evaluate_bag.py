@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +136,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"  note: {note}")
     _write(args.output, result, found, localizer)
     print(f"report: {args.output / 'report.html'}")
-    print(f"next: geowarp view {shlex.quote(str(args.output))}")
     return 0
 
 

@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -284,7 +283,6 @@ def _build(args: argparse.Namespace) -> int:
         print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
     elif not args.no_align:
         align_if_possible(args.output, how)
-    print(f"next: geowarp view {shlex.quote(str(args.output))}")
     return 0
 
 
