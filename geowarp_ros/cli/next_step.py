@@ -58,12 +58,13 @@ def command_line(words: Words) -> str:
 def find_drive(folders: Sequence[Path], other_than: Path | None = None) -> tuple[Path, list[str]] | None:
     """Return the first bag in some folders that has images and fixes, and the options that choose its topics.
 
+    Where ``other_than`` is the folder of a bag, the files in it are of that bag.
     Bags that are compressed as a whole are left alone: a look at them would unpack them.
     """
     from geowarp_ros.readers.bag_files import BagFiles, is_bag
     from geowarp_ros.readers.topics import FIX_TYPES, IMAGE_TYPES
 
-    for path in chain.from_iterable(map(_listed, folders)):
+    for path in chain.from_iterable(_listed(folder) for folder in folders if folder != other_than):
         if path == other_than or path.suffix.lower() in (".zst", ".zstd") or not is_bag(path):
             continue
         try:
@@ -115,8 +116,10 @@ def _look(gallery: Path) -> Words:
 
 def _try_out(gallery: Path, source: Path | None = None) -> Words:
     """Replay a drive that lies here, beside the gallery, or beside or in its source; without one look at it."""
-    around = [Path(), gallery.parent, *((source.parent, source) if source else ())]
-    found = find_drive(tuple(dict.fromkeys(around)), other_than=source)
+    from geowarp_ros.readers.bag_files import is_bag
+
+    around = dict.fromkeys([Path(), gallery.parent, *((source.parent, source) if source else ())])
+    found = find_drive(tuple(around), other_than=source if source and is_bag(source) else None)
     if found is None:
         return _look(gallery)
     drive, topics = found

@@ -28,8 +28,8 @@ def require(*libraries: str) -> None:
 def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
     """Parse ``words`` with the parser of a verb's module (dotted, within the package) and run it.
 
-    What to do next is said where it succeeds. Returns the exit status. Without any words, a parser that waits for a
-    choice prints its help.
+    What to do next is said where it succeeds. Returns the exit status. Without any words, a parser that waits for
+    a choice prints its help.
     """
     verb = importlib.import_module(f"geowarp_ros.{module}")
     parser = Parser(prog=prog, description=verb.__doc__)

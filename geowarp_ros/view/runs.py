@@ -73,7 +73,7 @@ def show_run(
         str(figures.get("title") or folder.resolve().name),
         ground,
         _facts(figures),
-        notes,
+        [line for line in (words.sentence(words.conclusion(figures)), *notes) if line],
         places=place_columns(gallery, ground, named=False) | {"name": list(row_of)} if gallery else None,
         drive=drive_columns(rows, ground, row_of),
         correct_within_m=figures["correct_within_m"],
