@@ -563,6 +563,7 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "gallery": str(gallery.path),
         "images": len(gallery),
         "removed": sum(len(segment.removed) for segment in manifest.segments),
+        "left_out": _left_out(gallery.path),
         "splits": dict(sorted(Counter(split for split in gallery.splits if split).items())),
         "model": {
             "fingerprint": model.fingerprint,
@@ -591,6 +592,15 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
             for segment in manifest.segments
         ],
     }
+
+
+def _left_out(gallery: Path) -> dict[str, int]:
+    """Return how many photographs were left out for each reason, the commonest first."""
+    found: set[tuple[str, str]] = set()  # one that is absent from a source of two additions is one
+    for path in gallery.glob("left_out*.csv"):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            found |= {(row.get("name") or "", row.get("reason") or "unknown") for row in csv.DictReader(file)}
+    return dict(Counter(reason for _, reason in sorted(found)).most_common())
 
 
 def _keypoint_summary(gallery: Gallery) -> dict[str, Any] | None:
@@ -650,6 +660,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     lines = {
         "gallery": summary["gallery"],
         "images": f"{summary['images']:,}" + (f" ({summary['removed']:,} removed)" if summary["removed"] else ""),
+        "left out": ", ".join(f"{count:,} {reason}" for reason, count in summary["left_out"].items()) or "none",
         "splits": ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items()) or "none",
         "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
         "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
