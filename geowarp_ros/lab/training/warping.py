@@ -20,6 +20,8 @@ from geowarp_ros.lab.training.data import (
     matches_any,
     read_as,
     read_photographs,
+    share_of,
+    split_by_area,
 )
 from geowarp_ros.lab.training.mining import Indices, mine_pairs
 from geowarp_ros.lab.training.objective import WarpLosses, coloured, regression_of
@@ -115,12 +117,12 @@ def mine(
     return mine_pairs(photographs.positions_m, descriptors, queries, t_geo_m=config.t_geo_m, t_feat=config.t_feat)
 
 
-def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs, Photographs]:
+def read_sets(sources: Sequence[Path], config: WarpConfig, seed: int = 0) -> tuple[Photographs, Photographs]:
     """Read the training and validation images in a common frame.
 
     Raises:
         SourceError: A source cannot be read or lacks the split.
-        TrainingError: One of the two sets is empty.
+        TrainingError: One of the two sets is empty, or the images cannot be split by area.
     """
     images = [each for path in sources for each in _read(path, config)]
     run = max(1, min(10, len(images) // 10))  # neighbouring images of a drive overlap
@@ -131,6 +133,8 @@ def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs,
     kept, held_out = (
         [image for image, out in zip(images, held, strict=True) if out is it] for it in (False, True)
     )
+    if (share := share_of(config.hold_out)) is not None:
+        kept, held_out = split_by_area(images, share, config.t_geo_m, seed)
     if not kept or not held_out:
         raise TrainingError(
             f"{len(kept)} images are left to train on and {len(held_out)} are held out: expected some of both"
