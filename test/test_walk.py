@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
+import numpy as np
 import pytest
 from PIL import ExifTags
 from PIL import Image as Pillow
@@ -145,7 +145,7 @@ def see_the_fixes(address: str, folder: Path) -> None:
         )
         browser.picture(folder / "page.png")
         assert browser.problems == []
-    seen = cv2.imread(str(folder / "page.png")).astype(int)
+    seen = np.asarray(Pillow.open(folder / "page.png").convert("RGB"), int)
     for x, y in dots:
         around = seen[round(top + y) - 3 : round(top + y) + 4, round(left + x) - 3 : round(left + x) + 4]
         assert (around.max(axis=2) - around.min(axis=2)).max() > 60, (x, y)  # colour, on a grey ground

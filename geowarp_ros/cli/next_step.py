@@ -128,9 +128,11 @@ def _try_out(gallery: Path, source: Path | None = None) -> Words:
 
 
 def _build(photographs: Path | str | None, *options: str | Path) -> Words | None:
+    if photographs is None:
+        return None
     names = chain(["gallery"], (f"gallery-{number}" for number in count(2)))
     free = next(path for path in map(Path, names) if not path.exists())
-    return photographs and ["gallery", "build", photographs, *options, "--output", free]
+    return ["gallery", "build", photographs, *options, "--output", free]
 
 
 def _begin(args: argparse.Namespace) -> Words | None:
