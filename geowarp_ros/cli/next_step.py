@@ -32,8 +32,9 @@ def print_next_step(verb: str, args: argparse.Namespace) -> None:
         verb: The module of the verb, such as ``evaluate_bag``.
         args: What it was given.
     """
-    action = getattr(args, "action", None)
-    step = STEPS.get(f"{verb}_{action}" if action else verb)
+    step = STEPS.get(verb)
+    if verb == "gallery":
+        step = STEPS.get(f"gallery_{args.action}", lambda args: _look(args.gallery))
     if step is None or getattr(args, "json", False) or os.environ.get("RANK", "0") != "0":
         return
     if words := step(args):
@@ -149,17 +150,19 @@ def _upgraded(args: argparse.Namespace) -> Words:
 
 
 def _seen(args: argparse.Namespace) -> Words | None:
-    """After a gallery replay a drive; after a drive through a gallery without a calibration, calibrate."""
+    """After a gallery replay a drive; after a drive calibrate on it, where the report says that it helps."""
+    from geowarp_ros.evaluation.words import calibration_helps
+
     if args.what is None:
         return None
     if (args.what / "gallery.json").is_file():
         step = _try_out(args.what)
         return None if step[0] == "view" else step
-    options = json.loads((args.what / "run.json").read_text(encoding="utf-8")).get("options", {})
+    found, of = (json.loads((args.what / f"{name}.json").read_text("utf-8")) for name in ("results", "run"))
+    options = of["options"] if isinstance(of, dict) and isinstance(of.get("options"), dict) else {}
     drive, gallery = (Path(str(options.get(name))) for name in ("drive", "gallery"))
-    if not drive.exists() or not gallery.is_dir() or (gallery / "calibration.json").exists():
-        return None
-    return ["calibrate", drive, "--gallery", gallery]
+    helps = calibration_helps(found) and drive.exists() and gallery.is_dir()
+    return ["calibrate", drive, "--gallery", gallery] if helps else None
 
 
 def _trained(args: argparse.Namespace) -> Path:
@@ -172,8 +175,6 @@ STEPS: dict[str, Callable[[argparse.Namespace], Words | None]] = {
     "gallery_build": lambda args: _try_out(args.output, args.source),
     "gallery_add": lambda args: _try_out(args.gallery, args.source),
     "gallery_upgrade": _upgraded,
-    **{f"gallery_{action}": lambda args: _look(args.gallery) for action in ("align", "datum", "index", "info")},
-    **{f"gallery_{action}": lambda args: _look(args.gallery) for action in ("list", "export", "remove", "verify")},
     "localize": lambda args: _try_out(args.gallery),
     "calibrate": lambda args: _try_out(args.gallery, args.source),
     "match": lambda args: None if args.figure else ["match", args.image_q, args.image_p, "--figure", "match.png"],
@@ -196,4 +197,5 @@ STEPS: dict[str, Callable[[argparse.Namespace], Words | None]] = {
     "train_warp": lambda args: _build(args.source[0], "--model", _trained(args)),
     "train_finish": lambda args: _build(find_photographs(Path()), "--model", args.output),
 }
-"""Verb -> what goes on from it; what is absent ends with its own result: play, export, benchmark, the studies."""
+"""Verb -> what goes on from it. What is absent ends with its own result (play, export, benchmark, the studies); an
+action on a gallery, with a look at it."""

@@ -79,6 +79,10 @@ FEW = 30
 """Number of guesses below which it is said that they are few: of 30 without a wrong one, 11 % may yet be wrong."""
 
 
+ON_A_DRIVE = str(Calibration.model_fields["title"].default)
+"""Title of a calibration that a drive gave its gallery."""
+
+
 def conclusion(figures: Mapping[str, Any]) -> str:
     """Return in a sentence what a run says of its gallery: how many guesses were wrong, and what would help.
 
@@ -98,16 +102,25 @@ def conclusion(figures: Mapping[str, Any]) -> str:
     )
     if not guessed:
         return said
-    own = figures["calibrated_by"] == Calibration.model_fields["title"].default
-    calibrate = "a calibration on a drive of this place would"
+    helps, calibrate = calibration_helps(figures), "; a calibration on a drive of this place would"
     if wrong["count"]:
         among = f"of the {fixes} answered {false['count']}" + (f" ({interval(false)})" if fixes else "")
-        return f"{said}; {among}" + (f"; {calibrate} tell them apart" if false["count"] and not own else "")
-    if fixes < wrong["of"]:
-        return (
-            f"{said}; {f'its calibration let {fixes} of them be answered' if own else f'{calibrate} answer more'}"
-        )
-    return f"{said}; all were answered"
+        return f"{said}; {among}{f'{calibrate} tell them apart' if helps else ''}"
+    if helps:
+        return f"{said}{calibrate} answer more"
+    return f"{said}; {f'its calibration let {fixes} of them be' if fixes < wrong['of'] else 'all were'} answered"
+
+
+def calibration_helps(figures: Mapping[str, Any]) -> bool:
+    """Whether a drive of the place could do better than what told fixes from guesses.
+
+    That is, no drive did, and wrong guesses were answered, or right ones refused where none was wrong.
+    """
+    wrong, by = figures.get("guesses"), figures.get("calibrated_by")
+    if not wrong or figures["precision_availability_area"] is None or by == ON_A_DRIVE:
+        return False
+    refused = figures["availability"]["count"] < wrong["of"]
+    return bool(figures["false_fix_rate"]["count"] or (refused and not wrong["count"]))
 
 
 def sentence(text: str) -> str:

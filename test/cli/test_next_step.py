@@ -15,7 +15,10 @@ import pytest
 
 from geowarp_ros.cli import main
 from geowarp_ros.cli.next_step import STEPS, command_line, find_drive, find_photographs, print_next_step
+from geowarp_ros.evaluation.judging import figures
+from geowarp_ros.evaluation.words import ON_A_DRIVE
 from test.cli.walking import complete, every_parser
+from test.evaluation import runs
 from test.gallery import bags
 
 
@@ -53,10 +56,11 @@ def test_what_a_verb_ends_with_is_a_command_that_can_be_run(
     steps = dict.fromkeys(STEPS, "")
     for words, parser in parsers.items():
         key = "_".join(words).replace("-", "_")
-        if key not in steps or key == "gallery_upgrade":
+        if (key not in steps and words[0] != "gallery") or key == "gallery_upgrade":
             continue
         args = parser.parse_args(complete(parser, {}, here / "made", here / "a photo.jpg"))
-        line = said_after(key, capsys, **{name: value for name, value in vars(args).items() if name != "action"})
+        verb = {"action": words[1]} if words[0] == "gallery" else {}
+        line = said_after("gallery" if verb else key, capsys, **vars(args), **verb)
         steps[key] = line
         if key == "view":  # nothing was looked at
             continue
@@ -146,9 +150,17 @@ def test_after_a_look_at_a_drive_comes_the_calibration_that_it_lacks(
     run.mkdir(parents=True)
     (here / "drive").mkdir()
     (run / "run.json").write_text(json.dumps({"options": {"drive": "drive", "gallery": "made"}}))
-    assert said_after("view", capsys, what=run) == "next: geowarp calibrate drive --gallery made\n"
-    (here / "made" / "calibration.json").touch()
+    for calibration, said in (
+        ("", "next: geowarp calibrate drive --gallery made\n"),
+        ("the calibration beside the model", "next: geowarp calibrate drive --gallery made\n"),
+        (ON_A_DRIVE, ""),
+    ):
+        found = figures(runs.run([1.0] * 5, (0, 1), calibration=calibration))
+        (run / "results.json").write_text(json.dumps(found))
+        assert said_after("view", capsys, what=run) == said
+    (run / "results.json").write_text(json.dumps(figures(runs.run([1.0] * 5, ()))))  # all are fixes, and right
     assert said_after("view", capsys, what=run) == ""
+    (run / "results.json").write_text(json.dumps(figures(runs.run([1.0] * 5, (0, 1)))))
     (run / "run.json").write_text("{}")
     assert said_after("view", capsys, what=run) == ""
     assert said_after("view", capsys, what=here / "made") == ""  # a look follows a look nowhere
