@@ -73,7 +73,7 @@ def show_run(
         str(figures.get("title") or folder.resolve().name),
         ground,
         _facts(figures),
-        [line for line in (words.sentence(words.conclusion(figures)), *notes) if line],
+        notes,
         places=place_columns(gallery, ground, named=False) | {"name": list(row_of)} if gallery else None,
         drive=drive_columns(rows, ground, row_of),
         correct_within_m=figures["correct_within_m"],
@@ -140,4 +140,5 @@ def _facts(figures: Mapping[str, Any]) -> list[str]:
         f"{words.percent(figures['availability'])} available",
         f"{false['count']} of {false['of']} fixes beyond {figures['correct_within_m']:g} m",
         f"median error {words.metres(figures['error_m']['0.5'])}",
+        *filter(None, [words.conclusion(figures)]),
     ]
