@@ -413,7 +413,7 @@ def _upgrade(args: argparse.Namespace) -> int:
     from geowarp_ros.readers.camera_files import read_camera
 
     camera = read_camera(args.camera) if args.camera else None
-    old = read_manifest(args.gallery).model.fingerprint
+    old = read_manifest(args.gallery).model
     describer = _load_describer(args) if args.model else None
     keypoints = DEFAULT_KEYPOINTS
     if args.keypoints or args.keypoint_weights:
@@ -433,7 +433,10 @@ def _upgrade(args: argparse.Namespace) -> int:
     if report.keypoints or report.cameras:
         made.append(f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs")
     if describer and report.described:
-        made.append(f"{report.described} photographs described by model {describer.fingerprint} instead of {old}")
+        new = describer.fingerprint
+        made.append(f"{report.described} photographs described by model {new} instead of {old.fingerprint}")
+    elif (now := read_manifest(args.gallery).model.file) != old.file:
+        made.append(f"its model {old.fingerprint} noted as {now}")
     print(f"{args.gallery}: {', '.join(made) + f' in {report.seconds:.1f} s' if made else 'nothing to add'}")
     if report.described and (args.gallery / CALIBRATION).exists():
         print(
@@ -567,6 +570,7 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "splits": dict(sorted(Counter(split for split in gallery.splits if split).items())),
         "model": {
             "fingerprint": model.fingerprint,
+            "file": model.file,
             **model.config.model_dump(),
             "descriptor_dim": model.descriptor_dim,
         },
@@ -662,7 +666,8 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         "images": f"{summary['images']:,}" + (f" ({summary['removed']:,} removed)" if summary["removed"] else ""),
         "left out": ", ".join(f"{count:,} {reason}" for reason, count in summary["left_out"].items()) or "none",
         "splits": ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items()) or "none",
-        "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
+        "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}"
+        + (f", {model['file']}" if model["file"] else ""),
         "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
         "keypoints": _describe_keypoints(summary),
         "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"])

@@ -142,6 +142,14 @@ def _begin(args: argparse.Namespace) -> Words | None:
     return _try_out(gallery) if gallery else _build(find_photographs(Path()) or "PHOTOGRAPHS")
 
 
+def _built(args: argparse.Namespace) -> Words | None:
+    """After a build by several processes, once all have done their part, align."""
+    if not (args.output / "gallery.json").is_file():
+        return None
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return _try_out(args.output, args.source) if alone else ["gallery", "align", args.output]
+
+
 def _upgraded(args: argparse.Namespace) -> Words:
     from geowarp_ros.gallery.manifest import read_manifest
 
@@ -172,7 +180,7 @@ def _trained(args: argparse.Namespace) -> Path:
 STEPS: dict[str, Callable[[argparse.Namespace], Words | None]] = {
     "demo": lambda args: _look(args.output / f"gallery-{args.seed}-{args.streets}"),
     "doctor": _begin,
-    "gallery_build": lambda args: _try_out(args.output, args.source),
+    "gallery_build": _built,
     "gallery_add": lambda args: _try_out(args.gallery, args.source),
     "gallery_upgrade": _upgraded,
     "localize": lambda args: _try_out(args.gallery),

@@ -480,8 +480,9 @@ def _without_model(folder: Path, model: StoredModel, lack: str) -> GalleryError:
     if not model.file:
         file = "its file was not noted, and the model that ships is another one"
     return GalleryError(
-        f"{folder}: was made by model {model.fingerprint} ({kind}); {file}: give it (--model FILE),"
-        f" or describe the gallery anew (geowarp gallery upgrade {folder} --model default)"
+        f"{folder}: was made by model {model.fingerprint} ({kind}); {file}: give it (--model FILE;"
+        f" geowarp gallery upgrade {folder} --model FILE notes it), or describe the gallery anew"
+        f" (geowarp gallery upgrade {folder} --model default)"
     )
 
 

@@ -193,6 +193,14 @@ def test_a_gallery_gets_another_model(
     info = json.loads(capsys.readouterr().out)
     assert (info["model"]["encoder"], info["model"]["descriptor_dim"]) == ("mobilenet_v2", 576)
     assert info["segments"][0]["options"]["model"] == str(other)
+    assert info["model"]["file"] == "../other.safetensors"
+    moved = other.rename(tmp_path / "g" / "its own.safetensors")
+    assert geowarp("add", gallery, source, "--device", "cpu") == 1
+    assert f"its file, {other}, is not there" in capsys.readouterr().err
+    assert geowarp("upgrade", gallery, "--model", moved, "--device", "cpu") == 0
+    assert capsys.readouterr().out.startswith(f"{gallery}: its model {new} noted as its own.safetensors in ")
+    assert geowarp("info", gallery) == 0
+    assert f"{new}, its own.safetensors\n" in capsys.readouterr().out
     assert geowarp("verify", gallery) == 0
     assert geowarp("upgrade", gallery, "--model", "default") == 1
     assert "its working resolution is that of the images, that of model" in capsys.readouterr().err

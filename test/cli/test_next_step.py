@@ -102,6 +102,19 @@ def test_results_are_left_to_programs(
         del os.environ["RANK"]
 
 
+def test_several_processes_leave_the_alignment_to_one(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    source = here / "IMG"
+    assert said_after("gallery", capsys, action="build", output=here / "absent", source=source) == ""
+    step = said_after("gallery", capsys, action="build", output=Path("made"), source=source)
+    assert step == "next: geowarp gallery align made\n"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    step = said_after("gallery", capsys, action="build", output=Path("made"), source=source)
+    assert step == "next: geowarp view made\n"
+
+
 def test_a_drive_that_lies_here_is_replayed_with_the_topics_that_it_takes(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
