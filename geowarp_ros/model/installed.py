@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from geowarp_ros.errors import ModelError
+from geowarp_ros.catalogue.entries import CATALOGUE
+from geowarp_ros.errors import ModelError, did_you_mean
 from geowarp_ros.files import expanded
 
 DEFAULT_MODEL = Path(__file__).with_name("default.safetensors")
 """The model that ships; ``default`` on the command line and in parameters."""
-
 
 OWN = "gallery"
 """The model that made a gallery; on the command line and in parameters that name a gallery, too."""
@@ -33,6 +33,11 @@ def installed_weights(name: str) -> Path:
     return weights_folder() / f"{name}.safetensors"
 
 
+def names() -> list[str]:
+    """Return the names that :func:`find_weights` may know: those that can be had, and those stored."""
+    return sorted({*CATALOGUE, *(path.stem for path in weights_folder().glob("*.safetensors"))})
+
+
 def find_weights(name: Path | str) -> Path:
     """Return a file of weights.
 
@@ -51,29 +56,36 @@ def find_weights(name: Path | str) -> Path:
             )
         return DEFAULT_MODEL
     path = expanded(text)
-    if path.exists() or len(path.parts) != 1 or path.suffix:
+    if path.is_file() or len(path.parts) != 1 or path.suffix:
         return path
     stored = installed_weights(text)
     if not stored.is_file():
-        raise ModelError(
-            f"{text}: is no file and not among the weights in {weights_folder()};"
-            f" 'geowarp models' lists what can be had, 'geowarp models get {text}' fetches it"
-        )
+        known = f"'geowarp models get {text}' fetches them"
+        if text not in CATALOGUE:
+            known = f"'geowarp models' lists what can be had{did_you_mean(text, names())}"
+        raise ModelError(f"{text}: is no file, and no weights of that name lie in {weights_folder()}; {known}")
     return stored
 
 
 def noted_file(file: Path | None, gallery: Path) -> str:
     """Return what a gallery notes of the file of its model, so that :func:`find_noted` finds it again.
 
-    ``default``, a path relative to the gallery where the file is in it or beside it, so that both can be moved
-    together, or an absolute one; empty where the model is from no file.
+    ``default`` or the name of stored weights, a path relative to the gallery where the file is in it or beside it,
+    so that both can be moved together, or an absolute one; empty where the model is from no file.
     """
     if file is None or file == DEFAULT_MODEL:
         return "default" if file else ""
+    if file == installed_weights(file.stem):
+        return file.stem
     path, folder = file.resolve(), gallery.resolve()
-    return os.path.relpath(path, folder) if path.is_relative_to(folder.parent) else str(path)
+    if not path.is_relative_to(folder.parent):
+        return str(path)
+    relative = os.path.relpath(path, folder)
+    return relative if "/" in relative else f"./{relative}"  # a file, not a name
 
 
 def find_noted(noted: str, gallery: Path) -> Path:
     """Return the file that a gallery notes, which need not exist; where nothing is noted, the model that ships."""
-    return DEFAULT_MODEL if noted in ("", "default") else Path(os.path.normpath(gallery.resolve() / noted))
+    if noted in ("", "default"):
+        return DEFAULT_MODEL
+    return Path(os.path.normpath(gallery.resolve() / noted)) if "/" in noted else installed_weights(noted)

@@ -198,9 +198,9 @@ def test_a_gallery_gets_another_model(
     assert geowarp("add", gallery, source, "--device", "cpu") == 1
     assert f"its file, {other}, is not there" in capsys.readouterr().err
     assert geowarp("upgrade", gallery, "--model", moved, "--device", "cpu") == 0
-    assert capsys.readouterr().out.startswith(f"{gallery}: its model {new} noted as its own.safetensors in ")
+    assert capsys.readouterr().out.startswith(f"{gallery}: its model {new} noted as ./its own.safetensors in ")
     assert geowarp("info", gallery) == 0
-    assert f"{new}, its own.safetensors\n" in capsys.readouterr().out
+    assert f"{new}, ./its own.safetensors\n" in capsys.readouterr().out
     assert geowarp("verify", gallery) == 0
     assert geowarp("upgrade", gallery, "--model", "default") == 1
     assert "its working resolution is that of the images, that of model" in capsys.readouterr().err

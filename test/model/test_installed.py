@@ -12,6 +12,7 @@ from geowarp_ros.model.installed import (
     find_noted,
     find_weights,
     installed_weights,
+    names,
     noted_file,
     weights_folder,
 )
@@ -31,14 +32,21 @@ def test_the_folder_is_the_users_data_folder(tmp_path: Path, monkeypatch: pytest
 def test_a_name_is_a_file_here_or_one_that_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"cosplace: is no file and not among the weights .*models get cosplace"):
-        find_weights("cosplace")
+    with pytest.raises(
+        ModelError, match=r"salad: is no file, and no weights .*'geowarp models get salad' fetches"
+    ):
+        find_weights("salad")
+    with pytest.raises(ModelError, match=r"salat: .*'geowarp models' lists .* \(did you mean 'salad'\?\)"):
+        find_weights("salat")
     assert find_weights("cosplace.safetensors") == Path("cosplace.safetensors")  # a path, and absent
     assert find_weights("models/cosplace") == Path("models/cosplace")
     stored = installed_weights("cosplace")
     stored.parent.mkdir()
     stored.write_bytes(b"")
+    Path("cosplace").mkdir()  # a gallery, perhaps
     assert find_weights("cosplace") == stored
+    Path("cosplace").rmdir()
+    assert {"cosplace", "salad"} <= set(names())
     Path("cosplace").write_bytes(b"")
     assert find_weights("cosplace") == Path("cosplace")
 
@@ -49,10 +57,14 @@ def test_a_gallery_notes_where_its_model_is(tmp_path: Path, monkeypatch: pytest.
     for file, noted in (
         (DEFAULT_MODEL, "default"),
         (None, ""),
-        (Path("data/gallery/m.safetensors"), "m.safetensors"),
+        (Path("data/gallery/m"), "./m"),
         (Path("data/runs/m.safetensors"), "../runs/m.safetensors"),
         (Path("m.safetensors"), f"{tmp_path}/m.safetensors"),  # neither in the gallery nor beside it
     ):
         assert noted_file(file, gallery) == noted
         assert find_noted(noted, gallery) == (DEFAULT_MODEL if noted in ("", "default") else tmp_path / str(file))
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "weights"))
+    assert noted_file(installed_weights("cosplace"), gallery) == "cosplace"
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "of the robot"))
+    assert find_noted("cosplace", gallery) == tmp_path / "of the robot" / "cosplace.safetensors"
     assert find_weights("gallery") == DEFAULT_MODEL  # where there is no gallery
