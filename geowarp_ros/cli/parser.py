@@ -130,6 +130,7 @@ class NewFolder(NewFile):
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
+OWN_MODEL = ExistingModel("gallery")
 WEIGHTS = ExistingWeights("a file of weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")

@@ -80,6 +80,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> GeoWarp:
     tensors = read_safetensors(path)
     check_tensors(tensors, model.state_dict(), str(path))
     model.load_state_dict(tensors)
+    model.file = path
     return model.to(device).eval()
 
 

@@ -6,6 +6,7 @@ Retrieval may have an encoder of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,7 +127,12 @@ class GeoWarp(nn.Module):
     whose keys are ``retrieval.*``. A ``projection`` shortens the local features that a gallery stores, not the
     descriptor; it starts as an orthogonal one, which keeps inner products on average. Images are (B, 3, H, W),
     ImageNet-normalised (:mod:`geowarp_ros.images`).
+
+    Attributes:
+        file: Where its weights were read; None where they were not.
     """
+
+    file: Path | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -173,7 +179,7 @@ class GeoWarp(nn.Module):
         return self.aggregate(own if self.retrieval is None else self.encode(images)), local_features
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Images to what :meth:`aggregate` takes: the feature map, of a transformer also the class token (B, C)."""
+        """Images to what :meth:`aggregate` takes: the feature map, of a transformer the class token (B, C), too."""
         if self.retrieval is None:
             return self._encode(images)
         own = self.config.describing

@@ -57,7 +57,10 @@ class NewDescriber(ColourDescriber):
     def __init__(self, fingerprint: str = "beef", resolution: int = RESOLUTION) -> None:
         super().__init__(fingerprint, resolution)
         self.model: Any = SimpleNamespace(
-            config=ModelConfig(encoder="mobilenet_v2", resolution=resolution), descriptor_dim=9, channels=16
+            config=ModelConfig(encoder="mobilenet_v2", resolution=resolution),
+            descriptor_dim=9,
+            channels=16,
+            file=None,
         )
 
     def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:

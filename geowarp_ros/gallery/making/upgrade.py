@@ -33,6 +33,7 @@ from geowarp_ros.gallery.store import Gallery, OpenSegment
 from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.model.checkpoints import fingerprint
+from geowarp_ros.model.installed import noted_file
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 
@@ -81,7 +82,7 @@ def upgrade_gallery(
     A model that is the gallery's own with a warping regression (``geowarp train warp``) describes as that did, and
     the gallery takes it over as it is. Any other changes descriptors and local features, and the index, of the
     same kind, is made again of them. A calibration that was measured with the old model stays beside the gallery;
-    the localizer says that it does not apply.
+    the localizer says that it does not apply. Of the same model the place of its file is noted.
 
     Args:
         gallery: Folder of the gallery.
@@ -103,25 +104,26 @@ def upgrade_gallery(
     read_manifest(gallery)  # before the lock's file is made in what may be no gallery
     with writing(gallery):
         opened = Gallery.open(gallery)
-        manifest = opened.manifest
+        manifest, model = opened.manifest, opened.manifest.model
         if describer is not None:
             check_resolution(gallery, manifest, describer)
-            if describer.fingerprint == manifest.model.fingerprint:
+            if describer.fingerprint == model.fingerprint:  # it may lie elsewhere now
+                model = model.model_copy(update={"file": noted_file(describer.model.file, gallery) or model.file})
                 describer = None
         resolution = manifest.model.config.resolution
         lacking = keypoints if manifest.keypoints is None else None
         upgraded = [_Upgrade(segment, resolution, lacking, camera) for segment in opened.segments]
         segments = tuple(each.run(progress) for each in upgraded)
-        update = {"segments": segments, "keypoints": manifest.keypoints or keypoints}
+        update = {"segments": segments, "keypoints": manifest.keypoints or keypoints, "model": model}
         new, described = manifest.model_copy(update=update), 0
         adopted = describer is not None and _is_with_warp(describer, manifest)
         if describer is not None and adopted:
-            new = new.model_copy(update={"model": stored_model(describer)})
+            new = new.model_copy(update={"model": stored_model(describer, gallery)})
         elif describer is not None:
             remodel = Remodel(describer, batch_size, progress)
             again = [remodel.run(one, info) for one, info in zip(opened.segments, segments, strict=True)]
             again = [s.model_copy(update={"options": s.options | dict(options or {})}) for s in again]
-            update = {"model": stored_model(describer), "segments": tuple(again), "index": None}
+            update = {"model": stored_model(describer, gallery), "segments": tuple(again), "index": None}
             new, described = new.model_copy(update=update), remodel.described
             if (old := manifest.index) is not None:
                 how = IndexOptions(kind=old.kind, on_disk=old.on_disk)

@@ -22,7 +22,15 @@ from torch import Tensor
 from geowarp_ros.errors import SourceError, TrainingError
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image
-from geowarp_ros.lab.training.data import Photographs, common_frame, matches_any, positions_in, read_photographs
+from geowarp_ros.lab.training.data import (
+    Photographs,
+    common_frame,
+    matches_any,
+    positions_in,
+    read_photographs,
+    share_of,
+    split_by_area,
+)
 from geowarp_ros.lab.training.mining import Indices, Mask, PlaceConfig
 from geowarp_ros.lab.training.parameters import Reading
 from geowarp_ros.readers import SourceImage
@@ -208,36 +216,50 @@ class Lesson:
         return same, self.different[rows][:, rows]
 
 
-def training_images(ground: Ground, data: Path) -> tuple[SourceImage, ...]:
+def training_images(ground: Ground, data: Path) -> Sequence[SourceImage]:
     """Return the images of a ground that are not held out."""
     path = data / ground.path
     if ground.labels:
         return read_photographs([path], ground.split or None, hold_out=ground.hold_out, reading=ground)
     images = read_unlabelled(path, ground.split, ground)
-    return images if ground.val_split and not ground.hold_out else apart(images, ground.hold_out)[0]
+    return (
+        images
+        if ground.val_split and not ground.hold_out
+        else apart(images, ground.hold_out, ground.negative_radius_m)[0]
+    )
 
 
-def validation_images(ground: Ground, data: Path) -> tuple[SourceImage, ...]:
+def validation_images(ground: Ground, data: Path) -> Sequence[SourceImage]:
     """Return the held-out images or the validation split of a ground; empty if it has neither.
 
     Of a ground without labels and either, they are every tenth run of up to ten images.
     """
     path = data / ground.path
     if not ground.labels and not (ground.val_split and not ground.hold_out):
-        return apart(read_unlabelled(path, ground.split, ground), ground.hold_out)[1]
+        return apart(read_unlabelled(path, ground.split, ground), ground.hold_out, ground.negative_radius_m)[1]
     if ground.hold_out:
         return read_photographs([path], None, only=ground.hold_out, reading=ground)
     return read_photographs([path], ground.val_split, reading=ground) if ground.val_split else ()
 
 
 def apart(
-    images: Sequence[SourceImage], hold_out: Sequence[str]
-) -> tuple[tuple[SourceImage, ...], tuple[SourceImage, ...]]:
-    """Part images into those to train on and those held out: by name patterns, or every tenth run of up to ten.
+    images: Sequence[SourceImage], hold_out: Sequence[str], gap_m: float, seed: int = 0
+) -> tuple[Sequence[SourceImage], Sequence[SourceImage]]:
+    """Part images into those to train on and those held out.
+
+    Args:
+        images: In the order that they were taken.
+        hold_out: Name patterns; or a share, by area; empty: every tenth run of up to ten.
+        gap_m: Least distance between the two of a split by area, m.
+        seed: Seed of its draw.
 
     Raises:
-        TrainingError: One of the two is empty.
+        TrainingError: One of the two is empty, or the images cannot be split by area.
     """
+    if (share := share_of(hold_out)) is not None:
+        if not all(math.isfinite(image.place.latitude_deg) for image in images):
+            raise TrainingError(f"hold_out {share:g}: images without positions cannot be split by area")
+        return split_by_area(images, share, gap_m, seed)
     run = max(1, min(10, len(images) // 10))  # neighbouring images of a drive overlap
     held = [
         matches_any(image.place.name, hold_out) if hold_out else index // run % 10 == 9

@@ -105,7 +105,11 @@ class WarpConfig(Reading):
     split: tuple[str, ...] = Field(
         (), description="Splits to train on (train gallery): the first that each source has; none: all images."
     )
-    hold_out: tuple[str, ...] = Field((), description="Validation images (*name*); none: every tenth run of ten.")
+    hold_out: tuple[str, ...] = Field(
+        (),
+        description="Validation images (*name*), or a share of the places such as 0.2, in squares with a gap "
+        "around them; none: every tenth run of ten.",
+    )
     resolution: int = Field(
         0, ge=0, le=4096, description="Shorter side for pair mining (px); 0: the model's, or the original size."
     )

@@ -114,15 +114,15 @@ def mine(
     return mine_pairs(photographs.positions_m, descriptors, queries, t_geo_m=config.t_geo_m, t_feat=config.t_feat)
 
 
-def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs, Photographs]:
+def read_sets(sources: Sequence[Path], config: WarpConfig, seed: int = 0) -> tuple[Photographs, Photographs]:
     """Read the training and validation images in a common frame.
 
     Raises:
         SourceError: A source cannot be read or lacks the split.
-        TrainingError: One of the two sets is empty.
+        TrainingError: One of the two sets is empty, or the images cannot be split by area.
     """
     images = [each for path in sources for each in _read(path, config)]
-    kept, held_out = apart(images, config.hold_out)
+    kept, held_out = apart(images, config.hold_out, config.t_geo_m, seed)
     frame = frame_of(kept)
     training, validation = (Photographs(each, frame, resolution=config.resolution) for each in (kept, held_out))
     return training, validation

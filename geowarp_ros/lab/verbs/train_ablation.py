@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     config = config_from_arguments(args, WarpConfig)
     session = config_from_arguments(args, SessionConfig)
     config = config.sized_for(load_model(args.model).config.resolution)
-    photographs, held_out = read_sets([args.source], config)
+    photographs, held_out = read_sets([args.source], config, session.seed)
     ablation = Ablation(
         args.model,
         photographs,

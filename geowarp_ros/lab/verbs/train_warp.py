@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     with processes(device), seeded(session.seed):
         model = with_regression(load_model(args.model), fresh=args.from_scratch).to(device)
         config = config.sized_for(model.config.resolution)
-        photographs, held_out = read_sets(args.source, config)
+        photographs, held_out = read_sets(args.source, config, session.seed)
         error = train_warp(
             model, photographs, held_out, config, session, args.output, resume=args.resume, sources=args.source
         )

@@ -221,6 +221,8 @@ def test_images_without_positions_are_read(album: Path, tmp_path: Path) -> None:
     assert [image.place.name for image in images] == [f"{n:02d}.png" for n in range(20)]
     assert all(np.isnan(image.place.latitude_deg) for image in images)
     assert images[3].read().shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(TrainingError, match="images without positions cannot be split by area"):
+        read_validation([ground(album, hold_out=("0.2",))], Path(), resolution=0, memory_mb=10)
     with pytest.raises(SourceError, match="no images in it"):
         read_unlabelled(tmp_path, "", Reading())
     (held_out,) = read_validation([ground(album)], Path(), resolution=0, memory_mb=10)
@@ -243,6 +245,11 @@ def test_places_of_a_source_are_known_where_it_tells_them(tmp_path: Path) -> Non
     assert not few.placed, "none has another within 1 m"
     lesson = Lesson([ground(street, hold_out=("*/00[0-4]_*",))], Path(), resolution=0, memory_mb=10)
     assert [name[7:10] for name in lesson.photographs.names[::2]] == ["005", "006", "007", "008", "009"]
+    area = ground(street, hold_out=("0.3",), negative_radius_m=10)
+    kept = Lesson([area], Path(), resolution=0, memory_mb=10)
+    held = read_validation([area], Path(), resolution=0, memory_mb=10)
+    distances = kept.photographs.positions_m[:, None] - held[0].photographs.positions_m[None]
+    assert np.linalg.norm(distances, axis=2).min() >= 10, "a share of the places, by area"
     (there,) = read_validation(
         [ground(street, split="train/gallery", val_split="train/queries")], Path(), resolution=0, memory_mb=10
     )

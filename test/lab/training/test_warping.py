@@ -252,6 +252,11 @@ def test_held_out_photographs_are_not_trained_on(source: Path) -> None:
     assert not set(kept.names) & set(held_out.names)
     kept, held_out = read_sets([source], SMALL)
     assert len(kept) + len(held_out) == 24
+    near = SMALL.model_copy(update={"hold_out": ("0.25",), "t_geo_m": 5.0})  # squares of 20 m along 192 m
+    kept, held_out = read_sets([source], near, seed=1)
+    assert len(held_out) >= 6 and not set(kept.names) & set(held_out.names)
+    apart = np.linalg.norm(kept.positions_m[:, None] - held_out.positions_m[None], axis=2)
+    assert apart.min() >= 5.0
     with pytest.raises(TrainingError, match="0 are held out"):
         read_sets([source], SMALL.model_copy(update={"hold_out": ("nothing*",)}))
 
