@@ -179,7 +179,7 @@ class GeoWarp(nn.Module):
         return self.aggregate(own if self.retrieval is None else self.encode(images)), local_features
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Images to what :meth:`aggregate` takes: the feature map, of a transformer the class token (B, C), too."""
+        """Images to what :meth:`aggregate` takes: the feature map, of a transformer the class token (B, C) too."""
         if self.retrieval is None:
             return self._encode(images)
         own = self.config.describing

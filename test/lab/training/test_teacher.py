@@ -245,7 +245,9 @@ def test_places_of_a_source_are_known_where_it_tells_them(tmp_path: Path) -> Non
     assert not few.placed, "none has another within 1 m"
     lesson = Lesson([ground(street, hold_out=("*/00[0-4]_*",))], Path(), resolution=0, memory_mb=10)
     assert [name[7:10] for name in lesson.photographs.names[::2]] == ["005", "006", "007", "008", "009"]
-    area = ground(street, hold_out=("0.3",), negative_radius_m=10)
+    area = ground(
+        write_street(tmp_path / "road", places=30, shots=1, split=""), hold_out=("0.3",), negative_radius_m=10
+    )
     kept = Lesson([area], Path(), resolution=0, memory_mb=10)
     held = read_validation([area], Path(), resolution=0, memory_mb=10)
     distances = kept.photographs.positions_m[:, None] - held[0].photographs.positions_m[None]
