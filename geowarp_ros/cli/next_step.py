@@ -177,7 +177,7 @@ def _trained(args: argparse.Namespace) -> Path:
     return Path(args.output, "best.safetensors")  # lab.training.session.BEST, which would bring torch
 
 
-def _distilled(args: argparse.Namespace) -> Words:
+def _distilled(args: argparse.Namespace) -> Words | None:
     """Finish what a recipe trained; describe the images that a student was taught by."""
     source = args.source[0]
     if source.suffix not in (".yaml", ".yml"):

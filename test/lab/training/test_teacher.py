@@ -15,7 +15,7 @@ from torch import Tensor
 from geowarp_ros.cli import main
 from geowarp_ros.errors import ModelError, SourceError, TrainingError
 from geowarp_ros.images import read_image
-from geowarp_ros.lab.training.data import Photographs, common_frame, describe
+from geowarp_ros.lab.training.data import Photographs, common_frame, describe, positions_in
 from geowarp_ros.lab.training.distillation import Distillation, distill, label_free
 from geowarp_ros.lab.training.grounds import Ground, Lesson, read_unlabelled, read_validation
 from geowarp_ros.lab.training.parameters import Reading
@@ -250,7 +250,9 @@ def test_places_of_a_source_are_known_where_it_tells_them(tmp_path: Path) -> Non
     )
     kept = Lesson([area], Path(), resolution=0, memory_mb=10)
     held = read_validation([area], Path(), resolution=0, memory_mb=10)
-    distances = kept.photographs.positions_m[:, None] - held[0].photographs.positions_m[None]
+    frame = common_frame(kept.photographs.images)
+    trained, validated = (positions_in(frame, each.images) for each in (kept.photographs, held[0].photographs))
+    distances = trained[:, None] - validated[None]
     assert np.linalg.norm(distances, axis=2).min() >= 10, "a share of the places, by area"
     (there,) = read_validation(
         [ground(street, split="train/gallery", val_split="train/queries")], Path(), resolution=0, memory_mb=10
