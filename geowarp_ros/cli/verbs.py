@@ -7,6 +7,7 @@ import importlib
 import os
 from collections.abc import Mapping, Sequence
 
+from geowarp_ros.cli.next_step import print_next_step
 from geowarp_ros.cli.parser import Parser
 
 
@@ -28,7 +29,8 @@ def require(*libraries: str) -> None:
 def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
     """Parse ``words`` with the parser of a verb's module (dotted, within the package) and run it.
 
-    Returns the exit status. Without any words, a parser that waits for a choice prints its help.
+    What to do next is said where it succeeds. Returns the exit status. Without any words, a parser that waits for
+    a choice prints its help.
     """
     verb = importlib.import_module(f"geowarp_ros.{module}")
     parser = Parser(prog=prog, description=verb.__doc__)
@@ -38,7 +40,11 @@ def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
     if not words and any(waits):
         parser.print_help()
         return 0
-    return int(verb.run(parser.parse_args(words)) or 0)
+    args = parser.parse_args(words)
+    status = int(verb.run(args) or 0)
+    if status == 0:
+        print_next_step(module.rpartition(".")[2], args)
+    return status
 
 
 def asked_words() -> list[str] | None:

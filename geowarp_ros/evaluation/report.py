@@ -41,6 +41,7 @@ def write_report(
     body = [
         _header(run),
         _tiles(figures),
+        f'<p class="conclusion">{escape(words.sentence(words.conclusion(figures)))}</p>',
         page.notes(_all_notes(run, figures)),
         "<h2>Where</h2><p>Each fix with its error as a line to the true position; crosses stand at the true"
         " positions of images without a fix. Scroll to zoom, drag to move; click an image or the time to see it;"
@@ -116,6 +117,7 @@ def _tiles(figures: Mapping[str, Any]) -> str:
     misled = calibration["stanford"]["hazardous"]
     counts = f"{availability['count']} of {availability['of']} images"
     beyond = f"beyond {figures['correct_within_m']:g} m: {false['count']} of {false['of']}"
+    beyond += f", {words.interval(false)}" if false["of"] else ""
     nees = f"mean NEES {words.number(calibration['nees_mean'])}, ideal 2"
     tiles = [
         page.tile(words.percent(availability), "availability", counts),

@@ -6,6 +6,7 @@ Retrieval may have an encoder of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,7 +127,12 @@ class GeoWarp(nn.Module):
     whose keys are ``retrieval.*``. A ``projection`` shortens the local features that a gallery stores, not the
     descriptor; it starts as an orthogonal one, which keeps inner products on average. Images are (B, 3, H, W),
     ImageNet-normalised (:mod:`geowarp_ros.images`).
+
+    Attributes:
+        file: Where its weights were read; None where they were not.
     """
+
+    file: Path | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -218,7 +218,7 @@ def test_numbers_and_lists_are_told_as_they_are_typed(capsys: pytest.CaptureFixt
     told = " ".join(capsys.readouterr().out.split())
     assert "distances of recall (m) (default: 2 5 10 25 50)" in told
     assert "maximum number of images; 0: all (default: 0)" in told
-    assert "model file, by which the gallery was made (default: the model that ships)" in told
+    assert "model file (default: the one that made the gallery)" in told
 
 
 @pytest.mark.parametrize("words", [[], ["gallery"], ["evaluate"], ["train"]], ids=" ".join)
