@@ -82,11 +82,11 @@ def test_pairs_are_warped_by_the_matching_network_alone() -> None:
 
 def test_a_transformer_may_retrieve_for_a_convolutional_network() -> None:
     config = ModelConfig(
-        encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=56, square=True, regression=False
+        encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=126, square=True, regression=False
     )
     torch.manual_seed(0)
-    retrieval, matching = GeoWarp(config).eval(), make_model("resnet18", resolution=64)
-    both, image = combine(retrieval, matching), picture(64, 90, seed=1)
+    retrieval, matching = GeoWarp(config).eval(), make_model("resnet18", resolution=126)
+    both, image = combine(retrieval, matching), picture(126, 160, seed=1)
     found = Describer(both, "cpu")(image)
     expected = Describer(retrieval, "cpu").network.describe(to_tensor(image))[0][0].detach()
     np.testing.assert_allclose(found.descriptor, expected, atol=1e-5)
