@@ -80,14 +80,22 @@ def test_pairs_are_warped_by_the_matching_network_alone() -> None:
     assert np.ptp(scores[0].score) > 0.1
 
 
-def test_a_transformer_may_retrieve_for_a_convolutional_network() -> None:
-    config = ModelConfig(
-        encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=126, square=True, regression=False
-    )
+def test_a_transformer_retrieves_and_a_convolutional_network_matches(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    retrieval, matching = GeoWarp(config).eval(), make_model("resnet18", resolution=126)
-    both, image = combine(retrieval, matching), picture(126, 160, seed=1)
-    found = Describer(both, "cpu")(image)
-    expected = Describer(retrieval, "cpu").network.describe(to_tensor(image))[0][0].detach()
-    np.testing.assert_allclose(found.descriptor, expected, atol=1e-5)
-    np.testing.assert_allclose(found.local_features, Describer(matching, "cpu")(image).local_features, atol=1e-5)
+    retrieval = GeoWarp(
+        ModelConfig(
+            encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=140, square=True, regression=False
+        )
+    ).eval()
+    matching = make_model("resnet18")
+    save_model(combine(retrieval, matching), tmp_path / "both")
+    both = Describer(load_model(tmp_path / "both"), "cpu")
+    assert both.model.config.describing == retrieval.config.matching
+    pixels = to_tensor(picture(120, 160, seed=3))
+    with torch.inference_mode():
+        found = both.network.describe(pixels)
+        expected = retrieval.describe(pixels)[0], matching.local_features(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    descriptors, features = both.describe_batch([picture(120, 160, seed=3)] * 2)
+    np.testing.assert_allclose(descriptors[1], expected[0][0], atol=1e-5)
+    assert features.shape == (2, 256, 15, 15)

@@ -61,6 +61,15 @@ def test_no_positives_is_refused_before_training(lane: Path) -> None:
         read_places([lane], QUICK.model_copy(update={"positive_radius_m": 0.5}))
 
 
+def test_a_source_without_splits_is_split_by_area(tmp_path: Path) -> None:
+    folder = write_street(tmp_path / "street", places=40, shots=3, split="")
+    training, validation = read_places([folder], QUICK.model_copy(update={"hold_out": ("0.2",)}))
+    apart = np.linalg.norm(training.positions_m[:, None] - validation.positions_m[None], axis=2)
+    assert apart.min() >= 25.0 and len(validation) >= 24 and len(training) + len(validation) <= 120
+    with pytest.raises(TrainingError, match="have the splits train"):
+        read_places([write_street(tmp_path / "train", places=6)], QUICK.model_copy(update={"hold_out": ("0.2",)}))
+
+
 def test_an_absent_split_is_refused_by_name(lane: Path) -> None:
     with pytest.raises(SourceError, match="no image of split 'validation'"):
         read_places([lane], QUICK.model_copy(update={"val_split": "validation"}))
