@@ -63,7 +63,7 @@ def _saved(name: str, folder: Path) -> Path:
 
 def test_weights_are_found_by_their_own_name_or_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path))
-    said = r"keypoint_weights = '': aliked needs .*'geowarp models get aliked' fetches it"
+    said = r"keypoint_weights = '': aliked needs .*'geowarp models get aliked' fetches"
     with pytest.raises(ModelError, match=said):
         load_keypoints("aliked")
     with pytest.raises(ModelError, match=r"matcher_weights = '': loftr needs .*'geowarp models get loftr'"):
