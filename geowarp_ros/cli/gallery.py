@@ -131,7 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     calibrate = action(
         "calibrate",
         _calibrate,
-        "choose the minimum confidence by how much its own photographs look like other places of it",
+        "count the photographs that look like another place, and demand less for a robot that stays inside",
         gallery,
     )
     calibrate.add_argument(
@@ -139,6 +139,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="M",
         help="error limit of a right answer (m); what lies within twice this is one place (default: 25)",
+    )
+    calibrate.add_argument(
+        "--never-outside",
+        action="store_true",
+        help="the robot never leaves what the gallery shows: store the smaller minimum confidence that is enough",
     )
     add_settings(calibrate, "model", "keypoint_weights", "rerank", "candidates", "device", "runtime", "threads")
 
@@ -351,12 +356,13 @@ def _calibrate_again(args: argparse.Namespace, describer: Describer) -> None:
     if args.no_calibrate:
         print(f"  its calibration is not used: {before['problem']}")
     else:
-        calibrate_as_built(args.gallery, args, describer)
+        calibrate_as_built(args.gallery, args, describer, store=True)
 
 
 def _calibrate(args: argparse.Namespace) -> int:
     config = localizer_config(settings(args), "gallery calibrate")
-    return 0 if calibrate_by_itself(args.gallery, config, within_m=args.correct_within) else 1
+    found = calibrate_by_itself(args.gallery, config, within_m=args.correct_within, store=args.never_outside)
+    return 0 if found else 1
 
 
 def _align(args: argparse.Namespace) -> int:

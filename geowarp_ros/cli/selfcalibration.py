@@ -1,4 +1,4 @@
-"""Calibrating a gallery by its own photographs on the command line: the last step of a build, and what it says."""
+"""Asking about a gallery's own photographs on the command line: the last step of a build, and what it says."""
 
 from __future__ import annotations
 
@@ -18,57 +18,74 @@ NAMED = 3
 def add_no_calibrate(parser: argparse.ArgumentParser) -> None:
     """Add ``--no-calibrate``."""
     parser.add_argument(
-        "--no-calibrate", action="store_true", help="do not calibrate the gallery by its own photographs"
+        "--no-calibrate",
+        action="store_true",
+        help="do not ask how many of the gallery's own photographs look like another place of it",
     )
 
 
-def calibrate_as_built(path: Path, args: argparse.Namespace, describer: Describer) -> None:
-    """Calibrate a gallery that was built or extended, with the default settings."""
+def calibrate_as_built(path: Path, args: argparse.Namespace, describer: Describer, *, store: bool = False) -> None:
+    """Ask about the photographs of a gallery that was built or extended, with the default settings."""
     from geowarp_ros.config import LocalizerConfig, parse_config
 
     given = {"model": args.model, "device": args.device, "keypoint_weights": args.keypoint_weights or ""}
     config = parse_config(LocalizerConfig, {name: str(value) for name, value in given.items()})
-    calibrate_by_itself(path, config, describer)
+    calibrate_by_itself(path, config, describer, store=store)
 
 
 def calibrate_by_itself(
-    path: Path, config: LocalizerConfig, describer: Describer | None = None, within_m: float | None = None
+    path: Path,
+    config: LocalizerConfig,
+    describer: Describer | None = None,
+    within_m: float | None = None,
+    *,
+    store: bool = False,
 ) -> bool:
-    """Calibrate a gallery by its own photographs and say in words what was found.
+    """Ask about a gallery's own photographs and say in words what was found.
 
     Args:
         path: Folder of the gallery.
         config: Settings to calibrate for.
         describer: The model if it is loaded already.
         within_m: Error limit of a right answer (m); None: the usual.
+        store: Store the calibration with the gallery: the robot never leaves what it shows.
 
     Returns:
-        Whether the gallery is calibrated.
+        Whether there is a calibration.
 
     Raises:
         GalleryError: A drive calibrated the gallery, or it cannot be read or written.
     """
     from geowarp_ros.evaluation.selfcalibration import WITHIN_M, self_calibrate
-    from geowarp_ros.localizer import Localizer
+    from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.model.describer import open_describer
     from geowarp_ros.progress import bar
 
-    localizer = Localizer.open(path, config, describer, calibrated=False)
-    found = self_calibrate(localizer, bar, within_m=within_m or WITHIN_M)
+    describer = describer or open_describer(config)
+    gallery = Gallery.open(path, describer.device)
+    gallery.check_model(describer.fingerprint, config.model)
+    found = self_calibrate(gallery, describer, config, bar, store=store, within_m=within_m or WITHIN_M)
     if found.calibration is None or found.calibration.own is None:
-        print(f"  not calibrated: {found.obstacle}; 'geowarp calibrate DRIVE --gallery {path}' measures here")
+        print(f"  look-alikes not counted: {found.obstacle}")
         return False
-    own, limits = found.calibration.own, found.share
+    own, limits, wanted = found.calibration.own, found.share, found.calibration.min_confidence
     print(
         f"{path}: {own.alike} of {own.asked} photographs look like another place of this gallery"
-        f" [{limits.low:.1%}, {limits.high:.1%}]; minimum confidence {found.calibration.min_confidence:.3f}"
-        f" instead of {own.before:.3f}"
+        f" [{limits.low:.1%}, {limits.high:.1%}]"
     )
     for one in found.look_alikes[:NAMED]:
         print(f"  {one.name} like {one.like}, {one.apart_m:,.0f} m apart, confidence {one.confidence:.3f}")
     if own.fixes:
         print(
-            f"  {own.fixes} of them would have been a fix there, were their places not in the gallery: beyond its"
-            " edge a prior keeps such fixes away (prior.source)"
+            f"  {own.fixes} would have been a fix there, were their places not in the gallery: a robot that leaves"
+            " what it shows wants a prior (prior.source)"
+        )
+    if store:
+        print(f"  a fix from confidence {wanted:.3f} instead of {own.before:.3f}, for a robot that stays inside")
+    elif wanted < own.before:
+        print(
+            f"  for a robot that never leaves what the gallery shows, 'geowarp gallery calibrate {path}"
+            f" --never-outside' makes it a fix from confidence {wanted:.3f} instead of {own.before:.3f}"
         )
     return True
 
@@ -97,7 +114,7 @@ def describe_calibration(summary: Mapping[str, Any]) -> str:
     """Return the calibration of a gallery's plain values as one line."""
     found, gallery = summary["calibration"], summary["gallery"]
     if found is None:
-        return f"none of its own; 'geowarp gallery calibrate {gallery}' makes one of its photographs"
+        return f"none of its own; 'geowarp calibrate DRIVE --gallery {gallery}' measures one"
     if found["by"] == "unknown":
         return str(found["problem"])
     if found["problem"]:
@@ -106,6 +123,6 @@ def describe_calibration(summary: Mapping[str, Any]) -> str:
     if found["by"] == "drive":
         return f"by a drive, {found['answers']:,} answers; {wanted}"
     return (
-        f"by its own photographs, {found['alike']} of {found['asked']} look like another place; {wanted};"
-        f" 'geowarp calibrate DRIVE --gallery {gallery}' says more"
+        f"by its own photographs, for a robot that stays inside: {found['alike']} of {found['asked']} look like"
+        f" another place; {wanted}"
     )

@@ -1,21 +1,24 @@
-"""A gallery calibrated by its own photographs: how often does one look like another place of the gallery?
+"""What a gallery's own photographs say of its look-alikes, and what a robot may make of it that stays inside.
 
 Each is asked about with everything around its place left out, so that every answer is wrong. How many of these
 look right tells how far the calibration beside the model holds here: it was made to hold where look-alikes abound.
-Right answers of the gallery itself tell nothing: most places were passed once, and what was taken a moment later
-is no revisit. The answers are kept beside the gallery, so that a stopped run goes on.
+What lies outside the gallery they cannot know, such as the other floors of a building: less confidence is demanded
+only for a robot that never leaves what the gallery shows. Right answers of the gallery itself tell nothing: most
+places were passed once, and what was taken a moment later is no revisit. The answers are kept beside the gallery,
+so that a stopped run goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.evaluation.asking import Asked, Question, ask, way, without_places_within
 from geowarp_ros.evaluation.fixes import Share, share
@@ -35,6 +38,7 @@ from geowarp_ros.integrity.calibration import (
 )
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import model_path
+from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Fix
 
@@ -77,7 +81,7 @@ class SelfCalibrated:
     """What the gallery's own photographs said.
 
     Attributes:
-        calibration: As it is stored with the gallery; None where there is none.
+        calibration: For a robot that never leaves what the gallery shows; None where there is none.
         obstacle: Why there is none, or empty.
         answers: To the photographs asked about.
     """
@@ -93,61 +97,63 @@ class SelfCalibrated:
 
     @property
     def share(self) -> Share:
-        """Share of those among the photographs with an answer, with its interval."""
-        return alike_share(self.answers)
-
-
-def alike_share(answers: tuple[OwnAnswer, ...]) -> Share:
-    """Return the share of look-alikes among the photographs for which another place was left."""
-    return share(np.array([answer.alike for answer in answers if answer.like], bool))
+        """Share of those among the photographs for which another place was left, with its interval."""
+        return _alike(self.answers)
 
 
 def self_calibrate(
-    localizer: Localizer,
+    gallery: Gallery,
+    describer: Describer,
+    config: LocalizerConfig,
     progress: Progress = silent,
+    *,
+    store: bool = False,
     photographs: int = PHOTOGRAPHS,
     within_m: float = WITHIN_M,
     seed: int = 0,
 ) -> SelfCalibrated:
-    """Ask about a gallery's own photographs and store the calibration that follows with it.
+    """Ask about a gallery's own photographs.
 
     Args:
-        localizer: Opened with ``calibrated=False``.
+        gallery: The gallery.
+        describer: The model that made it.
+        config: Settings to calibrate for.
         progress: Shows the photographs.
+        store: Store the calibration with the gallery: the robot never leaves what it shows.
         photographs: How many are asked about, drawn at random; a smaller gallery's all.
         within_m: Error limit of a right answer (m).
         seed: Seed of the draw.
 
     Raises:
-        GalleryError: A drive calibrated the gallery, which says more; another process writes to it; one of its
-            images is absent or broken; or the disk refuses.
+        GalleryError: It is to be stored and a drive calibrated the gallery, which says more; another process
+            writes to it; one of its images is absent or broken; or the disk refuses.
     """
-    gallery, config = localizer.gallery, localizer.config
-    _refuse_drives(gallery.path)
-    measured_with = settings_of(config, localizer.describer.fingerprint, gallery.keypoint_config)
-    base, obstacle = models_calibration(
-        config, localizer.describer.fingerprint, gallery.keypoint_config, model_path(config.model)
-    )
+    if store:
+        _refuse_drives(gallery.path)
+    stored = gallery.keypoint_config
+    base, obstacle = models_calibration(config, describer.fingerprint, stored, model_path(config.model))
     if base is None:
         return SelfCalibrated(None, obstacle)
+    localizer = Localizer.of(describer, gallery, config, calibrated=False)
     with writing(gallery.path):
         here = photographs_in(gallery.path)
         rows = np.random.default_rng(seed).permutation(len(gallery))[:photographs].tolist()
+        measured_with = settings_of(config, describer.fingerprint, stored)
         asked = {"photographs": here, "base": _digest(base), "within_m": within_m, **measured_with}
         answers = _answers(localizer, base, rows, asked, within_m, progress)
-        most = alike_share(answers)
+        most = _alike(answers)
         if not most.of:
             return SelfCalibrated(None, "none of its photographs is far enough from all others", answers)
-        own = OwnPlace(
-            photographs=here,
-            asked=most.of,
-            alike=most.count,
-            fixes=sum(answer.fix for answer in answers),
-            before=base.min_confidence,
-        )
+        fixes = sum(answer.fix for answer in answers)
+        own = OwnPlace(photographs=here, asked=most.of, alike=most.count, fixes=fixes, before=base.min_confidence)
         calibration = base.at_place(own, most.high)
-        save_calibration(gallery.path / CALIBRATION, calibration)
+        if store:
+            save_calibration(gallery.path / CALIBRATION, calibration)
     return SelfCalibrated(calibration, "", answers)
+
+
+def _alike(answers: Sequence[OwnAnswer]) -> Share:
+    return share(np.array([answer.alike for answer in answers if answer.like], bool))
 
 
 def _refuse_drives(gallery: Path) -> None:

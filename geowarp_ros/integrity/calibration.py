@@ -97,7 +97,7 @@ class Calibration(Logistic):
         return math.hypot(self.position_std_m, self.std_per_spacing * spacing_m)
 
     def at_place(self, own: OwnPlace, most: float) -> Calibration:
-        """Return the calibration for a gallery that has at most this share of look-alikes.
+        """Return the calibration for a robot inside a gallery that has at most this share of look-alikes.
 
         The odds of being right are the density of right answers over that of wrong ones (Bayes' rule). Where
         convincing wrong answers are fewer than on the drive that set the minimum confidence, all odds are as much
@@ -263,7 +263,8 @@ def stale(calibration: Calibration, gallery: Path) -> str:
     """Why a calibration by a gallery's own photographs no longer holds, and what to do; empty if it holds."""
     if calibration.own is None or calibration.own.photographs == photographs_in(gallery):
         return ""
-    return f"photographs were added or removed since; 'geowarp gallery calibrate {gallery}' makes it anew"
+    command = f"geowarp gallery calibrate {gallery} --never-outside"
+    return f"photographs were added or removed since; '{command}' makes it anew"
 
 
 def beside_model(model: Path, mode: RerankMode) -> Path:
