@@ -36,6 +36,7 @@ from geowarp_ros.cli.alignment import (
 from geowarp_ros.cli.options import CAMERA, add_settings, localizer_config, settings
 from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, Existing
 from geowarp_ros.cli.selfcalibration import (
+    add_never_outside,
     add_no_calibrate,
     calibrate_as_built,
     calibrate_by_itself,
@@ -87,7 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_index_options(build, "--index")
     _add_no_align(build)
     add_align_options(build, "position-std", "heading-std", "free-tilt")
-    add_no_calibrate(build)
+    either = build.add_mutually_exclusive_group()
+    add_no_calibrate(either)
+    add_never_outside(either)
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
@@ -140,11 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="error limit of a right answer (m); what lies within twice this is one place (default: 25)",
     )
-    calibrate.add_argument(
-        "--never-outside",
-        action="store_true",
-        help="the robot never leaves what the gallery shows: store the smaller minimum confidence that is enough",
-    )
+    add_never_outside(calibrate)
     add_settings(calibrate, "model", "keypoint_weights", "rerank", "candidates", "device", "runtime", "threads")
 
     info = action("info", _info, "show the content of a gallery", gallery)
@@ -311,7 +310,7 @@ def _build(args: argparse.Namespace) -> int:
     elif not args.no_align:
         align_if_possible(args.output, how)
     if shard.count == 1 and not args.no_calibrate:
-        calibrate_as_built(args.output, args, describer)
+        calibrate_as_built(args.output, args, describer, store=args.never_outside)
     print(f"next: geowarp view {shlex.quote(str(args.output))}")
     return 0
 

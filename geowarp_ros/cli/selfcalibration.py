@@ -15,8 +15,8 @@ NAMED = 3
 """Number of look-alikes that are named."""
 
 
-def add_no_calibrate(parser: argparse.ArgumentParser) -> None:
-    """Add ``--no-calibrate``."""
+def add_no_calibrate(parser: Any) -> None:
+    """Add ``--no-calibrate`` to a parser or a group."""
     parser.add_argument(
         "--no-calibrate",
         action="store_true",
@@ -24,7 +24,16 @@ def add_no_calibrate(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def calibrate_as_built(path: Path, args: argparse.Namespace, describer: Describer, *, store: bool = False) -> None:
+def add_never_outside(parser: Any) -> None:
+    """Add ``--never-outside`` to a parser or a group."""
+    parser.add_argument(
+        "--never-outside",
+        action="store_true",
+        help="the robot never leaves what the gallery shows: store the smaller minimum confidence that is enough",
+    )
+
+
+def calibrate_as_built(path: Path, args: argparse.Namespace, describer: Describer, *, store: bool) -> None:
     """Ask about the photographs of a gallery that was built or extended, with the default settings."""
     from geowarp_ros.config import LocalizerConfig, parse_config
 
@@ -94,6 +103,9 @@ def calibration_summary(path: Path) -> dict[str, Any] | None:
     """Return what calibrates a gallery in plain values; None where nothing of its own does."""
     from geowarp_ros.errors import GalleryError
     from geowarp_ros.gallery.manifest import CALIBRATION
+
+    if not (path / CALIBRATION).exists():
+        return None
     from geowarp_ros.integrity.calibration import load_calibration, stale
 
     try:
