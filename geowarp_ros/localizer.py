@@ -22,8 +22,8 @@ from geowarp_ros.integrity.calibration import Calibration, find_calibration, key
 from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
-from geowarp_ros.model.checkpoints import model_path
 from geowarp_ros.model.describer import Describer, Query, open_describer
+from geowarp_ros.model.installed import find_weights
 from geowarp_ros.model.xfeat import load_xfeat
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
@@ -387,7 +387,7 @@ def _verification(position: PositionConfig) -> tuple[object, ...]:
 def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery) -> Calibration | None:
     """Return the gallery's calibration, or the model's; say of each one that does not apply why."""
     found, refused = find_calibration(
-        config, describer.fingerprint, gallery.keypoint_config, model_path(config.model), gallery.path,
+        config, describer.fingerprint, gallery.keypoint_config, find_weights(config.model), gallery.path,
         gallery.spacing_m,
     )  # fmt: skip
     for line in refused:

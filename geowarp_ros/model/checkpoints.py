@@ -19,16 +19,14 @@ from torch import Tensor
 
 from geowarp_ros.config import parse_config
 from geowarp_ros.errors import ConfigError, ModelError
-from geowarp_ros.files import expanded, write_whole
+from geowarp_ros.files import write_whole
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.installed import find_weights
 
 T = TypeVar("T")
 
 FORMAT = "geowarp"
 FORMAT_VERSION = 1
-
-DEFAULT_MODEL = Path(__file__).with_name("default.safetensors")
-"""The model that ships; ``default`` on the command line and in parameters."""
 
 BATCH_COUNTER = "num_batches_tracked"
 """How the keys end that batch norms count with; they play no part in what the network computes."""
@@ -60,25 +58,18 @@ def save_model(model: GeoWarp, path: Path, *, half: bool = False, notes: Mapping
     write_whole(path, safetensors.torch.save(tensors, {**(notes or {}), **header}), ModelError)
 
 
-def model_path(name: Path | str) -> Path:
-    """Return the file of a model: ``default`` is the one that ships."""
-    return DEFAULT_MODEL if str(name) == "default" else expanded(str(name))
-
-
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> GeoWarp:
     """Rebuild a model from its file, in eval mode and float32.
 
     Args:
-        path: A file of :func:`save_model`, or ``"default"`` for the model that ships.
+        path: A file of :func:`save_model`, or a name that :func:`find_weights` knows: ``"default"`` …
         device: Where the weights go.
 
     Raises:
         ModelError: The file is absent, truncated, foreign or of a newer format; or its keys, shapes or values
             are not those of the network that its header describes.
     """
-    path = model_path(path)
-    if path == DEFAULT_MODEL and not path.exists():
-        raise ModelError(f"{path}: the model that ships is not installed; train one or import published weights")
+    path = find_weights(path)
     notes = read_header(path)
     try:
         config = parse_config(ModelConfig, json.loads(notes["config"]))

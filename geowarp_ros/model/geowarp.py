@@ -28,6 +28,16 @@ class ModelConfig(Section):
         le=4096,
         description="Shorter side that images are resized to before the encoder, px; 0: as they are.",
     )
+    square: bool = Field(
+        False,
+        description="Whether the encoder gets resolution x resolution, whatever the aspect; else it is kept.",
+    )
+    dimension: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Values of a descriptor where the aggregation leaves the choice; 0: its own.",
+    )
     projection: int = Field(
         0,
         ge=0,
@@ -44,9 +54,10 @@ class ModelConfig(Section):
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_later_versions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``projection`` out where there is none: headers and fingerprints of earlier models stay."""
+        """Leave out what earlier models do not have: their headers and fingerprints stay."""
         entries: dict[str, Any] = handler(self)
-        return {name: value for name, value in entries.items() if name != "projection" or value}
+        later = ("projection", "square", "dimension")
+        return {name: value for name, value in entries.items() if name not in later or value}
 
 
 class GeoWarp(nn.Module):

@@ -75,22 +75,27 @@ def import_weights(
         torch.manual_seed(0)
         model = GeoWarp(config)
     own = model.state_dict()
-    features = _read_state_dict(features_extractor)
+    features = read_state_dict(features_extractor)
     expected = {key: t for key, t in own.items() if key.startswith(("encoder.", "pool."))}
     if (classifier := _from_classifier(features)) is not None:
         features, expected = classifier, {k: t for k, t in expected.items() if k.startswith("encoder.")}
         if aggregation == "netvlad":
             _log.warning("%s has no pool.*: NetVLAD's centroids are random and want training", features_extractor)
-    weights = _completed(features, expected, features_extractor)
+    weights = completed(features, expected, features_extractor)
     if homography_regression is not None:
         expected = {key: t for key, t in own.items() if key.startswith("regression.")}
-        regression = {f"regression.{key}": t for key, t in _read_state_dict(homography_regression).items()}
-        weights |= _completed(regression, expected, homography_regression)
+        regression = {f"regression.{key}": t for key, t in read_state_dict(homography_regression).items()}
+        weights |= completed(regression, expected, homography_regression)
     model.load_state_dict({**own, **weights})
     return model.eval()
 
 
-def _completed(found: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def completed(found: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return weights with the batch norms' counters that older files lack, if they are those expected.
+
+    Raises:
+        ModelError: Missing or unexpected keys, wrong shapes, or values that are not finite.
+    """
     counters = {key: t for key, t in expected.items() if key.endswith(BATCH_COUNTER)}
     complete = {**counters, **found}  # state dicts from before torch 0.4.1 have none
     check_tensors(complete, expected, str(path))
@@ -128,7 +133,12 @@ def _nested(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {_FLAT_BLOCK.sub(place, key): tensor for key, tensor in state.items()}
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the state dict in a file of torch or safetensors, without wrappers and ``module.`` prefixes.
+
+    Raises:
+        ModelError: The file is absent, damaged, or holds anything else.
+    """
     state: Any = read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):

@@ -27,7 +27,8 @@ from geowarp_ros.integrity.calibration import (
 from geowarp_ros.integrity.evidence import feature_row
 from geowarp_ros.integrity.logistic import fit_logistic, minimum_confidence
 from geowarp_ros.keypoints.detector import KeypointConfig
-from geowarp_ros.model.checkpoints import DEFAULT_MODEL, fingerprint, load_model
+from geowarp_ros.model.checkpoints import fingerprint, load_model
+from geowarp_ros.model.installed import DEFAULT_MODEL
 from geowarp_ros.types import Evidence
 
 

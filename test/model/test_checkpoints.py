@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geowarp_ros.errors import ModelError
-from geowarp_ros.model import checkpoints
-from geowarp_ros.model.checkpoints import fingerprint, load_model, model_path, read_header, save_model
+from geowarp_ros.model import installed
+from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, save_model
 from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.installed import find_weights
 from test.model.weights import make_model
 
 
@@ -137,15 +138,15 @@ def test_absent_files_folders_and_foreign_files_are_refused(
 ) -> None:
     assert refusal(tmp_path / "absent") == "does not exist, expected a model file"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert model_path("~/m") == model_path("$HOME/m") == tmp_path / "m"
+    assert find_weights("~/m") == find_weights("$HOME/m") == tmp_path / "m"
     assert refusal(tmp_path) == "is a folder, expected a model file"
     for data in (b"", b"no model", bytes(1000), saved.read_bytes()[:-1], saved.read_bytes() + b"more"):
         (tmp_path / "m").write_bytes(data)
         assert refusal(tmp_path / "m").startswith("is truncated or no safetensors file")
     safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "foreign")
     assert "no geowarp model (format = None, expected 'geowarp')" in refusal(tmp_path / "foreign")
-    monkeypatch.setattr(checkpoints, "DEFAULT_MODEL", tmp_path / "default.safetensors")
-    with pytest.raises(ModelError, match=r"default\.safetensors: the model that ships is not installed"):
+    monkeypatch.setattr(installed, "DEFAULT_MODEL", tmp_path / "default.safetensors")
+    with pytest.raises(ModelError, match=r"default\.safetensors: the model that ships is missing"):
         load_model("default")
 
 

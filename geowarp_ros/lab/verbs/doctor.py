@@ -248,9 +248,9 @@ def _of_gallery(gallery: Gallery) -> Finding:
 def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery) -> Finding:
     from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.integrity.calibration import find_calibration
-    from geowarp_ros.model.checkpoints import model_path
+    from geowarp_ros.model.installed import find_weights
 
-    file, stored = model_path(config.model), gallery.keypoint_config
+    file, stored = find_weights(config.model), gallery.keypoint_config
     used, refused = find_calibration(config, describer.fingerprint, stored, file, gallery.path, gallery.spacing_m)
     found = "none: a rule of thumb decides"
     if used is not None:

@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         stage_table,
     )
     from geowarp_ros.localizer import Localizer
-    from geowarp_ros.model.checkpoints import model_path
     from geowarp_ros.model.describer import open_describer
+    from geowarp_ros.model.installed import find_weights
     from geowarp_ros.progress import bar
     from geowarp_ros.readers import Source
 
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
     if args.store:
-        stored = beside_model(model_path(config.model), config.rerank.mode)
+        stored = beside_model(find_weights(config.model), config.rerank.mode)
         save_calibration(stored, calibration)
         print(f"Stored as {stored}")
     print(f"Written to {args.output}")

@@ -1,0 +1,58 @@
+"""Where weights lie: files that the user names, the model that ships, and what ``geowarp models get`` stored."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from geowarp_ros.errors import ModelError
+from geowarp_ros.files import expanded
+
+DEFAULT_MODEL = Path(__file__).with_name("default.safetensors")
+"""The model that ships; ``default`` on the command line and in parameters."""
+
+
+def weights_folder() -> Path:
+    """Return the folder of downloaded weights; it need not exist.
+
+    ``$GEOWARP_WEIGHTS``, or ``geowarp_ros/weights`` in the user's data folder
+    (https://specifications.freedesktop.org/basedir-spec/latest/).
+    """
+    own = os.environ.get("GEOWARP_WEIGHTS") or "${XDG_DATA_HOME}/geowarp_ros/weights"
+    if os.environ.get("XDG_DATA_HOME", "") == "":
+        own = own.replace("${XDG_DATA_HOME}", "~/.local/share")
+    return expanded(own)
+
+
+def installed_weights(name: str) -> Path:
+    """Return the file of the weights called ``name`` in :func:`weights_folder`; it need not exist."""
+    return weights_folder() / f"{name}.safetensors"
+
+
+def find_weights(name: Path | str) -> Path:
+    """Return a file of weights.
+
+    Args:
+        name: ``default``, a path, or the name of weights that ``geowarp models get`` stored. A file of that name
+            in the working directory comes first.
+
+    Raises:
+        ModelError: It is a plain name and neither a file nor stored, or the model that ships is missing.
+    """
+    text = str(name)
+    if text == "default":
+        if not DEFAULT_MODEL.is_file():
+            raise ModelError(
+                f"{DEFAULT_MODEL}: the model that ships is missing; train one or import published weights"
+            )
+        return DEFAULT_MODEL
+    path = expanded(text)
+    if path.exists() or len(path.parts) != 1 or path.suffix:
+        return path
+    stored = installed_weights(text)
+    if not stored.is_file():
+        raise ModelError(
+            f"{text}: is no file and not among the weights in {weights_folder()};"
+            f" 'geowarp models' lists what can be had, 'geowarp models get {text}' fetches it"
+        )
+    return stored

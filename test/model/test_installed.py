@@ -1,0 +1,36 @@
+"""Names of weights, and the folder where downloaded ones lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geowarp_ros.errors import ModelError
+from geowarp_ros.model.installed import find_weights, installed_weights, weights_folder
+
+
+def test_the_folder_is_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEOWARP_WEIGHTS", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights_folder() == tmp_path / ".local/share/geowarp_ros/weights"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert weights_folder() == tmp_path / "data/geowarp_ros/weights"
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "own"))
+    assert weights_folder() == tmp_path / "own"
+
+
+def test_a_name_is_a_file_here_or_one_that_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"cosplace: is no file and not among the weights .*models get cosplace"):
+        find_weights("cosplace")
+    assert find_weights("cosplace.safetensors") == Path("cosplace.safetensors")  # a path, and absent
+    assert find_weights("models/cosplace") == Path("models/cosplace")
+    stored = installed_weights("cosplace")
+    stored.parent.mkdir()
+    stored.write_bytes(b"")
+    assert find_weights("cosplace") == stored
+    Path("cosplace").write_bytes(b"")
+    assert find_weights("cosplace") == Path("cosplace")
