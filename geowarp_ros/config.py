@@ -26,7 +26,13 @@ class RetrievalConfig(Section):
     candidates: int = Field(20, ge=1, le=1000, description="Number of places retrieved per image.")
 
 
-RerankMethod: TypeAlias = Literal["none", "geowarp", "geowarp-unwarped", "sift", "orb"]
+LearnedMatcher: TypeAlias = Literal["xfeat-lighterglue", "aliked-lightglue", "disk-lightglue", "loftr"]
+"""Networks that match two images."""
+
+MatchMethod: TypeAlias = Literal["sift", "orb", "xfeat", "aliked", "disk", LearnedMatcher]
+"""Ways to match two images: :mod:`geowarp_ros.rerank.verification`."""
+
+RerankMethod: TypeAlias = Literal["none", "geowarp", "geowarp-unwarped", MatchMethod]
 """Ways to re-rank the candidates: :mod:`geowarp_ros.rerank`."""
 
 RerankMode: TypeAlias = Literal["exact", "fast", "gated"]
@@ -39,12 +45,14 @@ class RerankConfig(Section):
     method: RerankMethod = Field(
         "geowarp",
         description="none: retrieval order; geowarp: warp each pair to a common viewpoint, then compare dense "
-        "features; geowarp-unwarped: the same without the warp; sift, orb: number of homography inliers.",
+        "features; geowarp-unwarped: the same without the warp; others: number of homography inliers of "
+        "those matches, as position.verify.",
     )
     mode: RerankMode = Field(
         "gated",
         description="Mode of geowarp. exact: as in the paper, 2 encoder passes per candidate; fast: feature "
-        "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart.",
+        "correlation alone, no encoder pass; gated: fast, then exact for the candidates it cannot tell apart, if "
+        "the model has a warping regression.",
     )
     candidates: int = Field(5, ge=1, le=100, description="Number of retrieved candidates to re-rank.")
     retrieval_weight: float = Field(
@@ -57,7 +65,7 @@ class RerankConfig(Section):
 
 
 class VerificationConfig(Section):
-    """Geometric verification: keypoint matches that obey one homography."""
+    """Geometric verification: matches that obey one homography."""
 
     keypoints: int = Field(1000, ge=4, le=100_000, description="Maximum number of keypoints per image.")
     ratio: float = Field(
@@ -82,10 +90,12 @@ class PositionConfig(Section):
         le=1000.0,
         description="Radius around the best candidate (m) within which other candidates support it.",
     )
-    verify: Literal["none", "orb", "sift"] = Field(
-        "sift",
-        description="Keypoints used to verify candidates geometrically; those with more inliers than chance move "
-        "to the front. sift: or XFeat's, where the gallery stores these. none: no verification.",
+    verify: Literal["auto", "none", MatchMethod] = Field(
+        "auto",
+        description="Matches used to verify candidates geometrically; those with more inliers than chance move to "
+        "the front. auto: the keypoints that the gallery stores, or sift. sift, xfeat, aliked, disk: nearest "
+        "neighbours of these keypoints; orb: detected in the gallery's images; xfeat-lighterglue, "
+        "aliked-lightglue, disk-lightglue, loftr: matched by a network. none: no verification.",
     )
     verify_candidates: int = Field(10, ge=1, le=1000, description="Number of candidates to verify.")
     verification: VerificationConfig = VerificationConfig()
@@ -137,9 +147,19 @@ class PoseConfig(Section):
 class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 
-    model: str = Field("default", description="Model file; default: the model that ships.")
+    model: str = Field(
+        "default",
+        description="Model file, or a name that 'geowarp models get' stored; default: the model that ships.",
+    )
     keypoint_weights: str = Field(
-        "", description="File of XFeat's weights, for a gallery that stores XFeat's keypoints."
+        "",
+        description="Weights of the learned keypoints that the gallery stores: a file, or a name that 'geowarp "
+        "models get' stored. Empty: those stored under the keypoints' own name.",
+    )
+    matcher_weights: str = Field(
+        "",
+        description="Weights of the network that position.verify or rerank.method names: a file, or a name that "
+        "'geowarp models get' stored. Empty: those stored under its own name.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if available, else CPU.")
     precision: Literal["float32", "bfloat16", "float16"] = Field(

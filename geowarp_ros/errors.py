@@ -34,6 +34,10 @@ class ModelError(GeowarpError):
     """A checkpoint that is not what it should be: foreign keys, wrong shapes, truncated, newer format."""
 
 
+class DownloadError(GeowarpError):
+    """A file that cannot be fetched: offline, a web page instead, another size or checksum, a full disk."""
+
+
 class GalleryError(GeowarpError):
     """A gallery that cannot be read, written or searched: truncated, foreign model, newer format."""
 

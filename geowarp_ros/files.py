@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -32,6 +33,15 @@ def write_whole(path: Path, data: bytes, error: type[GeowarpError]) -> None:
     except OSError as problem:
         part.unlink(missing_ok=True)
         raise error(f"{path}: cannot be written: {problem.strerror}; what was there is kept") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def expanded(path: str) -> Path:

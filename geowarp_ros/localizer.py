@@ -22,12 +22,13 @@ from geowarp_ros.integrity.calibration import Calibration, find_calibration, key
 from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
-from geowarp_ros.model.describer import Describer, Query, open_describer
+from geowarp_ros.model.describer import Describer, Query, choose_device, open_describer
 from geowarp_ros.model.installed import find_weights
-from geowarp_ros.model.xfeat import load_xfeat
+from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
+from geowarp_ros.rerank.verification import pairing_of
 from geowarp_ros.types import (
     Answer,
     Candidate,
@@ -109,6 +110,7 @@ class Localizer:
         self.calibration = calibration
         alignment, stored = gallery.alignment, gallery.keypoint_config
         self._keypoints = stored if alignment is not None else keypoints_used(config, stored)
+        self._pairing = None if alignment is None else pairing_of(gallery, config)
         self.enu = gallery.frame if alignment is None else LocalFrame(*alignment.datum)
 
     @classmethod
@@ -148,14 +150,14 @@ class Localizer:
             ModelError: The re-ranker needs a warping regression and the model has none.
             GalleryError: A calibration cannot be read, or the weights are not those of the gallery's keypoints.
         """
-        if (stored := gallery.keypoint_config) is not None and stored.kind == "xfeat":
-            weights = load_xfeat(Path(config.keypoint_weights).expanduser()) if config.keypoint_weights else ""
-            gallery.check_keypoints("xfeat", weights)
+        if (stored := gallery.keypoint_config) is not None and stored.kind != "sift":
+            weights = load_keypoints(stored.kind, config.keypoint_weights, choose_device(config.device))
+            gallery.check_keypoints(stored.kind, weights)
         return cls(
             describer,
             gallery,
-            build_reranker(config.rerank, config.position.verification, gallery, describer),
-            build_verifier(config.position, gallery),
+            build_reranker(config, gallery, describer),
+            build_verifier(config, gallery),
             config,
             _calibration(config, describer, gallery) if calibrated else None,
         )
@@ -271,14 +273,15 @@ class Localizer:
         ranked: Sequence[Candidate],
         affords: Callable[[PoseMethod], bool],
     ) -> Pose | None:
-        assert self._keypoints is not None, "an alignment is made of keypoints"
+        pairing = self._pairing
+        assert pairing is not None, "an alignment is made of keypoints"
         config = PoseConfig()
         found = [self.gallery.photograph(candidate.index) for candidate in ranked[: config.photographs]]
         photographs = [photograph for photograph in found if photograph is not None]
-        kind, count = self._keypoints, self.config.position.verification.keypoints
+        own = query.keypoints(pairing.keypoints)
         return estimate_pose(
-            query.keypoints(kind), camera, photographs, config, gravity=query.gravity, affords=affords,
-            compared=lambda photograph: query.compared(kind, photograph.prepared(count), count),
+            own, camera, photographs, config, gravity=query.gravity, affords=affords,
+            compared=lambda photograph: pairing.compared(query, photograph),
         )  # fmt: skip
 
     def judge(self, ranked: Ranked | Answer, min_confidence: float | None = None) -> Fix | NoFix:
@@ -315,9 +318,9 @@ class Localizer:
         position, before = config.position, self.config.position
         reranker, verifier, calibration = self.reranker, self.verifier, self.calibration
         if (config.rerank, position.verification) != (self.config.rerank, before.verification):
-            reranker = build_reranker(config.rerank, position.verification, self.gallery, self.describer)
+            reranker = build_reranker(config, self.gallery, self.describer)
         if _verification(position) != _verification(before):
-            verifier = build_verifier(position, self.gallery)
+            verifier = build_verifier(config, self.gallery)
         fingerprint = self.describer.fingerprint
         stored = self.gallery.keypoint_config
         if settings_of(config, fingerprint, stored) != settings_of(self.config, fingerprint, stored):

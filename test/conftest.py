@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from test.catalogue.serving import Site, serving
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -36,3 +38,10 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         rclpy.init()
         yield
         rclpy.try_shutdown()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server on loopback."""
+    with serving() as found:
+        yield found

@@ -84,7 +84,7 @@ def test_only_ros_says_ros() -> None:
 FLOORS = (
     {"errors", "progress", "memory", "provenance", "threads"},
     {"files", "output", "config", "cameras", "geodesy"},
-    {"types"},
+    {"types", "catalogue"},
     {"geometry", "images", "pictures", "keypoints", "attitude"},
     {"messages"},
     {"model", "readers"},

@@ -27,7 +27,9 @@ VERBS: dict[str, str] = {
     "world": "render the procedural street world",
     "train": "train the retrieval network and the warping regression",
     "export": "export a model to ONNX",
+    "models": "list the published models and matchers, and fetch them",
     "import-weights": "import published checkpoints or ImageNet weights",
+    "combine": "put one model's descriptor and another's matching into one",
 }
 """Verb -> its line in the help. ``x-y`` lives in ``cli/x_y.py``, which has add_arguments(parser) and run(args)."""
 

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--correct-within", type=float, default=25.0, metavar="M", help="error limit of a right answer (m)"
     )
     parser.add_argument("--false-fix-rate", type=float, default=0.01, help="wanted share of wrong fixes")
-    add_settings(parser, "model", "keypoint_weights", "rerank", "candidates", "device", "runtime", "threads")
+    own = ("model", "keypoint_weights", "matcher_weights", "rerank", "candidates", "device", "runtime", "threads")
+    add_settings(parser, *own)
 
 
 def run(args: argparse.Namespace) -> int:

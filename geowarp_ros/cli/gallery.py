@@ -34,7 +34,7 @@ from geowarp_ros.cli.alignment import (
     unaligned,
 )
 from geowarp_ros.cli.options import CAMERA, add_settings, localizer_config, settings
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, Existing
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, WEIGHTS
 from geowarp_ros.cli.selfcalibration import (
     add_never_outside,
     add_no_calibrate,
@@ -216,40 +216,36 @@ def _add_describing_options(parser: argparse.ArgumentParser) -> None:
 def _add_keypoint_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keypoints",
-        choices=("sift", "xfeat"),
-        help="kind of keypoints; xfeat needs --keypoint-weights (default: the gallery's; of a new one sift)",
+        choices=("sift", "xfeat", "aliked", "disk"),
+        help="kind of keypoints; all but sift need weights (default: the gallery's; of a new one sift)",
     )
     parser.add_argument(
         "--keypoint-weights",
-        type=Existing("XFeat's weights", file=True),
+        type=WEIGHTS,
         metavar="FILE",
-        help="weights of XFeat, xfeat.pt of its authors",
+        help="weights of their network (default: those that 'geowarp models get' stored under the kind's name)",
     )
 
 
 def _keypoints(args: argparse.Namespace, stored: KeypointConfig | None = None) -> KeypointConfig:
-    """Return the keypoints asked for, or the gallery's, with XFeat's weights loaded.
+    """Return the keypoints asked for, or the gallery's, with their network's weights loaded.
 
     Raises:
-        ConfigError: XFeat is asked for without weights, or weights for another kind.
-        ModelError: The file is not XFeat's weights.
+        ConfigError: Weights are given for SIFT.
+        ModelError: There are no weights, or they are another network's.
     """
     from geowarp_ros.errors import ConfigError
     from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS
-    from geowarp_ros.keypoints.detector import KeypointConfig
-    from geowarp_ros.keypoints.xfeat import SCALE
 
     kind = args.keypoints or (stored.kind if stored else "sift")
-    file = args.keypoint_weights
-    if (kind == "xfeat") != (file is not None):
-        raise ConfigError(
-            f"keypoints {kind}: " + ("give --keypoint-weights" if file is None else f"take no {file}")
-        )
-    if file is None:
+    if kind == "sift":
+        if args.keypoint_weights:
+            raise ConfigError(f"keypoints sift: take no {args.keypoint_weights}")
         return DEFAULT_KEYPOINTS
-    from geowarp_ros.model.xfeat import load_xfeat
+    from geowarp_ros.model.describer import choose_device
+    from geowarp_ros.model.learned import keypoints_of
 
-    return KeypointConfig(kind="xfeat", weights=load_xfeat(file), scale=SCALE)
+    return keypoints_of(kind, args.keypoint_weights or "", choose_device(args.device))
 
 
 def _add_no_align(parser: argparse.ArgumentParser) -> None:

@@ -16,17 +16,18 @@ CAMERA = Existing("a ROS calibration file", file=True)
 
 SHORTCUTS: dict[str, tuple[str, str]] = {
     "model": ("model", "model file, by which the gallery was made (default: the model that ships)"),
-    "keypoint_weights": ("keypoint_weights", "XFeat's weights, for a gallery of its keypoints (default: none)"),
+    "keypoint_weights": ("keypoint_weights", "weights of a network's keypoints (default: by their name)"),
+    "matcher_weights": ("matcher_weights", "weights of a network that matches (default: by its name)"),
     "device": ("device", "auto, cpu or cuda"),
     "runtime": ("runtime", "auto, torch or onnxruntime"),
     "threads": ("threads", "threads of all libraries; 0: one for each physical core"),
-    "rerank": ("rerank.method", "re-ranking method: none, geowarp, geowarp-unwarped, sift, orb"),
+    "rerank": ("rerank.method", "re-ranking method, such as none, geowarp, sift or xfeat-lighterglue"),
     "candidates": ("rerank.candidates", "number of candidates to re-rank"),
     "min_confidence": ("position.min_confidence", "minimum confidence of a fix; -1: as calibrated, or 0.5"),
 }
 """Option -> the parameter that it sets, and its line in the help."""
 
-_PATHS: dict[str, Any] = {"model": MODEL, "keypoint_weights": WEIGHTS}
+_PATHS: dict[str, Any] = {"model": MODEL, "keypoint_weights": WEIGHTS, "matcher_weights": WEIGHTS}
 
 ROS_OWN = ("use_sim_time", "qos_overrides", "start_type_description_service")
 """Names in a parameter file that belong to ROS itself."""

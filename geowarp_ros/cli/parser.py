@@ -62,7 +62,7 @@ class ExistingGallery(Existing):
 
 
 class ExistingModel(Existing):
-    """Type of an argument that names a model: the file, or a word that means one.
+    """Type of an argument that names a model: a file, what ``geowarp models get`` stored, or a word for one.
 
     Args:
         words: What else can be given.
@@ -78,9 +78,26 @@ class ExistingModel(Existing):
         return text if text in self.words else str(expanded(text))
 
     def check(self, path: Path | str) -> None:
-        """Refuse a file that is not there."""
+        """Refuse a file that is not there, and a name of nothing."""
         if path not in self.words:
-            super().check(Path(path))
+            from geowarp_ros.model.installed import find_weights
+
+            super().check(find_weights(path))
+
+
+class ExistingWeights(Existing):
+    """Type of an argument that names weights: a file, or what ``geowarp models get`` stored under a name."""
+
+    def __call__(self, text: str) -> Any:
+        """Parse the argument: a text, for it goes where a parameter of the node goes; empty: by their own name."""
+        return str(expanded(text)) if text else ""
+
+    def check(self, path: Path | str) -> None:
+        """Refuse a file that is not there."""
+        from geowarp_ros.model.installed import find_weights
+
+        if path:
+            super().check(find_weights(path))
 
 
 class NewFile(Existing):
@@ -113,7 +130,7 @@ class NewFolder(NewFile):
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
-WEIGHTS = ExistingModel("", what="XFeat's weights")
+WEIGHTS = ExistingWeights("a file of weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
 NEW_FILE = NewFile("a file in a folder that exists", file=True)

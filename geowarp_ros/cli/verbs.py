@@ -32,7 +32,8 @@ def run_verb(prog: str, module: str, words: Sequence[str]) -> int:
     verb = importlib.import_module(f"geowarp_ros.{module}")
     parser = Parser(prog=prog, description=verb.__doc__)
     verb.add_arguments(parser)
-    if not words and any(action.choices and not action.option_strings for action in parser._actions):
+    waits = (action.required and action.choices and not action.option_strings for action in parser._actions)
+    if not words and any(waits):
         parser.print_help()
         return 0
     return int(verb.run(parser.parse_args(words)) or 0)

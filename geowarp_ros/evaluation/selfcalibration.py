@@ -37,8 +37,8 @@ from geowarp_ros.integrity.calibration import (
     settings_of,
 )
 from geowarp_ros.localizer import Localizer
-from geowarp_ros.model.checkpoints import model_path
 from geowarp_ros.model.describer import Describer
+from geowarp_ros.model.installed import find_weights
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Fix
 
@@ -131,7 +131,7 @@ def self_calibrate(
     if store:
         _refuse_drives(gallery.path)
     stored = gallery.keypoint_config
-    base, obstacle = models_calibration(config, describer.fingerprint, stored, model_path(config.model))
+    base, obstacle = models_calibration(config, describer.fingerprint, stored, find_weights(config.model))
     if base is None:
         return SelfCalibrated(None, obstacle)
     localizer = Localizer.of(describer, gallery, config, calibrated=False)

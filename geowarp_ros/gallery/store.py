@@ -233,7 +233,7 @@ class Gallery:
 
         Args:
             kind: The kind.
-            weights: Fingerprint of XFeat's weights; empty: none were given.
+            weights: Fingerprint of a network's weights; empty: none were given.
 
         Raises:
             GalleryError: They differ; the message names both.
@@ -246,7 +246,7 @@ class Gallery:
                 f"{self.path}: its keypoints are {stored}, not {kind}; use their kind, or build another gallery"
             )
         raise GalleryError(
-            f"{self.path}: its keypoints are XFeat's with weights {stored.weights}, and those given are"
+            f"{self.path}: its keypoints are {stored.kind} with weights {stored.weights}, and those given are"
             f" {weights or 'none'}; give their file (keypoint_weights, --keypoint-weights)"
         )
 

@@ -13,12 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from geowarp_ros.config import LocalizerConfig, RerankMode, Section, first_problem
+from geowarp_ros.config import (
+    LearnedMatcher,
+    LocalizerConfig,
+    MatchMethod,
+    RerankMode,
+    Section,
+    first_problem,
+)
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
 from geowarp_ros.gallery.manifest import CALIBRATION, PLACES, read_manifest
@@ -27,6 +35,7 @@ from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic
 from geowarp_ros.integrity.trust import NEES_95, PoseSample, PoseTrust, fit_trust
 from geowarp_ros.integrity.widening import widening
 from geowarp_ros.keypoints.detector import KeypointConfig
+from geowarp_ros.rerank.verification import KIND_OF, method_of
 from geowarp_ros.types import Evidence, FloatArray
 
 _RENAMED = ('"rerank.verification.', '"position.verification.')
@@ -109,8 +118,10 @@ class Calibration(Logistic):
             most: Upper limit of the share of look-alikes, 0..1.
         """
         fewer = min(1.0, most / self.look_alikes) if self.look_alikes else 1.0
-        odds = fewer * self.min_confidence / max(1.0 - self.min_confidence, 1e-12)
-        wanted = self.min_confidence if fewer == 1.0 else max(odds / (1.0 + odds), LOOKS_ALIKE)
+        before = wanted = self.min_confidence
+        if fewer < 1.0 and before < 1.0:  # 1: nothing convinces
+            odds = fewer * before / (1.0 - before)
+            wanted = min(before, max(odds / (1.0 + odds), LOOKS_ALIKE))
         title = "the calibration by the gallery's own photographs"
         return self.model_copy(update={"title": title, "min_confidence": wanted, "own": own})
 
@@ -121,7 +132,8 @@ class Calibration(Logistic):
 
 def keypoints_used(config: LocalizerConfig, stored: KeypointConfig | None) -> KeypointConfig | None:
     """Return a gallery's stored keypoints if the settings use them, else None."""
-    return stored if "sift" in (config.rerank.method, config.position.verify) else None
+    methods = (config.rerank.method, method_of(config.position.verify, stored))
+    return stored if stored is not None and stored.kind in map(KIND_OF.get, methods) else None
 
 
 def settings_of(config: LocalizerConfig, model_fingerprint: str, stored: KeypointConfig | None) -> dict[str, str]:
@@ -137,25 +149,37 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str, stored: Keypoin
         "model": model_fingerprint,
         "retrieval.candidates": str(config.retrieval.candidates),
         "rerank.method": config.rerank.method,
-        **({"score": "inliers"} if config.rerank.method in ("sift", "orb") else {}),  # 0.1 had inliers / 225
+        **({"score": "inliers"} if config.rerank.method in get_args(MatchMethod) else {}),  # 0.1: inliers / 225
         "rerank.mode": config.rerank.mode,
         "rerank.candidates": str(config.rerank.candidates),
         "rerank.retrieval_weight": f"{config.rerank.retrieval_weight:g}",
         # where a pose is not trusted, it is the cluster that answers
         "position.estimate": "best" if config.position.estimate == "best" else "cluster",
         "position.cluster_radius_m": f"{config.position.cluster_radius_m:g}",
-        **_verification(config),
+        **_verification(config, stored),
         **({"keypoints": str(keypoints)} if keypoints else {}),
+        **_matcher_weights(config),
     }
 
 
-def _verification(config: LocalizerConfig) -> dict[str, str]:
-    """Settings of the verification, without those that are not read."""
+def _matcher_weights(config: LocalizerConfig) -> dict[str, str]:
+    """Fingerprint of the weights of the networks that match, if any does."""
+    methods = {config.rerank.method, config.position.verify} & set(get_args(LearnedMatcher))
+    if not methods:
+        return {}
+    from geowarp_ros.model.learned import load_matcher
+
+    loaded = [load_matcher(cast(LearnedMatcher, m), config.matcher_weights).weights for m in sorted(methods)]
+    return {"matcher_weights": ", ".join(loaded)}
+
+
+def _verification(config: LocalizerConfig, stored: KeypointConfig | None) -> dict[str, str]:
+    """Settings of the verification, without those that are not read; what is automatic as what it is here."""
     if config.position.verify == "none":
         return {"position.verify": "none"}
     options = config.position.verification
     return {
-        "position.verify": config.position.verify,
+        "position.verify": method_of(config.position.verify, stored),
         "position.verify_candidates": str(config.position.verify_candidates),
         **{
             f"position.verification.{name}": f"{getattr(options, name):g}"
@@ -182,12 +206,21 @@ def load_calibration(path: Path) -> Calibration | None:
     if not path.exists():
         return None
     try:
-        return Calibration.model_validate_json(path.read_text(encoding="utf-8").replace(*_RENAMED))
+        found = Calibration.model_validate_json(path.read_text(encoding="utf-8").replace(*_RENAMED))
+        return found.model_copy(update={"measured_with": _by_kind(found.measured_with)})
     except ValidationError as error:
         problem = first_problem(error)
     except (OSError, ValueError) as error:
         problem = str(error)
     raise GalleryError(f"{path}: is no calibration, run 'geowarp calibrate' again: {problem}")
+
+
+def _by_kind(measured_with: dict[str, str]) -> dict[str, str]:
+    """Until 0.2 ``sift`` meant the keypoints that the gallery stored, XFeat's too."""
+    if not measured_with.get("keypoints", "").startswith("xfeat"):
+        return measured_with
+    old = ("rerank.method", "position.verify")
+    return {n: "xfeat" if n in old and value == "sift" else value for n, value in measured_with.items()}
 
 
 def find_calibration(

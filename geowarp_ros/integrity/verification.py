@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from geowarp_ros.config import PositionConfig
+from geowarp_ros.config import LocalizerConfig
 from geowarp_ros.rerank.verification import Matcher, build_matcher, inliers_of
 from geowarp_ros.types import Candidate
 
@@ -60,9 +60,15 @@ class GeometricVerifier:
         return sorted(verified, key=lambda c: -max(c.inliers or 0, CHANCE_INLIERS)) + list(tail)
 
 
-def build_verifier(config: PositionConfig, gallery: Gallery) -> Verifier:
-    """Return the verifier that ``position.verify`` names."""
-    if config.verify == "none":
+def build_verifier(config: LocalizerConfig, gallery: Gallery) -> Verifier:
+    """Return the verifier that ``position.verify`` names.
+
+    Raises:
+        GalleryError: The gallery does not store the keypoints that it matches.
+        ModelError: It is a network whose weights are absent or foreign.
+    """
+    position = config.position
+    if position.verify == "none":
         return NoVerification()
-    matcher = build_matcher(gallery, config.verify, config.verification)
-    return GeometricVerifier(matcher, config.verification.threshold_px, config.verify_candidates)
+    matcher = build_matcher(gallery, position.verify, config)
+    return GeometricVerifier(matcher, position.verification.threshold_px, position.verify_candidates)

@@ -1,7 +1,7 @@
 """Detection of keypoints, described in bytes.
 
 SIFT (Lowe, IJCV 2004) as RootSIFT (Arandjelović and Zisserman, "Three things everyone should know to improve
-object retrieval", CVPR 2012), or XFeat: :mod:`geowarp_ros.keypoints.xfeat`.
+object retrieval", CVPR 2012), or a network's: :mod:`geowarp_ros.keypoints.learned`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from geowarp_ros.config import Section
-from geowarp_ros.keypoints import xfeat
+from geowarp_ros.keypoints.learned import FORMS, LearnedKind, learned
 from geowarp_ros.keypoints.matching import SIFT_DIM
 from geowarp_ros.types import Image
 
@@ -50,14 +50,17 @@ def keep_freed_memory() -> None:
         tune(mmap_threshold, _LARGEST_ON_HEAP_BYTES)
 
 
+Kind: TypeAlias = Literal["sift", LearnedKind]
+"""Kinds of keypoints that a gallery can store."""
+
+
 class KeypointConfig(Section):
     """Keypoints of a gallery's photographs, and of every query compared with them."""
 
-    kind: Literal["sift", "xfeat"] = Field(
-        "sift",
-        description="Kind of keypoint. sift: RootSIFT in bytes; xfeat: XFeat in bytes, by weights of yours.",
+    kind: Kind = Field(
+        "sift", description="Kind of keypoint. sift: RootSIFT in bytes; others: a network's, by weights of yours."
     )
-    weights: str = Field("", description="Fingerprint of XFeat's weights.")
+    weights: str = Field("", description="Fingerprint of the network's weights.")
     count: int = Field(2000, ge=4, le=100_000, description="Maximum number of keypoints per image.")
     contrast: float = Field(
         0.03,
@@ -75,7 +78,7 @@ class KeypointConfig(Section):
     @property
     def descriptor_dim(self) -> int:
         """Number of bytes of a descriptor."""
-        return SIFT_DIM if self.kind == "sift" else xfeat.DESCRIPTOR_DIM
+        return SIFT_DIM if self.kind == "sift" else FORMS[self.kind].dim
 
     def __str__(self) -> str:
         """Return one line for people, and for calibrations: ``sift, 2000 at 1.5x, contrast 0.03``."""
@@ -108,14 +111,18 @@ class KeypointDetector:
     """Detects and describes keypoints. Not thread-safe: OpenCV's detector is one object.
 
     Raises:
-        ModelError: XFeat's weights were not loaded.
+        ModelError: The network's weights were not loaded.
     """
 
     def __init__(self, config: KeypointConfig) -> None:
         self.config = config
-        sift = config.kind == "sift"
-        self._multiple_px = 1 if sift else xfeat.MULTIPLE_PX
-        self._detect: _Detect = _Sift(config) if sift else xfeat.xfeat(config.weights, config.count)
+        if config.kind == "sift":
+            self._multiple_px, self._colour = 1, False
+            self._detect: _Detect = _Sift(config)
+        else:
+            form = FORMS[config.kind]
+            self._multiple_px, self._colour = form.multiple_px, form.colour
+            self._detect = learned(config.kind, config.weights, config.count)
 
     def __call__(self, image: Image, width_px: int, height_px: int) -> Keypoints:
         """Detect keypoints.
@@ -128,17 +135,17 @@ class KeypointDetector:
         height, width = image.shape[:2]
         step = self._multiple_px
         wanted = tuple(step * max(1, round(side * self.config.scale / step)) for side in (width_px, height_px))
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        seen = image if self._colour else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if wanted != (width, height):
             shrinks = wanted[0] < width
-            grey = cv2.resize(grey, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        points, descriptors = self._detect(np.asarray(grey, np.uint8))
+            seen = cv2.resize(seen, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        points, descriptors = self._detect(np.asarray(seen, np.uint8))
         factor = np.array([width_px / wanted[0], height_px / wanted[1]])
         return Keypoints(((points + 0.5) * factor - 0.5).astype(np.float32), descriptors)
 
 
 _Detect: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float64], NDArray[np.uint8]]]
-"""From a grey image (H, W) to points (N, 2) in its px and descriptors (N, D), the strongest first."""
+"""From an image (H, W) or (H, W, 3) to points (N, 2) in its px and descriptors (N, D), the strongest first."""
 
 
 class _Sift:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,9 +143,53 @@ def nearest(first: Prepared, second: Prepared) -> Nearest:
     return Nearest(second.numbers[number], best + first.squared, runner_up + first.squared)
 
 
+class Compared(Protocol):
+    """Keypoints of a query with those of a place, compared once for all who match parts of them."""
+
+    def pairs(
+        self,
+        ratio: float,
+        parts: Collection[int],
+        halves: Collection[int],
+        usable: NDArray[np.bool_] | None = None,
+    ) -> Pairs:
+        """Match with the place's keypoints of these parts.
+
+        Args:
+            ratio: As that of :func:`match`.
+            parts: Parts of the place.
+            halves: Halves of both.
+            usable: (N,) which of the query's may match; None: all.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Keypoints that a network matched, the strongest half of each: it needs no ratio.
+
+    Attributes:
+        found: The pairs.
+        part: (M,) part of each of the place's keypoints.
+    """
+
+    found: Pairs
+    part: NDArray[np.int8]
+
+    def pairs(
+        self,
+        ratio: float,
+        parts: Collection[int],
+        halves: Collection[int],
+        usable: NDArray[np.bool_] | None = None,
+    ) -> Pairs:
+        """See :meth:`Compared.pairs`."""
+        wanted = np.isin(self.part[self.found[:, 1]], list(parts))
+        return self.found[wanted if usable is None else wanted & usable[self.found[:, 0]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Keypoints of a query with those of a place, compared once for all who match parts of them.
+    """Nearest neighbours of a query's keypoints among those of a place.
 
     Distances are what matching costs, and who asks for a part of what was asked for before needs no new ones.
 
@@ -165,14 +209,7 @@ class Comparison:
         halves: Collection[int],
         usable: NDArray[np.bool_] | None = None,
     ) -> Pairs:
-        """Match, as :func:`match` does, with the place's keypoints of these parts.
-
-        Args:
-            ratio: As that of :func:`match`.
-            parts: Parts of the place.
-            halves: Halves of both.
-            usable: (N,) which of the query's may match; None: all.
-        """
+        """See :meth:`Compared.pairs`; as :func:`match` matches."""
         wanted = [key for key in self.place if key[0] in halves and key[1] in parts]
         own = [key for key in self.query if key[0] in halves]
         if not wanted or not own:

@@ -1,14 +1,32 @@
-"""Layer A: from a feature map to one descriptor (paper sec. 3.1)."""
+"""Layer A: from a feature map to one descriptor (paper sec. 3.1), and those of other methods."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-AggregationName: TypeAlias = Literal["gem", "netvlad"]
+from geowarp_ros.model.boq import BagOfQueries
+from geowarp_ros.model.cricavpr import REGIONS, CricaVPR
+from geowarp_ros.model.mixvpr import FeatureMixing
+from geowarp_ros.model.salad import MegaLoc, Salad, salad_dim
+
+AggregationName: TypeAlias = Literal[
+    "gem",
+    "netvlad",
+    "gem_linear",
+    "mixvpr",
+    "boq",
+    "salad",
+    "megaloc",
+    "cricavpr",
+]
+
+OF_TOKENS: frozenset[AggregationName] = frozenset(("salad", "megaloc", "cricavpr"))
+"""Those that take a vision transformer's class token, too."""
 
 EPSILON = 1e-6
 """Under the root of the L2 norms over channels, and GeM's lower bound: as the published weights have it."""
@@ -56,13 +74,64 @@ class NetVLAD(nn.Module):
         return F.normalize(F.normalize(vlad, dim=2).flatten(1), dim=1)
 
 
-def build_aggregation(name: AggregationName, channels: int) -> nn.Module:
-    """Return layer A: (B, C, h, w) -> (B, D). D = C for gem (no L2 norm after it), 64·C for netvlad."""
-    if name == "gem":
-        return nn.Sequential(L2Norm(), GeM())
-    return NetVLAD(channels)
+class UnitLength(nn.Module):
+    """Division by the L2 norm over C, as CosPlace has it: nothing is under the root but the squares."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, …) -> the same shape."""
+        return F.normalize(x, dim=1)
 
 
-def descriptor_dim(name: AggregationName, channels: int) -> int:
-    """D of the aggregation on C channels."""
-    return {"gem": channels, "netvlad": 64 * channels}[name]
+class GeMLinear(nn.Sequential):
+    """GeM and a linear layer, each between L2 norms (CosPlace, Berton et al., CVPR 2022)."""
+
+    def __init__(self, channels: int, dimension: int) -> None:
+        super().__init__(UnitLength(), GeM(), nn.Linear(channels, dimension), UnitLength())
+
+
+_BUILDERS: dict[AggregationName, Callable[[int, int], nn.Module]] = {
+    "gem": lambda channels, _: nn.Sequential(L2Norm(), GeM()),
+    "netvlad": lambda channels, _: NetVLAD(channels),
+    "gem_linear": GeMLinear,
+    "mixvpr": FeatureMixing,
+    "boq": BagOfQueries,
+    "salad": lambda channels, _: Salad(channels),
+    "megaloc": MegaLoc,
+    "cricavpr": lambda channels, _: CricaVPR(channels, GeM()),
+}
+"""Channels of the feature map and values of the descriptor -> the layer."""
+
+_OWN_DIMENSION: dict[AggregationName, Callable[[int], int]] = {
+    "gem": lambda channels: channels,
+    "netvlad": lambda channels: 64 * channels,
+    "salad": lambda _: salad_dim(),
+    "cricavpr": lambda channels: REGIONS * channels,
+}
+"""D by the channels, of the aggregations that leave no choice."""
+
+
+def build_aggregation(name: AggregationName, channels: int, dimension: int = 0) -> nn.Module:
+    """Return layer A: (B, C, h, w) -> (B, D). All but gem give unit length.
+
+    Args:
+        name: Which.
+        channels: C of the feature map.
+        dimension: D where the aggregation leaves the choice.
+
+    Raises:
+        ValueError: It cannot give descriptors of that dimension.
+    """
+    descriptor_dim(name, channels, dimension)
+    return _BUILDERS[name](channels, dimension)
+
+
+def descriptor_dim(name: AggregationName, channels: int, dimension: int = 0) -> int:
+    """D of the aggregation on C channels.
+
+    Raises:
+        ValueError: ``dimension`` is chosen where there is no choice, or the reverse.
+    """
+    if (name in _OWN_DIMENSION) == bool(dimension):
+        expected = "0, it has its own" if dimension else "the number of values of a descriptor"
+        raise ValueError(f"dimension = {dimension}: expected {expected} with aggregation = {name!r}")
+    return dimension or _OWN_DIMENSION[name](channels)

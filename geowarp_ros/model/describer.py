@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -18,7 +18,7 @@ from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
 from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
-from geowarp_ros.keypoints.matching import Comparison, Key, Prepared, prepare
+from geowarp_ros.keypoints.matching import Comparison, Key, Matched, Prepared, prepare
 from geowarp_ros.model import GRID
 from geowarp_ros.model.checkpoints import fingerprint, load_model
 from geowarp_ros.model.geowarp import GeoWarp
@@ -76,6 +76,7 @@ class Query:
     _detected: dict[KeypointConfig, Keypoints] = field(default_factory=dict, repr=False, compare=False)
     _prepared: dict[tuple[KeypointConfig, int], dict[Key, Prepared]] = field(default_factory=dict, repr=False)
     _compared: dict[tuple[KeypointConfig, int], Comparison] = field(default_factory=dict, repr=False)
+    _matched: dict[tuple[str, int], tuple[object, Matched]] = field(default_factory=dict, repr=False)
 
     def keypoints(self, config: KeypointConfig) -> Keypoints:
         """Return its keypoints, detected when first asked for: all that need them share them."""
@@ -100,6 +101,19 @@ class Query:
         if pair not in self._compared:
             self._compared[pair] = Comparison(self._prepared[own], place)
         return self._compared[pair]
+
+    def matched(self, place: object, by: str, find: Callable[[], Matched]) -> Matched:
+        """Return what a network found between it and a place, once for all who ask with the same ``place``.
+
+        Args:
+            place: The place, which is kept: no other gets its number.
+            by: Name of the network and its settings.
+            find: Asks the network.
+        """
+        key = by, id(place)
+        if key not in self._matched:
+            self._matched[key] = place, find()
+        return self._matched[key][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +229,7 @@ class Warper:
 
     def __init__(self, describer: Describer) -> None:
         if describer.network.regression is None:
-            raise ModelError("the model has no warping regression; re-rank with 'none', or train or import one")
+            raise ModelError("the model has no warping regression; re-rank in mode 'fast', or train or import one")
         self._device = describer.device
         self._network = describer.network
         self._passes = describer.passes

@@ -13,7 +13,21 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-EncoderName: TypeAlias = Literal["alexnet", "vgg16", "resnet18", "resnet50", "mobilenet_v2"]
+from geowarp_ros.model.vit import SIZES, TransformerName, VisionTransformer, is_transformer
+
+EncoderName: TypeAlias = Literal[
+    "alexnet",
+    "vgg16",
+    "resnet18",
+    "resnet50",
+    "mobilenet_v2",
+    "resnet18_layer4",
+    "resnet50_layer4",
+    "resnet101_layer4",
+    "resnet152_layer4",
+    TransformerName,
+]
+"""Name of an encoder. ResNets end behind layer3, at stride 16, or by their name behind layer4, at stride 32."""
 
 CHANNELS: dict[EncoderName, int] = {
     "alexnet": 256,
@@ -21,6 +35,11 @@ CHANNELS: dict[EncoderName, int] = {
     "resnet18": 256,
     "resnet50": 1024,
     "mobilenet_v2": 576,
+    "resnet18_layer4": 512,
+    "resnet50_layer4": 2048,
+    "resnet101_layer4": 2048,
+    "resnet152_layer4": 2048,
+    **{name: size.channels for name, size in SIZES.items()},
 }
 """C of each encoder's feature map."""
 
@@ -127,7 +146,7 @@ def _vgg16() -> nn.Sequential:
     return nn.Sequential(*layers[:-2])  # ends at conv5_3, without its ReLU and pooling
 
 
-def _resnet(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int]) -> nn.Sequential:
+def _resnet(block: type[BasicBlock] | type[Bottleneck], *depths: int) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, 7, 2, 3, bias=False),
         nn.BatchNorm2d(64),
@@ -142,7 +161,7 @@ def _resnet(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, 
             blocks.append(block(in_channels, channels, 2 if stage and not index else 1))
             in_channels = channels * getattr(block, "expansion", 1)
         layers.append(nn.Sequential(*blocks))
-    return nn.Sequential(*layers)  # layer4 is left out: the stride stays 16
+    return nn.Sequential(*layers)
 
 
 def _mobilenet_v2() -> nn.Sequential:
@@ -164,10 +183,14 @@ def _mobilenet_v2() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def build_encoder(name: EncoderName) -> nn.Sequential:
-    """Return encoder E, randomly initialised: (B, 3, H, W) -> (B, C, h, w), stride 16.
+def build_encoder(name: EncoderName, depth: int = 0) -> nn.Sequential:
+    """Return encoder E, randomly initialised: (B, 3, H, W) -> (B, C, h, w), stride 16 or 32, of transformers 14.
 
     Convolutions start with He's normal initialisation, batch norms at the identity, as torchvision's do.
+
+    Args:
+        name: Which.
+        depth: Number of blocks of a vision transformer; 0: all.
 
     Raises:
         KeyError: An unknown name (configurations check theirs before).
@@ -175,11 +198,15 @@ def build_encoder(name: EncoderName) -> nn.Sequential:
     builders: dict[EncoderName, Callable[[], nn.Sequential]] = {
         "alexnet": _alexnet,
         "vgg16": _vgg16,
-        "resnet18": lambda: _resnet(BasicBlock, (2, 2, 2)),
-        "resnet50": lambda: _resnet(Bottleneck, (3, 4, 6)),
+        "resnet18": lambda: _resnet(BasicBlock, 2, 2, 2),
+        "resnet50": lambda: _resnet(Bottleneck, 3, 4, 6),
         "mobilenet_v2": _mobilenet_v2,
+        "resnet18_layer4": lambda: _resnet(BasicBlock, 2, 2, 2, 2),
+        "resnet50_layer4": lambda: _resnet(Bottleneck, 3, 4, 6, 3),
+        "resnet101_layer4": lambda: _resnet(Bottleneck, 3, 4, 23, 3),
+        "resnet152_layer4": lambda: _resnet(Bottleneck, 3, 8, 36, 3),
     }
-    encoder = builders[name]()
+    encoder = VisionTransformer(SIZES[name], depth) if is_transformer(name) else builders[name]()
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -155,7 +155,7 @@ def _fuse(layers: list[nn.Module], onednn: bool, dtype: torch.dtype) -> Iterator
                 layers.pop(0)
             yield Convolution(layer, norm, act, onednn, dtype)  # type: ignore[arg-type]
         else:
-            yield layer
+            yield layer.to(dtype)  # one of another kind computes as it is
 
 
 def _laid_out(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,42 +1,76 @@
-"""The network as a whole: one encoder for retrieval, matching and score, one regression for the warp."""
+"""The network as a whole: an encoder for retrieval, matching and score, and a regression for the warp.
+
+Retrieval may have an encoder of its own.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from geowarp_ros.config import Section
 from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import warp
-from geowarp_ros.model.aggregation import AggregationName, build_aggregation, descriptor_dim
+from geowarp_ros.model.aggregation import OF_TOKENS, AggregationName, build_aggregation, descriptor_dim
 from geowarp_ros.model.encoders import CHANNELS, EncoderName, build_encoder
 from geowarp_ros.model.matching import correlate, pool_local_features, similarity
+from geowarp_ros.model.mixvpr import INPUT_PX as MIXVPR_INPUT_PX
 from geowarp_ros.model.regression import WarpRegression
+from geowarp_ros.model.vit import SIZES, VisionTransformer, is_transformer
+
+
+class EncoderConfig(Section):
+    """An encoder and the size of its input."""
+
+    encoder: EncoderName = Field(description="Its name.")
+    resolution: int = Field(
+        0, ge=0, le=4096, description="Shorter side that its input is shrunk to, px; 0: the working resolution."
+    )
+    square: bool = Field(False, description="Whether its input is resolution x resolution, whatever the aspect.")
+    depth: int = Field(0, ge=0, description="Blocks of a vision transformer, the first ones; 0: all.")
+
+    @model_validator(mode="after")
+    def _sized(self) -> EncoderConfig:
+        if self.square and not self.resolution:
+            raise ValueError("square = true: expected a resolution, the square's side")
+        largest = SIZES[self.encoder].depth if is_transformer(self.encoder) else 0
+        if self.depth > largest:
+            raise ValueError(f"depth = {self.depth}: expected at most {largest} with encoder = {self.encoder!r}")
+        return self
 
 
 class ModelConfig(Section):
     """What a checkpoint's header holds: enough to rebuild the network."""
 
-    encoder: EncoderName = Field("resnet18", description="Truncated classifier that makes the feature map.")
+    encoder: EncoderName = Field(
+        "resnet18", description="Truncated classifier or vision transformer that makes the feature map."
+    )
     aggregation: AggregationName = Field("gem", description="From the feature map to the descriptor.")
     resolution: int = Field(
         0,
         ge=0,
         le=4096,
-        description="Shorter side that images are resized to before the encoder, px; 0: as they are.",
+        description="Working resolution: shorter side that images are shrunk to, px; 0: as they are.",
+    )
+    input_resolution: int = Field(
+        0, ge=0, le=4096, description="Shorter side that the encoder's input is shrunk to, px; 0: resolution."
     )
     square: bool = Field(
-        False,
-        description="Whether the encoder gets resolution x resolution, whatever the aspect; else it is kept.",
+        False, description="Whether the encoder's input is a square of that side, whatever the aspect."
     )
+    depth: int = Field(0, ge=0, description="Blocks of a vision transformer, the first ones; 0: all.")
     dimension: int = Field(
         0,
         ge=0,
         le=1_000_000,
         description="Values of a descriptor where the aggregation leaves the choice; 0: its own.",
+    )
+    retrieval: EncoderConfig | None = Field(
+        None, description="Encoder whose feature map is aggregated; none: that of the local features."
     )
     projection: int = Field(
         0,
@@ -52,11 +86,34 @@ class ModelConfig(Section):
         description="Re-ranking sorts by score / 225 - weight x descriptor distance; 0: as in the paper.",
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        described = self.describing
+        if self.aggregation == "mixvpr" and (described.resolution, described.square) != (MIXVPR_INPUT_PX, True):
+            raise ValueError(f"aggregation = 'mixvpr': expected a square input of {MIXVPR_INPUT_PX} px")
+        if self.aggregation in OF_TOKENS and not is_transformer(described.encoder):
+            known = ", ".join(SIZES)
+            raise ValueError(f"aggregation = {self.aggregation!r}: expected a vision transformer: one of {known}")
+        with torch.device("meta"):  # takes no memory: it is tried for its refusal
+            build_aggregation(self.aggregation, CHANNELS[described.encoder], self.dimension)
+        return self
+
+    @property
+    def matching(self) -> EncoderConfig:
+        """The encoder of the local features."""
+        side = self.input_resolution or self.resolution
+        return EncoderConfig(encoder=self.encoder, resolution=side, square=self.square, depth=self.depth)
+
+    @property
+    def describing(self) -> EncoderConfig:
+        """The encoder of the descriptor."""
+        return self.retrieval or self.matching
+
     @model_serializer(mode="wrap")
     def _without_defaults_of_later_versions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what earlier models do not have: their headers and fingerprints stay."""
         entries: dict[str, Any] = handler(self)
-        later = ("projection", "square", "dimension")
+        later = ("projection", "input_resolution", "square", "depth", "dimension", "retrieval")
         return {name: value for name, value in entries.items() if name not in later or value}
 
 
@@ -64,7 +121,8 @@ class GeoWarp(nn.Module):
     """Encoder E, aggregation A and warping regression R with the keys of the published checkpoints.
 
     ``encoder.*`` and ``pool.*`` are the features extractor's, ``regression.conv.*`` and ``regression.linear.*``
-    the homography regression's. A ``projection`` shortens the local features that a gallery stores, not the
+    the homography regression's. With ``retrieval`` the features extractor's ``pool`` belongs to another encoder,
+    whose keys are ``retrieval.*``. A ``projection`` shortens the local features that a gallery stores, not the
     descriptor; it starts as an orthogonal one, which keeps inner products on average. Images are (B, 3, H, W),
     ImageNet-normalised (:mod:`geowarp_ros.images`).
     """
@@ -73,8 +131,10 @@ class GeoWarp(nn.Module):
         super().__init__()
         self.config = config
         channels = CHANNELS[config.encoder]
-        self.encoder = build_encoder(config.encoder)
-        self.pool = build_aggregation(config.aggregation, channels)
+        own = config.retrieval
+        self.encoder = build_encoder(config.encoder, config.depth)
+        self.retrieval = None if own is None else build_encoder(own.encoder, own.depth)
+        self.pool = build_aggregation(config.aggregation, CHANNELS[config.describing.encoder], config.dimension)
         self.projection = _projection(channels, config.projection) if config.projection else None
         self.regression = WarpRegression() if config.regression else None
 
@@ -86,21 +146,35 @@ class GeoWarp(nn.Module):
     @property
     def descriptor_dim(self) -> int:
         """D of the descriptor."""
-        return descriptor_dim(self.config.aggregation, CHANNELS[self.config.encoder])
+        config = self.config
+        return descriptor_dim(config.aggregation, CHANNELS[config.describing.encoder], config.dimension)
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w), C the encoder's. Under autocast the encoder alone runs in half precision.
 
         What follows squares and cubes activations, which float16 does not hold.
         """
-        # colours side by side in memory: convolutions take a sixth less time on a CPU
-        encoded: Tensor = self.encoder(images.contiguous(memory_format=torch.channels_last))
-        return encoded.to(images.dtype)
+        return self._encode(images)[0]
+
+    def _encode(self, images: Tensor) -> list[Tensor]:
+        config = self.config
+        # images at working resolution have the right size already, and training chooses its own
+        side = config.matching.resolution if config.square else config.input_resolution
+        return _encoded(self.encoder, sized(images, side, config.square))
 
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """One encoder pass (eq. 5) for both uses: descriptors (B, D) and local features (B, C, 15, 15)."""
-        feature_map = self.feature_map(images)
-        return self.pool(feature_map), pool_local_features(feature_map, self.projection)
+        """Images to descriptors (B, D) and local features (B, C, 15, 15) by one encoder pass (eq. 5).
+
+        With ``retrieval`` there is a second pass, of its encoder.
+        """
+        feature_map, *token = self._encode(images)
+        local_features = pool_local_features(feature_map, self.projection)
+        if self.retrieval is not None:
+            own = self.config.describing
+            feature_map, *token = _encoded(self.retrieval, sized(images, own.resolution, own.square))
+        if self.config.aggregation in OF_TOKENS:
+            return self.pool(feature_map, *token), local_features
+        return self.pool(feature_map), local_features
 
     def local_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, 15, 15), unit length over C."""
@@ -134,6 +208,37 @@ class GeoWarp(nn.Module):
         quad_q, quad_p = self.regress(self.local_features(image_q), self.local_features(image_p))
         warped_q, warped_p = warp(image_q, quad_q), warp(image_p, quad_p)
         return similarity(self.local_features(warped_q), self.local_features(warped_p)), quad_q, quad_p
+
+
+def sized(images: Tensor, shorter: int, square: bool) -> Tensor:
+    """Return images as an encoder takes them.
+
+    Args:
+        images: (B, 3, H, W).
+        shorter: Shorter side that larger images are shrunk to, px; 0: as they are.
+        square: Whether all are made ``shorter`` × ``shorter``, larger or smaller.
+
+    Returns:
+        (B, 3, h, w), bicubic with antialiasing where the size changes.
+    """
+    height, width = images.shape[-2:]
+    if square:
+        size = shorter, shorter
+    elif 0 < shorter < min(height, width):
+        size = (round(height * shorter / min(height, width)), round(width * shorter / min(height, width)))
+    else:
+        return images
+    if size == (height, width):
+        return images
+    return F.interpolate(images, size, mode="bicubic", antialias=True)
+
+
+def _encoded(encoder: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return the feature map, and of a vision transformer its class token (B, C)."""
+    # colours side by side in memory: convolutions take a sixth less time on a CPU
+    given = images.contiguous(memory_format=torch.channels_last)
+    found = encoder.tokens(given) if isinstance(encoder, VisionTransformer) else (encoder(given),)
+    return [encoded.to(images.dtype) for encoded in found]
 
 
 def _projection(channels: int, kept: int) -> nn.Conv2d:

@@ -13,11 +13,14 @@ import platform
 from typing import Literal, TypeAlias
 
 import torch
+from torch import nn
 
 from geowarp_ros.errors import ConfigError
+from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.fused import X86, Fused
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.runtimes import Runtime, check_runtime, faster_in_onnxruntime, in_runtime
+from geowarp_ros.model.vit import is_transformer
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -54,8 +57,16 @@ def for_inference(
     if device.type != "cpu" or precision != "float32":
         runtime = "torch"
     answering = copy.deepcopy(model).to(device).eval().requires_grad_(False)
-    encoder = Fused(answering.encoder, device, _DTYPES[precision])
-    answering.encoder = in_runtime(encoder, runtime, faster_in_onnxruntime(model.config.encoder))
+
+    def fused(encoder: nn.Sequential, name: EncoderName) -> nn.Sequential:
+        dtype = _DTYPES[precision]
+        # torch fuses what there is to fuse in a transformer
+        layers = encoder.to(dtype) if is_transformer(name) else Fused(encoder, device, dtype)
+        return in_runtime(layers, runtime, faster_in_onnxruntime(name))
+
+    answering.encoder = fused(answering.encoder, model.config.encoder)
+    if answering.retrieval is not None:
+        answering.retrieval = fused(answering.retrieval, model.config.describing.encoder)
     if answering.regression is not None:
         linear = answering.regression.linear
         regression = Fused(answering.regression.conv, device, linear.weight.dtype)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from geowarp_ros.errors import ModelError
+from geowarp_ros.catalogue.entries import CATALOGUE
+from geowarp_ros.errors import ModelError, did_you_mean
 from geowarp_ros.files import expanded
 
 DEFAULT_MODEL = Path(__file__).with_name("default.safetensors")
@@ -29,6 +30,11 @@ def installed_weights(name: str) -> Path:
     return weights_folder() / f"{name}.safetensors"
 
 
+def names() -> list[str]:
+    """Return the names that :func:`find_weights` may know: those that can be had, and those stored."""
+    return sorted({*CATALOGUE, *(path.stem for path in weights_folder().glob("*.safetensors"))})
+
+
 def find_weights(name: Path | str) -> Path:
     """Return a file of weights.
 
@@ -47,12 +53,12 @@ def find_weights(name: Path | str) -> Path:
             )
         return DEFAULT_MODEL
     path = expanded(text)
-    if path.exists() or len(path.parts) != 1 or path.suffix:
+    if path.is_file() or len(path.parts) != 1 or path.suffix:
         return path
     stored = installed_weights(text)
     if not stored.is_file():
-        raise ModelError(
-            f"{text}: is no file and not among the weights in {weights_folder()};"
-            f" 'geowarp models' lists what can be had, 'geowarp models get {text}' fetches it"
-        )
+        known = f"'geowarp models get {text}' fetches them"
+        if text not in CATALOGUE:
+            known = f"'geowarp models' lists what can be had{did_you_mean(text, names())}"
+        raise ModelError(f"{text}: is no file, and no weights of that name lie in {weights_folder()}; {known}")
     return stored

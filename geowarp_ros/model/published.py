@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _WRAPPERS = ("state_dict", "model_state_dict")
 # torchvision's names of what stands at place N of the truncated network
-_RESNET_PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}
+RESNET_PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}
 _NOT_KEPT = re.compile(r"(layer4|fc|classifier)\.")
 _MOBILENET_NOT_KEPT = re.compile(r"features\.(14\.conv\.(?!0\.)|1[5-8]\.)")
 _FLAT_BLOCK = re.compile(r"(features\.(\d+)\.conv)\.(\d)\.")
@@ -102,6 +102,15 @@ def completed(found: dict[str, Tensor], expected: Mapping[str, Tensor], path: Pa
     return complete
 
 
+def renamed(state: Mapping[str, Tensor], heads: Mapping[str, str]) -> dict[str, Tensor]:
+    """Replace the head of each key; one with another head stays, to be named as unexpected."""
+    found = {}
+    for key, tensor in state.items():
+        head = next((head for head in heads if key.startswith(head)), "")
+        found[heads.get(head, "") + key.removeprefix(head)] = tensor
+    return found
+
+
 def _from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """Rename a torchvision classifier's keys to ``encoder.N…``; None if ``state`` is no such classifier."""
     if not any(key.startswith(("features.", "conv1.")) for key in state):
@@ -113,8 +122,8 @@ def _from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         head, _, rest = key.partition(".")
         if head == "features":
             renamed[f"encoder.{rest}"] = tensor
-        elif head in _RESNET_PLACES:
-            renamed[f"encoder.{_RESNET_PLACES[head]}.{rest}"] = tensor
+        elif head in RESNET_PLACES:
+            renamed[f"encoder.{RESNET_PLACES[head]}.{rest}"] = tensor
         elif not _NOT_KEPT.match(key):
             renamed[key] = tensor
     return renamed
@@ -162,7 +171,8 @@ def _read_pth(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: is no state dict of plain tensors (anything else could run code): {_last_line(error)}"
+            f"{path}: is no state dict of plain tensors (anything else could run code): {_last_line(error)}; where"
+            " the authors' code runs, save its state_dict alone with torch.save"
         ) from None
     except Exception as error:  # torch's unpickler lets a damaged file raise nearly anything
         raise ModelError(f"{path}: is truncated or not a file of torch.save: {_last_line(error)}") from None

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from geowarp_ros.errors import ConfigError, ModelError
 from geowarp_ros.model.encoders import EncoderName
-from geowarp_ros.model.fused import Convolution, Fused, Residual
+from geowarp_ros.model.fused import Convolution, Residual
+from geowarp_ros.model.vit import is_transformer
 
 Runtime: TypeAlias = Literal["auto", "torch", "onnxruntime"]
 
@@ -35,10 +36,12 @@ def faster_in_onnxruntime(encoder: EncoderName) -> bool:
     Measured by ``geowarp benchmark --parts encoders`` (docs/performance.md): MobileNetV2 everywhere, the others
     where torch's kernels are AVX-512's. The regression is not faster anywhere.
     """
+    if is_transformer(encoder):
+        return False  # it does not compute them
     return encoder == "mobilenet_v2" or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def in_runtime(layers: Fused, runtime: Runtime, faster: bool) -> nn.Sequential:
+def in_runtime(layers: nn.Sequential, runtime: Runtime, faster: bool) -> nn.Sequential:
     """Return fused layers as the runtime computes them.
 
     Args:
@@ -81,7 +84,7 @@ class OnnxLayers(nn.Sequential):
     Images go through one at a time: eight in a pass take 1.0 (ResNet-18) to 1.4 times (MobileNetV2) as long.
     """
 
-    def __init__(self, layers: Fused) -> None:
+    def __init__(self, layers: nn.Sequential) -> None:
         # its wheels report to their maker from 1.29 on, and read this once, when they are first used
         # (https://github.com/microsoft/onnxruntime/pull/27379)
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -101,7 +104,7 @@ class OnnxLayers(nn.Sequential):
         return torch.from_numpy(maps[0] if len(maps) == 1 else np.concatenate(maps))
 
 
-def graph_of(layers: Fused) -> bytes:
+def graph_of(layers: nn.Sequential) -> bytes:
     """Return fused layers as an ONNX model from ``x`` (B, in, H, W) to ``y`` (B, out, h, w).
 
     Raises:

@@ -10,7 +10,7 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
-from geowarp_ros.keypoints.matching import Comparison
+from geowarp_ros.keypoints.matching import Compared
 from geowarp_ros.pose.anchors import pose_from_anchors
 from geowarp_ros.pose.points import pose_from_points
 from geowarp_ros.pose.sightings import Rays
@@ -35,7 +35,7 @@ def estimate_pose(
     *,
     gravity: Gravity | None = None,
     affords: Callable[[PoseMethod], bool] = lambda rung: True,
-    compared: Callable[[Photograph], Comparison | None] = lambda photograph: None,
+    compared: Callable[[Photograph], Compared | None] = lambda photograph: None,
 ) -> Pose | None:
     """Estimate where a camera is and where it looks.
 

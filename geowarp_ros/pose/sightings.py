@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geowarp_ros.cameras import Camera
 from geowarp_ros.gallery.alignment.aligned import LOCATED, SEEN, Photograph
 from geowarp_ros.keypoints.detector import Keypoints
-from geowarp_ros.keypoints.matching import REST, STRONGEST, Comparison, prepare
+from geowarp_ros.keypoints.matching import REST, STRONGEST, Compared, Comparison, prepare
 from geowarp_ros.types import FloatArray
 
 Numbers = NDArray[np.int64]
@@ -103,7 +103,7 @@ def sightings(
     ratio: float,
     *,
     located: bool | None = None,
-    compared: Comparison | None = None,
+    compared: Compared | None = None,
 ) -> Sightings:
     """Match a query with one photograph.
 

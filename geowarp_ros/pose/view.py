@@ -12,7 +12,7 @@ from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.keypoints.detector import Keypoints
-from geowarp_ros.keypoints.matching import Comparison
+from geowarp_ros.keypoints.matching import Compared
 from geowarp_ros.pose.refinement import Refined, refine, rough_agreement
 from geowarp_ros.pose.sightings import Rays, Sightings, point_covariances, sightings, together
 from geowarp_ros.pose.solvers import Guess
@@ -58,7 +58,7 @@ class View:
     config: PoseConfig
     gravity: Gravity | None
     rays: Rays
-    compared: Callable[[Photograph], Comparison | None] = lambda photograph: None
+    compared: Callable[[Photograph], Compared | None] = lambda photograph: None
     _matched: dict[tuple[int, bool], Sightings] = field(default_factory=dict)
 
     def sightings(self, count: int, *, located: bool) -> Sightings:

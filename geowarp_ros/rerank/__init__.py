@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from geowarp_ros.config import RerankConfig, VerificationConfig
+from geowarp_ros.config import LocalizerConfig, RerankConfig
 from geowarp_ros.types import Candidate
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.model.describer import Describer, Query
+
+
+_log = logging.getLogger(__name__)
 
 
 class Reranker(Protocol):
@@ -28,20 +32,19 @@ class RetrievalOrder:
         return list(head)
 
 
-def build_reranker(
-    config: RerankConfig, verification: VerificationConfig, gallery: Gallery, describer: Describer
-) -> Reranker:
+def build_reranker(settings: LocalizerConfig, gallery: Gallery, describer: Describer) -> Reranker:
     """Return the re-ranker that the configuration names; only its own imports are made.
 
     Args:
-        config: Method and options.
-        verification: Keypoints and inlier threshold of ``sift`` and ``orb``.
+        settings: Method and options; keypoints, weights and inlier threshold of methods that match.
         gallery: Source of the candidates.
         describer: Model that made the gallery.
 
     Raises:
-        ModelError: The method needs a warping regression and the model has none.
+        ModelError: The mode is exact and the model has no warping regression, or a network's weights are absent.
+        GalleryError: The method matches keypoints that the gallery does not store.
     """
+    config = settings.rerank
     own = describer.model.config.retrieval_weight
     weight = own if config.retrieval_weight < 0 else config.retrieval_weight
     if config.method == "none":
@@ -54,7 +57,8 @@ def build_reranker(
         return UnwarpedReranker(gallery, weight)
     from geowarp_ros.rerank.verification import VerifiedReranker, build_matcher
 
-    return VerifiedReranker(build_matcher(gallery, config.method, verification), verification.threshold_px)
+    matcher = build_matcher(gallery, config.method, settings)
+    return VerifiedReranker(matcher, settings.position.verification.threshold_px)
 
 
 def _geowarp(config: RerankConfig, gallery: Gallery, describer: Describer, weight: float) -> Reranker:
@@ -62,6 +66,9 @@ def _geowarp(config: RerankConfig, gallery: Gallery, describer: Describer, weigh
 
     fast = FastReranker(gallery, weight)
     if config.mode == "fast":
+        return fast
+    if config.mode == "gated" and describer.model.regression is None:
+        _log.warning("the model has no warping regression: rerank.mode = 'gated' is the fast mode alone")
         return fast
     from geowarp_ros.model.describer import Warper
     from geowarp_ros.rerank.gated import GatedReranker

@@ -1,8 +1,13 @@
 """Geometric verification: match points, fit a homography, count those that obey it.
 
 InLoc's dense verification (Taira et al., CVPR 2018) and the spatial verification of DELG (Cao et al., ECCV 2020),
-with keypoints of SIFT (Lowe, IJCV 2004) or ORB (Rublee et al., ICCV 2011); the homography by MAGSAC++ (Barath et
-al., CVPR 2020) as OpenCV has it.
+with keypoints of SIFT (Lowe, IJCV 2004), ORB (Rublee et al., ICCV 2011) or networks
+(:mod:`geowarp_ros.keypoints.learned`), matched by nearest neighbours or by a network
+(:mod:`geowarp_ros.model.learned`); the homography by MAGSAC++ (Barath et al., CVPR 2020) as OpenCV has it.
+
+One rule for where a gallery's keypoints come from: those that it stores are matched, and a gallery that stores
+another kind, or lacks a network's, is refused. SIFT's, where it stores none, and ORB's are detected in its images;
+LoFTR has none.
 """
 
 from __future__ import annotations
@@ -10,17 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geowarp_ros.config import VerificationConfig
-from geowarp_ros.gallery.alignment.aligned import LOCATED, RAYLESS, SEEN
+from geowarp_ros.config import LocalizerConfig, VerificationConfig
+from geowarp_ros.errors import GalleryError
+from geowarp_ros.gallery.alignment.aligned import LOCATED, RAYLESS, SEEN, Photograph
 from geowarp_ros.gallery.store import Gallery
-from geowarp_ros.keypoints.detector import KeypointConfig
-from geowarp_ros.keypoints.matching import STRONGEST, match
+from geowarp_ros.keypoints.detector import KeypointConfig, Keypoints, Kind
+from geowarp_ros.keypoints.matching import STRONGEST, Compared, Pairs, match
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
 from geowarp_ros.types import Candidate, Image
@@ -75,12 +81,107 @@ def count_inliers(points_q: Points, points_p: Points, threshold: float) -> int:
     return 0 if mask is None else int(mask.sum())
 
 
-def build_matcher(gallery: Gallery, kind: Literal["sift", "orb"], config: VerificationConfig) -> Matcher:
-    """Return the matcher of stored keypoints where the gallery has that kind, else the one that detects them."""
+KIND_OF: dict[str, Kind] = {
+    **{kind: kind for kind in get_args(Kind)},
+    "xfeat-lighterglue": "xfeat",
+    "aliked-lightglue": "aliked",
+    "disk-lightglue": "disk",
+}
+"""Method -> the kind of keypoints that it matches; ORB's are never stored, LoFTR has none."""
+
+
+def method_of(verify: str, stored: KeypointConfig | None) -> str:
+    """Return what ``position.verify`` means for a gallery: auto is the kind that it stores, else sift."""
+    return ("sift" if stored is None else stored.kind) if verify == "auto" else verify
+
+
+def build_matcher(gallery: Gallery, method: str, config: LocalizerConfig) -> Matcher:
+    """Return the matcher that ``position.verify`` or ``rerank.method`` names.
+
+    Raises:
+        GalleryError: The gallery does not store the keypoints that it matches.
+        ModelError: It is a network whose weights are absent or foreign.
+    """
+    method = method_of(method, gallery.keypoint_config)
+    if method == "loftr":
+        from geowarp_ros.rerank.loftr import build_loftr
+
+        return build_loftr(gallery, config)
+    options = config.position.verification
+    if method == "orb" or (method == "sift" and gallery.keypoint_config is None):
+        return KeypointMatcher(gallery, method, options)
+    return StoredKeypointMatcher(gallery, build_pairing(gallery, method, config), options.ratio)
+
+
+def build_pairing(gallery: Gallery, method: str, config: LocalizerConfig) -> Pairing:
+    """Return what pairs a query's keypoints with stored ones.
+
+    Raises:
+        GalleryError: The gallery does not store the kind that the method matches.
+        ModelError: It is a network whose weights are absent or foreign.
+    """
+    kind, stored = KIND_OF[method], gallery.keypoint_config
+    if stored is None:
+        raise GalleryError(
+            f"{gallery.path}: stores no keypoints, and {method} matches {kind};"
+            f" 'geowarp gallery upgrade {gallery.path} --keypoints {kind}' makes them"
+        )
+    if stored.kind != kind:
+        raise GalleryError(
+            f"{gallery.path}: its keypoints are {stored}, and {method} matches {kind}; use {stored.kind}, or build"
+            f" it again with them (geowarp gallery build … --output {gallery.path} --replace --keypoints {kind})"
+        )
+    if method == kind:
+        return Neighbours(stored, config.position.verification)
+    from geowarp_ros.rerank.glue import build_glue
+
+    return build_glue(gallery, stored, method, config)
+
+
+def pairing_of(gallery: Gallery, config: LocalizerConfig) -> Pairing | None:
+    """Return what pairs for a pose: as ``position.verify`` where that matches stored ones, else the nearest."""
     stored = gallery.keypoint_config
-    if stored is not None and kind == "sift":  # or what the gallery stores in its place
-        return StoredKeypointMatcher(gallery, stored, config)
-    return KeypointMatcher(gallery, kind, config)
+    if stored is None:
+        return None
+    method = method_of(config.position.verify, stored)
+    return build_pairing(gallery, method if KIND_OF.get(method) == stored.kind else stored.kind, config)
+
+
+class Pairing(Protocol):
+    """Pairs a query's keypoints with those of a place."""
+
+    def compared(self, query: Query, photograph: Photograph, /) -> Compared:
+        """Compare with a photograph of an aligned gallery, once for the verification and the pose."""
+
+    def pairs(self, query: Query, index: int, place: Keypoints, /) -> Pairs:
+        """Pair with the keypoints of a gallery row, the strongest of both."""
+
+    @property
+    def keypoints(self) -> KeypointConfig:
+        """Kind and settings of the keypoints."""
+
+
+class Neighbours:
+    """Nearest neighbours with the ratio test.
+
+    Args:
+        keypoints: Kind and settings.
+        config: Ratio, and how many of an image's keypoints are matched: the strongest.
+    """
+
+    def __init__(self, keypoints: KeypointConfig, config: VerificationConfig) -> None:
+        self.keypoints = keypoints
+        self._ratio = config.ratio
+        self._count = config.keypoints
+
+    def compared(self, query: Query, photograph: Photograph, /) -> Compared:
+        """See :class:`Pairing`."""
+        return query.compared(self.keypoints, photograph.prepared(self._count), self._count)
+
+    def pairs(self, query: Query, index: int, place: Keypoints, /) -> Pairs:
+        """See :class:`Pairing`."""
+        own = query.keypoints(self.keypoints)
+        return match(own.descriptors[: self._count], place.descriptors[: self._count], self._ratio)
 
 
 class StoredKeypointMatcher:
@@ -88,29 +189,28 @@ class StoredKeypointMatcher:
 
     Args:
         gallery: Has the keypoints.
-        stored: Their kind and settings.
-        config: Ratio, and how many of an image's keypoints are matched: the strongest.
+        pairing: Pairs them.
+        ratio: Ratio test.
     """
 
-    def __init__(self, gallery: Gallery, stored: KeypointConfig, config: VerificationConfig) -> None:
+    def __init__(self, gallery: Gallery, pairing: Pairing, ratio: float) -> None:
         self._gallery = gallery
-        self._stored = stored
-        self._ratio = config.ratio
-        self._count = config.keypoints
+        self._pairing = pairing
+        self._ratio = ratio
 
     def __call__(self, query: Query, indices: Sequence[int], /) -> Iterator[tuple[Points, Points]]:
         """Yield the matched keypoints."""
-        own = query.keypoints(self._stored)
+        own = query.keypoints(self._pairing.keypoints)
         for index in indices:
             if (photograph := self._gallery.photograph(index)) is not None:  # the pose will match it, too
                 place = photograph.keypoints
-                compared = query.compared(self._stored, photograph.prepared(self._count), self._count)
+                compared = self._pairing.compared(query, photograph)
                 pairs = compared.pairs(self._ratio, (LOCATED, SEEN, RAYLESS), (STRONGEST,))
             else:
                 stored = self._gallery.keypoints(index)
                 assert stored is not None, "the gallery has a keypoint configuration"
                 place = stored
-                pairs = match(own.descriptors[: self._count], place.descriptors[: self._count], self._ratio)
+                pairs = self._pairing.pairs(query, index, place)
             yield own.points[pairs[:, 0]], place.points[pairs[:, 1]]
 
 
@@ -121,7 +221,7 @@ PLACES_KEPT = 64
 class KeypointMatcher:
     """Keypoints that are detected in the gallery's images, at working resolution; ratio test, points in px."""
 
-    def __init__(self, gallery: Gallery, kind: Literal["sift", "orb"], config: VerificationConfig) -> None:
+    def __init__(self, gallery: Gallery, kind: str, config: VerificationConfig) -> None:
         self._ratio = config.ratio
         if kind == "sift":
             self._detector: Any = cv2.SIFT.create(nfeatures=config.keypoints)

@@ -29,7 +29,7 @@ TEXTS = {
     "split", "gallery_split", "query_split", "queries", "hold_out", "prefix", "names",
     "image_topic", "fix_topic", "truth_topic", "prior_topic", "odometry_topic", "imu_topic", "to", "also",
     "utm_zone", "every", "every_picture", "set", "kinds", "sizes", "size", "methods", "encoders", "rerank",
-    "device", "runtime", "node", "host", "tile_url",
+    "method", "device", "runtime", "node", "host", "tile_url", "name",
 }  # fmt: skip
 """Arguments that take a text which is no path."""
 
@@ -68,7 +68,8 @@ def test_every_path_may_begin_with_the_home(words: list[str], parser: Parser, ho
             f"{action.dest} is not read?"
         )
         name = "file" if isinstance(action.type, Existing) and action.type.file else "folder"
-        name = "file" if action.dest in ("model", "models", "init", "warp", "keypoint_weights") else name
+        weights = ("keypoint_weights", "matcher_weights")
+        name = "file" if action.dest in ("model", "models", "init", "warp", *weights) else name
         for path in (f"~/{name}", f"$HOME/{name}", f"${{HOME}}/{name}"):
             line = complete(parser, {action.dest: path}, home / "folder", home / "file")
             found = getattr(parser.parse_args(line), action.dest)

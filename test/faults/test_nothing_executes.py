@@ -17,9 +17,9 @@ from geowarp_ros.errors import GalleryError, GeowarpError, ModelError, SourceErr
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.integrity.calibration import load_calibration
-from geowarp_ros.lab.baselines.learned import _read as read_matcher
 from geowarp_ros.lab.training.teacher import load_teacher
 from geowarp_ros.model.checkpoints import load_model
+from geowarp_ros.model.learned import load_matcher
 from geowarp_ros.model.published import import_weights
 from geowarp_ros.readers import read_source
 from test.faults.mutations import write_source
@@ -59,7 +59,7 @@ def test_pickles_in_model_files(proof: Path, tmp_path: Path) -> None:
         for read in (
             lambda path=path: import_weights("resnet18", "gem", path),
             lambda path=path: load_teacher(path),
-            lambda path=path: read_matcher(path, "rerank.weights"),
+            lambda path=path: load_matcher("loftr", path),
             lambda path=path: load_model(path),
         ):
             with pytest.raises(ModelError):

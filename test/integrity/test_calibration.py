@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from geowarp_ros.config import LocalizerConfig, RerankConfig, RerankMode
 from geowarp_ros.errors import GalleryError
@@ -30,6 +31,7 @@ from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.model.checkpoints import fingerprint, load_model
 from geowarp_ros.model.installed import DEFAULT_MODEL
 from geowarp_ros.types import Evidence
+from test.untrained import published, store
 
 
 def drawn(rng: np.random.Generator, right: bool, sigma: float, gain: float) -> Sample:
@@ -212,6 +214,36 @@ def test_settings_of_version_0_1_have_their_new_names(tmp_path: Path, samples: l
     assert read is not None and read.measured_with == measured_with
 
 
+def test_what_is_automatic_is_what_the_gallery_stores(tmp_path: Path) -> None:
+    """Calibrations of galleries of SIFT, and of XFeat where that was called sift, hold as before."""
+    xfeat = KeypointConfig(kind="xfeat", weights="beef", scale=2.0)
+    sift = LocalizerConfig.model_validate({"position": {"verify": "sift"}})
+    for stored in (None, KeypointConfig()):
+        assert settings_of(LocalizerConfig(), "abc", stored) == settings_of(sift, "abc", stored)
+    here = settings_of(LocalizerConfig(), "abc", xfeat)
+    assert (here["position.verify"], here["keypoints"]) == ("xfeat", "xfeat, 2000 at 2x, weights beef")
+    before = here | {"position.verify": "sift"}
+    calibration = Calibration(
+        features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=0.5,
+        position_std_m=3.0, scatter_gain=1.0, correct_within_m=25.0, measured_with=before,
+    )  # fmt: skip
+    save_calibration(tmp_path / CALIBRATION, calibration)
+    read = load_calibration(tmp_path / CALIBRATION)
+    assert read is not None and read.measured_with == here
+    assert find_calibration(LocalizerConfig(), "abc", xfeat, tmp_path / "m", tmp_path, 12.0)[1] == []
+
+
+def test_a_network_that_matches_is_told_by_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(store(tmp_path, "xfeat-lighterglue")))
+    xfeat = KeypointConfig(kind="xfeat", weights="beef", scale=2.0)
+    config = LocalizerConfig.model_validate({"position": {"verify": "xfeat-lighterglue"}})
+    here = settings_of(config, "abc", xfeat)
+    torch.save(published("xfeat-lighterglue", 1), tmp_path / "other.pt")
+    there = settings_of(config.model_copy(update={"matcher_weights": str(tmp_path / "other.pt")}), "abc", xfeat)
+    assert {name for name in here | there if here[name] != there[name]} == {"matcher_weights"}
+    assert here["position.verify"] == "xfeat-lighterglue" and here["keypoints"].startswith("xfeat")
+
+
 def test_a_foreign_calibration_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / CALIBRATION).write_text('{"features": []', encoding="utf-8")
     with pytest.raises(GalleryError, match=CALIBRATION):
@@ -374,18 +406,22 @@ OWN = OwnPlace(photographs="x", asked=200, alike=10, fixes=1, before=0.99)
 
 
 @pytest.mark.parametrize(
-    ("known", "most", "wanted"),
+    ("before", "known", "most", "wanted"),
     [
-        (0.4, 0.1, 24.75 / 25.75),  # odds of 99, and wrong answers a quarter as often
-        (0.4, 0.4, 0.99),
-        (0.4, 1.0, 0.99),  # never more is demanded
-        (0.0, 0.1, 0.99),  # nothing to compare with
-        (0.4, 0.001, 0.5),  # never less than what is more likely right
+        (0.99, 0.4, 0.1, 24.75 / 25.75),  # odds of 99, and wrong answers a quarter as often
+        (0.99, 0.4, 0.4, 0.99),
+        (0.99, 0.4, 1.0, 0.99),  # never more is demanded
+        (0.99, 0.0, 0.1, 0.99),  # nothing to compare with
+        (0.99, 0.4, 0.001, 0.5),  # never less than what is more likely right
+        (0.3, 0.4, 0.1, 0.3),
+        (1.0, 0.4, 0.1, 1.0),  # nothing convinced there
     ],
 )
-def test_where_look_alikes_are_fewer_smaller_odds_are_enough(known: float, most: float, wanted: float) -> None:
+def test_where_look_alikes_are_fewer_smaller_odds_are_enough(
+    before: float, known: float, most: float, wanted: float
+) -> None:
     calibration = Calibration(
-        features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=0.99,
+        features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=before,
         position_std_m=3.0, scatter_gain=1.0, correct_within_m=25.0, look_alikes=known,
     )  # fmt: skip
     here = calibration.at_place(OWN, most)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from geowarp_ros.config import PositionConfig, VerificationConfig
+from geowarp_ros.config import LocalizerConfig, VerificationConfig
 from geowarp_ros.gallery.alignment.aligned import Photograph
 from geowarp_ros.integrity.verification import (
     CHANCE_INLIERS,
@@ -22,6 +22,7 @@ from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Key
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.verification import (
     KeypointMatcher,
+    Neighbours,
     Points,
     StoredKeypointMatcher,
     VerifiedReranker,
@@ -73,7 +74,7 @@ def test_stored_keypoints_verify_as_detected_ones_and_no_image_is_read(
     """The place's own keypoints, stored beforehand; the query is of twice the size, where it has more."""
     stored = KeypointConfig(scale=scale)
     gallery = MemoryGallery(np.zeros((2, 1)), [places[0], shuffled(places[0])], keypoints=stored)
-    verifier = build_verifier(PositionConfig(), gallery)
+    verifier = build_verifier(LocalizerConfig(), gallery)
     twice = np.asarray(cv2.resize(places[0], (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
     double = np.diag([2.0, 2.0, 1.0])
     seen = np.asarray(
@@ -101,10 +102,10 @@ def test_the_querys_keypoints_are_detected_once(places: list[Image], monkeypatch
     kept = [gallery.keypoints(index) for index in range(4)]
     monkeypatch.setattr(gallery, "keypoints", kept.__getitem__)
     monkeypatch.setattr(KeypointDetector, "__call__", counting)
-    reranker = VerifiedReranker(build_matcher(gallery, "sift", VerificationConfig()), 3.0)
+    reranker = VerifiedReranker(build_matcher(gallery, "sift", LocalizerConfig()), 3.0)
     query = query_of(pixels=places[2])
     assert not detected, "only when asked for"
-    ranked = build_verifier(PositionConfig(), gallery)(query, reranker(query, candidates_of(range(4))))
+    ranked = build_verifier(LocalizerConfig(), gallery)(query, reranker(query, candidates_of(range(4))))
     assert ranked[0].index == 2 and len(detected) == 1 and detected[0] is places[2]
     assert query.keypoints(KeypointConfig()) is query.keypoints(KeypointConfig())
     query.keypoints(KeypointConfig(count=7))
@@ -113,10 +114,10 @@ def test_the_querys_keypoints_are_detected_once(places: list[Image], monkeypatch
 
 def test_orb_is_detected_whatever_the_gallery_stores(places: list[Image]) -> None:
     gallery = MemoryGallery(np.zeros((4, 1)), places, keypoints=KeypointConfig())
-    assert isinstance(build_matcher(gallery, "orb", VerificationConfig()), KeypointMatcher)
-    assert isinstance(build_matcher(gallery, "sift", VerificationConfig()), StoredKeypointMatcher)
+    assert isinstance(build_matcher(gallery, "orb", LocalizerConfig()), KeypointMatcher)
+    assert isinstance(build_matcher(gallery, "sift", LocalizerConfig()), StoredKeypointMatcher)
     without = MemoryGallery(np.zeros((4, 1)), places)
-    assert isinstance(build_matcher(without, "sift", VerificationConfig()), KeypointMatcher)
+    assert isinstance(build_matcher(without, "sift", LocalizerConfig()), KeypointMatcher)
 
 
 def test_what_the_pose_will_match_is_verified_as_what_is_stored(places: list[Image]) -> None:
@@ -124,7 +125,9 @@ def test_what_the_pose_will_match_is_verified_as_what_is_stored(places: list[Ima
     config, rng = VerificationConfig(keypoints=300), np.random.default_rng(0)
     gallery = MemoryGallery(np.zeros((2, 1)), [places[0], places[1]], keypoints=KeypointConfig())
     query = query_of(pixels=np.asarray(cv2.warpPerspective(places[0], HOMOGRAPHY, (320, 240)), np.uint8))
-    stored = list(StoredKeypointMatcher(gallery, KeypointConfig(), config)(query, [0, 1]))
+    stored = list(
+        StoredKeypointMatcher(gallery, Neighbours(KeypointConfig(), config), config.ratio)(query, [0, 1])
+    )
     for row in (0, 1):
         keypoints = gallery.keypoints(row)
         assert keypoints is not None
@@ -134,7 +137,9 @@ def test_what_the_pose_will_match_is_verified_as_what_is_stored(places: list[Ima
         gallery.aligned[row] = Photograph(
             row, keypoints, rays, np.zeros((count, 3)), point, np.zeros(3), np.eye(3), 1.0, 0.1
         )
-    aligned = list(StoredKeypointMatcher(gallery, KeypointConfig(), config)(query, [0, 1]))
+    aligned = list(
+        StoredKeypointMatcher(gallery, Neighbours(KeypointConfig(), config), config.ratio)(query, [0, 1])
+    )
     assert len(stored[0][0]) > 100
     for first, second in zip(stored, aligned, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -144,7 +149,8 @@ def test_no_more_keypoints_are_matched_than_asked(places: list[Image]) -> None:
     gallery = MemoryGallery(np.zeros((1, 1)), places[:1], keypoints=KeypointConfig())
     found = {}
     for count in (50, 1000):
-        matcher = StoredKeypointMatcher(gallery, KeypointConfig(), VerificationConfig(keypoints=count))
+        pairing = Neighbours(KeypointConfig(), VerificationConfig(keypoints=count))
+        matcher = StoredKeypointMatcher(gallery, pairing, 0.8)
         ((points_q, points_p),) = matcher(query_of(pixels=places[0]), [0])
         np.testing.assert_array_equal(points_q, points_p)
         found[count] = len(points_q)
@@ -195,8 +201,8 @@ def test_random_matches_agree_on_no_more_than_chance() -> None:
 
 def test_the_parameter_chooses() -> None:
     gallery = MemoryGallery(np.zeros((1, 1)), [textured(0)])
-    off = PositionConfig(verify="none")
+    off = LocalizerConfig.model_validate({"position": {"verify": "none"}})
     assert isinstance(build_verifier(off, gallery), NoVerification)
     assert build_verifier(off, gallery)(query_of(), candidates_of([0]))[0].inliers is None
-    verified = build_verifier(PositionConfig(), gallery)(query_of(pixels=textured(0)), candidates_of([0]))
+    verified = build_verifier(LocalizerConfig(), gallery)(query_of(pixels=textured(0)), candidates_of([0]))
     assert verified[0].inliers is not None and verified[0].inliers > 20

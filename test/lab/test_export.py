@@ -21,7 +21,7 @@ from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import full_frame
 from geowarp_ros.lab.export import export_onnx
 from geowarp_ros.model.checkpoints import fingerprint, save_model
-from geowarp_ros.model.geowarp import GeoWarp
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from test.model.weights import make_model
 
 
@@ -77,6 +77,16 @@ def test_netvlad_without_a_regression_is_one_graph(tmp_path: Path) -> None:
     model = make_model("alexnet", "netvlad", regression=False)
     (path,) = export_onnx(model, tmp_path, 80, 96)
     images = torch.randn(2, 3, 80, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert_equal(run(path, images=images), model.describe(images))
+
+
+def test_a_transformer_with_its_class_token_is_one_graph(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(encoder="dinov2_vits14", depth=1, aggregation="salad", regression=False)
+    model = GeoWarp(config).eval()
+    (path,) = export_onnx(model, tmp_path, 120, 160)  # sides that are no multiples of 14
+    images = torch.randn(3, 3, 120, 160, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert_equal(run(path, images=images), model.describe(images))
 

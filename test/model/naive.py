@@ -20,6 +20,14 @@ Array: TypeAlias = NDArray[np.float64]
 
 GRID = 15
 VGG_STAGES = (2, 2, 3, 3, 3)
+RESNET_DEPTHS = {
+    "resnet18": (2, 2, 2),
+    "resnet50": (3, 4, 6),
+    "resnet18_layer4": (2, 2, 2, 2),
+    "resnet50_layer4": (3, 4, 6, 3),
+    "resnet101_layer4": (3, 4, 23, 3),
+    "resnet152_layer4": (3, 8, 36, 3),
+}
 
 
 def encode(name: str, state: Mapping[str, Tensor], image: Array) -> Array:
@@ -51,8 +59,8 @@ def encode(name: str, state: Mapping[str, Tensor], image: Array) -> Array:
     if name == "mobilenet_v2":
         return mobilenet(state, x)[0].numpy()
     x = F.max_pool2d(norm(conv(x, "encoder.0", 2, 3), "encoder.1").relu(), 3, 2, 1)
-    bottleneck = name == "resnet50"
-    for stage, depth in zip((4, 5, 6), (3, 4, 6) if bottleneck else (2, 2, 2), strict=True):
+    bottleneck = not name.startswith("resnet18")
+    for stage, depth in enumerate(RESNET_DEPTHS[name], start=4):
         for index in range(depth):
             key, stride = f"encoder.{stage}.{index}", 2 if stage > 4 and index == 0 else 1
             shortcut = x

@@ -7,13 +7,21 @@ import torch
 from geowarp_ros.model.encoders import CHANNELS, EncoderName, build_encoder
 from test.model import naive
 from test.model.torchvision_layout import shapes
-from test.model.weights import make_model
+from test.model.weights import CONVOLUTIONAL, make_model
 
 # METHOD's table, torchvision's name -> place in the truncated network
-PLACES = {"features": "", "conv1": "0.", "bn1": "1.", "layer1": "4.", "layer2": "5.", "layer3": "6."}
+PLACES = {
+    "features": "",
+    "conv1": "0.",
+    "bn1": "1.",
+    "layer1": "4.",
+    "layer2": "5.",
+    "layer3": "6.",
+    "layer4": "7.",
+}
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_keys_and_shapes_are_torchvisions(name: EncoderName) -> None:
     expected = {}
     for key, shape in shapes(name, head=False).items():
@@ -30,21 +38,19 @@ def test_keys_and_shapes_are_torchvisions(name: EncoderName) -> None:
         ("resnet18", {0, 1, 4, 5, 6}),
         ("resnet50", {0, 1, 4, 5, 6}),
         ("mobilenet_v2", set(range(15))),
+        ("resnet101_layer4", {0, 1, 4, 5, 6, 7}),
     ],
 )
 def test_parameters_stand_where_the_method_says(name: EncoderName, numbers: set[int]) -> None:
     assert {int(key.split(".")[0]) for key in build_encoder(name).state_dict()} == numbers
 
 
-@pytest.mark.parametrize(
-    ("name", "cells"), [("alexnet", (6, 9)), *((name, (7, 10)) for name in CHANNELS if name != "alexnet")]
-)
-def test_feature_map_has_stride_16_and_is_signed_only_without_a_last_relu(
-    name: EncoderName, cells: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_feature_map_has_stride_16_or_32_and_is_signed_only_without_a_last_relu(name: EncoderName) -> None:
     torch.manual_seed(0)
     with torch.inference_mode():
         feature_map = build_encoder(name).eval()(torch.randn(1, 3, 112, 160))
+    cells = (6, 9) if name == "alexnet" else (4, 5) if name.endswith("_layer4") else (7, 10)
     assert feature_map.shape == (1, CHANNELS[name], *cells)
     assert (feature_map.min() < 0) == (name in ("alexnet", "vgg16"))
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from geowarp_ros.errors import ModelError
+from geowarp_ros.config import parse_config
+from geowarp_ros.errors import ConfigError, ModelError
 from geowarp_ros.geometry import full_frame, warp
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig, sized
+from geowarp_ros.model.inference import for_inference
 from geowarp_ros.model.regression import WarpRegression
+from geowarp_ros.model.runtimes import Runtime
 from test.model import naive
 from test.model.weights import make_model, published
 
@@ -107,3 +113,93 @@ def test_without_regression_a_model_describes_and_refuses_to_regress() -> None:
     assert features.shape == (1, model.channels, 15, 15)
     with pytest.raises(ModelError, match="no warping regression"):
         model.regress(features, features)
+
+
+@pytest.mark.parametrize(
+    ("shorter", "square", "expected"),
+    [
+        (32, False, (32, 43)),
+        (60, False, (60, 80)),
+        (90, False, (60, 80)),
+        (0, False, (60, 80)),
+        (32, True, (32, 32)),
+    ],
+)
+def test_an_encoder_gets_the_size_it_is_made_for(shorter: int, square: bool, expected: tuple[int, int]) -> None:
+    image = torch.randn(1, 3, 60, 80, generator=torch.Generator().manual_seed(1))
+    found = sized(image, shorter, square)
+    assert tuple(found.shape[-2:]) == expected
+    for ours, channel in zip(found[0], image[0], strict=True):
+        pillow = Image.fromarray(channel.numpy()).resize(expected[::-1], Image.Resampling.BICUBIC)
+        np.testing.assert_allclose(ours, np.asarray(pillow), atol=1e-5)
+    assert sized(found, shorter, square) is found  # what has the size is left as it is
+
+
+def test_a_square_input_is_enlarged_too_and_local_features_see_it() -> None:
+    images = torch.randn(2, 3, 40, 90, generator=torch.Generator().manual_seed(2))
+    plain, square = make_model("resnet18"), make_model("resnet18", resolution=48, square=True)
+    with torch.inference_mode():
+        given = sized(images, 48, square=True)
+        assert given.shape == (2, 3, 48, 48)
+        torch.testing.assert_close(square.describe(images), plain.describe(given), atol=0, rtol=0)
+        torch.testing.assert_close(square.local_features(images), plain.local_features(given), atol=0, rtol=0)
+
+
+def test_an_encoder_may_see_less_than_the_working_resolution() -> None:
+    images = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(3))
+    plain, shrunk = make_model("resnet18"), make_model("resnet18", resolution=96, input_resolution=48)
+    with torch.inference_mode():
+        torch.testing.assert_close(shrunk.describe(images), plain.describe(sized(images, 48, False)))
+        torch.testing.assert_close(shrunk.describe(images[..., :40, :]), plain.describe(images[..., :40, :]))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"square": True}, "square = true: expected a resolution"),
+        ({"dimension": 64}, "dimension = 64: expected 0, it has its own with aggregation = 'gem'"),
+        ({"aggregation": "gem_linear"}, "dimension = 0: expected the number of values .* 'gem_linear'"),
+        ({"aggregation": "mixvpr", "dimension": 512, "resolution": 320}, "expected a square input of 320 px"),
+        (
+            {"aggregation": "mixvpr", "dimension": 100, "resolution": 320, "square": True},
+            "dimension = 100: expected one of 4096, 512, 128 with mixvpr",
+        ),
+        ({"aggregation": "boq", "dimension": 100}, "dimension = 100: expected a multiple of 128 with boq"),
+        ({"retrieval": {"encoder": "alexnet", "square": True}}, "square = true: expected a resolution"),
+    ],
+)
+def test_configurations_that_contradict_themselves_are_refused(entries: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(ModelConfig, entries)
+
+
+def test_two_networks_describe_and_match_each_at_its_own_size() -> None:
+    """The descriptor is the one's, the local features are the other's, of the same images."""
+    images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(4))
+    retrieval = make_model("alexnet", "netvlad", regression=False, resolution=80, square=True)
+    matching = make_model("resnet18", resolution=96, input_resolution=64, projection=20)
+    config = parse_config(
+        ModelConfig,
+        {
+            **matching.config.model_dump(),
+            "aggregation": "netvlad",
+            "retrieval": {"encoder": "alexnet", "resolution": 80, "square": True},
+        },
+    )
+    both = GeoWarp(config).eval()
+    weights = {key: t for key, t in matching.state_dict().items() if not key.startswith("pool.")}
+    for key, tensor in retrieval.state_dict().items():
+        weights[key.replace("encoder.", "retrieval.", 1)] = tensor
+    both.load_state_dict(weights)
+    assert (both.descriptor_dim, both.channels) == (256 * 64, 20)
+    with torch.inference_mode():
+        descriptors, features = both.describe(images)
+        torch.testing.assert_close(descriptors, retrieval.describe(images)[0], atol=0, rtol=0)
+        torch.testing.assert_close(features, matching.describe(images)[1], atol=0, rtol=0)
+        runtimes: tuple[Runtime, ...] = ("torch", "onnxruntime")
+        for runtime in runtimes:
+            answering = for_inference(both, "cpu", runtime=runtime)
+            assert answering.retrieval is not None and not any(
+                isinstance(module, torch.nn.BatchNorm2d) for module in answering.retrieval.modules()
+            )
+            torch.testing.assert_close(answering.describe(images)[0], descriptors, atol=1e-4, rtol=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from geowarp_ros.errors import ModelError
-from geowarp_ros.model.installed import find_weights, installed_weights, weights_folder
+from geowarp_ros.model.installed import find_weights, installed_weights, names, weights_folder
 
 
 def test_the_folder_is_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,13 +24,20 @@ def test_the_folder_is_the_users_data_folder(tmp_path: Path, monkeypatch: pytest
 def test_a_name_is_a_file_here_or_one_that_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"cosplace: is no file and not among the weights .*models get cosplace"):
-        find_weights("cosplace")
+    with pytest.raises(
+        ModelError, match=r"salad: is no file, and no weights .*'geowarp models get salad' fetches"
+    ):
+        find_weights("salad")
+    with pytest.raises(ModelError, match=r"salat: .*'geowarp models' lists .* \(did you mean 'salad'\?\)"):
+        find_weights("salat")
     assert find_weights("cosplace.safetensors") == Path("cosplace.safetensors")  # a path, and absent
     assert find_weights("models/cosplace") == Path("models/cosplace")
     stored = installed_weights("cosplace")
     stored.parent.mkdir()
     stored.write_bytes(b"")
+    Path("cosplace").mkdir()  # a gallery, perhaps
     assert find_weights("cosplace") == stored
+    Path("cosplace").rmdir()
+    assert {"cosplace", "salad"} <= set(names())
     Path("cosplace").write_bytes(b"")
     assert find_weights("cosplace") == Path("cosplace")

@@ -46,9 +46,16 @@ def _norm(key: str, channels: int) -> Shapes:
 
 def _resnet(name: str, head: bool) -> Shapes:
     found: Shapes = {"conv1.weight": (64, 3, 7, 7)} | _norm("bn1", 64)
-    depths, expansion = {"resnet18": ((2, 2, 2, 2), 1), "resnet50": ((3, 4, 6, 3), 4)}[name]
+    network = name.removesuffix("_layer4")
+    depths = {
+        "resnet18": (2, 2, 2, 2),
+        "resnet50": (3, 4, 6, 3),
+        "resnet101": (3, 4, 23, 3),
+        "resnet152": (3, 8, 36, 3),
+    }[network]
+    expansion = 1 if network == "resnet18" else 4
     before = 64
-    for stage, depth in enumerate(depths[: 4 if head else 3]):
+    for stage, depth in enumerate(depths[: 4 if head or network != name else 3]):
         inner = 64 * 2**stage
         outer = inner * expansion
         for block in range(depth):

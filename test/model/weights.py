@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from geowarp_ros.model.aggregation import AggregationName
-from geowarp_ros.model.encoders import EncoderName
+from geowarp_ros.model.encoders import CHANNELS, EncoderName
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.regression import WarpRegression
+from geowarp_ros.model.vit import is_transformer
 
 ENCODERS: tuple[EncoderName, ...] = ("alexnet", "vgg16", "resnet50")
 AGGREGATIONS: tuple[AggregationName, ...] = ("gem", "netvlad")
+CONVOLUTIONAL: tuple[EncoderName, ...] = tuple(name for name in CHANNELS if not is_transformer(name))
+"""Encoders whose layers are fused, and that ONNX Runtime computes."""
+
 PAIRS = [(e, a) for e in ENCODERS for a in AGGREGATIONS]
 """The published checkpoints."""
 
@@ -26,6 +30,8 @@ def make_model(
     resolution: int = 0,
     regression: bool = True,
     projection: int = 0,
+    input_resolution: int = 0,
+    square: bool = False,
     seed: int = 0,
 ) -> GeoWarp:
     """A model in eval mode whose batch norms, quads and descriptors all differ from their start."""
@@ -39,6 +45,8 @@ def make_model(
                 resolution=resolution,
                 regression=regression,
                 projection=projection,
+                input_resolution=input_resolution,
+                square=square,
             )
         )
     with torch.no_grad():

@@ -10,6 +10,7 @@ from scipy.stats import chi2
 from geowarp_ros.cameras import Camera
 from geowarp_ros.config import PoseConfig
 from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.keypoints.matching import Matched
 from geowarp_ros.pose import estimate_pose, solvers
 from geowarp_ros.pose.refinement import PATCH_BIAS_PX, PATCH_PX
 from geowarp_ros.pose.sightings import KEYPOINT_STD_PX
@@ -56,6 +57,22 @@ def test_exact_points_give_the_exact_pose(rng: np.random.Generator, solver: str)
     assert pose.inliers <= len(visible) and pose.near_m == pytest.approx(np.percentile(ranges, 10), rel=0.1)
     nearest = min(np.linalg.norm(position - TRUE_POSITION) for position, _ in TRACK)
     assert pose.apart_m == pytest.approx(nearest, abs=0.01)
+
+
+def test_a_network_matches_where_descriptors_say_nothing(rng: np.random.Generator) -> None:
+    """The pairs that it found, right ones here, are all that is used of the matching."""
+    street = Street(facade(rng), rng, std_px=0.0)
+    query, visible = street.seen(TRUE_POSITION, TRUE_ROTATION)
+    photographs = street.photographs(TRACK)
+    query = Keypoints(query.points, rng.integers(0, 256, query.descriptors.shape).astype(np.uint8))
+    assert estimate_pose(query, CAMERA, photographs, CONFIG) is None
+    found = {}
+    for photograph, pose in zip(photographs, TRACK, strict=True):
+        _, seen = street.seen(*pose)
+        _, q, p = np.intersect1d(visible, seen, return_indices=True)
+        found[photograph.row] = Matched(np.column_stack([q, p]), photograph.part)
+    pose = estimate_pose(query, CAMERA, photographs, CONFIG, compared=lambda photograph: found[photograph.row])
+    assert pose is not None and np.abs(pose_error(pose)[:3]).max() < 2e-3  # keypoints are float32
 
 
 @pytest.mark.parametrize("camera", [

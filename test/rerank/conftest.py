@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from geowarp_ros.cameras import Camera
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
 from geowarp_ros.model.describer import Describer, Query
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
@@ -37,6 +39,7 @@ class MemoryGallery(Gallery):
         self.images = images
         self._local_features = local_features
         self._keypoint_config = keypoints
+        self.path = Path("memory")
         self.aligned: dict[int, Photograph] = {}
         self.photograph = self.aligned.get  # type: ignore[assignment]
 
@@ -49,6 +52,9 @@ class MemoryGallery(Gallery):
     @property
     def keypoint_config(self) -> KeypointConfig | None:
         return self._keypoint_config
+
+    def camera(self, index: int) -> Camera | None:
+        return None
 
     def keypoints(self, index: int) -> Keypoints | None:
         if self._keypoint_config is None:

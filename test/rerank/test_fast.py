@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from geowarp_ros.config import RerankConfig, VerificationConfig
+from geowarp_ros.config import LocalizerConfig, RerankConfig
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.rerank import build_reranker
@@ -87,7 +87,7 @@ def test_the_configuration_chooses_it_and_no_encoder_pass_is_made(
     gallery: MemoryGallery, describer: Describer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query, candidates = describer(gallery.images[3]), candidates_of(range(6))
-    reranker = build_reranker(RerankConfig(mode="fast"), VerificationConfig(), gallery, describer)
+    reranker = build_reranker(LocalizerConfig(rerank=RerankConfig(mode="fast")), gallery, describer)
 
     def refuse(*_: object) -> None:
         raise AssertionError("an encoder pass")
@@ -101,5 +101,5 @@ def test_fast_needs_no_regression(gallery: MemoryGallery) -> None:
     torch.manual_seed(0)
     plain = Describer(GeoWarp(ModelConfig(regression=False)), "cpu")
     query = replace(plain(textured(3)), local_features=torch.zeros(1, 256, 15, 15))
-    reranker = build_reranker(RerankConfig(mode="fast"), VerificationConfig(), gallery, plain)
+    reranker = build_reranker(LocalizerConfig(rerank=RerankConfig(mode="fast")), gallery, plain)
     assert len(reranker(query, candidates_of([0, 1]))) == 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from geowarp_ros.config import RerankConfig, VerificationConfig
+from geowarp_ros.config import LocalizerConfig, RerankConfig
 from geowarp_ros.model.describer import Describer, Query, Warper
 from geowarp_ros.rerank import build_reranker
 from geowarp_ros.rerank.fast import FastReranker
@@ -77,5 +77,5 @@ def test_what_the_fast_mode_sorts_by_is_what_doubt_is_measured_on(
 
 
 def test_the_configuration_chooses_it(gallery: MemoryGallery, describer: Describer) -> None:
-    reranker = build_reranker(RerankConfig(mode="gated"), VerificationConfig(), gallery, describer)
+    reranker = build_reranker(LocalizerConfig(rerank=RerankConfig(mode="gated")), gallery, describer)
     assert isinstance(reranker, GatedReranker)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geowarp_ros.config import RerankConfig, VerificationConfig
+from geowarp_ros.config import LocalizerConfig, RerankConfig
 from geowarp_ros.images import to_tensor
 from geowarp_ros.model.describer import Describer, Warper
 from geowarp_ros.model.geowarp import GeoWarp
@@ -47,7 +47,7 @@ def test_the_models_own_weight_holds_unless_another_is_asked_for(
     query, candidates = describer(textured(7)), candidates_of(range(6))
 
     def order(**rerank: float) -> list[int]:
-        reranker = build_reranker(RerankConfig(**rerank), VerificationConfig(), gallery, describer)
+        reranker = build_reranker(LocalizerConfig(rerank=RerankConfig(**rerank)), gallery, describer)
         return [c.index for c in reranker(query, candidates)]
 
     assert order() == list(range(6))

@@ -98,6 +98,13 @@ class Photograph:
     heading_std_rad: float
     _prepared: dict[int, dict[Key, Prepared]] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def part(self) -> NDArray[np.int8]:
+        """(N,) the part that each keypoint is of: LOCATED, SEEN or RAYLESS."""
+        part = np.where(self.point >= 0, LOCATED, SEEN).astype(np.int8)
+        part[~np.isfinite(self.rays).all(axis=1)] = RAYLESS
+        return part
+
     def prepared(self, strongest: int) -> dict[Key, Prepared]:
         """Return its descriptors for matching, in parts LOCATED, SEEN and RAYLESS; kept for the next query.
 
@@ -105,7 +112,5 @@ class Photograph:
             strongest: So many can be matched by themselves.
         """
         if strongest not in self._prepared:
-            part = np.where(self.point >= 0, LOCATED, SEEN).astype(np.int8)
-            part[~np.isfinite(self.rays).all(axis=1)] = RAYLESS
-            self._prepared[strongest] = prepare(self.keypoints.descriptors, strongest, part)
+            self._prepared[strongest] = prepare(self.keypoints.descriptors, strongest, self.part)
         return self._prepared[strongest]

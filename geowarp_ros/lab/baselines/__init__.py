@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from pydantic import Field
 
-from geowarp_ros.config import LocalizerConfig, RerankMethod, Section
+from geowarp_ros.config import LearnedMatcher, LocalizerConfig, RerankMethod, Section
 from geowarp_ros.rerank import Reranker, build_reranker
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.model.describer import Describer
 
-Baseline: TypeAlias = Literal["one-way", "qe-dba", "diffusion", "dense-ransac", "loftr", "disk-lightglue"]
+Baseline: TypeAlias = Literal["one-way", "qe-dba", "diffusion", "dense-ransac"]
 Method: TypeAlias = Literal[RerankMethod, Baseline]
 """Everything that ``geowarp evaluate dataset --rerank`` compares."""
 
 SECOND_SEARCHES = ("qe-dba", "diffusion")
 """Methods that rank all candidates, not the first few; complete with the whole gallery as candidates."""
 
-WITH_WEIGHTS = ("loftr", "disk-lightglue")
-"""Methods that need a file of weights; ``--rerank all`` leaves them out."""
+WITH_WEIGHTS = ("xfeat", "aliked", "disk", *get_args(LearnedMatcher))
+"""Methods that need weights of others; ``--rerank all`` leaves them out."""
 
 WARPING = ("geowarp", "one-way")
 """Methods that need a warping regression."""
@@ -60,8 +60,6 @@ class BaselinesConfig(Section):
         le=15.0,
         description="dense-ransac: maximum reprojection error of an inlier, in cells of the 15×15 local features.",
     )
-    weights: str = Field("", description="loftr, disk-lightglue: file of the matcher's weights.")
-    keypoint_weights: str = Field("", description="disk-lightglue: file of DISK's weights.")
 
 
 def build_method(
@@ -87,7 +85,7 @@ def build_method(
     """
     if method in get_args(RerankMethod):
         rerank = config.rerank.model_copy(update={"method": method})
-        return build_reranker(rerank, config.position.verification, gallery, describer)
+        return build_reranker(config.model_copy(update={"rerank": rerank}), gallery, describer)
     if method == "one-way":
         from geowarp_ros.lab.baselines.one_way import OneWayReranker
 
@@ -102,18 +100,7 @@ def build_method(
         from geowarp_ros.lab.baselines.diffusion import Diffusion
 
         return Diffusion(gallery, baselines.diffusion, without)
+    from geowarp_ros.lab.baselines.dense import DenseMatcher
     from geowarp_ros.rerank.verification import VerifiedReranker
 
-    threshold_px, keypoints = config.position.verification.threshold_px, config.position.verification.keypoints
-    if method == "dense-ransac":
-        from geowarp_ros.lab.baselines.dense import DenseMatcher
-
-        return VerifiedReranker(DenseMatcher(gallery), baselines.threshold_cells)
-    from geowarp_ros.lab.baselines.learned import DiskLightGlueMatcher, LoFTRMatcher
-
-    if method == "loftr":
-        return VerifiedReranker(LoFTRMatcher(gallery, baselines.weights, describer.device), threshold_px)
-    matcher = DiskLightGlueMatcher(
-        gallery, baselines.weights, baselines.keypoint_weights, keypoints, describer.device
-    )
-    return VerifiedReranker(matcher, threshold_px)
+    return VerifiedReranker(DenseMatcher(gallery), baselines.threshold_cells)

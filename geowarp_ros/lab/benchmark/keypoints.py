@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geowarp_ros.config import LearnedMatcher
 from geowarp_ros.errors import SourceError
 from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
-from geowarp_ros.keypoints.matching import match
+from geowarp_ros.keypoints.matching import Pairs, match
 from geowarp_ros.lab.world.camera import Camera
 from geowarp_ros.lab.world.config import WorldConfig
 from geowarp_ros.lab.world.dataset import DESCRIPTION
 from geowarp_ros.lab.world.passes import Shot, shots
 from geowarp_ros.lab.world.world import World
+from geowarp_ros.model.learned import keypoints_of, load_matcher
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.rerank.glue import LightGlue, Size
+from geowarp_ros.rerank.verification import KIND_OF
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -43,8 +47,8 @@ def measure_keypoints(
     scales: Sequence[float],
     resolution: int,
     pairs: int,
+    methods: Sequence[str] = ("sift",),
     progress: Progress = silent,
-    xfeat: str = "",
 ) -> list[dict[str, Any]]:
     """Match queries with their true neighbours in the gallery, with keypoints of several numbers and scales.
 
@@ -56,16 +60,17 @@ def measure_keypoints(
         scales: Sizes at which they are detected, as multiples of the working resolution.
         resolution: Working resolution: shorter side, px.
         pairs: Maximum number of pairs, evenly spread.
+        methods: Which are matched and how, as ``position.verify`` names it.
         progress: Shows the settings.
-        xfeat: Fingerprint of XFeat's weights, which are loaded, to measure its keypoints too.
 
     Returns:
-        One row per setting: kind, scale, count, keypoints (mean per image), bytes_per_image, detect_ms (median),
+        One row per setting: method, scale, count, keypoints (mean per image), bytes_per_image, detect_ms (median),
         pairs, matches and right (medians per pair), right_share (percent of all matches), posed (percent of pairs
         with at least ENOUGH right matches), match_ms (median). Times are of the processor, all threads together.
 
     Raises:
         SourceError: It is no world, or has no such pairs.
+        ModelError: Weights are absent or foreign.
     """
     try:
         config = WorldConfig.model_validate(json.loads((world / DESCRIPTION).read_text())["config"])
@@ -75,14 +80,21 @@ def measure_keypoints(
     chosen = chosen[:: max(1, -(-len(chosen) // pairs))]
     if not chosen:
         raise SourceError(f"{world}: no query of it has a neighbour in its gallery")
-    kinds: list[dict[str, Any]] = [{"kind": "sift"}, *([{"kind": "xfeat", "weights": xfeat}] if xfeat else [])]
+    kinds = {method: keypoints_of(KIND_OF[method]) for method in methods}
     settings = [
-        KeypointConfig(**kind, count=count, scale=scale) for kind, scale, count in product(kinds, scales, counts)
+        (method, kinds[method].model_copy(update={"count": count, "scale": scale}))
+        for method, scale, count in product(methods, scales, counts)
     ]
     return [
-        _measure(world, chosen, config, resolution)
-        for config in progress(settings, len(settings), "matching by settings")
+        _measure(world, chosen, method, config, resolution)
+        for method, config in progress(settings, len(settings), "matching by settings")
     ]
+
+
+def _pairing(method: str, config: KeypointConfig) -> Callable[[Keypoints, Size, Keypoints, Size], Pairs]:
+    if method == config.kind:
+        return lambda a, _, b, __: match(a.descriptors, b.descriptors, RATIO)
+    return LightGlue(load_matcher(cast(LearnedMatcher, method)).network, config.count)
 
 
 def _pairs(taken: Sequence[Shot]) -> Iterator[tuple[Shot, Shot]]:
@@ -100,32 +112,33 @@ def _turn(query: Shot, shot: Shot) -> bool:
 
 
 def _measure(
-    world: Path, pairs: Sequence[tuple[Shot, Shot]], config: KeypointConfig, resolution: int
+    world: Path, pairs: Sequence[tuple[Shot, Shot]], method: str, config: KeypointConfig, resolution: int
 ) -> dict[str, Any]:
-    detector, found, ms = KeypointDetector(config), dict[str, Keypoints](), defaultdict[str, list[float]](list)
+    detector, pairing = KeypointDetector(config), _pairing(method, config)
+    found, ms = dict[str, tuple[Keypoints, Size]](), defaultdict[str, list[float]](list)
 
-    def keypoints(shot: Shot) -> Keypoints:
+    def keypoints(shot: Shot) -> tuple[Keypoints, Size]:
         if shot.name not in found:
             image = read_image(world / shot.name)
             height, width = resize_shorter(image, resolution).shape[:2]
             began = time.process_time()
-            found[shot.name] = detector(image, width, height)
+            found[shot.name] = detector(image, width, height), (width, height)
             ms["detect"].append((time.process_time() - began) * 1e3)
         return found[shot.name]
 
     matches, right = [], []
     for query, place in pairs:
-        a, b = keypoints(query), keypoints(place)
+        (a, size_a), (b, size_b) = keypoints(query), keypoints(place)
         began = time.process_time()
-        rows = match(a.descriptors, b.descriptors, RATIO)
+        rows = pairing(a, size_a, b, size_b)
         ms["match"].append((time.process_time() - began) * 1e3)
         factor = min(resolution / query.camera.height_px, 1.0) if resolution else 1.0
         off = off_line_px(query.camera, place.camera, a.points[rows[:, 0]], b.points[rows[:, 1]], factor)
         matches.append(len(rows))
         right.append(int((off <= RIGHT_PX).sum()))
-    numbers = [len(one) for one in found.values()]
+    numbers = [len(one) for one, _ in found.values()]
     return {
-        "kind": config.kind,
+        "method": method,
         "scale": config.scale,
         "count": config.count,
         "keypoints": round(float(np.mean(numbers))),

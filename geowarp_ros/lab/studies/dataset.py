@@ -21,6 +21,7 @@ from geowarp_ros.localizer import Localizer, Ranked
 from geowarp_ros.model.describer import Describer, Query
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import SourceImage
+from geowarp_ros.rerank.verification import KIND_OF
 from geowarp_ros.types import Candidate, Fix, FloatArray, NoFix, Place
 
 DEEPEST = 1000
@@ -177,11 +178,14 @@ class _Trial:
         self._all = method in SECOND_SEARCHES
         retrieval, rerank = config.localizer.retrieval, config.localizer.rerank
         depth = DEEPEST if self._all else max(self._first, rerank.candidates, retrieval.candidates)
+        # the pose is matched as the method matches, where it matches stored keypoints
+        verify = method if method in KIND_OF else config.localizer.position.verify
         # validated where they were given: a second search looks at more candidates than a robot may
         self._config = config.localizer.model_copy(
             update={
                 "retrieval": retrieval.model_copy(update={"candidates": depth}),
                 "rerank": rerank.model_copy(update={"candidates": depth if self._all else rerank.candidates}),
+                "position": config.localizer.position.model_copy(update={"verify": verify}),
             }
         )
         self._localizer = self._without(frozenset())

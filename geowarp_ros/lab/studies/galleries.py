@@ -10,6 +10,7 @@ from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, build_gallery
 from geowarp_ros.gallery.making.filling import identity_of
 from geowarp_ros.gallery.manifest import MANIFEST, read_manifest
 from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Source
@@ -21,7 +22,7 @@ def kept_gallery(
     folder: Path,
     progress: Progress = silent,
     align: AlignOptions | None = None,
-    keypoints: bool = False,
+    keypoints: KeypointConfig | None = None,
 ) -> Gallery:
     """Open the gallery that the model made of these images, or build it.
 
@@ -31,17 +32,19 @@ def kept_gallery(
         folder: Folder of all galleries of the study.
         progress: Shows the images described.
         align: How its photographs are aligned; None: not.
-        keypoints: Store keypoints though nothing is aligned; else every method that is compared detects its own.
+        keypoints: Keypoints to store; None: SIFT's if it is aligned, else none, and each method detects its own.
 
     Raises:
         SourceError: No image can be read.
         GalleryError: The gallery is truncated or cannot be written.
     """
     kind = "-aligned" if align else "-keypoints" if keypoints else ""
+    if keypoints is not None and keypoints.kind != "sift":
+        kind += f"-{keypoints.kind}-{keypoints.weights}"
     path = folder / f"{describer.fingerprint}-{identity_of(source)}{kind}"
     if not (path / MANIFEST).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored = DEFAULT_KEYPOINTS if align or keypoints else None
+        stored = keypoints or (DEFAULT_KEYPOINTS if align else None)
         build_gallery(source, describer, path, keypoints=stored, progress=progress)
     if align:
         aligned = read_manifest(path).alignment

@@ -27,8 +27,13 @@ TITLES: dict[Method, str] = {
     "dense-ransac": "dense features + RANSAC",
     "sift": "SIFT + RANSAC",
     "orb": "ORB + RANSAC",
-    "loftr": "LoFTR + RANSAC",
+    "xfeat": "XFeat + RANSAC",
+    "aliked": "ALIKED + RANSAC",
+    "disk": "DISK + RANSAC",
+    "xfeat-lighterglue": "XFeat + LighterGlue + RANSAC",
+    "aliked-lightglue": "ALIKED + LightGlue + RANSAC",
     "disk-lightglue": "DISK + LightGlue + RANSAC",
+    "loftr": "LoFTR + RANSAC",
 }
 """Methods as the tables call them; retrieval alone has no name of its own."""
 

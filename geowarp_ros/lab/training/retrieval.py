@@ -99,11 +99,17 @@ def starting_model(start: str, config: ModelConfig) -> GeoWarp:
         start: ``scratch``, a model file (``default``, ``.safetensors``), or ImageNet or published weights
             (``.pth``).
         config: Architecture, unless ``start`` is a model file.
+
+    Raises:
+        TrainingError: Retrieval and matching have networks of their own.
     """
     if start == "scratch":
         return GeoWarp(config)
     if start == "default" or Path(start).suffix == ".safetensors":
-        return load_model(start)
+        model = load_model(start)
+        if model.config.retrieval is not None:
+            raise TrainingError(f"{start}: retrieves by a network of its own: train that, then combine them again")
+        return model
     imported = import_weights(
         config.encoder, config.aggregation, Path(start), None, config.resolution, config.projection
     )

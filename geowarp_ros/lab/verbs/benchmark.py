@@ -99,8 +99,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "keypoints: maximum numbers per image (1000 2000)"
     add("--keypoints", nargs="+", type=int, default=[1000, 2000], metavar="N", help=text)
-    weights = Existing("XFeat's weights", file=True)
-    add("--keypoint-weights", type=weights, metavar="FILE", help="keypoints: XFeat's too, with these weights")
+    matchers = ["sift", "xfeat", "aliked", "disk", "xfeat-lighterglue", "aliked-lightglue", "disk-lightglue"]
+    text = "keypoints: which are matched, and how; weights as 'geowarp models get' stored them (sift)"
+    add("--matchers", nargs="+", default=["sift"], choices=matchers, metavar="METHOD", help=text)
+    text = "keypoints: sizes at which they are detected, as multiples of the working resolution (1 2)"
+    add("--scales", nargs="+", type=float, default=[1.0, 2.0], metavar="X", help=text)
     add("--no-reference", action="store_true", help="rerank: skip the reference implementation, which is slow")
     text = "time base; processor: CPU time of all threads, unaffected by other load, on a CPU only"
     add("--clock", choices=("wall", "processor"), default="wall", help=text)
@@ -186,11 +189,10 @@ def _tabulate(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     if part == "keypoints":
         from geowarp_ros.lab.benchmark.keypoints import measure_keypoints
         from geowarp_ros.model.checkpoints import load_model
-        from geowarp_ros.model.xfeat import load_xfeat
 
         resolution = load_model(args.model, "cpu").config.resolution
-        xfeat = load_xfeat(args.keypoint_weights) if args.keypoint_weights else ""
-        return measure_keypoints(args.world, args.keypoints, (1.0, 2.0), resolution, args.queries, bar, xfeat)
+        counts, scales = args.keypoints, args.scales
+        return measure_keypoints(args.world, counts, scales, resolution, args.queries, args.matchers, bar)
     if part == "features":
         from geowarp_ros.lab.benchmark.compression import measure_local_features
         from geowarp_ros.model.checkpoints import load_model

@@ -279,7 +279,7 @@ def _time(config: LocalizerConfig, describer: Describer, gallery: Gallery, *, le
     from geowarp_ros.localizer import Localizer
 
     ms = {}
-    for mode in ("exact", "gated"):
+    for mode in ("exact", "gated") if describer.model.regression else ("gated",):
         mode_config = config.model_copy(update={"rerank": config.rerank.model_copy(update={"mode": mode})})
         localizer = Localizer.of(describer, gallery, mode_config, calibrated=False)
         localizer.warm_up()

@@ -1,13 +1,13 @@
 """Measure retrieval and re-rankers on a set of geotagged images: the paper's tables, for any model and data.
 
-Options of the baselines are settings, too: --set baselines.weights=loftr.ckpt, --set baselines.expansion.alpha=0.
+Options of the baselines are settings, too: --set baselines.expansion.alpha=0.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +18,11 @@ from geowarp_ros.cli.verbs import require
 from geowarp_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    import torch
+
     from geowarp_ros.evaluation.sets import Sets
+    from geowarp_ros.keypoints.detector import KeypointConfig
+    from geowarp_ros.lab.baselines import Method
     from geowarp_ros.lab.baselines.densevlad import DenseVlad
     from geowarp_ros.lab.studies.dataset import Contender, DatasetConfig, Outcome
     from geowarp_ros.lab.studies.tables import Table
@@ -66,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=NEW_FOLDER, required=True, help="folder of tables, plot and galleries; reused"
     )
-    add_settings(parser, "candidates", "device", "runtime", "threads")
+    add_settings(parser, "keypoint_weights", "matcher_weights", "candidates", "device", "runtime", "threads")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,17 +113,21 @@ def run(args: argparse.Namespace) -> int:
     outcomes: list[Outcome] = []
     for contender in _contenders(given.get("models", [config.localizer.model]), sets, config, args.output):
         align = AlignOptions() if any(image.camera for image in sets.gallery.images) else None
-        gallery = kept_gallery(sets.gallery, contender.describer, args.output / "galleries", bar, align)
-        if missing := len(sets.gallery.images) - len(gallery):
-            notes.append(f"{contender.label}: {missing} gallery images cannot be read and are not searched.")
         possible, refused = _possible(contender, config)
         notes += refused
-        found, unreadable = evaluate_model(contender, gallery, queries, possible, bar)
-        outcomes += found
-        if unreadable:
-            notes.append(
-                f"{contender.label}: {len(unreadable)} queries cannot be read: {', '.join(unreadable[:5])}."
-            )
+        for keypoints, methods in _by_keypoints(possible, contender.describer.device):
+            folder = args.output / "galleries"
+            gallery = kept_gallery(sets.gallery, contender.describer, folder, bar, align, keypoints)
+            if missing := len(sets.gallery.images) - len(gallery):
+                notes.append(f"{contender.label}: {missing} gallery images cannot be read and are not searched.")
+            part = possible.model_copy(update={"rerank": methods})
+            found, unreadable = evaluate_model(contender, gallery, queries, part, bar)
+            outcomes += found
+            if unreadable:
+                notes.append(
+                    f"{contender.label}: {len(unreadable)} queries cannot be read: {', '.join(unreadable[:5])}."
+                )
+    notes = list(dict.fromkeys(notes))
     tables = _tables(outcomes, config)
     _write(args.output, tables, outcomes, config, notes, given, sets.gallery.local)
     print("\n".join([*notes, "", *(table.markdown() for table in tables), f"Written to {args.output}"]))
@@ -169,7 +177,9 @@ def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output
         label = Path(name).stem
         while any(label == other.label for other in found):
             label = f"{Path(name).parent.name}/{label}"
-        found.append(Contender(label, backbones[kind.encoder], aggregations[kind.aggregation], describer))
+        encoder, aggregation = kind.describing.encoder, kind.aggregation
+        names = backbones.get(encoder, encoder), aggregations.get(aggregation, aggregation)
+        found.append(Contender(label, *names, describer))
     if DENSEVLAD in models:
         # galleries and re-rankers ask no more of a Describer than DenseVlad has
         dense = cast("Describer", _densevlad(sets, config.seed, output))
@@ -198,12 +208,31 @@ def _possible(contender: Contender, config: DatasetConfig) -> tuple[DatasetConfi
 
     if contender.describer.model.regression is not None:
         return config, []
-    left_out = [method for method in config.rerank if method in WARPING]
-    possible = tuple(method for method in config.rerank if method not in WARPING)
+    fast = config.localizer.rerank.mode == "fast"
+    left_out = [method for method in config.rerank if method in WARPING and not (fast and method == "geowarp")]
+    possible = tuple(method for method in config.rerank if method not in left_out)
     if not possible:
         raise ModelError(f"{contender.label}: has no warping regression, which {', '.join(left_out)} needs")
     notes = [f"{contender.label}: has no warping regression: without {', '.join(left_out)}."] if left_out else []
     return config.model_copy(update={"rerank": possible}), notes
+
+
+def _by_keypoints(
+    config: DatasetConfig, device: torch.device
+) -> Iterator[tuple[KeypointConfig | None, tuple[Method, ...]]]:
+    """Yield the methods by what their gallery stores: a network's keypoints are matched as stored."""
+    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS
+    from geowarp_ros.model.learned import keypoints_of
+    from geowarp_ros.rerank.verification import KIND_OF
+
+    kinds = {method: KIND_OF.get(method, "sift") for method in config.rerank}
+    alone = set(kinds.values()) == {"sift"}
+    for kind in dict.fromkeys(kinds.values()):
+        methods = tuple(method for method in config.rerank if kinds[method] == kind)
+        if kind == "sift":  # beside others, which are detected at more than the working resolution, as these are
+            yield None if alone else DEFAULT_KEYPOINTS, methods
+        else:
+            yield keypoints_of(kind, config.localizer.keypoint_weights, device), methods
 
 
 def _tables(outcomes: list[Outcome], config: DatasetConfig) -> list[Table]:

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Render, build, ask, fit, judge, write and print."""
     config = localizer_config(settings(args), "evaluate integrity")
     require("matplotlib", "sklearn")
+    from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS
     from geowarp_ros.integrity.calibration import beside_model, save_calibration, settings_of
     from geowarp_ros.lab.studies.alignments import alignment_row, alignment_table
     from geowarp_ros.lab.studies.galleries import kept_gallery
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     for drive in recipe.drives:
         places = find(drive.gallery)
         source = Source(places, description=drive.name)
-        gallery = kept_gallery(source, describer, args.output / "galleries", bar, drive.align, keypoints=True)
+        gallery = kept_gallery(source, describer, args.output / "galleries", bar, drive.align, DEFAULT_KEYPOINTS)
         localizer = Localizer.of(describer, gallery, config, calibrated=False)
         asked.append(ask_drive(localizer, drive, find, recipe.plain_seeds, bar))
         if drive.gallery.tags is not None:

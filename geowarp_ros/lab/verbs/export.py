@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_model(args.model)
     shorter = model.config.resolution or 480
-    width, height = args.size or (shorter * 4 // 3, shorter)
+    width, height = args.size or (shorter if model.config.square else shorter * 4 // 3, shorter)
     for path in export_onnx(model, args.output, height, width):
         print(path)
     print(f"for images of {width}×{height} px")

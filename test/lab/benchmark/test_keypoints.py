@@ -14,6 +14,7 @@ from geowarp_ros.lab.benchmark.keypoints import measure_keypoints, off_line_px
 from geowarp_ros.lab.world.camera import Camera
 from geowarp_ros.lab.world.config import WorldConfig
 from geowarp_ros.lab.world.dataset import write_world
+from test.untrained import store
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5])
@@ -39,7 +40,9 @@ def test_points_of_two_cameras_lie_on_their_lines(factor: float) -> None:
     assert np.median(shuffled) > 10 * factor
 
 
-def test_the_table_of_a_small_town(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_a_small_town(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = WorldConfig(seed=5, streets=1, street_length_m=40.0, width_px=160, height_px=120, drive=False)
     town = write_world(config, tmp_path / "town")
     few, many = measure_keypoints(town, [20, 1000], [2.0], 120, 40)
@@ -61,6 +64,10 @@ def test_the_table_of_a_small_town(tmp_path: Path, capsys: pytest.CaptureFixture
     ]
     assert main(words) == 0
     assert "| scale | count | keypoints |" in capsys.readouterr().out
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(store(tmp_path, "xfeat", "xfeat-lighterglue")))
+    nearest, network = measure_keypoints(town, [60], [1.0], 120, 4, ["xfeat", "xfeat-lighterglue"])
+    assert (nearest["method"], network["method"]) == ("xfeat", "xfeat-lighterglue")
+    assert nearest["keypoints"] == network["keypoints"] > 20 and nearest["bytes_per_image"] == 60 * 72
     assert main([*words[:3], "--output", str(output)]) == 1
     assert "part keypoints: needs --world" in capsys.readouterr().err
     with pytest.raises(SourceError, match="is no world of 'geowarp world'"):

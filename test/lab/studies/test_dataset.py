@@ -145,7 +145,7 @@ def test_an_unreadable_query_is_named_and_the_others_answered(
 def test_a_method_without_its_weights_is_refused_before_any_query(
     folder: Path, contender: Contender, gallery: Gallery
 ) -> None:
-    with pytest.raises(ModelError, match=r"baselines\.weights = ''"):
+    with pytest.raises(ModelError, match=r"matcher_weights = '': loftr needs weights"):
         evaluate_model(contender, gallery, read_sets(folder).queries, _config("loftr"))
 
 

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from geowarp_ros.cli import main
+from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from test.untrained import store
 
 STEP_DEG = 20 / 111_132
 
@@ -129,7 +131,8 @@ def test_densevlad_is_trained_on_the_gallery_once(
         (["--every", "1"], "leave it out with --exclude-neighbours"),
         (["--thresholds", "0.5"], "none of 3 queries has a gallery image within 0.5 m"),
         (["--model", "absent.safetensors"], "does not exist"),
-        (["--rerank", "loftr"], "baselines.weights = ''"),
+        (["--rerank", "loftr"], "matcher_weights = '': loftr needs weights"),
+        (["--rerank", "xfeat"], "keypoint_weights = '': xfeat needs weights"),
         (
             ["--set", "tracking.method=hmm"],
             "tracking.method = 'hmm': evaluate dataset answers each image on its own",
@@ -172,6 +175,20 @@ def test_a_nodes_parameters_reach_model_and_re_rankers(
     assert config["localizer"]["position"]["verification"]["ratio"] == 0.6
     assert config["localizer"]["rerank"]["candidates"] == 3
     assert config["baselines"]["expansion"]["alpha"] == 0.0
+
+
+def test_the_keypoints_of_a_network_are_matched_in_a_gallery_of_their_own(
+    folder: Path, models: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(store(tmp_path, "xfeat", "xfeat-lighterglue")))
+    command = ["evaluate", "dataset", str(folder), "--model", models[0], "--limit-queries", "1"]
+    command += ["--rerank", "none", "xfeat", "sift", "xfeat-lighterglue", "--thresholds", "25"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    found = [row["Method"].removeprefix("GeM").removeprefix(" + ") for row in results["table2"]]
+    assert found == ["", "SIFT + RANSAC", "XFeat + RANSAC", "XFeat + LighterGlue + RANSAC"]
+    galleries = [Gallery.open(path).keypoint_config for path in sorted((tmp_path / "out" / "galleries").iterdir())]
+    assert [config and config.kind for config in galleries] == ["sift", "xfeat"]
 
 
 def test_all_are_the_methods_that_need_no_weights_in_the_order_of_the_papers_table(

@@ -1,4 +1,4 @@
-"""XFeat's keypoints in bytes, by weights of the user's; here such as nobody trained, of the right form."""
+"""Keypoints of networks in bytes, by weights of the user's; here such as nobody trained, of the right form."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.feature import XFeat
+from kornia.feature import ALIKED, DISK, XFeat
 from safetensors.torch import save_file
 
 from geowarp_ros.errors import ModelError
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector
+from geowarp_ros.keypoints.learned import FORMS, LearnedKind, from_bytes, in_bytes
 from geowarp_ros.keypoints.matching import Comparison, match, prepare, ratio_of
-from geowarp_ros.keypoints.xfeat import DESCRIPTOR_DIM, in_bytes
-from geowarp_ros.model.xfeat import load_xfeat
+from geowarp_ros.model.learned import load_keypoints
 from test.rerank.conftest import textured
+from test.untrained import state_of, store
 
 MakeWeights = Callable[[int], Path]
-
-
-def untrained(seed: int) -> XFeat:
-    """XFeat that finds keypoints: the heads of one that nobody trained say everywhere the same."""
-    torch.manual_seed(seed)
-    network = XFeat().eval()
-    state = network.net.state_dict()
-    state[[key for key in state if key.startswith("keypoint_head")][-2]].mul_(40)  # the last layer's weight
-    return network
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +28,7 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory) -> MakeWeights:
 
     def make(seed: int) -> Path:
         path = folder / f"{seed}.pt"
-        torch.save(untrained(seed).net.state_dict(), path)
+        torch.save(state_of("xfeat", seed), path)
         return path
 
     return make
@@ -44,15 +36,17 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory) -> MakeWeights:
 
 @pytest.fixture(scope="module")
 def weights(make_weights: MakeWeights) -> str:
-    return load_xfeat(make_weights(0))
+    return load_keypoints("xfeat", make_weights(0))
 
 
 def test_it_is_what_kornia_finds(weights: str) -> None:
     image = textured(3, 128, 160)
     found = KeypointDetector(KeypointConfig(kind="xfeat", weights=weights, count=300, scale=1.0))(image, 160, 128)
     grey = np.asarray(0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]).round()
-    truth = untrained(0).detectAndCompute(torch.from_numpy(grey)[None, None].float() / 255, top_k=300)[0]
-    assert 20 < len(found) <= 300 and found.descriptors.shape == (len(found), DESCRIPTOR_DIM)
+    network = XFeat().eval()
+    network.net.load_state_dict(state_of("xfeat"))
+    truth = network.detectAndCompute(torch.from_numpy(grey)[None, None].float() / 255, top_k=300)[0]
+    assert 20 < len(found) <= 300 and found.descriptors.shape == (len(found), FORMS["xfeat"].dim)
     both = {tuple(p): d for p, d in zip(truth["keypoints"].tolist(), truth["descriptors"].numpy(), strict=True)}
     same = [row for row, point in enumerate(found.points.tolist()) if tuple(point) in both]
     assert len(same) > 0.9 * len(both), "grey levels are rounded otherwise here and there"
@@ -72,7 +66,32 @@ def test_points_are_in_pixels_of_the_working_resolution(weights: str) -> None:
     flat = KeypointDetector(KeypointConfig(kind="xfeat", weights=weights))(
         np.full((96, 128, 3), 127, np.uint8), 128, 96
     )
-    assert flat.descriptors.shape[1] == DESCRIPTOR_DIM
+    assert flat.descriptors.shape[1] == FORMS["xfeat"].dim
+
+
+def test_aliked_and_disk_are_what_kornia_finds_in_colours(tmp_path: Path) -> None:
+    """Their images may have any sides; the strongest come first."""
+    image = textured(3, 90, 130)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    store(tmp_path, "aliked", "disk")
+    aliked = ALIKED(max_num_keypoints=60, detection_threshold=-1.0).eval()
+    aliked.load_state_dict(state_of("aliked"), strict=False)
+    disk = DISK().eval()
+    disk.load_state_dict(state_of("disk"))
+    with torch.inference_mode():
+        (one,), (two,) = aliked(pixels), disk(pixels, n=60, pad_if_not_divisible=True)
+    kinds: tuple[LearnedKind, LearnedKind] = ("aliked", "disk")
+    scores = one.keypoint_scores, two.detection_scores
+    for kind, truth, score in zip(kinds, (one, two), scores, strict=True):
+        weights = load_keypoints(kind, tmp_path / f"{kind}.safetensors")
+        config = KeypointConfig(kind=kind, weights=weights, count=60, scale=1.0)
+        found = KeypointDetector(config)(image, 130, 90)
+        order = score.argsort(descending=True, stable=True)
+        assert 20 < len(found) <= 60 and config.descriptor_dim == found.descriptors.shape[1] == 128, kind
+        np.testing.assert_allclose(found.points, truth.keypoints[order].numpy(), atol=1e-3)
+        np.testing.assert_allclose(from_bytes(found.descriptors), truth.descriptors[order].numpy(), atol=4e-3)
+        twice = KeypointDetector(config.model_copy(update={"scale": 2.0}))(image, 130, 90)
+        assert (twice.points > -0.3).all() and (twice.points < [129.3, 89.3]).all()
 
 
 def test_bytes_keep_distances() -> None:
@@ -97,27 +116,9 @@ def test_the_ratio_is_of_squared_distances() -> None:
 
 
 def test_weights_are_told_by_what_they_hold(make_weights: MakeWeights, tmp_path: Path, weights: str) -> None:
-    assert load_xfeat(make_weights(0)) == weights != load_xfeat(make_weights(1))
-    save_file(untrained(0).net.state_dict(), tmp_path / "same.safetensors")
-    assert load_xfeat(tmp_path / "same.safetensors") == weights and len(weights) == 16
+    assert load_keypoints("xfeat", make_weights(0)) == weights != load_keypoints("xfeat", make_weights(1))
+    save_file(state_of("xfeat"), tmp_path / "same.safetensors")
+    assert load_keypoints("xfeat", tmp_path / "same.safetensors") == weights and len(weights) == 16
     with pytest.raises(ModelError, match="keypoints are XFeat's with weights beef, which are not loaded: give"):
         KeypointDetector(KeypointConfig(kind="xfeat", weights="beef"))
     assert str(KeypointConfig(kind="xfeat", weights="beef", scale=2.0)) == "xfeat, 2000 at 2x, weights beef"
-
-
-def test_files_that_are_not_its_weights(tmp_path: Path) -> None:
-    def refused(name: str, said: str) -> None:
-        with pytest.raises(ModelError, match=said):
-            load_xfeat(tmp_path / name)
-
-    refused("absent.pt", r"absent\.pt: is no file, expected XFeat's weights")
-    (tmp_path / "text.pt").write_text("no weights")
-    refused("text.pt", r"text\.pt: cannot be read as weights")
-    torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    refused("other.pt", r"other\.pt: is no state dict of XFeat's network")
-    torch.save([1, 2], tmp_path / "list.pt")
-    refused("list.pt", r"list\.pt: holds a list, expected XFeat's state dict")
-    state = untrained(0).net.state_dict()
-    state["keypoint_head.0.layer.0.weight"][0] = float("nan")
-    torch.save(state, tmp_path / "nan.pt")
-    refused("nan.pt", r"nan\.pt: keypoint_head\.0\.layer\.0\.weight has values that are not finite")

@@ -1,0 +1,88 @@
+"""The whole line with a network as its authors publish it: file, model, gallery, localizer, node; by default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from geowarp_ros.cli import main
+from geowarp_ros.types import Image as Pixels
+from test.model.published_layouts import Case, seeded_checkpoint
+from test.ros.conftest import Robot, image_message
+from test.ros.test_process import NodeProcess, _first_fix
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
+
+LATITUDES = (50.000, 50.001, 50.002, 50.003)
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[Pixels]:
+    generator = np.random.default_rng(7)
+    coarse = [generator.integers(0, 255, (15, 20, 3), np.uint8) for _ in LATITUDES]
+    return [np.asarray(Pillow.fromarray(small).resize((240, 180), Pillow.Resampling.BICUBIC)) for small in coarse]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) -> Path:
+    """Photographs with positions, and two models: CosPlace alone, and with the local features of ours."""
+    folder = tmp_path_factory.mktemp("robot")
+    rows = ["filename,latitude,longitude"]
+    for number, (pixels, latitude) in enumerate(zip(photographs, LATITUDES, strict=True)):
+        Pillow.fromarray(pixels).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{latitude},8.0")
+    (folder / "positions.csv").write_text("\n".join(rows) + "\n")
+    torch.save(seeded_checkpoint(Case("cosplace", "ResNet18", 64)), folder / "published.pth")
+    method = ["import-weights", "--method", "cosplace", "--checkpoint", str(folder / "published.pth")]
+    assert main([*method, "--output", str(folder / "alone.safetensors")]) == 0
+    both = ["combine", "--retrieval", str(folder / "alone.safetensors")]
+    assert main([*both, "--output", str(folder / "both.safetensors")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def robot(graph: None) -> Iterator[Robot]:
+    robot = Robot("operator")
+    yield robot
+    robot.close()
+
+
+@pytest.mark.parametrize(("name", "warns"), [("alone", True), ("both", False)])
+def test_a_photograph_is_found_by_the_command_line_and_by_the_node(
+    name: str,
+    warns: bool,
+    folder: Path,
+    photographs: list[Pixels],
+    robot: Robot,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, gallery = folder / f"{name}.safetensors", folder / name
+    words = ["--model", str(model), "--device", "cpu"]
+    assert main(["gallery", "build", str(folder / "positions.csv"), "--output", str(gallery), *words]) == 0
+    assert json.loads((gallery / "gallery.json").read_text())["model"]["descriptor_dim"] == 64
+    capsys.readouterr()
+    assert main(["localize", str(folder / "2.png"), "--gallery", str(gallery), "--json", *words]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["latitude"] == pytest.approx(LATITUDES[2], abs=1e-6)
+    said = "the model has no warping regression: rerank.mode = 'gated' is the fast mode alone"
+    assert (said in caplog.text) == warns
+
+    parameters = {"model": model, "gallery": gallery, "device": "cpu"}
+    given = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
+    process = NodeProcess(*given)
+    try:
+        process.says("activate: now active")
+        _first_fix(robot, lambda: robot.show(image_message(photographs[1], stamp_s=10.0)))
+        for number in (2, 0):
+            fix = robot.answer(image_message(photographs[number], stamp_s=20.0 + number))
+            assert (fix.status.status, fix.latitude) == (0, pytest.approx(LATITUDES[number], abs=1e-6))
+        assert any(said in line for line in process.lines) == warns
+    finally:
+        process.close()
