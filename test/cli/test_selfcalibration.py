@@ -80,8 +80,8 @@ def test_the_life_of_a_calibration_by_the_gallerys_own_photographs(
     shown = said()
     assert f"{g}: 0 of {PLACES} photographs look like another place of this gallery [0.0%, 24.2%]\n" in shown
     # odds of 99, by the upper end over the share on the drive that calibrated the model
-    wanted = 99 * 3.8415 / (PLACES + 3.8415) / 0.4
-    wanted = f"from confidence {wanted / (1 + wanted):.3f} instead of 0.990"
+    odds = 99 * 3.8415 / (PLACES + 3.8415) / 0.4
+    wanted = f"from confidence {odds / (1 + odds):.3f} instead of 0.990"
     assert f"'geowarp gallery calibrate {g} --never-outside' makes it a fix {wanted}\n" in shown
     assert info()[0] is None
     assert geowarp(*calibrate, "--never-outside") == 0

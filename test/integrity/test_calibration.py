@@ -349,6 +349,7 @@ def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> Non
             "run the command of docs/integrity.md again"
         )
         assert path == beside_model(DEFAULT_MODEL, measured["rerank.mode"])  # type: ignore[arg-type]
+        assert 0.0 < calibration.look_alikes < 1.0, "what a gallery's own photographs are compared with"
 
 
 def test_a_weight_that_says_the_opposite_is_left_out() -> None:
