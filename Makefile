@@ -14,6 +14,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: demo test soak card check docs fix install browser clean
 
 install: $(VENV)/installed
+ifneq ($(filter install,$(MAKECMDGOALS)),)
+	@echo "Installed. In the folder that your photographs and the bag of your drive are in:"
+	@echo "next: . '$$(cd $(VENV) && pwd)/bin/activate' && geowarp doctor"
+endif
 
 $(VENV)/installed: setup.py setup.cfg constraints.txt .ci/system-packages
 	bash .ci/system-packages $(PYTHON)

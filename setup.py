@@ -62,6 +62,7 @@ setup(
         "pyyaml>=6",
         "scipy>=1.11",
         "tqdm>=4.66",
+        "argcomplete>=1.8",
     ],
     extras_require={
         "ros": ["ros-jazzy-rclpy[fastrtps]", "ros-jazzy-common-interfaces"],

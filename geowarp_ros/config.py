@@ -148,8 +148,9 @@ class LocalizerConfig(Section):
     """Settings of the localizer: what one image is answered with."""
 
     model: str = Field(
-        "default",
-        description="Model file, or a name that 'geowarp models get' stored; default: the model that ships.",
+        "gallery",
+        description="Model file, or a name that 'geowarp models get' stored. gallery: the model that made the "
+        "gallery, which notes its file; default: the one that ships.",
     )
     keypoint_weights: str = Field(
         "",

@@ -15,7 +15,7 @@ import numpy as np
 from geowarp_ros.cameras import Camera
 from geowarp_ros.config import LocalizerConfig, PoseConfig, PositionConfig
 from geowarp_ros.errors import CameraError
-from geowarp_ros.gallery.store import Gallery
+from geowarp_ros.gallery.store import Gallery, own_model
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import check_image, image_of
 from geowarp_ros.integrity.calibration import Calibration, find_calibration, keypoints_used, settings_of
@@ -23,12 +23,12 @@ from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
 from geowarp_ros.model.describer import Describer, Query, choose_device, open_describer
-from geowarp_ros.model.installed import find_weights
+from geowarp_ros.model.installed import OWN, find_weights
 from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
-from geowarp_ros.rerank.verification import pairing_of
+from geowarp_ros.rerank.verification import NO_POINTS, matched_pair, pairing_of
 from geowarp_ros.types import (
     Answer,
     Candidate,
@@ -41,6 +41,7 @@ from geowarp_ros.types import (
     Near,
     NoDeadline,
     NoFix,
+    Pair,
     Pose,
     PoseMethod,
 )
@@ -127,7 +128,8 @@ class Localizer:
         Args:
             gallery: Its folder.
             config: All settings; None: the defaults.
-            describer: The model if it is loaded already; None: the one that ``config`` names.
+            describer: The model if it is loaded already; None: the one that ``config`` names, by default that
+                which made the gallery.
             calibrated: Use a calibration; False to measure a new one.
 
         Raises:
@@ -135,7 +137,7 @@ class Localizer:
             GalleryError: The gallery is missing, truncated, or was made by another model.
         """
         config = config or LocalizerConfig()
-        describer = describer or open_describer(config)
+        describer = describer or open_describer(of_gallery(config, Path(gallery)))
         opened = Gallery.open(gallery, describer.device)
         opened.check_model(describer.fingerprint, config.model)
         return cls.of(describer, opened, config, calibrated=calibrated)
@@ -340,11 +342,22 @@ class Localizer:
         self.localize(image)
         return (time.perf_counter() - begun_s) * 1e3
 
-    def _pair(self, query: Query, ranked: Ranked) -> Callable[[], tuple[Image, Image]] | None:
+    def _pair(self, query: Query, ranked: Ranked) -> Callable[[], Pair] | None:
         if not ranked.candidates:
             return None
-        pixels, gallery, best = query.pixels, self.gallery, ranked.candidates[0].index
-        return lambda: (pixels, gallery.image(best))
+        best, gallery, matcher = ranked.candidates[0].index, self.gallery, self.verifier.matcher
+        threshold = self.config.position.verification.threshold_px
+        nothing = query.image.new_empty(0)  # who keeps answers keeps pixels and keypoints, half a megabyte each
+        kept = replace(query, image=nothing, local_features=nothing, original=None, _prepared={}, _compared={})
+
+        def read() -> Pair:
+            images = kept.pixels, gallery.image(best)
+            points = NO_POINTS, NO_POINTS
+            if matcher is not None:
+                (points,) = matcher(kept, [best])
+            return matched_pair(*images, points, images, threshold)
+
+        return read
 
 
 class StageClock:
@@ -377,6 +390,15 @@ class StageClock:
             self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + duration_ms
 
 
+def of_gallery(config: LocalizerConfig, gallery: Path) -> LocalizerConfig:
+    """Return the settings with the file of a gallery's own model, where that is the one they name.
+
+    Raises:
+        GalleryError: There is no gallery, or its model is not where it was.
+    """
+    return config.model_copy(update={"model": str(own_model(gallery))}) if config.model == OWN else config
+
+
 def _convinces(ranked: Ranked, result: Fix | NoFix) -> bool:
     """Whether it is a pose, or a fix that some place contradicts: a circle of one place would match any image."""
     contrasted = ranked.evidence is not None and ranked.evidence.contrasted
@@ -390,8 +412,8 @@ def _verification(position: PositionConfig) -> tuple[object, ...]:
 def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery) -> Calibration | None:
     """Return the gallery's calibration, or the model's; say of each one that does not apply why."""
     found, refused = find_calibration(
-        config, describer.fingerprint, gallery.keypoint_config, find_weights(config.model), gallery.path,
-        gallery.spacing_m,
+        config, describer.fingerprint, gallery.keypoint_config, describer.model.file or find_weights(config.model),
+        gallery.path, gallery.spacing_m,
     )  # fmt: skip
     for line in refused:
         _log.warning(line)

@@ -1,4 +1,4 @@
-"""Standard output as the shell gives it: an encoding without ±, a full disk, a reader that has gone."""
+"""Standard output as the shell gives it: colours, an encoding without ±, a full disk, a reader that has gone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ PLAIN = {
     "±": "+-", "×": "x", "·": "*", "²": "^2", "°": " deg", "…": "...", "–": "-", "→": "->", "‖": "|", "≈": "~"
 }  # fmt: skip
 """What is printed beyond ASCII, as a terminal that knows only ASCII shows it."""
+
+
+COLOURS = {"green": "32", "amber": "33", "red": "31"}
+"""Colour -> its code (ECMA-48, SGR): of a fix, of none, of what is wrong."""
+
+
+def coloured(text: str, colour: str) -> str:
+    """Return a line for standard output, in one of COLOURS where that is a terminal that shows any.
+
+    NO_COLOR (no-color.org) forbids colours, FORCE_COLOR (force-color.org) wants them anywhere; the first wins.
+    """
+    wanted = os.environ.get("FORCE_COLOR") or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+    if os.environ.get("NO_COLOR") or not wanted:
+        return text
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
 
 
 class OutputError(GeowarpError):

@@ -339,6 +339,25 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """A query and an image that it was matched with.
+
+    Attributes:
+        query: (H, W, 3) uint8 RGB.
+        candidate: The same; its size may differ.
+        points_q: (N, 2) keypoints of the query that agree with the candidate's on one homography, -1..1.
+        points_p: (N, 2) those of the candidate.
+        matches: Number of keypoints that were matched; 0 where none were looked for.
+    """
+
+    query: Image
+    candidate: Image
+    points_q: FloatArray
+    points_p: FloatArray
+    matches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the localizer says about one image.
 
@@ -348,7 +367,7 @@ class Answer:
         candidates: Best first; may be empty.
         evidence: What the candidates say; None without candidates.
         pose: What was estimated from matches, trusted or not; None without a pose.
-        pair: Reads the query and the best candidate's image, for pictures; None without either.
+        pair: Reads the best candidate's image and matches it with the query, for pictures; None without either.
     """
 
     header: Header
@@ -356,7 +375,7 @@ class Answer:
     candidates: tuple[Candidate, ...] = ()
     evidence: Evidence | None = None
     pose: Pose | None = None
-    pair: Callable[[], tuple[Image, Image]] | None = field(default=None, compare=False, repr=False)
+    pair: Callable[[], Pair] | None = field(default=None, compare=False, repr=False)
 
     @property
     def fix(self) -> Fix | None:

@@ -228,6 +228,7 @@ class Absent:
             raise ModuleNotFoundError("absent", name=name.split(".")[0])
 sys.meta_path.insert(0, Absent())
 import geowarp_ros.localizer, geowarp_ros.motion.session, geowarp_ros.gallery.making.build, geowarp_ros.ros.node
+import geowarp_ros.evaluation.answers
 from geowarp_ros.cli import main
 assert main(["evaluate", "compare", ".", ".", "--output", "c"]) == 1
 assert main(["view", "."]) == 1

@@ -248,6 +248,50 @@ def test_another_models_gallery_is_refused(gallery_path: Path, tmp_path: Path) -
         Localizer.open(gallery_path, config(other))
 
 
+def test_a_gallery_finds_the_model_that_made_it(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "here"
+    (home / "runs").mkdir(parents=True)
+    shutil.copy(model_path, home / "runs" / "m.safetensors")
+    source = Source(tuple(source_image(i, partial(picture, i)) for i in range(4)), (), "drawn")
+    own = LocalizerConfig(model=str(home / "runs" / "m.safetensors"), device="cpu")
+    build_gallery(source, open_describer(own), home / "g")
+    noted = json.loads((home / "g" / "gallery.json").read_text())["model"]["file"]
+    assert noted == "../runs/m.safetensors"
+    there = home.rename(tmp_path / "there")  # both are moved together
+    opened = Localizer.open(there / "g", LocalizerConfig(device="cpu"))
+    assert opened.describer.fingerprint == opened.gallery.model_fingerprint
+    cv2.imwrite(str(tmp_path / "q.png"), picture(2)[..., ::-1])
+    assert main(["localize", f"{tmp_path}/q.png", "--gallery", f"{there}/g", "--device", "cpu"]) == 0
+    capsys.readouterr()
+
+    fingerprint, file = opened.gallery.model_fingerprint, there / "runs" / "m.safetensors"
+    upgrade = rf"geowarp gallery upgrade {there}/g --model default"
+    with pytest.raises(GalleryError, match=rf"was made by model {fingerprint}.*, the model given is .*upgrade"):
+        Localizer.open(there / "g", LocalizerConfig(model="default", device="cpu"))  # named, so not looked for
+    torch.manual_seed(2)
+    save_model(GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")), file)  # trained on
+    with pytest.raises(
+        GalleryError, match=rf"made by model {fingerprint}.*{file}, is model [0-9a-f]+ now.*{upgrade}"
+    ):
+        Localizer.open(there / "g", LocalizerConfig(device="cpu"))
+    file.unlink()
+    with pytest.raises(GalleryError, match=rf"made by model {fingerprint}.*{file}, is not there.*{upgrade}"):
+        Localizer.open(there / "g", LocalizerConfig(device="cpu"))
+
+
+def test_a_gallery_of_an_earlier_version_is_taken_for_one_of_the_model_that_ships(
+    gallery_path: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(gallery_path, tmp_path / "g")
+    manifest = json.loads((tmp_path / "g" / "gallery.json").read_text())
+    assert manifest["model"].pop("file")
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(manifest))
+    with pytest.raises(GalleryError, match="its file was not noted, and the model that ships is another one"):
+        Localizer.open(tmp_path / "g", LocalizerConfig(device="cpu"))
+
+
 def test_a_wrong_array_is_an_image_error(localizer: Localizer) -> None:
     with pytest.raises(ImageError):
         localizer.localize(Frame(np.zeros((72, 96), np.uint8)))
@@ -433,6 +477,20 @@ def test_an_answer_reads_as_one_line_and_shows_its_pair(localizer: Localizer) ->
     refused = localizer.localize(np.full((72, 96, 3), 127, np.uint8))
     assert re.fullmatch(r"NoFix no_texture: texture 0.00 grey levels, at least 0.8 wanted", repr(refused))
     assert "<img" not in refused._repr_html_()
+
+
+@pytest.mark.parametrize("verify", ["sift", "orb", "none"])
+def test_the_pair_has_the_keypoints_that_were_counted(verify: str, gallery_path: Path, model_path: Path) -> None:
+    localizer = Localizer.open(gallery_path, config(model_path, position={"verify": verify}), calibrated=False)
+    answer = localizer.localize(picture(4))
+    assert answer.pair is not None
+    pair, best = answer.pair(), answer.candidates[0]
+    assert pair.query.shape == pair.candidate.shape == (72, 96, 3)
+    assert len(pair.points_q) == len(pair.points_p) == (best.inliers or 0) <= pair.matches
+    assert pair.matches > 50 if verify == "sift" else (pair.matches > 0) == (verify == "orb")
+    # the query is the photograph itself: what agrees lies at the same place in both
+    np.testing.assert_allclose(pair.points_q, pair.points_p, atol=3 * 2 / 72)
+    assert np.abs(pair.points_q).max(initial=0) <= 1
 
 
 def test_ten_lines_are_the_whole_public_face(gallery_path: Path, model_path: Path, tmp_path: Path) -> None:

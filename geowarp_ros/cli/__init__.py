@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The ``geowarp`` command. Each verb lives in a module of its name; only the chosen one imports its rooms."""
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from collections.abc import Sequence
 
 from geowarp_ros import __version__
 from geowarp_ros.cli.parser import Parser
-from geowarp_ros.cli.verbs import run_verb
-from geowarp_ros.errors import GeowarpError, did_you_mean
+from geowarp_ros.cli.verbs import asked_words, complete, run_verb
+from geowarp_ros.errors import GeowarpError
 from geowarp_ros.output import OutputError, guarded_output
 
 VERBS: dict[str, str] = {
     "demo": "render a town, build its gallery, replay a drive through the node",
-    "match": "compare two images: distance, warp, score",
+    "match": "say whether two images show the same place, and by what",
     "gallery": "build and maintain a gallery of geotagged images",
     "localize": "say where images were taken",
     "calibrate": "fit confidence and covariance on a held-out drive",
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: a mistake, reported in one line. 2: usage. 130: interrupted. 141: whoever read the output has gone
     (128 + SIGPIPE, as a shell reports it). An unexpected exception keeps its traceback.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv) if (asked := asked_words()) is None else asked
     name = f"geowarp {words[0]}" if words and words[0] in VERBS else "geowarp"
     try:
         with guarded_output():
@@ -89,13 +90,12 @@ def _run(words: Sequence[str]) -> int:
         epilog="verbs:\n" + "\n".join(f"  {verb:<16}{line}" for verb, line in VERBS.items()),
     )
     parser.add_argument("--version", action="version", version=f"geowarp {__version__}")
-    parser.add_argument("verb", metavar="VERB", help="see below; 'geowarp VERB --help' says more")
+    parser.add_argument("verb", metavar="VERB", choices=VERBS, help="see below; 'geowarp VERB --help' says more")
+    complete(parser, words)
     if not words:
         parser.print_help()
         return 0
     args = parser.parse_args(words[:1])
-    if args.verb not in VERBS:
-        parser.error(f"unknown verb {args.verb!r}{did_you_mean(args.verb, VERBS)}; verbs: {', '.join(VERBS)}")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for chatty in ("faiss", "numexpr"):  # they tell which of their builds and how many threads they take
         logging.getLogger(chatty).setLevel(logging.WARNING)

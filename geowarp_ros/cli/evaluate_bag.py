@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     """Localise or read the fixes, judge, print the table and write everything."""
     from geowarp_ros.errors import ConfigError, SourceError
     from geowarp_ros.evaluation.judging import figures
-    from geowarp_ros.evaluation.words import summary_rows
+    from geowarp_ros.evaluation.words import conclusion, sentence, summary_rows
 
     _check(args)
     given = settings(args)
@@ -135,9 +134,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {name:<40}{value}")
     for note in result.notes:
         print(f"  note: {note}")
+    print(sentence(conclusion(found)))
     _write(args.output, result, found, localizer)
     print(f"report: {args.output / 'report.html'}")
-    print(f"next: geowarp view {shlex.quote(str(args.output))}")
     return 0
 
 

@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ from geowarp_ros.cli.alignment import (
     unaligned,
 )
 from geowarp_ros.cli.options import CAMERA, add_settings, localizer_config, settings
-from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, WEIGHTS
+from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, OWN_MODEL, WEIGHTS
 from geowarp_ros.cli.selfcalibration import (
     add_never_outside,
     add_no_calibrate,
@@ -69,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     build = action("build", _build, "describe the images of a source and store them as a new gallery", source)
+    build.add_argument("--model", type=MODEL, default="default", help="model file (default: the model that ships)")
     build.add_argument(
         "--output", type=NEW_FOLDER, required=True, metavar="GALLERY", help="folder of the new gallery"
     )
@@ -93,6 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_never_outside(either)
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
+    add.add_argument(
+        "--model",
+        type=OWN_MODEL,
+        default="gallery",
+        help="model file (default: the gallery's own)",
+    )
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
     _add_keypoint_options(add)
     _add_no_align(add)
@@ -144,7 +150,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="error limit of a right answer (m); what lies within twice this is one place (default: 25)",
     )
     add_never_outside(calibrate)
-    add_settings(calibrate, "model", "keypoint_weights", "rerank", "candidates", "device", "runtime", "threads")
+    own = ("model", "keypoint_weights", "matcher_weights", "rerank", "candidates", "device", "runtime", "threads")
+    add_settings(calibrate, *own)
 
     info = action("info", _info, "show the content of a gallery", gallery)
     info.add_argument("--json", action="store_true", help="print one JSON object")
@@ -191,9 +198,6 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=IMAGES, metavar="SOURCE", help="folder, CSV, ROS bag, or video")
     parser.add_argument("--split", help="split of a CSV or folder tree to read, such as gallery or test/gallery")
     add_reading(parser)
-    parser.add_argument(
-        "--model", type=MODEL, default="default", help="model file (default: the model that ships)"
-    )
     _add_describing_options(parser)
     parser.add_argument(
         "--reference-images", action="store_true", help="use the source's image files instead of storing copies"
@@ -307,7 +311,6 @@ def _build(args: argparse.Namespace) -> int:
         align_if_possible(args.output, how)
     if shard.count == 1 and not args.no_calibrate:
         calibrate_as_built(args.output, args, describer, store=args.never_outside)
-    print(f"next: geowarp view {shlex.quote(str(args.output))}")
     return 0
 
 
@@ -460,7 +463,7 @@ def _upgrade(args: argparse.Namespace) -> int:
     from geowarp_ros.readers.camera_files import read_camera
 
     camera = read_camera(args.camera) if args.camera else None
-    old = read_manifest(args.gallery).model.fingerprint
+    old = read_manifest(args.gallery).model
     describer = _load_describer(args) if args.model else None
     keypoints = DEFAULT_KEYPOINTS
     if args.keypoints or args.keypoint_weights:
@@ -480,9 +483,15 @@ def _upgrade(args: argparse.Namespace) -> int:
     if report.keypoints or report.cameras:
         made.append(f"keypoints of {report.keypoints} and cameras of {report.cameras} photographs")
     if describer and report.described:
-        made.append(f"{report.described} photographs described by model {describer.fingerprint} instead of {old}")
+        new = describer.fingerprint
+        made.append(f"{report.described} photographs described by model {new} instead of {old.fingerprint}")
+    elif describer and report.adopted:
+        new = describer.fingerprint
+        made.append(f"model {new}, which describes as {old.fingerprint} and has a warp: none described anew")
+    elif (now := read_manifest(args.gallery).model.file) != old.file:
+        made.append(f"its model {old.fingerprint} noted as {now}")
     print(f"{args.gallery}: {', '.join(made) + f' in {report.seconds:.1f} s' if made else 'nothing to add'}")
-    if report.described and (args.gallery / CALIBRATION).exists():
+    if (report.described or report.adopted) and (args.gallery / CALIBRATION).exists():
         print(
             f"  its {CALIBRATION} was measured with the old model and is not used: run 'geowarp calibrate' again"
         )
@@ -520,13 +529,16 @@ def _read_source(args: argparse.Namespace) -> Source:
 def _load_describer(args: argparse.Namespace) -> Describer:
     import torch
 
+    from geowarp_ros.gallery.store import own_model
     from geowarp_ros.model.checkpoints import load_model
     from geowarp_ros.model.describer import Describer, choose_device
+    from geowarp_ros.model.installed import OWN
 
     device = choose_device(args.device)
     if device.type == "cuda" and (local := os.environ.get("LOCAL_RANK")):  # torchrun: a GPU for each process
         device = torch.device("cuda", int(local) % torch.cuda.device_count())
-    return Describer(load_model(args.model, device), device)
+    model = own_model(args.gallery) if args.model == OWN else args.model
+    return Describer(load_model(model, device), device)
 
 
 def _options(args: argparse.Namespace) -> Mapping[str, str]:
@@ -607,9 +619,11 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "gallery": str(gallery.path),
         "images": len(gallery),
         "removed": sum(len(segment.removed) for segment in manifest.segments),
+        "left_out": _left_out(gallery.path),
         "splits": dict(sorted(Counter(split for split in gallery.splits if split).items())),
         "model": {
             "fingerprint": model.fingerprint,
+            "file": model.file,
             **model.config.model_dump(),
             "descriptor_dim": model.descriptor_dim,
         },
@@ -636,6 +650,15 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
             for segment in manifest.segments
         ],
     }
+
+
+def _left_out(gallery: Path) -> dict[str, int]:
+    """Return how many photographs were left out for each reason, the commonest first."""
+    found: set[tuple[str, str]] = set()  # one that is absent from a source of two additions is one
+    for path in gallery.glob("left_out*.csv"):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            found |= {(row.get("name") or "", row.get("reason") or "unknown") for row in csv.DictReader(file)}
+    return dict(Counter(reason for _, reason in sorted(found)).most_common())
 
 
 def _keypoint_summary(gallery: Gallery) -> dict[str, Any] | None:
@@ -691,12 +714,15 @@ def _describe_keypoints(summary: Mapping[str, Any]) -> str:
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
     model, local = summary["model"], summary["local_features"]
+    encoder = (model.get("retrieval") or model)["encoder"]  # that of the descriptor
     resolution = f"shorter side {model['resolution']} px" if model["resolution"] else "images as they are"
     lines = {
         "gallery": summary["gallery"],
         "images": f"{summary['images']:,}" + (f" ({summary['removed']:,} removed)" if summary["removed"] else ""),
+        "left out": ", ".join(f"{count:,} {reason}" for reason, count in summary["left_out"].items()) or "none",
         "splits": ", ".join(f"{name} {count:,}" for name, count in summary["splits"].items()) or "none",
-        "model": f"{model['encoder']} + {model['aggregation']}, {resolution}, {model['fingerprint']}",
+        "model": f"{encoder} + {model['aggregation']}, {resolution}, {model['fingerprint']}"
+        + (f", {model['file']}" if model["file"] else ""),
         "descriptors": f"{model['descriptor_dim']} numbers each, local features {' and '.join(local) or 'none'}",
         "keypoints": _describe_keypoints(summary),
         "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"])

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geowarp_ros.cli.parser import MODEL, WEIGHTS, Existing
+from geowarp_ros.cli.parser import OWN_MODEL, WEIGHTS, Existing
 from geowarp_ros.config import LocalizerConfig, NodeConfig, SessionConfig, leaves, nest, parse_config
 from geowarp_ros.errors import ConfigError, did_you_mean
 
 CAMERA = Existing("a ROS calibration file", file=True)
 
 SHORTCUTS: dict[str, tuple[str, str]] = {
-    "model": ("model", "model file, by which the gallery was made (default: the model that ships)"),
+    "model": ("model", "model file (default: the one that made the gallery)"),
     "keypoint_weights": ("keypoint_weights", "weights of a network's keypoints (default: by their name)"),
     "matcher_weights": ("matcher_weights", "weights of a network that matches (default: by its name)"),
     "device": ("device", "auto, cpu or cuda"),
@@ -27,7 +27,7 @@ SHORTCUTS: dict[str, tuple[str, str]] = {
 }
 """Option -> the parameter that it sets, and its line in the help."""
 
-_PATHS: dict[str, Any] = {"model": MODEL, "keypoint_weights": WEIGHTS, "matcher_weights": WEIGHTS}
+_PATHS: dict[str, Any] = {"model": OWN_MODEL, "keypoint_weights": WEIGHTS, "matcher_weights": WEIGHTS}
 
 ROS_OWN = ("use_sim_time", "qos_overrides", "start_type_description_service")
 """Names in a parameter file that belong to ROS itself."""
@@ -54,10 +54,11 @@ def add_settings(parser: argparse.ArgumentParser, *shortcuts: str) -> None:
         "--params-file", type=Existing("a parameter file of the node", file=True), default=hidden, metavar="YAML",
         help="parameter file of the node",
     )  # fmt: skip
-    group.add_argument(
+    setting = group.add_argument(
         "--set", nargs="+", action="extend", default=hidden, metavar="NAME=VALUE",
         help="any parameter, such as rerank.mode=fast or position.verify=none",
     )  # fmt: skip
+    setting.completer = lambda **_: [f"{name}=" for name, _ in leaves(SessionConfig)]  # type: ignore[attr-defined]
     for option in shortcuts:
         name, meaning = SHORTCUTS[option]
         value: Any = LocalizerConfig()
@@ -121,7 +122,7 @@ def session_config(values: Mapping[str, Any]) -> SessionConfig:
     node = parse_config(
         NodeConfig, {name: value for name, value in values.items() if name not in ROS_OWN}, strict=True
     )
-    MODEL.check(MODEL(node.model))
+    OWN_MODEL.check(OWN_MODEL(node.model))
     return SessionConfig(**{name: getattr(node, name) for name in SessionConfig.model_fields})
 
 

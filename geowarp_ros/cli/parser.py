@@ -127,14 +127,54 @@ class NewFolder(NewFile):
             self.refuse(path, errno.EACCES)
 
 
+class NewPicture(NewFile):
+    """Type of an argument that names a picture to write: another ending is said before the work."""
+
+    def check(self, path: Path) -> None:
+        """Refuse what :class:`NewFile` does, and another ending."""
+        super().check(path)
+        if path.suffix.lower() not in PICTURES:
+            raise ConfigError(f"{path}: cannot be written: expected a name that ends in {', '.join(PICTURES)}")
+
+
+class NewPictures(NewFolder):
+    """Type of an argument that names a picture to write, or a folder of such."""
+
+    def check(self, path: Path) -> None:
+        """Refuse what no picture can be written to, and no folder be."""
+        if path.suffix and not path.is_dir():
+            NEW_PICTURE.check(path)
+        else:
+            super().check(path)
+
+
+def refuse_overwriting(written: Iterable[Path | None], read: Iterable[Path]) -> None:
+    """Refuse to write a file over another that is read, or written, too.
+
+    Raises:
+        ConfigError: With the path.
+    """
+    taken = {path.resolve() for path in read}
+    for path in filter(None, written):
+        if path.resolve() in taken:
+            raise ConfigError(f"{path}: would overwrite an image or another output, expected another name")
+        taken.add(path.resolve())
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+"""Endings of pictures that are written."""
+
 GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
+OWN_MODEL = ExistingModel("gallery")
 WEIGHTS = ExistingWeights("a file of weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
 NEW_FILE = NewFile("a file in a folder that exists", file=True)
 NEW_FOLDER = NewFolder("a folder that can be made")
+NEW_PICTURE = NewPicture("a picture in a folder that exists", file=True)
+NEW_PICTURES = NewPictures("a picture, or a folder that can be made")
 
 
 def finite(text: str) -> float:

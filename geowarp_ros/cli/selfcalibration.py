@@ -67,10 +67,11 @@ def calibrate_by_itself(
     """
     from geowarp_ros.evaluation.selfcalibration import WITHIN_M, self_calibrate
     from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.localizer import of_gallery
     from geowarp_ros.model.describer import open_describer
     from geowarp_ros.progress import bar
 
-    describer = describer or open_describer(config)
+    describer = describer or open_describer(of_gallery(config, path))
     gallery = Gallery.open(path, describer.device)
     gallery.check_model(describer.fingerprint, config.model)
     found = self_calibrate(gallery, describer, config, bar, store=store, within_m=within_m or WITHIN_M)

@@ -39,7 +39,10 @@ def add_reading(parser: argparse.ArgumentParser, *, video_every: str = "--every"
     add("--fix-topic", default="", metavar="TOPIC", help="NavSatFix topic, if a bag has several")
     text = "maximum time between an image and the nearest fix or point of a track (s, default: %(default)g)"
     add("--max-gap", type=not_negative, default=1.0, metavar="S", help=text)
-    text = "minimum distance between images of a bag (m, default: %(default)g)"
+    text = (
+        "minimum distance of a bag's images to the one before, and between others that look the same way as far as"
+        " headings tell (m, default: %(default)g); closer ones are left out"
+    )
     add("--min-spacing", type=not_negative, default=0.0, metavar="M", help=text)
     text = "offset added to the stamps of a bag's fixes (s; default: 0, and clocks that differ are refused)"
     add("--fix-offset", type=float, metavar="S", help=text)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from html import escape
+from typing import Any
 
 import cv2
 import numpy as np
 
 from geowarp_ros.evaluation import page, words
+from geowarp_ros.evaluation.exports import rows_of
 from geowarp_ros.evaluation.fixes import Judged
 from geowarp_ros.evaluation.run import Answered, Run
-from geowarp_ros.evaluation.scene import title_of
-from geowarp_ros.pictures import score_text, warp_to_frame
+from geowarp_ros.evaluation.scene import Ground, drive_columns, positions, scene, title_of
+from geowarp_ros.pictures import Side, match_picture, score_text
 from geowarp_ros.types import FloatArray, Image, NoFix
 
 CandidateImage = Callable[[int], Image]
@@ -23,7 +25,10 @@ SHOWN_WITH_IMAGES = 300
 """Maximum number of images with a picture beside the map; a longer drive has one for every N-th image, so that the
 file opens at once."""
 
-_CARD_PX = 300
+MOST_PLACES = 20_000
+"""Maximum number of gallery places in the map but for the candidates; of more, every N-th is drawn."""
+
+_CARD_PX = 520
 _HOVER_PX = 320
 _CARDS = 6
 
@@ -70,38 +75,27 @@ def _card(run: Run, item: Answered, error: float, candidate_image: CandidateImag
     mood = "doubt" if not fixed else "good" if error <= run.criteria.correct_within_m else "bad"
     verdict = f"{words.metres(error)} off" if fixed else _verdict(item)
     return (
-        f'<article class="card"><div class="views">{"".join(_views(item, candidate_image))}</div>'
+        f'<article class="card">{_picture(item, candidate_image)}'
         f'<h3><span class="{mood}">{escape(verdict)}</span></h3>'
         f'<p title="{escape(item.name)}">{escape(_called(run, item))}</p><p>{escape(_scores(item))}</p></article>'
     )
 
 
-def _views(item: Answered, candidate_image: CandidateImage | None) -> list[str]:
-    """Return query and candidate with their quads, then both as warped to the common viewpoint (HTML)."""
+def _picture(item: Answered, candidate_image: CandidateImage | None) -> str:
+    """Return query and candidate with their quads, and both as warped to the common viewpoint (HTML)."""
     if not item.thumbnail:
-        return []
-    query, best = _decoded(item.thumbnail), item.best
-    if best is None or candidate_image is None:
-        return [_view(query, "query")]
-    candidate = candidate_image(best.index)
-    if best.quad_q is None or best.quad_p is None:
-        return [_view(query, "query"), _view(candidate, "candidate")]
-    return [
-        _view(query, "query", best.quad_q),
-        _view(candidate, "candidate", best.quad_p),
-        _view(warp_to_frame(query, best.quad_q), "query, warped"),
-        _view(warp_to_frame(candidate, best.quad_p), "candidate, warped"),
-    ]
+        return ""
+    best, candidate = item.best, None
+    query = Side(_decoded(item.thumbnail), "query", best.quad_q if best else None)
+    if best is not None and candidate_image is not None:
+        candidate = Side(candidate_image(best.index), "best candidate", best.quad_p)
+    return matched(match_picture(query, candidate, width_px=_CARD_PX))
 
 
-def _view(image: Image, caption: str, quad: FloatArray | None = None) -> str:
-    outline = ""
-    if quad is not None:
-        points = " ".join(f"{x:.3f},{y:.3f}" for x, y in quad)
-        outline = f'<svg viewBox="-1 -1 2 2" preserveAspectRatio="none"><polygon points="{points}"/></svg>'
-    source = page.image_source(image, 78, _CARD_PX)
-    shown = f'<img loading="lazy" src="{source}" alt="{caption}">{outline}'
-    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+def matched(picture: Image) -> str:
+    """Return a picture of a match as an element of the page."""
+    source = page.image_source(picture, 80, 0)
+    return f'<img class="matched" loading="lazy" src="{source}" alt="query and best candidate">'
 
 
 def _verdict(item: Answered) -> str:
@@ -144,17 +138,46 @@ def hover_texts(run: Run, judged: Judged) -> list[str]:
     return found
 
 
-def beside_the_map(
-    run: Run, first: int, place_rows: Mapping[str, int], candidate_image: CandidateImage | None
-) -> dict[str, dict[int, str]]:
-    """Return the pictures beside the map, as data URIs by kind and row; some SHOWN_WITH_IMAGES images have them.
+def map_scene(
+    run: Run, first: int, gallery_m: FloatArray | None, candidate_image: CandidateImage | None, **parts: Any
+) -> dict[str, Any]:
+    """Return what the map shows; a very large gallery is thinned, but for the candidates.
 
     Args:
-        run: The run.
-        first: The image that is shown first; it has pictures in any case.
-        place_rows: Name of a candidate -> its row in the map.
+        run: The run, with at least one answer.
+        first: The image that is shown first.
+        gallery_m: (G, 2) east and north (m) of the gallery's places in the run's frame.
         candidate_image: Reads a gallery image; None: only the queries are shown.
+        parts: More of the scene.
     """
+    ground = Ground(run.frame.datum_latitude_deg, run.frame.datum_longitude_deg)
+    best = {item.best.place.name: item.best.index for item in run.answered if item.best}
+    enu = np.zeros((0, 2)) if gallery_m is None else gallery_m
+    wanted = [index for index in best.values() if index < len(enu)]
+    kept = np.unique([*range(0, len(enu), -(-len(enu) // MOST_PLACES) or 1), *wanted]).astype(int)
+    latitude, longitude, _ = run.frame.to_geodetic(np.column_stack([enu[kept], np.zeros(len(kept))]))
+    place_rows = {name: int(np.searchsorted(kept, index)) for name, index in best.items() if index < len(enu)}
+    names: list[str | None] = [None] * len(kept)
+    for name, row in place_rows.items():
+        names[row] = name
+    return scene(
+        "drive",
+        run.title,
+        ground,
+        places=positions(ground(latitude, longitude)) | {"name": names},
+        drive=drive_columns(rows_of(run), ground, place_rows),
+        correct_within_m=run.criteria.correct_within_m,
+        first=first,
+        pictures=_beside_the_map(run, first, place_rows, candidate_image),
+        no_images="every N-th image of a long drive has pictures here; 'geowarp view' shows all of them",
+        **parts,
+    )
+
+
+def _beside_the_map(
+    run: Run, first: int, place_rows: Mapping[str, int], candidate_image: CandidateImage | None
+) -> dict[str, dict[int, str]]:
+    """Return the pictures beside the map, as data URIs by kind and row, of some SHOWN_WITH_IMAGES images."""
     step = max(1, math.ceil(len(run.answered) / SHOWN_WITH_IMAGES))
     found: dict[str, dict[int, str]] = {"query": {}, "place": {}}
     for row, item in enumerate(run.answered):

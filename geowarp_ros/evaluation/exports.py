@@ -30,7 +30,7 @@ from geowarp_ros.evaluation.judging import error_en_m, heading_error_deg
 from geowarp_ros.evaluation.run import Answered, Run
 from geowarp_ros.evaluation.scene import quad_text
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.types import Fix, FloatArray, NoFix
+from geowarp_ros.types import Fix, FloatArray, NoFix, Place
 
 POSE_TYPE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 
@@ -175,41 +175,44 @@ def write_geojson(run: Run, path: Path) -> None:
 
 
 def _features(run: Run) -> Iterator[dict[str, Any]]:
-    track = [_lon_lat(truth) for _, truth in _tracks(run)["truth"]]
+    track = [lon_lat(truth) for _, truth in _tracks(run)["truth"]]
     if len(track) > 1:
-        yield _feature("LineString", track, kind="truth")
+        yield feature("LineString", track, kind="truth")
     for item in run.answered:
         truth, result, image = item.truth, item.answer.result, {"image": item.name, "stamp_ns": item.stamp_ns}
         if isinstance(result, Fix):
-            yield _feature(
+            yield feature(
                 "Point",
-                _lon_lat(result),
+                lon_lat(result),
                 **image,
                 kind="fix",
                 confidence=None if math.isnan(result.confidence) else round(result.confidence, 4),
                 error_m=round(math.hypot(*error_en_m(run.frame, result, truth)), 3) if truth else None,
                 candidate=item.best.place.name if item.best else None,
                 method=item.method,
-                heading_deg=_rounded(result.heading_deg),
-                heading_std_deg=_rounded(result.heading_std_deg),
-                heading_error_deg=_rounded(heading_error_deg(result, truth)) if truth else None,
+                heading_deg=rounded(result.heading_deg),
+                heading_std_deg=rounded(result.heading_std_deg),
+                heading_error_deg=rounded(heading_error_deg(result, truth)) if truth else None,
             )
             if truth:
-                yield _feature("LineString", [_lon_lat(result), _lon_lat(truth)], kind="error", image=item.name)
+                yield feature("LineString", [lon_lat(result), lon_lat(truth)], kind="error", image=item.name)
         elif truth:
-            yield _feature("Point", _lon_lat(truth), **image, kind="no_fix", reason=result.reason)
+            yield feature("Point", lon_lat(truth), **image, kind="no_fix", reason=result.reason)
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Return a number with three digits; None where it is unknown."""
     return round(value, 3) if math.isfinite(value) else None
 
 
-def _feature(shape: str, coordinates: Any, **properties: Any) -> dict[str, Any]:
+def feature(shape: str, coordinates: Any, **properties: Any) -> dict[str, Any]:
+    """Return a feature of GeoJSON."""
     geometry = {"type": shape, "coordinates": coordinates}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _lon_lat(position: Position | Fix) -> list[float]:
+def lon_lat(position: Position | Fix | Place) -> list[float]:
+    """Return a position of GeoJSON: longitude first."""
     return [round(position.longitude_deg, 9), round(position.latitude_deg, 9)]
 
 

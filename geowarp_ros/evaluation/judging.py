@@ -85,6 +85,8 @@ def figures(run: Run) -> dict[str, Any]:
             "correct_within_m": correct,
             "availability": fixes.share(judged.fixed),
             "false_fix_rate": fixes.false_fix_rate(judged, correct),
+            "guesses": fixes.share(judged.error_m[np.isfinite(judged.error_m)] > correct),
+            "calibrated_by": run.calibration,
             "recall": {f"{metres:g}": share for metres, share in recall.items()},
             "error_m": fixes.error_quantiles(errors) | {"mean": _of(np.mean, errors), "max": _of(np.max, errors)},
             "heading": fixes.heading_figures(

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
-
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
+from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.evaluation.scene import ASSETS, SCRIPTS, STYLES
 from geowarp_ros.pictures import encode_jpeg
 from geowarp_ros.types import Image
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,18 @@ def write_page(
         for names in (("report.html",), STYLES, (*SCRIPTS, "report.js"))
     )
     style, script = parts
+    plotly = ""
+    if figures:  # of which a map alone has none
+        from plotly.offline import get_plotlyjs
+
+        plotly = get_plotlyjs()
     page = page.format(
         title=escape(title),
         style=style,
         body="\n".join(body),
         figures=_json({name: figure.to_plotly_json() for name, figure in figures.items()}),
         scene=_json(scene),
-        plotly=get_plotlyjs(),
+        plotly=plotly,
         script=script,
     )
     path.write_text(page, encoding="utf-8")

@@ -14,15 +14,10 @@ from geowarp_ros.evaluation import cards, fixes, page, words
 from geowarp_ros.evaluation import figures as draw
 from geowarp_ros.evaluation.cards import CandidateImage
 from geowarp_ros.evaluation.drive import NS
-from geowarp_ros.evaluation.exports import rows_of
 from geowarp_ros.evaluation.fixes import Judged
 from geowarp_ros.evaluation.judging import judge
 from geowarp_ros.evaluation.run import Run
-from geowarp_ros.evaluation.scene import Ground, drive_columns, positions, scene
 from geowarp_ros.types import FloatArray
-
-MOST_PLACES = 20_000
-"""Maximum number of gallery places in the map but for the candidates; of more, every N-th is drawn."""
 
 
 def write_report(
@@ -46,6 +41,7 @@ def write_report(
     body = [
         _header(run),
         _tiles(figures),
+        f'<p class="conclusion">{escape(words.sentence(words.conclusion(figures)))}</p>',
         page.notes(_all_notes(run, figures)),
         "<h2>Where</h2><p>Each fix with its error as a line to the true position; crosses stand at the true"
         " positions of images without a fix. Scroll to zoom, drag to move; click an image or the time to see it;"
@@ -54,38 +50,10 @@ def write_report(
         *cards.sections(run, judged, candidate_image),
         _tables(run, figures),
     ]
-    shown = _scene(run, judged, gallery_m, candidate_image) if run.answered else None
-    page.write_page(path, f"{run.title} · geowarp", body, {p.name: p.figure for p in panels}, shown)
-
-
-def _scene(
-    run: Run, judged: Judged, gallery_m: FloatArray | None, candidate_image: CandidateImage | None
-) -> dict[str, Any]:
-    """Return what the map shows; a very large gallery is thinned, but for the candidates."""
-    ground = Ground(run.frame.datum_latitude_deg, run.frame.datum_longitude_deg)
-    best = {item.best.place.name: item.best.index for item in run.answered if item.best}
-    enu = np.zeros((0, 2)) if gallery_m is None else gallery_m
-    wanted = [index for index in best.values() if index < len(enu)]
-    kept = np.unique([*range(0, len(enu), -(-len(enu) // MOST_PLACES) or 1), *wanted]).astype(int)
-    latitude, longitude, _ = run.frame.to_geodetic(np.column_stack([enu[kept], np.zeros(len(kept))]))
-    place_rows = {name: int(np.searchsorted(kept, index)) for name, index in best.items() if index < len(enu)}
-    names: list[str | None] = [None] * len(kept)
-    for name, row in place_rows.items():
-        names[row] = name
-    answered = {item.name: row for row, item in enumerate(run.answered)}
     worst = int(np.argmax(np.where(judged.fixed, judged.error_m, -1.0))) if run.judged else 0
-    first = answered[run.judged[worst].name] if run.judged else 0
-    return scene(
-        "drive",
-        run.title,
-        ground,
-        places=positions(ground(latitude, longitude)) | {"name": names},
-        drive=drive_columns(rows_of(run), ground, place_rows),
-        correct_within_m=run.criteria.correct_within_m,
-        first=first,
-        pictures=cards.beside_the_map(run, first, place_rows, candidate_image),
-        no_images="every N-th image of a long drive has pictures here; 'geowarp view' shows all of them",
-    )
+    first = [item.name for item in run.answered].index(run.judged[worst].name) if run.judged else 0
+    shown = cards.map_scene(run, first, gallery_m, candidate_image) if run.answered else None
+    page.write_page(path, f"{run.title} · geowarp", body, {p.name: p.figure for p in panels}, shown)
 
 
 def _panels(run: Run, judged: Judged, figures: Mapping[str, Any]) -> list[page.Panel]:
@@ -149,6 +117,7 @@ def _tiles(figures: Mapping[str, Any]) -> str:
     misled = calibration["stanford"]["hazardous"]
     counts = f"{availability['count']} of {availability['of']} images"
     beyond = f"beyond {figures['correct_within_m']:g} m: {false['count']} of {false['of']}"
+    beyond += f", {words.interval(false)}" if false["of"] else ""
     nees = f"mean NEES {words.number(calibration['nees_mean'])}, ideal 2"
     tiles = [
         page.tile(words.percent(availability), "availability", counts),

@@ -86,6 +86,7 @@ class Run:
         notes: Remarks for the reader: a bag cut off, a truth with gaps.
         settings: Resolved configuration.
         timed: Whether the stamps are true; otherwise there is no recorded rate.
+        calibration: Title of the calibration that told fixes from guesses; empty: none, or nobody says.
     """
 
     title: str
@@ -97,6 +98,7 @@ class Run:
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     timed: bool = True
+    calibration: str = ""
 
     @property
     def judged(self) -> tuple[Answered, ...]:
@@ -147,6 +149,7 @@ def run_drive(
         notes=(*drive.notes, *([said] if said else [])),
         settings=config.model_dump(),
         timed=drive.timed,
+        calibration=localizer.calibration.title if localizer.calibration else "",
     )
 
 

@@ -131,7 +131,8 @@ def self_calibrate(
     if store:
         _refuse_drives(gallery.path)
     stored = gallery.keypoint_config
-    base, obstacle = models_calibration(config, describer.fingerprint, stored, find_weights(config.model))
+    model = describer.model.file or find_weights(config.model)
+    base, obstacle = models_calibration(config, describer.fingerprint, stored, model)
     if base is None:
         return SelfCalibrated(None, obstacle)
     localizer = Localizer.of(describer, gallery, config, calibrated=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from geowarp_ros.integrity.calibration import Calibration
+
 
 def percent(share: Mapping[str, Any] | None, *, interval: bool = False) -> str:
     """Return ``"93.1 %"``, or ``"93.1 % (88.0–96.2)"``; a dash without a value."""
@@ -71,6 +73,67 @@ def summary_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     if reasons := figures["no_fix_reasons"]:
         rows.append(("no fix because of", ", ".join(f"{reason} {count}" for reason, count in reasons.items())))
     return rows
+
+
+FEW = 30
+"""Number of guesses below which it is said that they are few: of 30 without a wrong one, 11 % may yet be wrong."""
+
+
+ON_A_DRIVE = str(Calibration.model_fields["title"].default)
+"""Title of a calibration that a drive gave its gallery."""
+
+
+def conclusion(figures: Mapping[str, Any]) -> str:
+    """Return in a sentence what a run says of its gallery: how many guesses were wrong, and what would help.
+
+    A guess is the answer to an image whatever its confidence; of a recorded run only the fixes are known.
+    """
+    wrong, fixes, false = figures.get("guesses"), figures["availability"]["count"], figures["false_fix_rate"]
+    if wrong is None:  # results of an older version
+        return ""
+    if not wrong["of"]:
+        return "no image had a guess that could be judged: the gallery may be of another place"
+    guessed = figures["precision_availability_area"] is not None
+    what, anyhow = ("guesses", " at any threshold") if guessed else ("fixes", "")
+    few = f", for {wrong['of']} are few" if wrong["of"] < FEW else ""
+    said = (
+        f"{wrong['count']} of {wrong['of']} {what} {'was' if wrong['count'] == 1 else 'were'} wrong by more than"
+        f" {figures['correct_within_m']:g} m{anyhow} ({interval(wrong)}{few})"
+    )
+    if not guessed:
+        return said
+    helps, calibrate = calibration_helps(figures), "; a calibration on a drive of this place would"
+    if wrong["count"]:
+        among = f"of the {fixes} answered {false['count']}" + (f" ({interval(false)})" if fixes else "")
+        return f"{said}; {among}{f'{calibrate} tell them apart' if helps else ''}"
+    if helps:
+        return f"{said}{calibrate} answer more"
+    return f"{said}; {f'its calibration let {fixes} of them be' if fixes < wrong['of'] else 'all were'} answered"
+
+
+def calibration_helps(figures: Mapping[str, Any]) -> bool:
+    """Whether a drive of the place could do better than what told fixes from guesses.
+
+    That is, no drive did, and wrong guesses were answered, or right ones refused where none was wrong.
+    """
+    wrong, by = figures.get("guesses"), figures.get("calibrated_by")
+    if not wrong or figures["precision_availability_area"] is None or by == ON_A_DRIVE:
+        return False
+    refused = figures["availability"]["count"] < wrong["of"]
+    return bool(figures["false_fix_rate"]["count"] or (refused and not wrong["count"]))
+
+
+def sentence(text: str) -> str:
+    """Return a text as a sentence of its own; nothing stays nothing."""
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def interval(share: Mapping[str, Any]) -> str:
+    """Return the 95 % interval of a share: ``"95 %: below 8.4 %"``, or ``"95 %: 2.5 to 19.1 %"``."""
+    low, high = (f"{100 * share[end]:.2g}" if share[end] < 0.995 else "100" for end in ("low", "high"))
+    if not share["count"]:
+        return f"95 %: below {high} %"
+    return f"95 %: above {low} %" if share["count"] == share["of"] else f"95 %: {low} to {high} %"
 
 
 METHOD_HEADER = (

@@ -107,6 +107,7 @@ class StoredModel(Section):
     config: Annotated[StoredModelConfig, BeforeValidator(_entries)]
     descriptor_dim: int = Field(ge=1)
     channels: int = Field(ge=1)
+    file: str = Field("", description="Its file, see model.installed.noted_file; empty: not noted.")
 
 
 def _with_contrast(keypoints: Any) -> Any:

@@ -29,6 +29,7 @@ from geowarp_ros.gallery.manifest import (
     SEGMENTS,
     Manifest,
     Segment,
+    StoredModel,
     checksum,
     read_manifest,
 )
@@ -45,6 +46,7 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.keypoints.detector import KeypointConfig, Keypoints
 from geowarp_ros.model import GRID
+from geowarp_ros.model.installed import OWN, find_noted
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Candidate, Image, Near, Place
 
@@ -195,7 +197,7 @@ class Gallery:
 
         Args:
             fingerprint: The model's.
-            name: Its file or ``default``, for the message.
+            name: Its file or ``default``, for the message; ``gallery`` where :func:`own_model` found it.
 
         Raises:
             GalleryError: The fingerprints differ; the message names both, and the command that upgrades.
@@ -203,6 +205,8 @@ class Gallery:
         model = self.manifest.model
         if fingerprint != model.fingerprint:
             kind = f"{model.config.encoder}, {model.config.aggregation}"
+            if name == OWN:
+                raise _without_model(self.path, model, f"is model {fingerprint} now")
             raise GalleryError(
                 f"{self.path}: was made by model {model.fingerprint} ({kind}), the model given is {fingerprint};"
                 f" use its model, or upgrade the gallery (geowarp gallery upgrade {self.path} --model {name})"
@@ -455,6 +459,31 @@ class Gallery:
 
         # neither balanced nor compact: built three times as fast, and as fast to ask for circles
         return cKDTree(self.positions_enu[:, :2], balanced_tree=False, compact_nodes=False)
+
+
+def own_model(folder: Path) -> Path:
+    """Return the file of the model that made the gallery in a folder: the one that ships, or where it was then.
+
+    Raises:
+        GalleryError: There is no gallery, or the file is not there.
+    """
+    model = read_manifest(folder).model
+    file = find_noted(model.file, folder)
+    if not file.is_file():
+        raise _without_model(folder, model, "is not there")
+    return file
+
+
+def _without_model(folder: Path, model: StoredModel, lack: str) -> GalleryError:
+    kind = f"{model.config.encoder}, {model.config.aggregation}"
+    file = f"its file, {find_noted(model.file, folder)}, {lack}"
+    if not model.file:
+        file = "its file was not noted, and the model that ships is another one"
+    return GalleryError(
+        f"{folder}: was made by model {model.fingerprint} ({kind}); {file}: give it (--model FILE;"
+        f" geowarp gallery upgrade {folder} --model FILE notes it), or describe the gallery anew"
+        f" (geowarp gallery upgrade {folder} --model default)"
+    )
 
 
 def _open_segment(folder: Path, manifest: Manifest, info: Segment) -> OpenSegment:

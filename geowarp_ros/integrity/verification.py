@@ -29,9 +29,15 @@ class Verifier(Protocol):
     def __call__(self, query: Query, ranked: Sequence[Candidate], /) -> list[Candidate]:
         """Return the same candidates, best first, with the inliers of those that were looked at."""
 
+    @property
+    def matcher(self) -> Matcher | None:
+        """What finds the points; None where none are looked for."""
+
 
 class NoVerification:
     """The null verifier: the inliers stay unknown."""
+
+    matcher = None
 
     def __call__(self, query: Query, ranked: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates as they are."""
@@ -48,14 +54,14 @@ class GeometricVerifier:
     """
 
     def __init__(self, matcher: Matcher, threshold: float, count: int) -> None:
-        self._matcher = matcher
+        self.matcher = matcher
         self._threshold = threshold
         self._count = count
 
     def __call__(self, query: Query, ranked: Sequence[Candidate], /) -> list[Candidate]:
         """Return the candidates by their inliers, most first; without more than chance they keep their order."""
         head, tail = ranked[: self._count], ranked[self._count :]
-        counts = inliers_of(self._matcher, query, head, self._threshold)
+        counts = inliers_of(self.matcher, query, head, self._threshold)
         verified = [replace(candidate, inliers=count) for candidate, count in zip(head, counts, strict=True)]
         return sorted(verified, key=lambda c: -max(c.inliers or 0, CHANCE_INLIERS)) + list(tail)
 

@@ -52,7 +52,7 @@ def _by_xfeat(network: Any, image: Any, count: int) -> tuple[Any, Any, Any]:
 
 
 def _by_aliked(network: Any, image: Any, count: int) -> tuple[Any, Any, Any]:
-    network.dkd.top_k = count
+    network.dkd.top_k = count  # the same in all threads of a gallery and of its queries
     found = network(image)[0]
     return found.keypoints, found.descriptors, found.keypoint_scores
 

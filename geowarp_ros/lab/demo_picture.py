@@ -22,7 +22,7 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.lab.demo import Replay
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.describer import Warper
-from geowarp_ros.pictures import warp_to_frame
+from geowarp_ros.pictures import CANDIDATE, QUERY, warp_to_frame
 from geowarp_ros.rerank import RetrievalOrder
 from geowarp_ros.rerank.geowarp import GeoWarpReranker
 from geowarp_ros.types import Answer, Candidate, FloatArray, Frame, Image, NoFix
@@ -259,7 +259,7 @@ def _draw_pairs(figure: Figure, place: Any, pairs: list[Pair]) -> None:
             views += [(warp_to_frame(pair.query, quad_q), None), (warp_to_frame(pair.candidate, quad_p), None)]
         for column, (image, quad) in enumerate(views):
             axes = figure.add_subplot(grid[row, column])
-            _draw_view(axes, image, quad)
+            _draw_view(axes, image, quad, (QUERY, CANDIDATE)[column % 2])
             if row == 0:
                 axes.set_title(heads[column], fontsize=11, color=_INK)
             if column == 0:
@@ -267,11 +267,11 @@ def _draw_pairs(figure: Figure, place: Any, pairs: list[Pair]) -> None:
                 axes.set_xlabel(pair.caption, fontsize=8.5, color=colour, loc="left", labelpad=3)
 
 
-def _draw_view(axes: Any, image: Image, quad: FloatArray | None) -> None:
+def _draw_view(axes: Any, image: Image, quad: FloatArray | None, colour: tuple[int, int, int]) -> None:
     height, width = image.shape[:2]
     axes.imshow(image, extent=(-1, 1, 1, -1), aspect=height / width)
     if quad is not None:
-        axes.plot(*np.vstack([quad, quad[:1]]).T, color="#ffb000", linewidth=1.8)
+        axes.plot(*np.vstack([quad, quad[:1]]).T, color=np.array(colour) / 255, linewidth=1.8)
     axes.set(xlim=(-1, 1), ylim=(1, -1), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)

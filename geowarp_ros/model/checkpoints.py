@@ -80,6 +80,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> GeoWarp:
     tensors = read_safetensors(path)
     check_tensors(tensors, model.state_dict(), str(path))
     model.load_state_dict(tensors)
+    model.file = path
     return model.to(device).eval()
 
 
@@ -111,15 +112,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     return _open_safetensors(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
 
 
-def fingerprint(model: GeoWarp) -> str:
+def fingerprint(model: GeoWarp, *, warp: bool = True) -> str:
     """Return 16 hex digits that identify configuration and weights: equal after saving and loading.
 
     A model saved with ``half=True`` has other weights afterwards, so another fingerprint than before; from then
     on it is stable.
+
+    Args:
+        model: On any device.
+        warp: False: of the model as if it had no warping regression, on which nothing in a gallery depends.
     """
-    digest = hashlib.sha256(json.dumps(model.config.model_dump(), sort_keys=True).encode())
+    config = model.config if warp else model.config.model_copy(update={"regression": False})
+    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
     for key, tensor in sorted(model.state_dict().items()):
-        if not key.endswith(BATCH_COUNTER):
+        if not key.endswith(BATCH_COUNTER) and (warp or not key.startswith("regression.")):
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

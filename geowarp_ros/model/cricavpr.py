@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from geowarp_ros.errors import ImageError
+
 REGIONS = 14
 """The class token, 2×2 and 3×3 regions of the feature map."""
 
@@ -64,7 +66,13 @@ class CricaVPR(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, _LAYERS, enable_nested_tensor=False)
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
-        """(B, C, h, w) and (B, C) -> (B, 14·C), unit length; h and w at least 3."""
+        """(B, C, h, w) and (B, C) -> (B, 14·C), unit length.
+
+        Raises:
+            ImageError: The images have fewer than three patches a side.
+        """
+        if min(x.shape[2:]) < 3:
+            raise ImageError(f"{x.shape[3]}×{x.shape[2]} patches: CricaVPR cuts each side in three")
         x = F.normalize(x, dim=1)
         regions = [token]
         for parts in (2, 3):

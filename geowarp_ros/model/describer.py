@@ -44,6 +44,8 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def open_describer(config: LocalizerConfig) -> Describer:
     """Load the model that the configuration names, on its device, and set the process's number of threads.
 
+    ``gallery`` is the model that ships here; :func:`geowarp_ros.gallery.store.own_model` finds a gallery's own.
+
     Raises:
         ModelError: The file is missing, truncated or foreign, or CUDA or ONNX Runtime is asked for and absent.
     """

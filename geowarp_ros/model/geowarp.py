@@ -5,6 +5,8 @@ Retrieval may have an encoder of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,7 +127,12 @@ class GeoWarp(nn.Module):
     whose keys are ``retrieval.*``. A ``projection`` shortens the local features that a gallery stores, not the
     descriptor; it starts as an orthogonal one, which keeps inner products on average. Images are (B, 3, H, W),
     ImageNet-normalised (:mod:`geowarp_ros.images`).
+
+    Attributes:
+        file: Where its weights were read; None where they were not.
     """
+
+    file: Path | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -167,14 +174,21 @@ class GeoWarp(nn.Module):
 
         With ``retrieval`` there is a second pass, of its encoder.
         """
-        feature_map, *token = self._encode(images)
-        local_features = pool_local_features(feature_map, self.projection)
-        if self.retrieval is not None:
-            own = self.config.describing
-            feature_map, *token = _encoded(self.retrieval, sized(images, own.resolution, own.square))
-        if self.config.aggregation in OF_TOKENS:
-            return self.pool(feature_map, *token), local_features
-        return self.pool(feature_map), local_features
+        own = self._encode(images)
+        local_features = pool_local_features(own[0], self.projection)
+        return self.aggregate(own if self.retrieval is None else self.encode(images)), local_features
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return what :meth:`aggregate` takes: the feature map and, of a transformer, the class token (B, C)."""
+        if self.retrieval is None:
+            return self._encode(images)
+        own = self.config.describing
+        return _encoded(self.retrieval, sized(images, own.resolution, own.square))
+
+    def aggregate(self, encoded: Sequence[Tensor]) -> Tensor:
+        """From what :meth:`encode` returns to descriptors (B, D)."""
+        descriptors: Tensor = self.pool(*encoded[: 2 if self.config.aggregation in OF_TOKENS else 1])
+        return descriptors
 
     def local_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, 15, 15), unit length over C."""

@@ -23,6 +23,7 @@ from geowarp_ros.readers.source import (
     count_reasons,
     printable,
 )
+from geowarp_ros.readers.spacing import spaced
 from geowarp_ros.readers.table import read_table
 from geowarp_ros.readers.video import EVERY, VIDEO_SUFFIXES, read_video
 
@@ -62,7 +63,8 @@ def read_source(
         image_topic: Topic of a bag's images; may be empty where it has only one.
         fix_topic: Topic of a bag's fixes; may be empty where it has only one.
         max_gap_s: Maximum time between a bag's image and the nearest fix, s; images beyond are left out.
-        min_spacing_m: Minimum distance from the bag's image before, m; closer images are left out.
+        min_spacing_m: Minimum distance, m: from the bag's image before, or between any two of other images that
+            look the same way (:mod:`geowarp_ros.readers.spacing`); closer images are left out.
         camera: Calibration file of all images; None: each image's own, from the bag's CameraInfo, from
             ``camera.yaml`` in its folder or one above it within the source, else from its EXIF.
         accept_null_island: Keep images at exactly 0°, 0°, which is what receivers report without a fix.
@@ -114,6 +116,7 @@ def read_source(
         raise SourceError(f"{source}: no usable image: {count_reasons(found.skipped)}")
     found = replace(found, description=printable(found.description))
     found = found if split is None else _only(found, split, source)
+    found = found if bag else spaced(found, min_spacing_m, all_round=panorama_views > 0)
     for doubt in () if found.local else doubts(found.images):
         _warn(f"{source}: {doubt}")
     return cut_panoramas(found, panorama_views) if panorama_views else found

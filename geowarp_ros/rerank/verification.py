@@ -29,7 +29,7 @@ from geowarp_ros.keypoints.detector import KeypointConfig, Keypoints, Kind
 from geowarp_ros.keypoints.matching import STRONGEST, Compared, Pairs, match
 from geowarp_ros.model.describer import Query
 from geowarp_ros.rerank.order import best_first
-from geowarp_ros.types import Candidate, Image
+from geowarp_ros.types import Candidate, Image, Pair
 
 Points: TypeAlias = NDArray[np.float32]
 """(N, 2), (x, y)."""
@@ -72,13 +72,39 @@ def inliers_of(matcher: Matcher, query: Query, candidates: Sequence[Candidate], 
 
 def count_inliers(points_q: Points, points_p: Points, threshold: float) -> int:
     """Count the matches that obey the best homography; 0 with fewer than the four points that determine one."""
+    return int(obeying(points_q, points_p, threshold).sum())
+
+
+def obeying(points_q: Points, points_p: Points, threshold: float) -> NDArray[np.bool_]:
+    """Return which matches (N,) obey the best homography."""
+    none = np.zeros(len(points_q), np.bool_)
     if len(points_q) < 4:
-        return 0
+        return none
     try:
         _, mask = cv2.findHomography(points_p, points_q, cv2.USAC_MAGSAC, threshold, None, 10_000, 0.999)
     except cv2.error:  # OpenCV's, where every sample that it draws is degenerate; seen with fundamental matrices
-        return 0
-    return 0 if mask is None else int(mask.sum())
+        return none
+    return none if mask is None else mask.ravel().astype(np.bool_)
+
+
+def matched_pair(
+    query: Image, candidate: Image, points: tuple[Points, Points], sizes: tuple[Image, Image], threshold: float
+) -> Pair:
+    """Return two images with those of their matched keypoints that obey the best homography.
+
+    Args:
+        query: The query, of any size.
+        candidate: The candidate likewise.
+        points: Matched keypoints of both, row by row.
+        sizes: The images in whose pixels the keypoints are.
+        threshold: Maximum reprojection error of an inlier (px).
+    """
+    agree = obeying(*points, threshold)
+    points_q, points_p = (
+        (side[agree] + 0.5) * 2 / (image.shape[1], image.shape[0]) - 1
+        for side, image in zip(points, sizes, strict=True)
+    )
+    return Pair(query, candidate, points_q, points_p, len(agree))
 
 
 KIND_OF: dict[str, Kind] = {

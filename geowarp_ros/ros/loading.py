@@ -14,6 +14,7 @@ from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.files import expanded
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.model.installed import OWN
 
 if TYPE_CHECKING:  # they bring torch: an unconfigured node starts without it
     from geowarp_ros.localizer import Localizer
@@ -56,11 +57,13 @@ class SharedModel:
         Raises:
             GeowarpError: As :func:`open_localizer`.
         """
+        from geowarp_ros.localizer import of_gallery
         from geowarp_ros.model.describer import open_describer
 
-        key = config.model, config.device, config.precision, config.runtime, str(config.threads)
+        named = of_gallery(config, expanded(config.gallery)) if config.gallery else config
+        key = named.model, config.device, config.precision, config.runtime, str(config.threads)
         with self._lock:  # two nodes that configure at once load one model
-            describer = self._loaded.get(key) or open_describer(config)
+            describer = self._loaded.get(key) or open_describer(named)
             self._loaded[key] = describer
         return open_localizer(config, describer)
 
@@ -116,7 +119,7 @@ def load(opener: Opener, config: NodeConfig) -> Loaded:
     about = {
         "gallery": config.gallery,
         "places": str(len(gallery.places)),
-        "model": config.model,
+        "model": "its own" if config.model == OWN else config.model,
         "model fingerprint": gallery.model_fingerprint,
         "device": localizer.device
         if config.device == localizer.device

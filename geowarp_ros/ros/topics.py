@@ -37,7 +37,10 @@ PUBLISHED: dict[str, tuple[type, str]] = {
         "Fixes in the local frame `map_frame`, with the orientation of the camera's body frame (x forward) or"
         " of `base_frame`; nothing for a NO_FIX.",
     ),
-    MATCH_IMAGE: (CompressedImage, "Query and best candidate, plain and warped (JPEG); only while subscribed."),
+    MATCH_IMAGE: (
+        CompressedImage,
+        "Query and best candidate with what agrees in them, plain and warped (JPEG); only while subscribed.",
+    ),
     CANDIDATES: (
         MarkerArray,
         "Candidates of the latest answer, and the camera's view if its orientation is known, in `map_frame`; only"
@@ -204,6 +207,5 @@ class Outputs:
             markers = candidate_markers(answer, loaded.datum, config, frame.camera)
             self._publishers[CANDIDATES].publish(markers)
         if self._publishers[MATCH_IMAGE].get_subscription_count():
-            best = loaded.localizer.gallery.image(answer.candidates[0].index) if answer.candidates else None
-            data = encode_jpeg(answer_picture(frame.image, best, answer))
+            data = encode_jpeg(answer_picture(answer, frame.image))
             self._publishers[MATCH_IMAGE].publish(CompressedImage(header=fix.header, format="jpeg", data=data))

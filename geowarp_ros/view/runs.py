@@ -140,4 +140,5 @@ def _facts(figures: Mapping[str, Any]) -> list[str]:
         f"{words.percent(figures['availability'])} available",
         f"{false['count']} of {false['of']} fixes beyond {figures['correct_within_m']:g} m",
         f"median error {words.metres(figures['error_m']['0.5'])}",
+        *filter(None, [words.conclusion(figures)]),
     ]

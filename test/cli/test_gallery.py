@@ -38,6 +38,20 @@ def geowarp(*words: object) -> int:
     return main(["gallery", *(str(word) for word in words)])
 
 
+def test_a_dense_folder_is_thinned_and_the_gallery_remembers(
+    source: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0, 1 and 2 are 111 m apart; 1 goes, 2 is 222 m from 0 and of another split besides."""
+    build = ("build", source, "--model", model, "--output", tmp_path / "g", "--device", "cpu")
+    assert geowarp(*build, "--min-spacing", "200") == 0
+    reason = "closer than 200 m to another that looks the same way"
+    assert f"2 left out: 1 absent, 1 {reason}" in capsys.readouterr().out
+    assert [place.name for place in Gallery.open(tmp_path / "g").places] == ["0.png", "2.png"]
+    assert geowarp("info", tmp_path / "g", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == {"absent": 1, reason: 1}
+    assert ["1.png", reason] in [row[:2] for row in csv.reader((tmp_path / "g" / "left_out.csv").open())]
+
+
 def test_the_life_of_a_gallery(
     source: Path, model: str, tmp_path: Path, terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,7 +66,7 @@ def test_the_life_of_a_gallery(
     assert "has a gallery of 2 images already" in capsys.readouterr().err
     assert geowarp(*build, "--replace") == 0
 
-    assert geowarp("add", gallery, source, "--model", model, "--device", "cpu") == 0
+    assert geowarp("add", gallery, source, "--device", "cpu") == 0  # by its own model, which it finds
     out = capsys.readouterr().out
     assert "of splits gallery (2), query (1); --split takes only one" in out
     assert "3 images, 1 added" in out and "2 already in the gallery" in out
@@ -63,6 +77,7 @@ def test_the_life_of_a_gallery(
     assert "resnet18 + gem, images as they are" in table
     assert "0.0 m east-west, 222.3 m north-south" in table  # 2e-3° of latitude at 45°
     assert "splits      gallery 2, query 1" in table
+    assert "left out    2 already in the gallery, 1 absent\n" in table
 
     assert geowarp("info", gallery, "--json") == 0
     info = json.loads(capsys.readouterr().out)
@@ -178,6 +193,14 @@ def test_a_gallery_gets_another_model(
     info = json.loads(capsys.readouterr().out)
     assert (info["model"]["encoder"], info["model"]["descriptor_dim"]) == ("mobilenet_v2", 576)
     assert info["segments"][0]["options"]["model"] == str(other)
+    assert info["model"]["file"] == "../other.safetensors"
+    moved = other.rename(tmp_path / "g" / "its own.safetensors")
+    assert geowarp("add", gallery, source, "--device", "cpu") == 1
+    assert f"its file, {other}, is not there" in capsys.readouterr().err
+    assert geowarp("upgrade", gallery, "--model", moved, "--device", "cpu") == 0
+    assert capsys.readouterr().out.startswith(f"{gallery}: its model {new} noted as ./its own.safetensors in ")
+    assert geowarp("info", gallery) == 0
+    assert f"{new}, ./its own.safetensors\n" in capsys.readouterr().out
     assert geowarp("verify", gallery) == 0
     assert geowarp("upgrade", gallery, "--model", "default") == 1
     assert "its working resolution is that of the images, that of model" in capsys.readouterr().err

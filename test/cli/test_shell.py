@@ -17,7 +17,7 @@ import pytest
 import geowarp_ros.cli
 from geowarp_ros.cli import VERBS, main
 from geowarp_ros.cli.evaluate import EVALUATIONS
-from geowarp_ros.cli.parser import Existing, Parser, image_files
+from geowarp_ros.cli.parser import Existing, NewPicture, Parser, image_files
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.lab.verbs.train import TRAININGS
 from test.cli.walking import complete, every_parser, is_path
@@ -70,6 +70,7 @@ def test_every_path_may_begin_with_the_home(words: list[str], parser: Parser, ho
         name = "file" if isinstance(action.type, Existing) and action.type.file else "folder"
         weights = ("keypoint_weights", "matcher_weights")
         name = "file" if action.dest in ("model", "models", "init", "warp", *weights) else name
+        name = "picture.png" if isinstance(action.type, NewPicture) else name
         for path in (f"~/{name}", f"$HOME/{name}", f"${{HOME}}/{name}"):
             line = complete(parser, {action.dest: path}, home / "folder", home / "file")
             found = getattr(parser.parse_args(line), action.dest)
@@ -217,7 +218,7 @@ def test_numbers_and_lists_are_told_as_they_are_typed(capsys: pytest.CaptureFixt
     told = " ".join(capsys.readouterr().out.split())
     assert "distances of recall (m) (default: 2 5 10 25 50)" in told
     assert "maximum number of images; 0: all (default: 0)" in told
-    assert "model file, by which the gallery was made (default: the model that ships)" in told
+    assert "model file (default: the one that made the gallery)" in told
 
 
 @pytest.mark.parametrize("words", [[], ["gallery"], ["evaluate"], ["train"]], ids=" ".join)

@@ -54,6 +54,7 @@ def test_a_source_is_read_with_the_options_of_the_verb(
         ["evaluate", "dataset", str(tmp_path), *output],
         ["train", "retrieval", str(tmp_path), *output],
         ["train", "warp", str(tmp_path), *output, "--model", "default"],
+        ["train", "distill", str(tmp_path), *output, "--teacher", "default"],
     )
     for number, words in enumerate(verbs):
         assert main([*words, "--accept-null-island", "--fix-offset=-18", "--utm-zone", "33N"]) == 1, words

@@ -23,7 +23,7 @@ from geowarp_ros.evaluation.run import Criteria, Run, frame_of, join_recorded, r
 from geowarp_ros.evaluation.words import summary_rows
 from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.localizer import Localizer, Ranked
-from geowarp_ros.types import Answer, Candidate, Fix, FloatArray, Frame, Header, Image, Near, NoFix, Place
+from geowarp_ros.types import Answer, Candidate, Fix, FloatArray, Frame, Header, Image, Near, NoFix, Pair, Place
 from test.evaluation import runs
 from test.test_position import pose_of
 
@@ -57,9 +57,8 @@ class StandIn(Localizer):
         )
         ranked = Ranked((best, far), gather_evidence([best, far], 10.0), 0, {})
         header = Header(frame.stamp_ns, frame.frame_id)
-        return Answer(
-            header, self.judge(ranked), ranked.candidates, ranked.evidence, pair=lambda: (frame.image, frame.image)
-        )
+        pair = Pair(frame.image, frame.image, np.empty((0, 2)), np.empty((0, 2)))
+        return Answer(header, self.judge(ranked), ranked.candidates, ranked.evidence, pair=lambda: pair)
 
 
 def config(min_confidence: float = 0.9) -> SessionConfig:

@@ -40,7 +40,7 @@ class ColourDescriber(Describer):
     def __init__(self, fingerprint: str = "0123456789abcdef", resolution: int = 0) -> None:
         self.fingerprint = fingerprint
         self.model: Any = SimpleNamespace(
-            config=ModelConfig(encoder="resnet18", resolution=resolution), descriptor_dim=6, channels=2
+            config=ModelConfig(encoder="resnet18", resolution=resolution), descriptor_dim=6, channels=2, file=None
         )
         self.batches: list[int] = []
 

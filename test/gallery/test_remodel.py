@@ -36,6 +36,7 @@ from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import load_model, save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.regression import WarpRegression
 from geowarp_ros.readers import Source
 from geowarp_ros.types import Image
 from test.gallery.alignment.fakes import FakeAlign, assert_same, opened_alignment
@@ -56,7 +57,10 @@ class NewDescriber(ColourDescriber):
     def __init__(self, fingerprint: str = "beef", resolution: int = RESOLUTION) -> None:
         super().__init__(fingerprint, resolution)
         self.model: Any = SimpleNamespace(
-            config=ModelConfig(encoder="mobilenet_v2", resolution=resolution), descriptor_dim=9, channels=16
+            config=ModelConfig(encoder="mobilenet_v2", resolution=resolution),
+            descriptor_dim=9,
+            channels=16,
+            file=None,
         )
 
     def describe_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
@@ -382,3 +386,30 @@ def test_an_upgraded_gallery_answers_as_one_that_the_new_model_built(views: View
         for key in ("distance", "score"):
             ours, theirs = (np.array([c[key] for c in one["candidates"]], float) for one in (mine, other))
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_warp_that_is_trained_on_top_describes_nothing_anew(views: Views, tmp_path: Path) -> None:
+    """The gallery takes over its own model with a warp, in place; with other weights it is described again."""
+    torch.manual_seed(0)
+    own = GeoWarp(ModelConfig(encoder="resnet18", resolution=RESOLUTION, regression=False)).eval()
+    path = build_gallery(views(4), Describer(own, "cpu"), tmp_path / "g", keypoints=CONFIG).gallery
+    own.regression, own.config = WarpRegression(), own.config.model_copy(update={"regression": True})
+    warped = Describer(own, "cpu")
+    with pytest.raises(GalleryError, match=f"geowarp gallery upgrade {path}"):
+        Gallery.open(path).check_model(warped.fingerprint, "warped")
+    before = content(path)
+    report = upgrade_gallery(path, CONFIG, describer=warped)
+    assert report.adopted and report.described == 0
+    after = content(path)
+    assert {name for name in after if after[name] != before.get(name)} == {"gallery.json"}
+    opened = Gallery.open(path)
+    opened.check_model(warped.fingerprint)
+    assert opened.manifest.model.config.model_dump()["regression"] and opened.verify() == []
+    descriptors, local_features = warped.describe_batch([views(4).images[n].read() for n in range(4)])
+    np.testing.assert_array_equal(opened.descriptors, descriptors)
+    np.testing.assert_array_equal(opened.local_features(range(4)), local_features)
+    assert not upgrade_gallery(path, CONFIG, describer=warped).adopted, "it has it already"
+    with torch.no_grad():
+        next(own.encoder.parameters()).mul_(1.5)
+    report = upgrade_gallery(path, CONFIG, describer=Describer(own, "cpu"))
+    assert not report.adopted and report.described == 4

@@ -21,6 +21,7 @@ from geowarp_ros.errors import ModelError
 from geowarp_ros.geometry import full_frame
 from geowarp_ros.lab.export import export_onnx
 from geowarp_ros.model.checkpoints import fingerprint, save_model
+from geowarp_ros.model.combination import combine
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from test.model.weights import make_model
 
@@ -79,6 +80,15 @@ def test_netvlad_without_a_regression_is_one_graph(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 80, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert_equal(run(path, images=images), model.describe(images))
+
+
+def test_what_resizes_its_input_resizes_in_the_graph(tmp_path: Path) -> None:
+    square = make_model("resnet18", regression=False, resolution=64, square=True)
+    images = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
+    for number, model in enumerate((square, combine(square, make_model("alexnet", regression=False)))):
+        (path,) = export_onnx(model, tmp_path / str(number), 96, 80)
+        with torch.inference_mode():
+            assert_equal(run(path, images=images), model.describe(images))
 
 
 def test_a_transformer_with_its_class_token_is_one_graph(tmp_path: Path) -> None:

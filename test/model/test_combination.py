@@ -13,7 +13,7 @@ from geowarp_ros.images import to_tensor
 from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
 from geowarp_ros.model.combination import combine
 from geowarp_ros.model.describer import Describer, Warper
-from geowarp_ros.model.geowarp import sized
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig, sized
 from test.model.conftest import picture
 from test.model.weights import make_model
 
@@ -78,3 +78,24 @@ def test_pairs_are_warped_by_the_matching_network_alone() -> None:
     np.testing.assert_allclose(scores[1].score, scores[0].score, atol=1e-4)
     np.testing.assert_allclose(scores[1].quads_q, scores[0].quads_q, atol=1e-5)
     assert np.ptp(scores[0].score) > 0.1
+
+
+def test_a_transformer_retrieves_and_a_convolutional_network_matches(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    retrieval = GeoWarp(
+        ModelConfig(
+            encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=140, square=True, regression=False
+        )
+    ).eval()
+    matching = make_model("resnet18")
+    save_model(combine(retrieval, matching), tmp_path / "both")
+    both = Describer(load_model(tmp_path / "both"), "cpu")
+    assert both.model.config.describing == retrieval.config.matching
+    pixels = to_tensor(picture(120, 160, seed=3))
+    with torch.inference_mode():
+        found = both.network.describe(pixels)
+        expected = retrieval.describe(pixels)[0], matching.local_features(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    descriptors, features = both.describe_batch([picture(120, 160, seed=3)] * 2)
+    np.testing.assert_allclose(descriptors[1], expected[0][0], atol=1e-5)
+    assert features.shape == (2, 256, 15, 15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from geowarp_ros.errors import ImageError
 from geowarp_ros.model.aggregation import build_aggregation
 from geowarp_ros.model.cricavpr import Adapter, _cuts
 
@@ -38,6 +39,11 @@ def test_a_cell_is_in_one_region_of_each_level(row: int, column: int, regions: s
 
 def test_cuts_are_the_authors_at_16_cells() -> None:
     assert (_cuts(16, 2), _cuts(16, 3)) == ((0, 8, 16), (0, 5, 11, 16))
+
+
+def test_an_image_without_three_patches_a_side_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"^5×2 patches: CricaVPR cuts"):
+        build_aggregation("cricavpr", 32)(torch.ones(1, 32, 2, 5), torch.ones(1, 32))
 
 
 def test_an_adapter_sees_neighbours_within_two_cells_and_no_others() -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from geowarp_ros.errors import ModelError
-from geowarp_ros.model.installed import find_weights, installed_weights, names, weights_folder
+from geowarp_ros.model.installed import (
+    DEFAULT_MODEL,
+    find_noted,
+    find_weights,
+    installed_weights,
+    names,
+    noted_file,
+    weights_folder,
+)
 
 
 def test_the_folder_is_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,3 +49,22 @@ def test_a_name_is_a_file_here_or_one_that_was_fetched(tmp_path: Path, monkeypat
     assert {"cosplace", "salad"} <= set(names())
     Path("cosplace").write_bytes(b"")
     assert find_weights("cosplace") == Path("cosplace")
+
+
+def test_a_gallery_notes_where_its_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gallery = Path("data/gallery")
+    for file, noted in (
+        (DEFAULT_MODEL, "default"),
+        (None, ""),
+        (Path("data/gallery/m"), "./m"),
+        (Path("data/runs/m.safetensors"), "../runs/m.safetensors"),
+        (Path("m.safetensors"), f"{tmp_path}/m.safetensors"),  # neither in the gallery nor beside it
+    ):
+        assert noted_file(file, gallery) == noted
+        assert find_noted(noted, gallery) == (DEFAULT_MODEL if noted in ("", "default") else tmp_path / str(file))
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "weights"))
+    assert noted_file(installed_weights("cosplace"), gallery) == "cosplace"
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path / "of the robot"))
+    assert find_noted("cosplace", gallery) == tmp_path / "of the robot" / "cosplace.safetensors"
+    assert find_weights("gallery") == DEFAULT_MODEL  # where there is no gallery

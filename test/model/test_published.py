@@ -193,7 +193,7 @@ def test_code_in_a_file_is_refused_and_not_run(small: GeoWarp, tmp_path: Path) -
     message = refusal(
         "resnet18", "gem", write(tmp_path, {**published(small)[0], "x": Malice(tmp_path / "owned")})[0]
     )
-    assert "could run code" in message
+    assert "could run code" in message and "save its state_dict alone with torch.save" in message
     assert not (tmp_path / "owned").exists()
 
 

@@ -163,6 +163,16 @@ def test_a_transformer_cut_short_has_the_first_blocks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "millions"), [("dinov2_vits14", 21), ("dinov2_vitb14", 86), ("dinov2_vitl14", 300)]
+)
+def test_sizes_are_those_of_dinov2s_table(name: TransformerName, millions: int) -> None:
+    with torch.device("meta"):
+        for of in (SIZES[name], SIZES[f"{name}_reg"]):  # type: ignore[index]
+            count = sum(parameter.numel() for parameter in VisionTransformer(of).parameters())
+            assert count / 1e6 == pytest.approx(millions, rel=0.06)
+
+
+@pytest.mark.parametrize(
     ("entries", "said"),
     [
         ({"encoder": "dinov2_vits14", "depth": 13}, "depth = 13: expected at most 12"),

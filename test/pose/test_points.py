@@ -67,8 +67,8 @@ def test_a_network_matches_where_descriptors_say_nothing(rng: np.random.Generato
     query = Keypoints(query.points, rng.integers(0, 256, query.descriptors.shape).astype(np.uint8))
     assert estimate_pose(query, CAMERA, photographs, CONFIG) is None
     found = {}
-    for photograph, pose in zip(photographs, TRACK, strict=True):
-        _, seen = street.seen(*pose)
+    for photograph, taken_at in zip(photographs, TRACK, strict=True):
+        _, seen = street.seen(*taken_at)
         _, q, p = np.intersect1d(visible, seen, return_indices=True)
         found[photograph.row] = Matched(np.column_stack([q, p]), photograph.part)
     pose = estimate_pose(query, CAMERA, photographs, CONFIG, compared=lambda photograph: found[photograph.row])

@@ -26,7 +26,7 @@ from geowarp_ros.errors import ConfigError
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import Calibration, save_calibration
-from geowarp_ros.model.checkpoints import save_model
+from geowarp_ros.model.checkpoints import load_model, save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
@@ -54,8 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) 
     folder = tmp_path_factory.mktemp("cameras")
     torch.manual_seed(3)
     torch.set_num_threads(1)
-    model = GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")).eval()
-    save_model(model, folder / "model.safetensors")
+    save_model(GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")), folder / "model.safetensors")
+    describer = Describer(load_model(folder / "model.safetensors"), "cpu")
     text = (
         "/**:\n  ros__parameters:\n"
         f"    model: {folder / 'model.safetensors'}\n    device: cpu\n    rerank.candidates: 2\n"
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) 
             Pillow.fromarray(pixels).save(folder / f"{number}.png")
             rows.append(f"{number}.png,{latitude + number * 1e-3},8.0")
         (folder / f"{camera}.csv").write_text("\n".join(rows) + "\n")
-        build_gallery(read_source(folder / f"{camera}.csv"), Describer(model, "cpu"), folder / camera)
+        build_gallery(read_source(folder / f"{camera}.csv"), describer, folder / camera)
         save_calibration(folder / camera / CALIBRATION, foreign_calibration(camera))
         text += f"/{camera}/geowarp_localizer:\n  ros__parameters:\n    gallery: {folder / camera}\n"
     (folder / "cameras.yaml").write_text(text)
@@ -202,10 +202,9 @@ def test_a_parameter_rebuilds_only_what_it_touches_and_repeats_no_warning(
 
 def test_one_model_is_loaded_for_all_and_freed_after_the_last(folder: Path) -> None:
     shared = SharedModel()
+    named = dict(zip(LATITUDES, (str(folder / "model.safetensors"), "gallery"), strict=True))  # its own: the same
     configs = {
-        camera: NodeConfig(
-            model=str(folder / "model.safetensors"), device="cpu", gallery=str(folder / camera), autostart=False
-        )
+        camera: NodeConfig(model=named[camera], device="cpu", gallery=str(folder / camera), autostart=False)
         for camera in LATITUDES
     }
     opened: dict[str, Any] = {}

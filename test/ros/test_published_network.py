@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from geowarp_ros.cli import main
 from geowarp_ros.types import Image as Pixels
 from test.model.published_layouts import Case, seeded_checkpoint
+from test.model.transformer_layout import dinov2, salad, seeded
 from test.ros.conftest import Robot, image_message
 from test.ros.test_process import NodeProcess, _first_fix
 
@@ -31,7 +32,7 @@ def photographs() -> list[Pixels]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) -> Path:
-    """Photographs with positions, and two models: CosPlace alone, and with the local features of ours."""
+    """Photographs with positions, and models: CosPlace alone and with the local features of ours, and SALAD."""
     folder = tmp_path_factory.mktemp("robot")
     rows = ["filename,latitude,longitude"]
     for number, (pixels, latitude) in enumerate(zip(photographs, LATITUDES, strict=True)):
@@ -43,6 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) 
     assert main([*method, "--output", str(folder / "alone.safetensors")]) == 0
     both = ["combine", "--retrieval", str(folder / "alone.safetensors")]
     assert main([*both, "--output", str(folder / "both.safetensors")]) == 0
+    small = dinov2("backbone.model.", 384, 1) | salad("aggregator.", 384, 128)
+    torch.save(seeded(small, seed=3), folder / "salad.pth")
+    method = ["import-weights", "--method", "salad", "--checkpoint", str(folder / "salad.pth")]
+    assert main([*method, "--output", str(folder / "transformer.safetensors")]) == 0
     return folder
 
 
@@ -53,9 +58,12 @@ def robot(graph: None) -> Iterator[Robot]:
     robot.close()
 
 
-@pytest.mark.parametrize(("name", "warns"), [("alone", True), ("both", False)])
+@pytest.mark.parametrize(
+    ("name", "dimension", "warns"), [("alone", 64, True), ("both", 64, False), ("transformer", 8448, True)]
+)
 def test_a_photograph_is_found_by_the_command_line_and_by_the_node(
     name: str,
+    dimension: int,
     warns: bool,
     folder: Path,
     photographs: list[Pixels],
@@ -66,7 +74,7 @@ def test_a_photograph_is_found_by_the_command_line_and_by_the_node(
     model, gallery = folder / f"{name}.safetensors", folder / name
     words = ["--model", str(model), "--device", "cpu"]
     assert main(["gallery", "build", str(folder / "positions.csv"), "--output", str(gallery), *words]) == 0
-    assert json.loads((gallery / "gallery.json").read_text())["model"]["descriptor_dim"] == 64
+    assert json.loads((gallery / "gallery.json").read_text())["model"]["descriptor_dim"] == dimension
     capsys.readouterr()
     assert main(["localize", str(folder / "2.png"), "--gallery", str(gallery), "--json", *words]) == 0
     answer = json.loads(capsys.readouterr().out)

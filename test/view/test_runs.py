@@ -42,6 +42,9 @@ def test_images_in_seconds_from_the_start_with_their_errors(tmp_path: Path) -> N
     assert drive["candidate"][2] == "gallery/2.jpg" and drive["place"] == [None] * 6
     assert drive["query_quad"][0] == pytest.approx(runs.QUAD.ravel().tolist())
     assert shown["facts"][0] == "83.3 % available" and "1 of 5 fixes beyond 25 m" in shown["facts"][1]
+    assert shown["facts"][3].startswith(
+        "1 of 6 guesses was wrong by more than 25 m at any threshold (95 %: 3 to 56 %"
+    )
     assert shown["pictures"] == []
     json.dumps(shown, allow_nan=False)
 

@@ -116,13 +116,14 @@ class Viewer {
       drive.MY = drive.Y.map((y, row) => (drive.fixed[row] || Number.isNaN(drive.TY[row]) ? y : drive.TY[row]));
       add(drive.TX, drive.TY);
       const track = [...box];
-      add(drive.X.map((x, row) => (drive.fixed[row] ? x : NaN)), drive.Y);
+      add(drive.X.map((x, row) => (drive.fixed[row] || scene.untimed ? x : NaN)), drive.Y); // of photographs guesses, too
       // a fix far away does not make the drive a dot
       if (track[0] <= track[2] && Math.hypot(box[2] - box[0], box[3] - box[1]) > 3 * Math.hypot(track[2] - track[0], track[3] - track[1])) box = track;
     }
     if (!drive || scene.kind === "live" || box[0] > box[2]) { add(places.tagX, places.tagY); add(places.ownX, places.ownY); }
     if (!drive && this.scene.points) add(...[this.scene.points.x, this.scene.points.y].map((values) => middling(values)));
-    if (box[0] <= box[2]) this.map.setBounds(box);
+    const room = scene.untimed ? 30 : 0; // a single photograph has its surroundings
+    if (box[0] <= box[2]) this.map.setBounds([box[0] - room, box[1] - room, box[2] + room, box[3] + room]);
   }
 
   movePlaces() {
@@ -911,7 +912,7 @@ class Viewer {
 
   showTime() {
     const { row } = this.chosen;
-    this.clock.textContent = `${this.time.toFixed(1)} s`;
+    this.clock.textContent = this.scene.untimed ? `${row + 1} of ${this.drive.t.length}` : `${this.time.toFixed(1)} s`;
     this.strip.setAttribute("aria-valuemax", this.end().toFixed(1));
     this.strip.setAttribute("aria-valuenow", this.time.toFixed(1));
     this.strip.setAttribute("aria-valuetext", `${this.time.toFixed(1)} seconds, ${this.verdict(row)}`);

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from geowarp_ros.pictures import FAINT, INK, LOST, PAPER
+from geowarp_ros.pictures import FAINT, INK, LOST, PAPER, QUERY, round_length
 from geowarp_ros.types import FloatArray, Image
 
 WIDTH_PX = 1200
-OWN = (64, 196, 255)
+OWN = QUERY
 """Colour of a photograph's own position."""
-TAG = (140, 148, 160)
+TAG = FAINT
 POINT = (66, 75, 87)
 NAMED = 5
 """Number of suspicious tags whose names are written."""
@@ -122,7 +122,7 @@ def _written(sheet: Image, shown: AlignedMap, tags: FloatArray, view: _View) -> 
     draw.polygon([(north[0], north[1]), (north[0] - 7, north[1] + 22), (north[0] + 7, north[1] + 22)], fill=FAINT)
     draw.text((north[0], north[1] + 34), "N", fill=FAINT, font=font, anchor="mm")
     y = _TITLE_PX + view.height_px + _FOOT_PX / 2
-    length = _round_length(WIDTH_PX / 5 / view.scale)
+    length = round_length(WIDTH_PX / 5 / view.scale)
     end = _MARGIN_PX + length * view.scale
     draw.line(
         [(_MARGIN_PX, y - 5), (_MARGIN_PX, y + 5), (_MARGIN_PX, y), (end, y), (end, y - 5), (end, y + 5)], INK
@@ -136,12 +136,6 @@ def _written(sheet: Image, shown: AlignedMap, tags: FloatArray, view: _View) -> 
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline=colour or TAG)
         x -= 24
     return np.array(picture)
-
-
-def _round_length(most_m: float) -> float:
-    """Return the greatest of 1, 2, 5, 10, 20 … m that is not above ``most_m``."""
-    power = 10.0 ** math.floor(math.log10(most_m))
-    return max(step * power for step in (1, 2, 5) if step * power <= most_m)
 
 
 def _line(sheet: Image, start: FloatArray, end: FloatArray, colour: tuple[int, int, int]) -> None:

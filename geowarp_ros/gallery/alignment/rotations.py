@@ -175,11 +175,3 @@ def upright(rotations: FloatArray) -> FloatArray:
     down = down / max(float(np.linalg.norm(down)), 1e-12)
     turn, _ = Rotation.align_vectors(np.array([[0.0, 0.0, -1.0]]), down[None])
     return np.asarray(turn.as_matrix())
-
-
-def headings_rad(rotations: FloatArray) -> FloatArray:
-    """Return compass headings (N,) of optical axes; of a camera that looks down, of the image's top."""
-    axis = rotations[:, :, 2]
-    looks_down = np.abs(axis[:, 2]) > math.cos(math.radians(30.0))
-    shown = np.where(looks_down[:, None], -rotations[:, :, 1], axis)
-    return np.asarray(np.arctan2(shown[:, 0], shown[:, 1]))

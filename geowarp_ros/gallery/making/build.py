@@ -38,6 +38,7 @@ from geowarp_ros.gallery.manifest import (
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.keypoints.detector import KeypointConfig
+from geowarp_ros.model.installed import noted_file
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import Skipped, Source
 
@@ -142,7 +143,7 @@ def build_gallery(
                 manifest = Manifest(
                     created=now(),
                     modified=now(),
-                    model=stored_model(describer),
+                    model=stored_model(describer, output),
                     segments=segments,
                     keypoints=keypoints,
                 )
@@ -298,13 +299,14 @@ def index_gallery(gallery: Path, options: IndexOptions, progress: Progress = sil
     return manifest.index
 
 
-def stored_model(describer: Describer) -> StoredModel:
-    """Return the manifest's entry for a model."""
+def stored_model(describer: Describer, gallery: Path) -> StoredModel:
+    """Return the entry for a model in the manifest of the gallery in a folder."""
     return StoredModel(
         fingerprint=describer.fingerprint,
         config=describer.model.config,
         descriptor_dim=describer.model.descriptor_dim,
         channels=describer.model.channels,
+        file=noted_file(describer.model.file, gallery),
     )
 
 

@@ -18,11 +18,22 @@ from geowarp_ros.gallery.making.build import DEFAULT_KEYPOINTS, commit, indexed,
 from geowarp_ros.gallery.making.filling import LOADERS
 from geowarp_ros.gallery.making.remodel import Remodel, check_resolution
 from geowarp_ros.gallery.making.segment import Journal, KeypointWriter, write_cameras
-from geowarp_ros.gallery.manifest import POSITIONS_FILE, Segment, StoredFile, now, read_manifest, sync, writing
+from geowarp_ros.gallery.manifest import (
+    POSITIONS_FILE,
+    Manifest,
+    Segment,
+    StoredFile,
+    now,
+    read_manifest,
+    sync,
+    writing,
+)
 from geowarp_ros.gallery.photographs import camera_list
 from geowarp_ros.gallery.store import Gallery, OpenSegment
 from geowarp_ros.images import read_image, resize_shorter
 from geowarp_ros.keypoints.detector import KeypointConfig, KeypointDetector, Keypoints
+from geowarp_ros.model.checkpoints import fingerprint
+from geowarp_ros.model.installed import noted_file
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers.camera_files import CameraFiles, exif_camera
 
@@ -41,12 +52,14 @@ class UpgradeReport:
         keypoints: Number of photographs whose keypoints it stored, those of a stopped run included.
         cameras: Number of photographs that have a camera now and had none.
         described: Number of photographs that the new model described, those of a stopped run included.
+        adopted: Whether the gallery has a new model that describes as its own did, with a warp beside.
         seconds: Duration.
     """
 
     keypoints: int
     cameras: int
     described: int
+    adopted: bool
     seconds: float
 
 
@@ -66,9 +79,10 @@ def upgrade_gallery(
     Until then the old gallery is what is read, and a stopped upgrade goes on after its last batch. Stored images
     are at working resolution: keypoints of originals that were larger can only be had by building again.
 
-    A new model changes descriptors and local features, and the index, of the same kind, is made again of them. A
-    calibration that was measured with the old model stays beside the gallery; the localizer says that it does not
-    apply.
+    A model that is the gallery's own with a warping regression (``geowarp train warp``) describes as that did, and
+    the gallery takes it over as it is. Any other changes descriptors and local features, and the index, of the
+    same kind, is made again of them. A calibration that was measured with the old model stays beside the gallery;
+    the localizer says that it does not apply. Of the same model the place of its file is noted.
 
     Args:
         gallery: Folder of the gallery.
@@ -90,22 +104,26 @@ def upgrade_gallery(
     read_manifest(gallery)  # before the lock's file is made in what may be no gallery
     with writing(gallery):
         opened = Gallery.open(gallery)
-        manifest = opened.manifest
+        manifest, model = opened.manifest, opened.manifest.model
         if describer is not None:
             check_resolution(gallery, manifest, describer)
-            if describer.fingerprint == manifest.model.fingerprint:
+            if describer.fingerprint == model.fingerprint:  # it may lie elsewhere now
+                model = model.model_copy(update={"file": noted_file(describer.model.file, gallery) or model.file})
                 describer = None
         resolution = manifest.model.config.resolution
         lacking = keypoints if manifest.keypoints is None else None
         upgraded = [_Upgrade(segment, resolution, lacking, camera) for segment in opened.segments]
         segments = tuple(each.run(progress) for each in upgraded)
-        update = {"segments": segments, "keypoints": manifest.keypoints or keypoints}
+        update = {"segments": segments, "keypoints": manifest.keypoints or keypoints, "model": model}
         new, described = manifest.model_copy(update=update), 0
-        if describer is not None:
+        adopted = describer is not None and _is_with_warp(describer, manifest)
+        if describer is not None and adopted:
+            new = new.model_copy(update={"model": stored_model(describer, gallery)})
+        elif describer is not None:
             remodel = Remodel(describer, batch_size, progress)
             again = [remodel.run(one, info) for one, info in zip(opened.segments, segments, strict=True)]
             again = [s.model_copy(update={"options": s.options | dict(options or {})}) for s in again]
-            update = {"model": stored_model(describer), "segments": tuple(again), "index": None}
+            update = {"model": stored_model(describer, gallery), "segments": tuple(again), "index": None}
             new, described = new.model_copy(update=update), remodel.described
             if (old := manifest.index) is not None:
                 how = IndexOptions(kind=old.kind, on_disk=old.on_disk)
@@ -116,7 +134,14 @@ def upgrade_gallery(
             commit(gallery, manifest)  # the journal of a look that found nothing goes
     made = sum(len(each.writer.counts) for each in upgraded if each.writer)
     cameras = sum(one is not None for each in upgraded for one in each.cameras)
-    return UpgradeReport(made, cameras, described, time.monotonic() - started)
+    return UpgradeReport(made, cameras, described, adopted, time.monotonic() - started)
+
+
+def _is_with_warp(describer: Describer, manifest: Manifest) -> bool:
+    """Whether a model is the gallery's own, which has no warping regression, with one."""
+    if manifest.model.config.model_dump().get("regression", True) or not describer.model.config.regression:
+        return False
+    return fingerprint(describer.model, warp=False) == manifest.model.fingerprint
 
 
 class _Upgrade:

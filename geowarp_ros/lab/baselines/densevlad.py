@@ -76,6 +76,7 @@ class DenseVlad:
         self.config = config
         self.device = torch.device("cpu")
         self.regression = None  # there is nothing to warp by
+        self.file = None  # a gallery of it is used by the study that made it
         # safetensors writes the buffer as it lies, and scikit-learn's lie column by column
         self._words = np.ascontiguousarray(words, np.float32)
         self._mean = np.ascontiguousarray(mean, np.float32)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geowarp_ros.errors import ImageError, SourceError, TrainingError
+from geowarp_ros.files import expanded
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.geometry import full_frame, warp
 from geowarp_ros.images import MEAN, STD, resize_shorter, to_tensor
@@ -34,6 +35,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Autocast: TypeAlias = Callable[[], AbstractContextManager[Any]]
 """Returns the context in which networks compute, such as torch.autocast of a precision."""
+
+PLACE_M = 10.0
+"""Side of the squares by which places are counted (m)."""
+
+LEAST_PLACES = 5
+"""Minimum number of places to train on, and to validate with."""
 
 READERS = min(16, max(4, os.cpu_count() or 1))
 """Decoding threads; decoding releases the GIL."""
@@ -182,12 +189,87 @@ def read_as(source: Path, reading: Reading | None = None, split: str | None = No
         utm_zone=how.utm_zone or None,
         accept_null_island=how.accept_null_island,
         fix_offset_s=how.fix_offset,
+        image_topic=how.image_topic,
+        fix_topic=how.fix_topic,
+        track=expanded(how.track) if how.track else None,
+        track_offset_s=how.track_offset,
+        every=how.every,
+        panorama_views=how.panorama,
     )
 
 
 def matches_any(name: str, patterns: Sequence[str]) -> bool:
     """Return whether a name matches one of the patterns (``*name*``)."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def share_of(hold_out: Sequence[str]) -> float | None:
+    """Return the share of the places that ``hold_out`` asks for; None where it has name patterns, or nothing.
+
+    Raises:
+        TrainingError: It is a number that is no share.
+    """
+    try:
+        (share,) = map(float, hold_out)
+    except ValueError:
+        return None
+    if not 0 < share < 1:
+        raise TrainingError(
+            f"hold_out {share:g}: expected a share between 0 and 1, or name patterns such as *video*"
+        )
+    return share
+
+
+def split_by_area(
+    images: Sequence[SourceImage], share: float, gap_m: float, seed: int
+) -> tuple[list[SourceImage], list[SourceImage]]:
+    """Split images into those to train on and those held out, by where they were taken.
+
+    The ground is divided into squares of four gaps a side; some, drawn at random, are held out whole. Images
+    outside of them and within the gap of an image in them belong to neither: no held-out place is trained on.
+
+    Args:
+        images: Images without splits for training and validation.
+        share: Least share of the images that is held out, 0..1; squares are not cut to meet it exactly.
+        gap_m: Least distance between the two, m.
+        seed: Seed of the draw.
+
+    Raises:
+        TrainingError: The images have such splits already, or one of the two has fewer than LEAST_PLACES places.
+    """
+    given = sorted({image.split for image in images if {"train", "val", "test"} & {*image.split.split("/")}})
+    if given:
+        raise TrainingError(
+            f"hold_out {share:g}: the images have the splits {', '.join(given)} already; train with these, or hold"
+            " out by name patterns (*video*)"
+        )
+    from sklearn.neighbors import KDTree
+
+    where = positions_in(common_frame(images), images)
+    # the first image lies in the middle of its square, not a street on the border of two
+    _, block = np.unique(np.floor(where / (4 * gap_m) + 0.5), axis=0, return_inverse=True)
+    block = block.reshape(-1)
+    counts = np.bincount(block)
+    drawn = np.random.default_rng(seed).permutation(len(counts))
+    before = np.concatenate([[0], np.cumsum(counts[drawn])[:-1]])
+    held = np.isin(block, drawn[before < share * len(images)])
+    near = np.zeros(len(images), bool)
+    if held.any() and not held.all():
+        near[~held] = KDTree(where[held]).query_radius(where[~held], gap_m, count_only=True) > 0
+    kept = ~held & ~near
+    places = [len(np.unique(np.floor(where[rows] / PLACE_M + 0.5), axis=0)) for rows in (kept, held)]
+    said = (
+        f"{places[0]} places ({kept.sum()} images) to train on and {places[1]} ({held.sum()}) held out, in squares"
+        f" of {4 * gap_m:g} m; {near.sum()} images within {gap_m:g} m of these are used by neither"
+    )
+    if min(places) < LEAST_PLACES:
+        raise TrainingError(
+            f"hold_out {share:g}: {said}: expected at least {LEAST_PLACES} places of both; give photographs of a"
+            " larger area, another share, or name patterns (*video*)"
+        )
+    logger.info("hold_out %g: %s", share, said)
+    kept_images, held_images = ([images[row] for row in np.flatnonzero(rows).tolist()] for rows in (kept, held))
+    return kept_images, held_images
 
 
 def common_frame(images: Sequence[SourceImage]) -> LocalFrame:
@@ -248,8 +330,8 @@ def describe(
                 rows, images = zip(*alike[start : start + batch_size], strict=True)
                 tensor = to_tensor(images, device).contiguous(memory_format=torch.channels_last)
                 with autocast():
-                    feature_map = model.feature_map(tensor)
-                found[list(rows)] = model.pool(feature_map).float().cpu().numpy()
+                    encoded = model.encode(tensor)
+                found[list(rows)] = model.aggregate(encoded).float().cpu().numpy()
     model.train(training)
     return np.concatenate(gather_objects(found))
 

@@ -5,6 +5,8 @@ Loss terms:
 - places: contrastive loss over global descriptors (softmax over squared distances);
 - cells: contrastive loss over local features, with counterparts from two crops of an image or from SIFT matches;
 - teacher: feature distillation by the direction of projected feature maps (Romero et al., "FitNets", ICLR 2015);
+- relation: the teacher's distances between images, of their descriptors (Park et al., "Relational knowledge
+  distillation", CVPR 2019); needs no labels;
 - score: ranking of warped pairs by their score (eq. 4);
 - warp: self-supervised training of the regression on generated pairs (eq. 11-13).
 
@@ -19,11 +21,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -32,14 +35,14 @@ from geowarp_ros.errors import TrainingError
 from geowarp_ros.geometry import quad_from_frame, transform_points
 from geowarp_ros.lab.training.data import Augmentation, Photographs, describe, random_maps
 from geowarp_ros.lab.training.descriptor_losses import contrastive_loss
-from geowarp_ros.lab.training.grounds import IMAGES_PER_GROUP, Ground, Lesson, read_validation
+from geowarp_ros.lab.training.grounds import IMAGES_PER_GROUP, Ground, HeldOut, Lesson, read_validation
 from geowarp_ros.lab.training.matches import Matches, Points
 from geowarp_ros.lab.training.mining import Indices
 from geowarp_ros.lab.training.objective import WarpLosses, regression_of
 from geowarp_ros.lab.training.parameters import SessionConfig
 from geowarp_ros.lab.training.processes import process_count
 from geowarp_ros.lab.training.ranking import draw_contests, ranking_loss, warped_pairs
-from geowarp_ros.lab.training.retrieval import train_mode, validate
+from geowarp_ros.lab.training.retrieval import recall_of, train_mode
 from geowarp_ros.lab.training.session import (
     LAST_MODEL,
     PRECISIONS,
@@ -48,9 +51,9 @@ from geowarp_ros.lab.training.session import (
     seeded,
     training_device,
 )
-from geowarp_ros.lab.training.teacher import SqueezeNet
+from geowarp_ros.lab.training.teacher import Teacher, agreement, described_by, relation_loss
 from geowarp_ros.lab.training.warping import with_regression
-from geowarp_ros.model.encoders import CHANNELS
+from geowarp_ros.model.encoders import CHANNELS, EncoderName
 from geowarp_ros.model.fused import Fused
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import Precision
@@ -60,7 +63,11 @@ from geowarp_ros.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 
-STUDENTS = {"resnet18": (-1, 128), "resnet50": (-1, 512), "mobilenet_v2": (7, 32)}
+STUDENTS: dict[EncoderName, tuple[int, int]] = {
+    "resnet18": (-1, 128),
+    "resnet50": (-1, 512),
+    "mobilenet_v2": (7, 32),
+}
 """Encoder -> its first layer behind the map of stride 8, as the teacher's, and that map's channels."""
 
 
@@ -80,7 +87,10 @@ class Distillation(SessionConfig):
     batch_size: int = Field(48, ge=6, multiple_of=IMAGES_PER_GROUP, description="Images per step.")
     learning_rate: float = Field(8e-4, gt=0.0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.03, ge=0.0, description="Weight decay of AdamW; not on biases and norms.")
-    teacher_weight: float = Field(0.0, ge=0.0, description="Weight of the teacher loss.")
+    teacher_weight: float = Field(0.0, ge=0.0, description="Weight of the loss on the teacher's feature maps.")
+    relation_weight: float = Field(
+        0.0, ge=0.0, description="Weight of the loss on the teacher's distances between images."
+    )
     place_weight: float = Field(1.0, ge=0.0, description="Weight of the place loss.")
     temperature: float = Field(0.0025, gt=0.0, description="Temperature of the place loss (squared distance).")
     cell_weight: float = Field(0.15, ge=0.0, description="Weight of the cell loss.")
@@ -105,25 +115,61 @@ class Distillation(SessionConfig):
     averaging: float = Field(0.99, ge=0.0, lt=1.0, description="Decay of the moving average per step.")
 
 
+def label_free(model: GeoWarp, *, trained: bool) -> dict[str, Any]:
+    """Return the parameters of a training by a teacher's distances alone.
+
+    Args:
+        model: The student.
+        trained: Whether it starts from weights, of which those of stride 8 and finer stay, or from nothing.
+
+    Raises:
+        TrainingError: Its encoder cannot be a student.
+    """
+    first = STUDENTS[_student(model)][0]
+    start: dict[str, Any] = {"learning_rate": 8e-4, "sparse_start": model.config.encoder.startswith("resnet")}
+    if trained:
+        start = {"learning_rate": 4e-4, "batch_norm": "frozen", "frozen_layers": first % len(model.encoder)}
+    warped = {"warp_weight": 1.0, "warp_rate": 1e-4, "views": 4, "batch_generated": 4}
+    return {
+        "relation_weight": 10.0,
+        "place_weight": 0.0,
+        "iterations": 600,
+        "mine_every": 100,
+        "height": 192,
+        "width": 256,
+        "resolution": 240,
+        **start,
+        **(warped if model.regression is not None else {}),
+    }
+
+
+def _student(model: GeoWarp) -> EncoderName:
+    if model.config.encoder not in STUDENTS:
+        raise TrainingError(f"encoder {model.config.encoder!r}: expected one of {', '.join(STUDENTS)}")
+    if model.config.retrieval is not None:
+        raise TrainingError("the student has a second network for its descriptor: expected one with one encoder")
+    return model.config.encoder
+
+
 class Teaching(nn.Module):
-    """Projections of the student's maps to the teacher's channels; discarded after training."""
+    """Projections of the student's last maps to the channels of the teacher's; discarded after training."""
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int]) -> None:
         super().__init__()
         self.projections = nn.ModuleList([nn.Conv2d(s, t, 1) for s, t in zip(student, teacher, strict=True)])
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], centres: Sequence[Tensor]) -> Tensor:
-        """Return the mean over cells of 1 − cosine, with the first map weighted by 1/2.
+        """Return the mean over cells of 1 − cosine, with a map before the last weighted by 1/2.
 
         The teacher's vectors are normalised and centred by ``centres``.
         """
-        losses = []
+        losses: list[Tensor] = []
         rows, columns = student[-1].shape[2:]
         for projection, s, t, centre in zip(self.projections, student, teacher, centres, strict=True):
             t = F.interpolate(t.float(), (rows, columns), mode="bilinear", align_corners=False)
             s = F.adaptive_avg_pool2d(s.float(), (rows, columns))
             losses.append(direction_loss(projection(s), F.normalize(t, dim=1) - centre[:, None, None]))
-        return losses[0] / 2 + losses[1]
+        return torch.stack([*(loss / 2 for loss in losses[:-1]), losses[-1]]).sum()
 
 
 def direction_loss(found: Tensor, wanted: Tensor) -> Tensor:
@@ -136,7 +182,7 @@ def distill(
     output: Path,
     config: Distillation,
     model: GeoWarp,
-    teacher: SqueezeNet | None,
+    teacher: Teacher | None,
     *,
     resume: bool = False,
     progress: Progress = silent,
@@ -151,26 +197,31 @@ def distill(
         output: Output folder.
         config: Recipe.
         model: Initial model; its regression is trained only with ``warp_weight``.
-        teacher: Teacher, required with ``teacher_weight``.
+        teacher: Teacher, required with ``teacher_weight``, ``relation_weight`` and grounds without labels. What it
+            says of the images is kept in the output folder.
         resume: Resume from ``last.pt``.
         progress: Progress display.
 
     Returns:
-        Best Recall@1 on the held-out places (percent), averaged over the grounds.
+        Best Recall@1 on the held-out places (percent), averaged over the grounds; of a ground without labels, the
+        agreement with the teacher takes its place.
 
     Raises:
         TrainingError: Unsuitable data or encoder, a missing teacher, or more than one process.
     """
     if process_count() > 1:
         raise TrainingError("distillation runs in one process: its running average is not shared")
-    if model.config.encoder not in STUDENTS:
-        raise TrainingError(f"encoder {model.config.encoder!r}: expected one of {', '.join(STUDENTS)}")
+    _student(model)
     if config.sparse_start and not model.config.encoder.startswith("resnet"):
         raise TrainingError(f"sparse_start: for a resnet's last block, and the encoder is {model.config.encoder}")
-    if config.teacher_weight > 0 and teacher is None:
-        raise TrainingError(f"teacher_weight = {config.teacher_weight:g} needs a teacher")
-    if config.frozen_layers and (config.batch_norm == "trained" or config.teacher_weight > 0):
-        raise TrainingError("frozen_layers: expected batch_norm: frozen, and no teacher")
+    for name in ("teacher_weight", "relation_weight"):
+        if (weight := getattr(config, name)) > 0 and teacher is None:
+            raise TrainingError(f"{name} = {weight:g} needs a teacher")
+    if teacher is None and (path := next((ground.path for ground in config.grounds if not ground.labels), "")):
+        raise TrainingError(f"{path}: labels = false needs a teacher")
+    several = teacher is not None and config.teacher_weight > 0 and len(teacher.channels) > 1
+    if config.frozen_layers and (config.batch_norm == "trained" or several):
+        raise TrainingError("frozen_layers: expected batch_norm: frozen, and no teacher of two maps")
     if not config.grounds:
         raise TrainingError("grounds: the recipe names no photographs")
     if model.regression is None and config.warp_weight > 0:
@@ -182,9 +233,12 @@ def distill(
     validation = read_validation(config.grounds, data, resolution=config.resolution, memory_mb=config.memory_mb)
     trainer = _Trainer(config, output, model, teacher, lesson)
     trainer.session.start(resume)
+    if teacher is not None and (config.relation_weight > 0 or lesson.taught):
+        trainer.told = described_by(teacher, lesson.photographs, output / "teacher.npy", progress)
+        lesson.learn(trainer.told)
     if trainer.session.step == 0 and config.sparse_start:
         start_sparse(model, lesson.photographs, trainer.session.rng("sparse"))
-    trainer.run(validation, progress)
+    trainer.run([_Validation(held_out, teacher, output, n) for n, held_out in enumerate(validation)], progress)
     return trainer.session.best
 
 
@@ -192,17 +246,16 @@ class _Trainer:
     """The training loop and the loss terms of a batch."""
 
     def __init__(
-        self, config: Distillation, output: Path, model: GeoWarp, teacher: SqueezeNet | None, lesson: Lesson
+        self, config: Distillation, output: Path, model: GeoWarp, teacher: Teacher | None, lesson: Lesson
     ) -> None:
         device = training_device(config)
+        self.teacher = teacher if config.teacher_weight > 0 else None
+        its = self.teacher.channels if self.teacher else ()
+        own = (STUDENTS[model.config.encoder][1], CHANNELS[model.config.encoder])
         with seeded(config.seed):
-            self.teaching = Teaching(
-                (STUDENTS[model.config.encoder][1], CHANNELS[model.config.encoder]), SqueezeNet.channels
-            ).to(device)
+            self.teaching = Teaching(own[len(own) - len(its) :], its).to(device)
             self.averaged = GeoWarp(model.config).to(device)
-        for network in (model, teacher):
-            if network is not None:
-                network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(model.state_dict())
         self.averaged.eval()
         first = config.frozen_layers
@@ -220,7 +273,7 @@ class _Trainer:
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.session = Session(model, optimizer, config, output, config.model_dump(), extra)
         self.config, self.model, self.lesson = config, model, lesson
-        self.teacher = teacher if config.teacher_weight > 0 else None
+        self.told: NDArray[np.float32] | None = None
         matches = Matches(lesson.photographs, config.height, config.width)
         self.matches = matches if config.match_photographs else None
         self.augment = Augmentation(tilt=config.tilt, zoom=config.zoom, colour=config.colour, mirror=config.mirror)
@@ -231,17 +284,27 @@ class _Trainer:
             self.drawing, config.k, config.views, config.colour, self.session.autocast, model.regression
         )
 
-    def run(self, validation: Sequence[tuple[Photographs, float]], progress: Progress) -> None:
+    def run(self, validation: Sequence[_Validation], progress: Progress) -> None:
         """Train to the end."""
         session, config, lesson = self.session, self.config, self.lesson
         weights = {"places": config.place_weight, "cells": config.cell_weight, "score": config.score_weight}
         weights |= {"warp": config.warp_weight, "teacher": config.teacher_weight}
+        weights |= {"relation": config.relation_weight}
 
         def mine(step: int) -> None:
             if step:
                 found = describe(self.drawing, lesson.photographs, autocast=session.autocast, progress=progress)
                 session.memory["look-alikes"] = torch.from_numpy(lesson.look_alikes(found))
 
+        def judge() -> None:
+            found = [each.measure(self.drawing, progress) for each in validation]
+            for name in dict.fromkeys(name for scores in found for name in scores):
+                session.log(name, float(np.mean([scores[name] for scores in found if name in scores])))
+            chosen_by = [next(iter(scores.values())) for scores in found]
+            session.save_best(float(np.mean(chosen_by)), model=self.averaged)
+
+        if session.step == 0 and lesson.taught:
+            judge()  # a student that learns nothing stays as it is
         for pixels, indices, links in session.batches(config.iterations, self._read, config.mine_every, mine):
             step = session.step
             done = step / config.iterations
@@ -253,11 +316,7 @@ class _Trainer:
             session.apply(loss, [lesson.photographs.names[index] for index in indices], **terms)
             _average(self.averaged, self.model, min(config.averaging, step / (step + 20)))
             if session.ends_round(config.mine_every):
-                recalls = [
-                    validate(self.drawing, held_out, radius_m, 1, progress) for held_out, radius_m in validation
-                ]
-                session.log("recall@1", float(np.mean(recalls)))
-                session.save_best(float(np.mean(recalls)), model=self.averaged)
+                judge()
         session.save_model(LAST_MODEL, self.averaged)
         session.finish()
 
@@ -300,11 +359,13 @@ class _Trainer:
         if self.teacher is not None:
             half = slice(session.step % 2, batch, 2)  # alternating between steps to save time
             with torch.no_grad(), session.autocast():
-                wanted = self.teacher(views.images[half])
+                wanted = self.teacher.maps(views.images[half])
             for index, t in enumerate(wanted):
                 session.memory.setdefault(f"centre {index}", F.normalize(t.float(), dim=1).mean((0, 2, 3)))
             centres = [session.memory[f"centre {index}"] for index in range(len(wanted))]
-            terms["teacher"] = self.teaching([stage[half] for stage in found], wanted, centres)
+            terms["teacher"] = self.teaching([stage[half] for stage in found[-len(wanted) :]], wanted, centres)
+        if self.told is not None and config.relation_weight > 0:
+            terms["relation"] = relation_loss(described, torch.from_numpy(self.told[indices]).to(session.device))
         return terms
 
     def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -314,6 +375,26 @@ class _Trainer:
         with torch.no_grad():
             lower = self.frozen(images)
         return (self.model.encoder[self.config.frozen_layers :](lower),)
+
+
+class _Validation:
+    """How a model is measured on the held-out images of a ground."""
+
+    def __init__(self, held_out: HeldOut, teacher: Teacher | None, output: Path, number: int) -> None:
+        self._held_out, self._told = held_out, None
+        if teacher is not None and not held_out.labels:
+            self._told = described_by(teacher, held_out.photographs, output / f"teacher-held-out-{number}.npy")
+            if held_out.placed:
+                recall = recall_of(self._told, held_out.photographs, held_out.radius_m, 1)
+                logger.info("recall@1 of the teacher %.4g", recall)
+
+    def measure(self, model: GeoWarp, progress: Progress) -> dict[str, float]:
+        """Return what the checkpoint is chosen by, first, and what else is known, in percent."""
+        held_out, found = self._held_out, describe(model, self._held_out.photographs, progress=progress)
+        scores = {} if self._told is None else {"agreement": agreement(found, self._told)}
+        if held_out.labels or held_out.placed:
+            scores["recall@1"] = recall_of(found, held_out.photographs, held_out.radius_m, 1)
+        return scores
 
 
 def with_first_layers(model: GeoWarp, layers: nn.Module, count: int) -> GeoWarp:

@@ -21,7 +21,9 @@ class PlaceConfig(Section):
     """Definition of a place, and the validation images."""
 
     hold_out: tuple[str, ...] = Field(
-        (), description="Name patterns (*video*) of validation images, excluded from training in any split."
+        (),
+        description="Name patterns (*video*) of validation images, excluded from training in any split; or, where "
+        "the source has no splits, a share of its places such as 0.2, in squares with a gap around them.",
     )
     val_radius_m: float = Field(25.0, gt=0.0, description="Maximum distance of a correct candidate (m).")
     positive_radius_m: float = Field(10.0, gt=0.0, description="Maximum distance of positives (m).")

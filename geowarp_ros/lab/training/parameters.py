@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from geowarp_ros.config import Section
+from geowarp_ros.errors import TrainingError
 from geowarp_ros.lab.training.mining import PlaceConfig
 
 K_SWEEP = (0.2, 0.4, 0.6, 0.8)
@@ -30,13 +31,19 @@ class SessionConfig(Section):
 
 
 class Reading(Section):
-    """How the images' positions are read, as by ``geowarp gallery build``."""
+    """How images and their positions are read, as by ``geowarp gallery build``."""
 
     utm_zone: str = Field("", description="UTM zone and hemisphere, such as 32N, of file names that give none.")
     accept_null_island: bool = Field(False, description="Keep images at exactly 0°, 0°.")
     fix_offset: float | None = Field(
         None, description="Offset added to the stamps of a bag's fixes (s); none: clocks that differ are refused."
     )
+    image_topic: str = Field("", description="Image topic, if a bag has several.")
+    fix_topic: str = Field("", description="NavSatFix topic, if a bag has several.")
+    track: str = Field("", description="GPX track that was recorded beside a video.")
+    track_offset: float = Field(0.0, description="Time to add to a video's (s).")
+    every: str = Field("2m", description="Distance or time between a video's pictures.")
+    panorama: int = Field(0, ge=0, description="The images are 360° panoramas: views to cut each into; 0: none.")
 
 
 class RetrievalTraining(SessionConfig, PlaceConfig, Reading):
@@ -89,16 +96,36 @@ class WarpConfig(Reading):
     schedule: Literal["constant", "cosine"] = Field("constant", description="Learning-rate schedule.")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of sgd.")
     weight_decay: float = Field(1e-3, ge=0.0, description="Weight decay.")
-    height: int = Field(480, ge=64, le=4096, description="Height of the training images (px).")
-    width: int = Field(640, ge=64, le=4096, description="Width of the training images (px).")
+    height: int = Field(
+        0, ge=0, le=4096, description="Height of the training images (px); 0: the model's resolution, else 480."
+    )
+    width: int = Field(0, ge=0, le=4096, description="Width of the training images (px); 0: 4/3 of the height.")
     colour: float = Field(0.0, ge=0.0, lt=1.0, description="Colour jitter between crops of an image. Paper: 0.")
     mirror: bool = Field(False, description="Flip half of the batches of generated pairs. Paper: no.")
     split: tuple[str, ...] = Field(
         (), description="Splits to train on (train gallery): the first that each source has; none: all images."
     )
-    hold_out: tuple[str, ...] = Field((), description="Validation images (*name*); none: every tenth run of ten.")
-    resolution: int = Field(0, ge=0, le=4096, description="Shorter side for pair mining (px); 0: original size.")
+    hold_out: tuple[str, ...] = Field(
+        (),
+        description="Validation images (*name*), or a share of the places such as 0.2, in squares with a gap "
+        "around them; none: every tenth run of ten.",
+    )
+    resolution: int = Field(
+        0, ge=0, le=4096, description="Shorter side for pair mining (px); 0: the model's, or the original size."
+    )
     validate_every: int = Field(500, ge=1, description="Steps between validations (corner error).")
+
+    def sized_for(self, resolution: int) -> WarpConfig:
+        """Return them with the sizes that they leave to a model of that working resolution (px; 0: none).
+
+        Raises:
+            TrainingError: A side is below 64 px.
+        """
+        height = self.height or resolution or 480
+        sizes = {"height": height, "width": self.width or round(height * 4 / 3)}
+        if min(sizes.values()) < 64:
+            raise TrainingError(f"training images of {sizes['width']}×{height} px: expected 64 px a side or more")
+        return self.model_copy(update={**sizes, "resolution": self.resolution or resolution})
 
     @property
     def needs_pairs(self) -> bool:

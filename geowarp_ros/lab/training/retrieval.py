@@ -10,11 +10,20 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geowarp_ros.errors import TrainingError
 from geowarp_ros.lab.studies.metrics import recall_at
-from geowarp_ros.lab.training.data import Augmentation, Photographs, common_frame, describe, read_photographs
+from geowarp_ros.lab.training.data import (
+    Augmentation,
+    Photographs,
+    common_frame,
+    describe,
+    read_photographs,
+    share_of,
+    split_by_area,
+)
 from geowarp_ros.lab.training.descriptor_losses import multi_similarity_loss, triplet_loss
 from geowarp_ros.lab.training.mining import Indices, mine_tuples
 from geowarp_ros.lab.training.netvlad import sample_cells, start_from_data
@@ -26,6 +35,7 @@ from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.published import import_weights
 from geowarp_ros.progress import Progress, silent
+from geowarp_ros.readers import SourceImage
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +87,8 @@ def train_retrieval(
             train_mode(model, config.batch_norm)
             images = augment(pixels.to(device), session.generator("augmentation"))
             with session.autocast():
-                feature_map = model.feature_map(images[own_part(len(images))])
-            loss = rounds.loss(gather_rows(model.pool(feature_map)), indices)
+                encoded = model.encode(images[own_part(len(images))])
+            loss = rounds.loss(gather_rows(model.aggregate(encoded)), indices)
             session.apply(loss, [training.names[index] for index in indices])
             if session.ends_round(per_round):
                 recall = validate(model, validation, config.val_radius_m, 5, progress)
@@ -124,12 +134,19 @@ def read_places(sources: Sequence[Path], config: RetrievalTraining) -> tuple[Pho
     """Read and check training and validation images.
 
     Raises:
-        TrainingError: No query has a positive, or the radii contradict each other.
+        TrainingError: No query has a positive, the radii contradict each other, or the images cannot be split by
+            area.
     """
     config.check_radii()
     read = partial(read_photographs, sources, reading=config)
-    train_images = read(config.train_split or None, hold_out=config.hold_out)
-    val_images = read(None, only=config.hold_out) if config.hold_out else read(config.val_split)
+    train_images: Sequence[SourceImage]
+    val_images: Sequence[SourceImage]
+    if (share := share_of(config.hold_out)) is not None:
+        gap_m = max(config.negative_radius_m, config.val_radius_m)
+        train_images, val_images = split_by_area(read(None), share, gap_m, config.seed)
+    else:
+        train_images = read(config.train_split or None, hold_out=config.hold_out)
+        val_images = read(None, only=config.hold_out) if config.hold_out else read(config.val_split)
     frame = common_frame(train_images)
     training, validation = (
         Photographs(images, frame, resolution=config.resolution, memory_mb=config.memory_mb)
@@ -154,8 +171,13 @@ def validate(
     model: GeoWarp, photographs: Photographs, radius_m: float, first: int, progress: Progress = silent
 ) -> float:
     """Return Recall@``first`` at ``radius_m`` in percent of all queries."""
+    return recall_of(describe(model, photographs, progress=progress), photographs, radius_m, first)
+
+
+def recall_of(descriptors: NDArray[np.float32], photographs: Photographs, radius_m: float, first: int) -> float:
+    """Return the same of descriptors (N, D) at hand."""
     queries, places = photographs.roles()
-    positions, descriptors = photographs.positions_m, describe(model, photographs, progress=progress)
+    positions = photographs.positions_m
     gallery = descriptors[places]
     squares = (gallery**2).sum(axis=1)
     errors = np.full((len(queries), first), np.inf)

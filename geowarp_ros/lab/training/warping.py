@@ -15,12 +15,11 @@ from geowarp_ros.errors import TrainingError
 from geowarp_ros.lab.training.data import (
     Autocast,
     Photographs,
-    common_frame,
     describe,
-    matches_any,
     read_as,
     read_photographs,
 )
+from geowarp_ros.lab.training.grounds import apart, frame_of, read_unlabelled
 from geowarp_ros.lab.training.mining import Indices, mine_pairs
 from geowarp_ros.lab.training.objective import WarpLosses, coloured, regression_of
 from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
@@ -115,27 +114,16 @@ def mine(
     return mine_pairs(photographs.positions_m, descriptors, queries, t_geo_m=config.t_geo_m, t_feat=config.t_feat)
 
 
-def read_sets(sources: Sequence[Path], config: WarpConfig) -> tuple[Photographs, Photographs]:
+def read_sets(sources: Sequence[Path], config: WarpConfig, seed: int = 0) -> tuple[Photographs, Photographs]:
     """Read the training and validation images in a common frame.
 
     Raises:
         SourceError: A source cannot be read or lacks the split.
-        TrainingError: One of the two sets is empty.
+        TrainingError: One of the two sets is empty, or the images cannot be split by area.
     """
     images = [each for path in sources for each in _read(path, config)]
-    run = max(1, min(10, len(images) // 10))  # neighbouring images of a drive overlap
-    held = [
-        matches_any(image.place.name, config.hold_out) if config.hold_out else index // run % 10 == 9
-        for index, image in enumerate(images)
-    ]
-    kept, held_out = (
-        [image for image, out in zip(images, held, strict=True) if out is it] for it in (False, True)
-    )
-    if not kept or not held_out:
-        raise TrainingError(
-            f"{len(kept)} images are left to train on and {len(held_out)} are held out: expected some of both"
-        )
-    frame = common_frame(kept)
+    kept, held_out = apart(images, config.hold_out, config.t_geo_m, seed)
+    frame = frame_of(kept)
     training, validation = (Photographs(each, frame, resolution=config.resolution) for each in (kept, held_out))
     return training, validation
 
@@ -145,6 +133,8 @@ def _read(source: Path, config: WarpConfig) -> tuple[SourceImage, ...]:
     names = [f"{name}/" for name in read_as(source, config).splits if name] if wanted else []
     there = [split for split in wanted if any(name.startswith(f"{split}/") for name in names)]
     split = next(iter(there or wanted), None)  # one that is not there is refused by the reader, by name
+    if not config.needs_pairs:
+        return read_unlabelled(source, split or "", config)
     return read_photographs([source], split, reading=config)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geowarp_ros import __version__
-from geowarp_ros.cli.parser import GALLERY, MODEL
+from geowarp_ros.cli.parser import GALLERY, OWN_MODEL
 from geowarp_ros.errors import GeowarpError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def here(name: str, found: str, advice: str = "", /, **numbers: Any) -> Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--gallery", type=GALLERY, help="gallery to look at and to measure with")
-    parser.add_argument("--model", type=MODEL, default="default", help="model file; default: the model that ships")
+    text = "model file (default: the one that made the gallery)"
+    parser.add_argument("--model", type=OWN_MODEL, default="gallery", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -109,7 +110,7 @@ def examine(path: Path | None, model: str) -> Iterator[Finding]:
 
     Args:
         path: Folder of a gallery; None: times are those of a small synthetic one.
-        model: Model file, or default.
+        model: Model file, default, or gallery: the one that made it.
     """
     yield here("Python", f"{platform.python_version()}, geowarp_ros {__version__}")
     yield (libraries := _libraries())
@@ -120,11 +121,12 @@ def examine(path: Path | None, model: str) -> Iterator[Finding]:
         return
     from geowarp_ros.config import LocalizerConfig
     from geowarp_ros.gallery.store import Gallery
+    from geowarp_ros.localizer import of_gallery
     from geowarp_ros.model.describer import open_describer
 
     config, describer, gallery = LocalizerConfig(model=model), None, None
     try:
-        describer = open_describer(config)
+        describer = open_describer(of_gallery(config, path) if path else config)
         kind = f"{describer.model.config.encoder}, {describer.fingerprint}, by {describer.runtime}"
         found = here("model", f"{kind} on {describer.device}")
     except GeowarpError as error:
@@ -250,7 +252,7 @@ def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery
     from geowarp_ros.integrity.calibration import find_calibration
     from geowarp_ros.model.installed import find_weights
 
-    file, stored = find_weights(config.model), gallery.keypoint_config
+    file, stored = describer.model.file or find_weights(config.model), gallery.keypoint_config
     used, refused = find_calibration(config, describer.fingerprint, stored, file, gallery.path, gallery.spacing_m)
     found = "none: a rule of thumb decides"
     if used is not None:

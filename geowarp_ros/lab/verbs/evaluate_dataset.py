@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from geowarp_ros.cli.alignment import add_align_options, align_options
 from geowarp_ros.cli.options import add_settings, localizer_config, settings
 from geowarp_ros.cli.parser import IMAGES, NEW_FOLDER, ExistingModel
 from geowarp_ros.cli.sources import add_reading, reading
@@ -70,13 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=NEW_FOLDER, required=True, help="folder of tables, plot and galleries; reused"
     )
+    add_align_options(parser, "position-std", "free-tilt")
     add_settings(parser, "keypoint_weights", "matcher_weights", "candidates", "device", "runtime", "threads")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, build or reuse galleries, ask every query, write and print the tables."""
     from geowarp_ros.evaluation.sets import check_reachable, read_sets, spread
-    from geowarp_ros.gallery.alignment.options import AlignOptions
     from geowarp_ros.lab.studies.dataset import evaluate_model
     from geowarp_ros.lab.studies.galleries import kept_gallery
     from geowarp_ros.progress import bar
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         )
     outcomes: list[Outcome] = []
     for contender in _contenders(given.get("models", [config.localizer.model]), sets, config, args.output):
-        align = AlignOptions() if any(image.camera for image in sets.gallery.images) else None
+        align = align_options(args) if any(image.camera for image in sets.gallery.images) else None
         possible, refused = _possible(contender, config)
         notes += refused
         for keypoints, methods in _by_keypoints(possible, contender.describer.device):

@@ -46,10 +46,12 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.lab.training.parameters import SessionConfig, WarpConfig
     from geowarp_ros.lab.training.session import seeded
     from geowarp_ros.lab.training.warping import read_sets
+    from geowarp_ros.model.checkpoints import load_model
 
     config = config_from_arguments(args, WarpConfig)
     session = config_from_arguments(args, SessionConfig)
-    photographs, held_out = read_sets([args.source], config)
+    config = config.sized_for(load_model(args.model).config.resolution)
+    photographs, held_out = read_sets([args.source], config, session.seed)
     ablation = Ablation(
         args.model,
         photographs,

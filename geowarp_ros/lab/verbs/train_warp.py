@@ -1,8 +1,11 @@
-"""Train the warping regression with frozen encoder (paper sec. 3.4); defaults as in the paper.
+"""Train the warping regression of any model, with frozen encoder (paper sec. 3.4); defaults as in the paper.
+
+The encoder may be a published place-recognition network's. Retrieval stays as it is, bit for bit: a gallery of the
+model takes the result over without describing anything anew (geowarp gallery upgrade).
 
 Pairs for the features-wise and consistency loss are mined between queries and gallery, or among all images without
-such splits; --lambda-fw 0 --lambda-cons 0 needs no pairs. Writes best.safetensors (lowest corner error on held-out
-images) and last.pt.
+such splits; --lambda-fw 0 --lambda-cons 0 needs no pairs and no positions. Writes best.safetensors (lowest corner
+error on held-out images) and last.pt.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="+", type=IMAGES, help="folders, CSV files or bags of geotagged images")
     add_output_arguments(parser)
     parser.add_argument(
-        "--model", type=MODEL, required=True, help="model whose encoder is used: default or a model file"
+        "--model", type=MODEL, required=True, help="model whose encoder is used: default, NAME or a model file"
     )
     parser.add_argument("--from-scratch", action="store_true", help="reinitialise a trained regression")
     add_config_arguments(parser, WarpConfig)
@@ -41,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     device = training_device(session)
     with processes(device), seeded(session.seed):
         model = with_regression(load_model(args.model), fresh=args.from_scratch).to(device)
-        photographs, held_out = read_sets(args.source, config)
+        config = config.sized_for(model.config.resolution)
+        photographs, held_out = read_sets(args.source, config, session.seed)
         error = train_warp(
             model, photographs, held_out, config, session, args.output, resume=args.resume, sources=args.source
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from geowarp_ros.errors import SourceError, TrainingError
+from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import MEAN, STD, to_tensor
 from geowarp_ros.lab.training.data import (
     Augmentation,
@@ -16,9 +18,12 @@ from geowarp_ros.lab.training.data import (
     cover,
     describe,
     read_photographs,
+    share_of,
+    split_by_area,
 )
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from geowarp_ros.readers import read_source
+from geowarp_ros.readers import SourceImage, read_source
+from geowarp_ros.types import Place
 from test.lab.training.street import SHOTS_APART_M, SPACING_M, shot, write_street
 
 
@@ -86,6 +91,66 @@ def test_splits_and_patterns(street: Path) -> None:
         read_photographs([street], "test")
     with pytest.raises(TrainingError, match="is left after"):
         read_photographs([street], "train", hold_out=["*"])
+
+
+def walk(count: int, apart_m: float, split: str = "") -> list[SourceImage]:
+    """Images along a straight road east."""
+    frame = LocalFrame(45.0, 9.0)
+    images = []
+    for number in range(count):
+        latitude, longitude, _ = frame.to_geodetic([number * apart_m, 0.0, 0.0])
+        place = Place(f"{number:04}", float(latitude), float(longitude))
+        images.append(SourceImage(place, lambda: np.zeros((8, 8, 3), np.uint8), split=split))
+    return images
+
+
+def test_places_are_held_out_by_area_with_a_gap(caplog: pytest.LogCaptureFixture) -> None:
+    """1 km, an image a metre, in squares of 100 m: two or three are held out, and 25 m on their sides unused."""
+    images = walk(1000, 1.0)
+    with caplog.at_level("INFO"):
+        kept, held = split_by_area(images, 0.2, 25.0, seed=0)
+    east = {image.place.name: float(row) for row, image in enumerate(images)}
+    out = np.array([east[image.place.name] for image in held])
+    trained = np.array([east[image.place.name] for image in kept])
+    assert np.abs(out[:, None] - trained[None]).min() >= 25.0
+    squares, sizes = np.unique(np.round(out / 100), return_counts=True)
+    assert len(squares) in (2, 3) and 198 <= len(out) < 302
+    assert all(
+        size == pytest.approx(50 if square in (0, 10) else 100, abs=2)
+        for square, size in zip(squares, sizes, strict=True)
+    )
+    unused = sum(e not in trained and e not in out for e in range(1000))
+    sides = sum(side not in squares and 0 <= side <= 10 for s in squares for side in (s - 1, s + 1))
+    assert unused == pytest.approx(25 * sides, abs=2)
+    places = len(np.unique(np.round(trained / 10)))
+    counted = re.search(
+        r"hold_out 0\.2: (\d+) places \((\d+) images\) to train on and (\d+) \((\d+)\)", caplog.text
+    )
+    assert counted and [int(n) for n in counted.groups()[1::2]] == [len(kept), len(held)]
+    assert int(counted[1]) == pytest.approx(places, abs=2) and int(counted[3]) == pytest.approx(
+        len(out) / 10, abs=3
+    )
+
+    again = split_by_area(images, 0.2, 25.0, seed=0)
+    assert [image.place.name for image in again[1]] == [image.place.name for image in held]
+    others = {tuple(i.place.name for i in split_by_area(images, 0.2, 25.0, seed=s)[1]) for s in range(8)}
+    assert len(others) > 1
+
+
+def test_what_cannot_be_split_by_area_is_refused() -> None:
+    with pytest.raises(TrainingError, match=r"have the splits train, val/queries already"):
+        split_by_area(walk(500, 1.0, "train") + walk(500, 1.0, "val/queries"), 0.2, 25.0, 0)
+    kept, held = split_by_area(walk(500, 1.0, "gallery") + walk(500, 1.0, "queries"), 0.2, 25.0, 0)
+    assert {image.split for image in held} == {image.split for image in kept} == {"gallery", "queries"}
+    with pytest.raises(
+        TrainingError, match=r"2 places \(14 images\) to train on .* expected at least 5 places of both"
+    ):
+        split_by_area(walk(90, 1.0), 0.2, 25.0, 0)  # two squares, of which the larger is drawn
+    for patterns, share in ((["0.25"], 0.25), (["*video*"], None), ([], None), (["0.1", "0.2"], None)):
+        assert share_of(patterns) == share
+    for wrong in ("0", "1", "20", "-0.1", "nan"):
+        with pytest.raises(TrainingError, match="expected a share between 0 and 1"):
+            share_of([wrong])
 
 
 def test_ahead_keeps_the_order() -> None:

@@ -27,7 +27,7 @@ from geowarp_ros.lab.training.distillation import (
 from geowarp_ros.lab.training.grounds import Ground, Lesson, read_recipe
 from geowarp_ros.lab.training.matches import Points
 from geowarp_ros.lab.training.session import seeded
-from geowarp_ros.lab.training.teacher import SqueezeNet, load_teacher
+from geowarp_ros.lab.training.teacher import SqueezeNet, Teacher, load_teacher
 from geowarp_ros.lab.training.warping import with_regression
 from geowarp_ros.model.checkpoints import load_model
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
@@ -67,6 +67,7 @@ def scratch() -> GeoWarp:
 
 def test_the_teacher_is_frozen_and_has_the_students_strides(teacher_file: Path) -> None:
     teacher = load_teacher(teacher_file)
+    assert isinstance(teacher, SqueezeNet)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     middle, last = teacher(torch.rand(1, 3, 96, 128))
     assert (middle.shape[1], last.shape[1]) == SqueezeNet.channels
@@ -90,7 +91,9 @@ def test_a_foreign_teacher_is_refused(tmp_path: Path) -> None:
 @pytest.mark.real_images
 @pytest.mark.skipif(not TEACHER.exists(), reason=f"the teacher's weights are not at {TEACHER}")
 def test_the_teacher_at_hand_is_read() -> None:
-    first = load_teacher(TEACHER).features[0]
+    teacher = load_teacher(TEACHER)
+    assert isinstance(teacher, SqueezeNet)
+    first = teacher.features[0]
     assert isinstance(first, torch.nn.Conv2d) and first.weight.abs().max() > 0.1
 
 
@@ -221,7 +224,7 @@ def test_the_recipes_that_ship_are_valid(recipe: Path) -> None:
 
 
 def whole_and_resumed(
-    data: Path, output: Path, config: Distillation, teacher: SqueezeNet | None
+    data: Path, output: Path, config: Distillation, teacher: Teacher | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last checkpoints of a training from end to end, and of the same one killed and resumed."""
     distill(data, output / "whole", config, scratch(), teacher)

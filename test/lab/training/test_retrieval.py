@@ -22,6 +22,7 @@ from geowarp_ros.lab.training.retrieval import (
 from geowarp_ros.lab.training.session import SETTINGS, seeded
 from geowarp_ros.model.aggregation import AggregationName, NetVLAD
 from geowarp_ros.model.checkpoints import load_model, save_model
+from geowarp_ros.model.combination import combine
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from test.lab.training.street import HEIGHT, WIDTH, stripes, write_street
 
@@ -58,6 +59,15 @@ def test_a_killed_training_goes_on_bit_for_bit(loss: str, lane: Path, tmp_path: 
 def test_no_positives_is_refused_before_training(lane: Path) -> None:
     with pytest.raises(TrainingError, match=r"training: none of 6 queries has a positive within 0\.5 m"):
         read_places([lane], QUICK.model_copy(update={"positive_radius_m": 0.5}))
+
+
+def test_a_source_without_splits_is_split_by_area(tmp_path: Path) -> None:
+    folder = write_street(tmp_path / "street", places=40, shots=3, split="")
+    training, validation = read_places([folder], QUICK.model_copy(update={"hold_out": ("0.2",)}))
+    apart = np.linalg.norm(training.positions_m[:, None] - validation.positions_m[None], axis=2)
+    assert apart.min() >= 25.0 and len(validation) >= 24 and len(training) + len(validation) <= 120
+    with pytest.raises(TrainingError, match="have the splits train"):
+        read_places([write_street(tmp_path / "train", places=6)], QUICK.model_copy(update={"hold_out": ("0.2",)}))
 
 
 def test_an_absent_split_is_refused_by_name(lane: Path) -> None:
@@ -134,6 +144,14 @@ def test_a_model_to_start_from_keeps_its_regression(tmp_path: Path) -> None:
     started = starting_model(str(tmp_path / "start.safetensors"), ModelConfig(encoder="vgg16"))
     assert started.config.encoder == "resnet18"
     assert all(torch.equal(value, started.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_a_model_of_two_networks_is_trained_in_parts(tmp_path: Path) -> None:
+    with seeded(1):
+        model = GeoWarp(ModelConfig(regression=False))
+    save_model(combine(model, model), tmp_path / "both.safetensors")
+    with pytest.raises(TrainingError, match="retrieves by a network of its own: train that"):
+        starting_model(str(tmp_path / "both.safetensors"), ModelConfig())
 
 
 def test_training_from_scratch_improves_recall(tmp_path: Path) -> None:

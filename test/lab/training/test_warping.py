@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geowarp_ros.cli import main
-from geowarp_ros.errors import ConfigError, ModelError, TrainingError
+from geowarp_ros.errors import ConfigError, ModelError, SourceError, TrainingError
 from geowarp_ros.geometry import full_frame
 from geowarp_ros.lab.training.data import Photographs, common_frame
 from geowarp_ros.lab.training.losses import features_wise_loss
@@ -29,6 +29,7 @@ from geowarp_ros.lab.training.warping import (
 )
 from geowarp_ros.model import inference
 from geowarp_ros.model.checkpoints import load_model, read_header, save_model
+from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.model.regression import WarpRegression
 from test.model.conftest import needs_bfloat16
@@ -211,6 +212,18 @@ def test_command_trains_with_all_losses_and_keeps_the_encoder(source: Path, tmp_
     assert main([*arguments, "--device", "cpu"]) == 1, "the folder is in use"
 
 
+def test_pairs_are_mined_and_warps_trained_on_a_transformer(source: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(encoder="dinov2_vits14", depth=1, aggregation="salad", resolution=126)
+    photographs, held_out = read_sets([source], SMALL)
+    changes = {"lambda_cons": 0.1, "t_feat": 1e9, "batch_pairs": 2, "iterations": 1, "height": 126, "width": 126}
+    training = SMALL.model_copy(update=changes)
+    error = train_warp(GeoWarp(config), photographs, held_out, training, QUIET, tmp_path / "out")
+    assert 0 < error < 1
+    trained = load_model(tmp_path / "out" / BEST)
+    assert trained.config == config and regression_of(trained).linear.weight.abs().max() > 0
+
+
 def small_resnet() -> GeoWarp:
     torch.manual_seed(0)
     return GeoWarp(ModelConfig())
@@ -239,6 +252,11 @@ def test_held_out_photographs_are_not_trained_on(source: Path) -> None:
     assert not set(kept.names) & set(held_out.names)
     kept, held_out = read_sets([source], SMALL)
     assert len(kept) + len(held_out) == 24
+    near = SMALL.model_copy(update={"hold_out": ("0.25",), "t_geo_m": 5.0})  # squares of 20 m along 192 m
+    kept, held_out = read_sets([source], near, seed=1)
+    assert len(held_out) >= 6 and not set(kept.names) & set(held_out.names)
+    apart = np.linalg.norm(kept.positions_m[:, None] - held_out.positions_m[None], axis=2)
+    assert apart.min() >= 5.0
     with pytest.raises(TrainingError, match="0 are held out"):
         read_sets([source], SMALL.model_copy(update={"hold_out": ("nothing*",)}))
 
@@ -298,3 +316,70 @@ def test_mining_leaves_the_regression_in_train_mode(source: Path, tmp_path: Path
     config = SMALL.model_copy(update={"lambda_cons": 0.1, "t_feat": 1e9, "batch_pairs": 2, "iterations": 1})
     train_warp(model, photographs, held_out, config, QUIET, tmp_path / "out")
     assert not torch.equal(norm.running_mean, before), "batch norms follow the data"
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "stride 32, as CosPlace": {"encoder": "resnet18_layer4", "aggregation": "gem_linear", "dimension": 64},
+    "stride 14, squares, as SALAD": {
+        "encoder": "dinov2_vits14", "depth": 1, "aggregation": "salad", "resolution": 140, "square": True,
+    },
+    "a network each": {
+        "encoder": "mobilenet_v2", "aggregation": "gem", "projection": 8,
+        "retrieval": {"encoder": "dinov2_vits14_reg", "depth": 1, "resolution": 56},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_a_warp_is_trained_on_a_model_by_its_name_and_its_gallery_takes_it_over(
+    kind: str,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With all losses, by the command: descriptors and local features stay to the bit, and so does the gallery."""
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path))
+    torch.manual_seed(0)
+    model = GeoWarp(ModelConfig.model_validate({**PUBLISHED[kind], "regression": False})).eval()
+    save_model(model, tmp_path / "published.safetensors")
+    gallery = tmp_path / "gallery"
+    assert main(["gallery", "build", str(source), "--model", "published", "--output", str(gallery)]) == 0
+    training = ["train", "warp", str(source), "--model", "published", "--output", str(tmp_path / "out")]
+    training += ["--iterations", "2", "--batch-generated", "2", "--batch-pairs", "2", "--validate-every", "2"]
+    training += ["--height", "96", "--optimizer", "adamw", "--learning-rate", "0.01", "--device", "cpu"]
+    assert main([*training, "--t-feat", "1e9"]) == 0
+    warped = load_model(tmp_path / "out" / BEST)
+    assert regression_of(warped).linear.weight.abs().max() > 0
+    image = clouds(1)[0]
+    before, after = (Describer(each, "cpu")(image) for each in (load_model("published"), warped))
+    np.testing.assert_array_equal(after.descriptor, before.descriptor)
+    assert torch.equal(after.local_features, before.local_features)
+    capsys.readouterr()
+    assert main(["gallery", "upgrade", str(gallery), "--model", str(tmp_path / "out" / BEST)]) == 0
+    assert "and has a warp: none described anew" in capsys.readouterr().out
+    question = ["localize", str(source / "03.png"), "--gallery", str(gallery), "--set", "rerank.mode=exact"]
+    assert main([*question, "--model", str(tmp_path / "out" / BEST)]) in (0, 1)
+    assert "03.png" in capsys.readouterr().out
+
+
+def test_sizes_that_are_not_given_are_the_models() -> None:
+    def sizes(config: WarpConfig, resolution: int) -> tuple[int, int, int]:
+        config = config.sized_for(resolution)
+        return config.height, config.width, config.resolution
+
+    assert sizes(WarpConfig(), 0) == (480, 640, 0), "the paper's"
+    assert sizes(WarpConfig(), 240) == (240, 320, 240)
+    assert sizes(WarpConfig(height=192, resolution=320), 240) == (192, 256, 320)
+    assert sizes(WarpConfig(height=96, width=96), 0) == (96, 96, 0)
+    with pytest.raises(TrainingError, match=r"training images of 64×48 px: expected 64 px a side or more"):
+        WarpConfig(height=48).sized_for(0)
+
+
+def test_generated_pairs_need_no_positions(source: Path, tmp_path: Path) -> None:
+    for file in source.glob("*.png"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    kept, held_out = read_sets([tmp_path], SMALL)
+    assert len(kept) + len(held_out) == 24
+    with pytest.raises(SourceError, match="no usable image"):
+        read_sets([tmp_path], SMALL.model_copy(update={"lambda_cons": 0.1}))

@@ -53,6 +53,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(paths[0]), str(paths[1])
 
 
+def test_the_fast_mode_needs_no_regression_and_any_encoder_has_a_name(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ModelConfig(encoder="resnet18_layer4", aggregation="gem_linear", dimension=16, regression=False)
+    torch.manual_seed(0)
+    save_model(GeoWarp(whole), tmp_path / "whole.safetensors")
+    command = ["evaluate", "dataset", str(folder), "--model", str(tmp_path / "whole.safetensors")]
+    command += ["--output", str(tmp_path / "out"), "--rerank", "geowarp", "--recalls", "1", "--thresholds", "25"]
+    assert main([*command, "--set", "rerank.mode=fast"]) == 0
+    assert "| resnet18_layer4 | gem_linear + GeoWarp |" in capsys.readouterr().out
+
+
 def test_tables_plot_and_configuration_are_written_and_galleries_are_used_again(
     folder: Path, models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
