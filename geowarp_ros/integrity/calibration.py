@@ -144,7 +144,8 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str, stored: Keypoin
         model_fingerprint: The model.
         stored: Keypoints that the gallery stores; None: none, so that they are detected in its images.
     """
-    keypoints = keypoints_used(config, stored)
+    # a pose rests on them, whatever verifies
+    keypoints = stored if config.position.estimate == "pose" else keypoints_used(config, stored)
     return {
         "model": model_fingerprint,
         "retrieval.candidates": str(config.retrieval.candidates),

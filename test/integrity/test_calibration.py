@@ -182,13 +182,16 @@ def test_stored_keypoints_are_another_measure_where_they_are_used(tmp_path: Path
     stored = KeypointConfig(count=1500)
     detected, matched = (settings_of(LocalizerConfig(), "abc", one) for one in (None, stored))
     assert matched == detected | {"keypoints": "sift, 1500 at 1.5x, contrast 0.03"}
-    for values in (
-        {"position": {"verify": "none"}},
-        {"position": {"verify": "orb"}},
-        {"position": {"verify": "orb"}, "rerank": {"method": "orb"}},
-    ):
-        config = LocalizerConfig.model_validate(values)
-        assert settings_of(config, "abc", stored) == settings_of(config, "abc", None)
+    for verify, method in (("none", "geowarp"), ("orb", "geowarp"), ("orb", "orb")):
+        cluster, pose = (
+            LocalizerConfig.model_validate(
+                {"position": {"verify": verify, "estimate": estimate}, "rerank": {"method": method}}
+            )
+            for estimate in ("cluster", "pose")
+        )
+        assert settings_of(cluster, "abc", stored) == settings_of(cluster, "abc", None)
+        # a pose rests on them, whatever verifies
+        assert settings_of(pose, "abc", stored) == settings_of(cluster, "abc", None) | {"keypoints": str(stored)}
     sift = LocalizerConfig.model_validate({"position": {"verify": "none"}, "rerank": {"method": "sift"}})
     assert settings_of(sift, "abc", stored)["keypoints"] == "sift, 1500 at 1.5x, contrast 0.03"
 
