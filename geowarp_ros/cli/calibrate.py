@@ -53,8 +53,18 @@ def run(args: argparse.Namespace) -> int:
     print(f"  right against wrong, AUC            {summary['auc']:.3f}")
     print(f"  Brier score                         {summary['brier']:.3f}")
     print(f"  minimum confidence                  {calibration.min_confidence:.3f}")
-    print(f"  right answers published             {summary['availability']:.1%}")
-    print(f"  wrong among published               {summary['false_fix_rate']:.2%}")
-    print(f"  inside the claimed 95 % ellipse     {summary['inside_95']:.1%}")
+    print(f"  right answers published             {_share(summary['availability'], summary['right'])}")
+    print(f"  wrong among published               {_share(summary['false_fix_rate'], summary['kept'])}")
+    print(f"  inside the claimed 95 % ellipse     {_share(summary['inside_95'], summary['ellipses'])}")
     print(f"  mean NEES (2 is consistent)         {summary['mean_nees']:.2f}")
     return 0
+
+
+def _share(value: float, of: float) -> str:
+    """Return a share as counted, with its 95 % interval: none of few is not none."""
+    import numpy as np
+
+    from geowarp_ros.evaluation.fixes import share
+
+    found = share(np.arange(round(of)) < round(value * of))
+    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}], {found.count} of {found.of}"

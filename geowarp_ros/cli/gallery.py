@@ -32,8 +32,16 @@ from geowarp_ros.cli.alignment import (
     obstacle,
     unaligned,
 )
-from geowarp_ros.cli.options import CAMERA
+from geowarp_ros.cli.options import CAMERA, add_settings, localizer_config, settings
 from geowarp_ros.cli.parser import GALLERY, IMAGES, MODEL, NEW_FILE, NEW_FOLDER, OWN_MODEL, WEIGHTS
+from geowarp_ros.cli.selfcalibration import (
+    add_never_outside,
+    add_no_calibrate,
+    calibrate_as_built,
+    calibrate_by_itself,
+    calibration_summary,
+    describe_calibration,
+)
 from geowarp_ros.cli.sources import add_reading, count, reading
 from geowarp_ros.cli.verbs import require
 
@@ -80,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_index_options(build, "--index")
     _add_no_align(build)
     add_align_options(build, "position-std", "heading-std", "free-tilt")
+    either = build.add_mutually_exclusive_group()
+    add_no_calibrate(either)
+    add_never_outside(either)
 
     add = action("add", _add, "add the images of a source to a gallery", gallery, source)
     add.add_argument(
@@ -91,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--prefix", default="", help="put before each name, for sources that use the same names")
     _add_keypoint_options(add)
     _add_no_align(add)
+    add_no_calibrate(add)
 
     remove = action("remove", _remove, "remove images from a gallery", gallery)
     remove.add_argument("names", nargs="+", metavar="NAME", help="name as shown by 'geowarp localize'")
@@ -124,6 +136,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="PNG of the map (default: beside what is stored)",
     )
+
+    calibrate = action(
+        "calibrate",
+        _calibrate,
+        "count the photographs that look like another place, and demand less for a robot that stays inside",
+        gallery,
+    )
+    calibrate.add_argument(
+        "--correct-within",
+        type=float,
+        metavar="M",
+        help="error limit of a right answer (m); what lies within twice this is one place (default: 25)",
+    )
+    add_never_outside(calibrate)
+    own = ("model", "keypoint_weights", "matcher_weights", "rerank", "candidates", "device", "runtime", "threads")
+    add_settings(calibrate, *own)
 
     info = action("info", _info, "show the content of a gallery", gallery)
     info.add_argument("--json", action="store_true", help="print one JSON object")
@@ -255,9 +283,10 @@ def _build(args: argparse.Namespace) -> int:
     how = align_options(args)
     keypoints = None if args.no_keypoints else _keypoints(args)
     source = _read_source(args)
+    describer = _load_describer(args)
     report = build_gallery(
         source,
-        _load_describer(args),
+        describer,
         args.output,
         copy_images=not args.reference_images,
         batch_size=args.batch_size,
@@ -277,8 +306,11 @@ def _build(args: argparse.Namespace) -> int:
     _print_centre(source)
     if shard.count > 1:  # several may be the last, and the others may not have let go of the gallery yet
         print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
+        print(f"  nor calibrated: 'geowarp gallery calibrate {args.output}' does")
     elif not args.no_align:
         align_if_possible(args.output, how)
+    if shard.count == 1 and not args.no_calibrate:
+        calibrate_as_built(args.output, args, describer, store=args.never_outside)
     return 0
 
 
@@ -293,9 +325,10 @@ def _add(args: argparse.Namespace) -> int:
     keypoints = _keypoints(args, gallery.keypoint_config)
     gallery.check_keypoints(keypoints.kind, keypoints.weights)
     source = _read_source(args)
+    describer = _load_describer(args)
     report = add_to_gallery(
         source,
-        _load_describer(args),
+        describer,
         args.gallery,
         prefix=args.prefix,
         copy_images=not args.reference_images,
@@ -308,7 +341,26 @@ def _add(args: argparse.Namespace) -> int:
     before = read_manifest(args.gallery).alignment
     if before is not None and not args.no_align:
         align_if_possible(args.gallery, parse_config(AlignOptions, before.options))
+    if report.added:
+        _calibrate_again(args, describer)
     return 0
+
+
+def _calibrate_again(args: argparse.Namespace, describer: Describer) -> None:
+    """Calibrate anew a gallery that its own photographs calibrated: those added may look like its places."""
+    before = calibration_summary(args.gallery)
+    if before is None or before["by"] != "own photographs":
+        return
+    if args.no_calibrate:
+        print(f"  its calibration is not used: {before['problem']}")
+    else:
+        calibrate_as_built(args.gallery, args, describer, store=True)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    config = localizer_config(settings(args), "gallery calibrate")
+    found = calibrate_by_itself(args.gallery, config, within_m=args.correct_within, store=args.never_outside)
+    return 0 if found else 1
 
 
 def _align(args: argparse.Namespace) -> int:
@@ -330,6 +382,8 @@ def _remove(args: argparse.Namespace) -> int:
     print(f"{args.gallery}: {len(set(args.names))} removed, {left} images left")
     if read_manifest(args.gallery).alignment is not None:
         print(f"  the others keep their poses; 'geowarp gallery align {args.gallery}' adjusts their groups")
+    if (calibration := calibration_summary(args.gallery)) and calibration["problem"]:
+        print(f"  its calibration is not used: {calibration['problem']}")
     return 0
 
 
@@ -585,6 +639,7 @@ def _summary(gallery: Gallery) -> dict[str, Any]:
         "keypoints": _keypoint_summary(gallery),
         "cameras": {**camera_summary(gallery), "estimated": estimated_cameras(gallery)},
         "alignment": alignment_summary(gallery),
+        "calibration": calibration_summary(gallery.path),
         **manifest.model_dump(include={"format_version", "created", "modified", "tool"}),
         "segments": [
             {
@@ -673,6 +728,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         "cameras": "known of {photographs:,} images, {different:,} different".format(**summary["cameras"])
         + "".join(f"; of others {camera}" for camera in summary["cameras"]["estimated"]),
         "alignment": describe_alignment(summary),
+        "calibration": describe_calibration(summary),
         "search": _describe_index(summary["index"]),
         "size": f"{_size(summary['size_bytes'])}, {_size(summary['bytes_per_image'])} per image,"
         f" images {_size(summary['images_bytes'])}",

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     figures = figure_files(args.figure, paths)
     refuse_overwriting([*figures.values(), args.geojson, args.html], paths)
     from geowarp_ros.errors import CameraError, ImageError
-    from geowarp_ros.gallery.manifest import CALIBRATION
+    from geowarp_ros.evaluation.words import ON_A_DRIVE
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.output import coloured
     from geowarp_ros.pictures import FIGURE_PX, answer_picture, save_picture
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         write_answers_geojson(localized, args.geojson)
     if args.html and localized:
         write_answers_page(localized, unread, localizer.gallery, args.html)
-    if guesses and not unread and not args.json and not (args.gallery / CALIBRATION).exists():
+    measured = localizer.calibration is not None and localizer.calibration.title == ON_A_DRIVE
+    if guesses and not unread and not args.json and not measured:
         print(
             f"{guesses} of {len(paths)} images have a best guess and no fix; images of known position would tell"
             f" whether to trust such guesses here: geowarp calibrate DRIVE --gallery {args.gallery}",

@@ -7,6 +7,7 @@ re-ranker, and is stored with the gallery. NumPy and scikit-learn; no torch, no 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +16,24 @@ from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from geowarp_ros.config import LearnedMatcher, LocalizerConfig, MatchMethod, RerankMode, first_problem
+from geowarp_ros.config import (
+    LearnedMatcher,
+    LocalizerConfig,
+    MatchMethod,
+    RerankMode,
+    Section,
+    first_problem,
+)
 from geowarp_ros.errors import GalleryError
 from geowarp_ros.files import write_whole
-from geowarp_ros.gallery.manifest import CALIBRATION
+from geowarp_ros.gallery.manifest import CALIBRATION, PLACES, read_manifest
 from geowarp_ros.integrity.evidence import FEATURES, SIGNS, feature_row
-from geowarp_ros.integrity.logistic import Logistic, fit_logistic
+from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic
 from geowarp_ros.integrity.trust import NEES_95, PoseSample, PoseTrust, fit_trust
+from geowarp_ros.integrity.widening import widening
 from geowarp_ros.keypoints.detector import KeypointConfig
 from geowarp_ros.rerank.verification import KIND_OF, method_of
 from geowarp_ros.types import Evidence, FloatArray
@@ -34,12 +44,21 @@ _RENAMED = ('"rerank.verification.', '"position.verification.')
 LEAST_STD_M = 1.0
 """Minimum standard deviation (m), however good the answers of the calibration drive were."""
 
-GREATEST_NEES = 2.4
-"""Maximum mean NEES of right answers; a consistent covariance has 2."""
-
+LOOKS_ALIKE = 0.5
+"""Confidence of a wrong answer from which on its place is a look-alike: it is said to be more likely right."""
 
 NO_INLIERS = 4
 """Number of inliers that say nothing: four matches determine a homography, whatever they are."""
+
+
+class OwnPlace(Section):
+    """What a gallery's own photographs said of its look-alikes, each asked about with its place left out."""
+
+    photographs: str = Field(description="Checksum of what the gallery held, :func:`photographs_in`.")
+    asked: int = Field(ge=0, description="Number of photographs asked about.")
+    alike: int = Field(ge=0, description="Number that look like another place of the gallery.")
+    fixes: int = Field(ge=0, description="Number that would have been a fix there, by the calibration before.")
+    before: float = Field(ge=0.0, le=1.0, description="Minimum confidence of the calibration before.")
 
 
 class Calibration(Logistic):
@@ -59,6 +78,13 @@ class Calibration(Logistic):
     poses: dict[str, PoseTrust] = Field(
         default_factory=dict, description="Trust in poses, by the method that estimated them."
     )
+    look_alikes: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of look-alikes among the wrong answers of the drive that has most; 0: not known.",
+    )
+    own: OwnPlace | None = Field(None, description="The gallery's own photographs; null: measured on drives.")
 
     @classmethod
     def known_features(cls) -> tuple[str, ...]:
@@ -78,6 +104,26 @@ class Calibration(Logistic):
     def std_m(self, spacing_m: float) -> float:
         """Horizontal standard deviation without scatter in a gallery of that spacing, m."""
         return math.hypot(self.position_std_m, self.std_per_spacing * spacing_m)
+
+    def at_place(self, own: OwnPlace, most: float) -> Calibration:
+        """Return the calibration for a robot inside a gallery that has at most this share of look-alikes.
+
+        The odds of being right are the density of right answers over that of wrong ones (Bayes' rule). Where
+        convincing wrong answers are fewer than on the drive that set the minimum confidence, all odds are as much
+        greater, and as much smaller ones by this calibration are enough. Never more is demanded than before: where
+        look-alikes abound, only a prior tells them apart.
+
+        Args:
+            own: What the gallery's photographs said.
+            most: Upper limit of the share of look-alikes, 0..1.
+        """
+        fewer = min(1.0, most / self.look_alikes) if self.look_alikes else 1.0
+        before = wanted = self.min_confidence
+        if fewer < 1.0 and before < 1.0:  # 1: nothing convinces
+            odds = fewer * before / (1.0 - before)
+            wanted = min(before, max(odds / (1.0 + odds), LOOKS_ALIKE))
+        title = "the calibration by the gallery's own photographs"
+        return self.model_copy(update={"title": title, "min_confidence": wanted, "own": own})
 
     def at_spacing(self, spacing_m: float) -> Calibration:
         """Return the calibration for galleries of one spacing."""
@@ -208,15 +254,50 @@ def find_calibration(
         calibration = load_calibration(path)
         if calibration is None:
             continue
-        measured = calibration.measured_with
-        names = dict.fromkeys([*measured, *here])
-        other = [
-            f"{n} = {measured.get(n)!r} (now {here.get(n)!r})" for n in names if measured.get(n) != here.get(n)
-        ]
-        if not other:
+        why = _why_not(calibration, here) or stale(calibration, gallery)
+        if not why:
             return calibration.at_spacing(spacing_m), refused
-        refused.append(f"{calibration.title} is not used: it was measured with {', '.join(other)}")
+        refused.append(f"{calibration.title} is not used: {why}")
     return None, refused
+
+
+def models_calibration(
+    config: LocalizerConfig, model_fingerprint: str, stored: KeypointConfig | None, model: Path
+) -> tuple[Calibration | None, str]:
+    """Return the calibration beside the model file, or None and why none applies."""
+    calibration = load_calibration(_of_model(model, config.rerank.mode))
+    if calibration is None:
+        return None, f"none lies beside {model}"
+    why = _why_not(calibration, settings_of(config, model_fingerprint, stored))
+    return (None, f"{calibration.title} does not apply: {why}") if why else (calibration, "")
+
+
+def _why_not(calibration: Calibration, here: dict[str, str]) -> str:
+    """Which settings it was not measured with; empty if it was measured with all of these."""
+    measured = calibration.measured_with
+    names = [name for name in dict.fromkeys([*measured, *here]) if measured.get(name) != here.get(name)]
+    other = ", ".join(f"{name} = {measured.get(name)!r} (now {here.get(name)!r})" for name in names)
+    return f"it was measured with {other}" if other else ""
+
+
+def photographs_in(gallery: Path) -> str:
+    """Checksum of the places that a gallery holds, 32 hex digits; an alignment or an index does not change it.
+
+    Raises:
+        GalleryError: There is no gallery, or its manifest is broken.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for segment in read_manifest(gallery, with_index=False).segments:
+        digest.update("\0".join([segment.files[PLACES].blake2b, *sorted(segment.removed), ""]).encode())
+    return digest.hexdigest()
+
+
+def stale(calibration: Calibration, gallery: Path) -> str:
+    """Why a calibration by a gallery's own photographs no longer holds, and what to do; empty if it holds."""
+    if calibration.own is None or calibration.own.photographs == photographs_in(gallery):
+        return ""
+    command = f"geowarp gallery calibrate {gallery} --never-outside"
+    return f"photographs were added or removed since; '{command}' makes it anew"
 
 
 def beside_model(model: Path, mode: RerankMode) -> Path:
@@ -277,7 +358,8 @@ def fit_calibration(
 
     Returns:
         The calibration, and what the cross-validation showed: ``auc``, ``brier``, ``availability`` (share of the
-        right samples kept), ``false_fix_rate``, ``mean_nees``, ``inside_95``.
+        right samples kept), ``false_fix_rate``, ``mean_nees``, ``inside_95``; the numbers of ``right`` answers, of
+        those ``kept``, and of the ``ellipses`` looked at.
 
     Raises:
         ValueError: Fewer than ten right or ten wrong samples.
@@ -288,7 +370,7 @@ def fit_calibration(
     )
     fitted = fit_logistic(rows, FEATURES, right, false_fix_rate, seed, drives, SIGNS)
     # where few are kept, the right ones that are more likely right than wrong tell the covariance, too
-    telling = right & (fitted.kept | (fitted.held_out >= 0.5))
+    telling = right & (fitted.kept | (fitted.held_out >= LOOKS_ALIKE))
     telling = telling if telling.any() else right
     sigma, per_spacing, gain = _fit_covariance([samples[row] for row in np.flatnonzero(telling).tolist()])
     calibration = Calibration.model_validate(
@@ -300,6 +382,7 @@ def fit_calibration(
             "correct_within_m": max(sample.correct_within_m for sample in samples),
             "samples": len(samples),
             "poses": fit_trust([s.posed for s in samples if s.posed is not None], false_fix_rate, seed),
+            "look_alikes": _look_alikes(fitted.held_out, right, drives),
         }
     )
     published = fitted.kept & right if (fitted.kept & right).any() else telling
@@ -308,8 +391,16 @@ def fit_calibration(
         **fitted.summary,
         "mean_nees": float(nees.mean()),
         "inside_95": float((nees <= NEES_95).mean()),
+        "ellipses": float(len(nees)),
     }
     return calibration, summary
+
+
+def _look_alikes(held_out: FloatArray, right: NDArray[np.bool_], drives: Sequence[int]) -> float:
+    """Share of wrong answers that look right, on the drive that has most; drives with few do not count."""
+    of = np.asarray(drives) if len(drives) else np.zeros(len(right))
+    wrong = [held_out[~right & (of == drive)] for drive in np.unique(of)]
+    return max((float((c >= LOOKS_ALIKE).mean()) for c in wrong if len(c) >= LEAST_OF_EACH), default=0.0)
 
 
 def covariance_of(scatter: FloatArray, position_std_m: float, scatter_gain: float) -> FloatArray:
@@ -327,8 +418,7 @@ def normalized_error(sample: Sample, calibration: Calibration) -> float:
 def _fit_covariance(samples: Sequence[Sample]) -> tuple[float, float, float]:
     """Standard deviation, its growth with the spacing, and scatter gain, of greatest likelihood; then scaled.
 
-    Errors are not Gaussian: the covariance is scaled until 95 % of them lie inside the 95 % ellipse, but never
-    made so small that the mean NEES would exceed GREATEST_NEES.
+    Errors are not Gaussian, and may be few: the covariance is scaled by :func:`widening`.
     The growth is 0 where all galleries have one spacing, which cannot tell it.
     """
     from scipy.optimize import minimize
@@ -351,8 +441,7 @@ def _fit_covariance(samples: Sequence[Sample]) -> tuple[float, float, float]:
     start = np.array([0.5 * math.log(max(float((errors**2).mean()), 1e-4)), -1.0, -1.0])
     bounds = [(math.log(LEAST_STD_M), math.log(1e3)), (-12.0, 0.0), (math.log(0.01), math.log(10.0))]
     best = minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=bounds).x
-    values = nees(best)
-    scale = max(float(np.quantile(values, 0.95)) / NEES_95, float(values.mean()) / GREATEST_NEES)
+    scale = widening(nees(best), 2, 2 + grows)
     widen = math.sqrt(scale)
     sigma, per_spacing = max(LEAST_STD_M, math.exp(best[0]) * widen), grows * math.exp(best[2]) * widen
     return sigma, per_spacing, math.exp(best[1]) * scale

@@ -62,7 +62,7 @@ class FittedLogistic:
         values: Values of the fields of :class:`Logistic`.
         held_out: (N,) probability of each answer by models that have not seen it.
         summary: ``auc`` and ``brier`` of ``held_out``, ``availability`` (share of the right ones kept) and
-            ``false_fix_rate`` (share of wrong ones among those kept).
+            ``false_fix_rate`` (share of wrong ones among those kept); ``right`` and ``kept``, how many are.
     """
 
     values: dict[str, object]
@@ -148,6 +148,8 @@ def fit_logistic(
         "brier": float(brier_score_loss(right, held_out)),
         "availability": float((kept & right).sum() / right.sum()),
         "false_fix_rate": float((kept & ~right).sum() / max(kept.sum(), 1)),
+        "right": float(right.sum()),
+        "kept": float(kept.sum()),
     }
     return FittedLogistic(values, held_out, summary)
 

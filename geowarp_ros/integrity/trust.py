@@ -17,6 +17,7 @@ from pydantic import Field
 from geowarp_ros.attitude import enu_from_body_of, heading_std
 from geowarp_ros.integrity.evidence import FEATURES, SIGNS, feature_row
 from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic, minimum_confidence
+from geowarp_ros.integrity.widening import widening
 from geowarp_ros.types import Evidence, FloatArray, Pose
 
 NEES_95 = 5.991
@@ -168,7 +169,7 @@ def fit_trust(samples: Sequence[PoseSample], false_fix_rate: float = 0.01, seed:
 
 
 def _fit_position(samples: Sequence[PoseSample]) -> dict[str, float]:
-    """Gain and floor of greatest likelihood, then scaled until 95 % of the errors lie inside the 95 % ellipse."""
+    """Gain and floor of greatest likelihood, then scaled by :func:`widening`."""
     from scipy.optimize import minimize
 
     claimed = np.stack([s.pose.covariance[:2, :2] for s in samples])
@@ -185,7 +186,7 @@ def _fit_position(samples: Sequence[PoseSample]) -> dict[str, float]:
 
     bounds = [(math.log(0.5), math.log(20.0)), (math.log(0.005), math.log(10.0))]
     best = minimize(negative_log_likelihood, np.log([2.0, 0.05]), method="L-BFGS-B", bounds=bounds).x
-    widen = math.sqrt(float(np.quantile(nees(best), 0.95)) / NEES_95)
+    widen = math.sqrt(widening(nees(best), 2, 2))
     return {"position_gain": math.exp(best[0]) * widen, "position_floor_m": math.exp(best[1]) * widen}
 
 
@@ -207,5 +208,5 @@ def _fit_heading(samples: Sequence[PoseSample]) -> dict[str, float]:
 
     bounds = [(math.log(0.5), math.log(20.0)), (math.log(0.01), math.log(10.0))]
     best = minimize(negative_log_likelihood, np.log([2.0, 0.2]), method="L-BFGS-B", bounds=bounds).x
-    widen = float(np.quantile(np.abs(errors) / np.sqrt(variance(best)), 0.95)) / 1.959964
+    widen = math.sqrt(widening(errors**2 / variance(best), 1, 2))
     return {"heading_gain": math.exp(best[0]) * widen, "heading_floor_deg": math.exp(best[1]) * widen}

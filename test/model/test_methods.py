@@ -1,4 +1,4 @@
-"""Published networks: their authors' code and ours give the same descriptors (test/model/authors.py)."""
+"""Published networks: the descriptors of their authors' code and ours; docs/networks.md says how theirs ran."""
 
 from __future__ import annotations
 

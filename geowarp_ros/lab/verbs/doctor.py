@@ -248,7 +248,7 @@ def _of_gallery(gallery: Gallery) -> Finding:
 
 
 def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery) -> Finding:
-    from geowarp_ros.gallery.manifest import CALIBRATION
+    from geowarp_ros.evaluation.words import ON_A_DRIVE
     from geowarp_ros.integrity.calibration import find_calibration
     from geowarp_ros.model.installed import find_weights
 
@@ -257,8 +257,8 @@ def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery
     found = "none: a rule of thumb decides"
     if used is not None:
         found = f"{used.title}, of {used.samples:,} answers: a fix from confidence {used.min_confidence:.2f}"
-    own = used is not None and not refused and (gallery.path / CALIBRATION).exists()
-    advice = "" if own else f"geowarp calibrate DRIVE --gallery {gallery.path} measures it here"
+    measured = used is not None and used.title == ON_A_DRIVE
+    advice = "" if measured else f"geowarp calibrate DRIVE --gallery {gallery.path} measures it here"
     return here("calibration", "; ".join([found, *refused]), advice)
 
 
