@@ -32,16 +32,17 @@ def photographs() -> list[Pixels]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) -> Path:
-    """Photographs with positions, and models: CosPlace alone and with the local features of ours, and SALAD."""
+    """Photographs with positions, and models: CosPlace twice, with the local features of ours, and SALAD."""
     folder = tmp_path_factory.mktemp("robot")
     rows = ["filename,latitude,longitude"]
     for number, (pixels, latitude) in enumerate(zip(photographs, LATITUDES, strict=True)):
         Pillow.fromarray(pixels).save(folder / f"{number}.png")
         rows.append(f"{number}.png,{latitude},8.0")
     (folder / "positions.csv").write_text("\n".join(rows) + "\n")
-    torch.save(seeded_checkpoint(Case("cosplace", "ResNet18", 64)), folder / "published.pth")
-    method = ["import-weights", "--method", "cosplace", "--checkpoint", str(folder / "published.pth")]
-    assert main([*method, "--output", str(folder / "alone.safetensors")]) == 0
+    for name, encoder in (("alone", "ResNet18"), ("vgg", "VGG16")):
+        torch.save(seeded_checkpoint(Case("cosplace", encoder, 64)), folder / f"{name}.pth")
+        method = ["import-weights", "--method", "cosplace", "--checkpoint", str(folder / f"{name}.pth")]
+        assert main([*method, "--output", str(folder / f"{name}.safetensors")]) == 0
     both = ["combine", "--retrieval", str(folder / "alone.safetensors")]
     assert main([*both, "--output", str(folder / "both.safetensors")]) == 0
     small = dinov2("backbone.model.", 384, 1) | salad("aggregator.", 384, 128)
@@ -70,7 +71,8 @@ def built(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "dimension", "warns"), [("alone", 64, True), ("both", 64, False), ("transformer", 8448, True)]
+    ("name", "dimension", "warns"),
+    [("alone", 64, True), ("vgg", 64, True), ("both", 64, False), ("transformer", 8448, True)],
 )
 def test_a_photograph_is_found_by_the_command_line(
     name: str,
@@ -90,10 +92,11 @@ def test_a_photograph_is_found_by_the_command_line(
     assert (SAID in caplog.text) == warns
 
 
+@pytest.mark.parametrize("name", ["vgg", "transformer"])
 def test_the_node_finds_them_by_the_gallerys_own_model(
-    folder: Path, photographs: list[Pixels], robot: Robot
+    name: str, folder: Path, photographs: list[Pixels], robot: Robot
 ) -> None:
-    process = NodeProcess("-p", f"gallery:={built(folder, 'transformer')}", "-p", "device:=cpu")
+    process = NodeProcess("-p", f"gallery:={built(folder, name)}", "-p", "device:=cpu")
     try:
         process.says("activate: now active")
         _first_fix(robot, lambda: robot.show(image_message(photographs[1], stamp_s=10.0)))
