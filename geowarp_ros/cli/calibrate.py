@@ -52,8 +52,6 @@ def run(args: argparse.Namespace) -> int:
         " left out, and to drawn walls and skies"
     )
     print(f"  left out: {skipped} unreadable images, {textureless} without texture, such as the drawn ones")
-    if said := said_of_themselves(collected.themselves, len(source.images)):
-        print(f"  warning: {said}")
     print(f"  right against wrong, AUC            {summary['auc']:.3f}")
     print(f"  Brier score                         {summary['brier']:.3f}")
     print(f"  minimum confidence                  {calibration.min_confidence:.3f}")
@@ -62,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"  inside the claimed 95 % ellipse     {_share(summary['inside_95'], summary['ellipses'])}")
     print(f"  mean NEES (2 is consistent)         {summary['mean_nees']:.2f}")
     print(f"stored, from now on in use: {args.gallery / CALIBRATION}")
+    if said := said_of_themselves(collected.themselves, len(source.images)):
+        print(f"warning: {said}; until then better delete that file")
     return 0
 
 

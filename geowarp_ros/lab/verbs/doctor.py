@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from geowarp_ros.model.describer import Describer
 
 NEEDED = (
-    *("cv2", "faiss", "kornia", "lz4", "numpy", "PIL", "pydantic", "pyproj", "rosbags", "safetensors", "scipy"),
-    *("torch", "tqdm", "yaml"),
+    *("argcomplete", "cv2", "faiss", "kornia", "lz4", "numpy", "PIL", "pydantic", "pyproj", "rosbags"),
+    *("safetensors", "scipy", "torch", "tqdm", "yaml"),
 )
 """Libraries without which nothing works, by the names of their modules."""
 
