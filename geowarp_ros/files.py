@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 
 from geowarp_ros.errors import ConfigError, GeowarpError
@@ -42,6 +43,13 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as one word of a shell, in double quotes where these do: commands stand in single ones."""
+    word = shlex.quote(str(path))
+    plain = word.startswith("'") and not set(word[1:-1]) & set("'\"$`\\!")
+    return f'"{path}"' if plain else word
 
 
 def expanded(path: str) -> Path:

@@ -222,7 +222,8 @@ def _min_confidence(config: PositionConfig, calibration: Calibration | None) -> 
 
 
 def _no_fix(evidence: Evidence, confidence: float, wanted: float, config: PositionConfig) -> NoFix:
-    said = f"confidence {confidence:.2f}, at least {wanted:.2f} wanted"
+    # rounded down: what is not enough does not look like it
+    said = f"confidence {math.floor(1000.0 * confidence) / 1000.0:.3f}, at least {wanted:.3f} wanted"
     if evidence.agreement < 0.5:
         squares = (evidence.east_north_m**2).sum(axis=1)
         spread = float(np.sqrt(np.average(squares, weights=evidence.weights)))

@@ -390,7 +390,7 @@ class Answer:
     def __repr__(self) -> str:
         """Return one line for people."""
         result = self.result
-        words = [f"confidence {result.confidence:.2f}", *(c.place.name for c in self.candidates[:1])]
+        words = [f"confidence {result.confidence:.3f}", *(c.place.name for c in self.candidates[:1])]
         if isinstance(result, Fix):
             place = f"{result.latitude_deg:.5f}, {result.longitude_deg:.5f}"
             parts = [f"Fix {place} ± {result.std_m:.{0 if result.std_m >= 1 else 1}f} m"]

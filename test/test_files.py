@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
 from geowarp_ros.errors import ConfigError, GalleryError, ModelError
-from geowarp_ros.files import expanded, write_whole
+from geowarp_ros.files import expanded, quoted, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -14,6 +15,12 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
         write_whole(tmp_path / "file", data, ModelError)
         assert (tmp_path / "file").read_bytes() == data
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["gallery", "my gallery", "Öl", "a'b", 'a"b c', "$HOME `x`", "a!b", "a\\b", ""])
+def test_a_path_in_a_message_is_one_word_of_a_shell(name: str) -> None:
+    assert shlex.split(f"geowarp view {quoted(name)} --port 1") == ["geowarp", "view", name, "--port", "1"]
+    assert quoted(Path("my gallery")) == '"my gallery"', "it stands in single quotes"
 
 
 def test_what_was_there_stays_when_the_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,10 @@ CANDIDATES = (Candidate(0, Place("IMG_1003.JPG", 55.7, 13.2), 0.1),)
 
 def test_a_pose_is_one_line() -> None:
     assert repr(Answer(Header(), ORIENTED, CANDIDATES)) == (
-        "Fix 55.69826, 13.19514 ± 0.3 m, heading 231.4 ± 0.5°, points, confidence 0.97, IMG_1003.JPG"
+        "Fix 55.69826, 13.19514 ± 0.3 m, heading 231.4 ± 0.5°, points, confidence 0.970, IMG_1003.JPG"
     )
     assert repr(Answer(Header(), PLAIN, CANDIDATES)) == (
-        "Fix 55.69826, 13.19514 ± 0.3 m, confidence 0.97, IMG_1003.JPG"
+        "Fix 55.69826, 13.19514 ± 0.3 m, confidence 0.970, IMG_1003.JPG"
     )
 
 
@@ -36,7 +36,7 @@ def test_no_fix_says_the_best_guess() -> None:
     assert repr(Answer(Header(), doubtful, CANDIDATES)) == (
         "NoFix low_confidence: confidence 0.82, at least 0.92 wanted; best guess IMG_1003.JPG, 55.70000, 13.20000"
     )
-    assert repr(Answer(Header(), NoFix("jump", confidence=0.4))) == "NoFix jump: confidence 0.40"
+    assert repr(Answer(Header(), NoFix("jump", confidence=0.4))) == "NoFix jump: confidence 0.400"
 
 
 def test_json_has_the_orientation() -> None:

@@ -85,9 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     parser = Parser(
         prog="geowarp",
-        description=__import__("geowarp_ros").__doc__,
+        description="Say where a camera is, from a gallery of geotagged photographs, or that it is lost.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="verbs:\n" + "\n".join(f"  {verb:<16}{line}" for verb, line in VERBS.items()),
+        epilog="begin with 'geowarp doctor': each verb ends with the command that goes on from it\n\nverbs:\n"
+        + "\n".join(f"  {verb:<16}{line}" for verb, line in VERBS.items()),
     )
     parser.add_argument("--version", action="version", version=f"geowarp {__version__}")
     parser.add_argument("verb", metavar="VERB", choices=VERBS, help="see below; 'geowarp VERB --help' says more")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.cli.verbs import require
 from geowarp_ros.config import parse_config
+from geowarp_ros.files import quoted
 from geowarp_ros.gallery.alignment.options import MIN_PHOTOGRAPHS, AlignOptions
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def obstacle(gallery: Gallery) -> str:
     if len(gallery) < MIN_PHOTOGRAPHS:
         return f"it has {len(gallery)} photographs, {MIN_PHOTOGRAPHS} are needed; 'geowarp gallery add' adds more"
     if gallery.keypoint_config is None:
-        return f"it stores no keypoints; 'geowarp gallery upgrade {gallery.path}' makes them"
+        return f"it stores no keypoints; 'geowarp gallery upgrade {quoted(gallery.path)}' makes them"
     return ""
 
 
@@ -80,7 +81,7 @@ def align_if_possible(path: Path, options: AlignOptions) -> None:
         require("poselib")
     except ModuleNotFoundError:
         extra = f"pip install 'geowarp_ros[{EXTRAS['poselib']}]'"
-        print(f"  not aligned: needs poselib, not installed: {extra}; then 'geowarp gallery align {path}'")
+        print(f"  not aligned: needs poselib, not installed: {extra}; then 'geowarp gallery align {quoted(path)}'")
         return
     align_and_report(path, options)
 
@@ -180,7 +181,7 @@ def alignment_summary(gallery: Gallery) -> dict[str, Any] | None:
 def describe_alignment(summary: Mapping[str, Any]) -> str:
     """Return the alignment of a gallery's plain values as one line."""
     found = summary["alignment"]
-    command = f"'geowarp gallery align {summary['gallery']}'"
+    command = f"'geowarp gallery align {quoted(summary['gallery'])}'"
     if found is None:
         return f"none; {command} makes one"
     line = f"{found['tied']:,} of {found['photographs']:,} photographs tied{_groups(tuple(found['components']))}"

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     config = localizer_config(settings(args), "calibrate")
     from geowarp_ros.evaluation.asking import said_of_themselves
     from geowarp_ros.evaluation.calibration import calibrate_gallery
+    from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.localizer import Localizer
     from geowarp_ros.progress import bar
     from geowarp_ros.readers import read_source
@@ -46,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
     )
     skipped = len(collected.unreadable)
     textureless = collected.textureless
-    print(f"{len(collected.samples)} answers, 5-fold cross-validated")
-    print(f"  left out: {skipped} unreadable images, {textureless} without texture")
-    if said := said_of_themselves(collected.themselves, len(source.images)):
-        print(f"  warning: {said}")
+    print(
+        f"{len(collected.samples)} answers, 5-fold cross-validated: to the images, to them with their places"
+        " left out, and to drawn walls and skies"
+    )
+    print(f"  left out: {skipped} unreadable images, {textureless} without texture, such as the drawn ones")
     print(f"  right against wrong, AUC            {summary['auc']:.3f}")
     print(f"  Brier score                         {summary['brier']:.3f}")
     print(f"  minimum confidence                  {calibration.min_confidence:.3f}")
@@ -57,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"  wrong among published               {_share(summary['false_fix_rate'], summary['kept'])}")
     print(f"  inside the claimed 95 % ellipse     {_share(summary['inside_95'], summary['ellipses'])}")
     print(f"  mean NEES (2 is consistent)         {summary['mean_nees']:.2f}")
+    print(f"stored, from now on in use: {args.gallery / CALIBRATION}")
+    if said := said_of_themselves(collected.themselves, len(source.images)):
+        print(f"warning: {said}; until then better delete that file")
     return 0
 
 

@@ -44,6 +44,7 @@ from geowarp_ros.cli.selfcalibration import (
 )
 from geowarp_ros.cli.sources import add_reading, count, reading
 from geowarp_ros.cli.verbs import require
+from geowarp_ros.files import quoted
 
 if TYPE_CHECKING:
     from geowarp_ros.gallery.index.indexing import IndexOptions
@@ -305,8 +306,8 @@ def _build(args: argparse.Namespace) -> int:
     _print_report(report, source, "" if shard.count == 1 else f"-{shard.index}", anew=True)
     _print_centre(source)
     if shard.count > 1:  # several may be the last, and the others may not have let go of the gallery yet
-        print(f"  not aligned, for several processes built it: 'geowarp gallery align {args.output}' does")
-        print(f"  nor calibrated: 'geowarp gallery calibrate {args.output}' does")
+        print(f"  not aligned, for several processes built it: 'geowarp gallery align {quoted(args.output)}' does")
+        print(f"  nor calibrated: 'geowarp gallery calibrate {quoted(args.output)}' does")
     elif not args.no_align:
         align_if_possible(args.output, how)
     if shard.count == 1 and not args.no_calibrate:
@@ -381,7 +382,9 @@ def _remove(args: argparse.Namespace) -> int:
     left = remove_from_gallery(args.gallery, args.names)
     print(f"{args.gallery}: {len(set(args.names))} removed, {left} images left")
     if read_manifest(args.gallery).alignment is not None:
-        print(f"  the others keep their poses; 'geowarp gallery align {args.gallery}' adjusts their groups")
+        print(
+            f"  the others keep their poses; 'geowarp gallery align {quoted(args.gallery)}' adjusts their groups"
+        )
     if (calibration := calibration_summary(args.gallery)) and calibration["problem"]:
         print(f"  its calibration is not used: {calibration['problem']}")
     return 0
@@ -498,7 +501,9 @@ def _upgrade(args: argparse.Namespace) -> int:
     if report.keypoints:  # its own calibration as well as the one that ships
         print("  calibrations measured without keypoints no longer apply: run 'geowarp calibrate' again")
     if report.keypoints or report.cameras:
-        print(f"  'geowarp gallery align {args.gallery}' finds where its photographs were taken and looked")
+        print(
+            f"  'geowarp gallery align {quoted(args.gallery)}' finds where its photographs were taken and looked"
+        )
     return 0
 
 
@@ -687,7 +692,8 @@ def _index_summary(gallery: Gallery) -> dict[str, Any]:
 
 def _describe_datum(summary: Mapping[str, Any]) -> str:
     if summary["datum"] is None:
-        return f"the centre, wherever it moves; 'geowarp gallery datum {summary['gallery']} --centre' stores it"
+        gallery = quoted(summary["gallery"])
+        return f"the centre, wherever it moves; 'geowarp gallery datum {gallery} --centre' stores it"
     return "{:.7f}, {:.7f}, {:.1f} m".format(*summary["datum"])
 
 
@@ -704,7 +710,7 @@ def _describe_index(index: Mapping[str, Any]) -> str:
 def _describe_keypoints(summary: Mapping[str, Any]) -> str:
     stored = summary["keypoints"]
     if stored is None:
-        return f"none; 'geowarp gallery upgrade {summary['gallery']}' makes them"
+        return f"none; 'geowarp gallery upgrade {quoted(summary['gallery'])}' makes them"
     rows = max(summary["images"] + summary["removed"], 1)
     return (
         f"{stored['kind']}, up to {stored['count']:,} at {stored['scale']:g}x the working resolution;"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from geowarp_ros.cli.options import SHORTCUTS, add_camera, add_settings, localizer_config, settings
 from geowarp_ros.cli.parser import GALLERY, NEW_FILE, NEW_PICTURES, image_files, refuse_overwriting
 from geowarp_ros.errors import ConfigError
+from geowarp_ros.files import quoted
 
 if TYPE_CHECKING:
     from geowarp_ros.evaluation.answers import Localized
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if guesses and not unread and not args.json and not measured:
         print(
             f"{guesses} of {len(paths)} images have a best guess and no fix; images of known position would tell"
-            f" whether to trust such guesses here: geowarp calibrate DRIVE --gallery {args.gallery}",
+            f" whether to trust such guesses here: geowarp calibrate DRIVE --gallery {quoted(args.gallery)}",
             file=sys.stderr,
         )
     return 1 if unread else 0

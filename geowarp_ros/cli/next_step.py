@@ -24,6 +24,9 @@ Words: TypeAlias = "Sequence[str | Path]"
 LOOKED_AT = 3
 """Number of a folder's images in which a position is looked for."""
 
+MADE = ("gallery.json", "results.json")
+"""What a folder has in it that was made of photographs."""
+
 
 def print_next_step(verb: str, args: argparse.Namespace) -> None:
     """Print the command that goes on from a verb that has done its work, if there is one.
@@ -81,9 +84,17 @@ def find_drive(folders: Sequence[Path], other_than: Path | None = None) -> tuple
 
 
 def find_photographs(folder: Path) -> Path | None:
-    """Return the first folder of photographs with positions: one in ``folder``, or itself."""
-    below = (path for path in _listed(folder) if path.is_dir())
-    return next((path for path in (*below, folder) if _has_positions(path)), None)
+    """Return the first folder of photographs with positions: one in ``folder``, itself, or one of such folders."""
+    below = [path for path in _listed(folder) if path.is_dir()]
+    found = (path for path in (*below, folder) if _has_positions(path))
+    return next(chain(found, (path for path in below if _has_folders_of_photographs(path))), None)
+
+
+def _has_folders_of_photographs(folder: Path) -> bool:
+    """Whether a build finds photographs in its folders, as in a phone's; a table there is not read from above."""
+    folders = [folder, *(path for path in _listed(folder) if path.is_dir())]
+    other = any((path / name).exists() for path in folders for name in (*MADE, "positions.csv"))
+    return not other and any(_has_positions(path) for path in folders)
 
 
 def _has_positions(folder: Path) -> bool:
@@ -93,7 +104,7 @@ def _has_positions(folder: Path) -> bool:
     from geowarp_ros.types import Place
 
     there = {path.name: path for path in _listed(folder)}
-    if not there.keys().isdisjoint(("gallery.json", "results.json")):
+    if not there.keys().isdisjoint(MADE):
         return False
     images = [path for path in there.values() if path.suffix.lower() in SUFFIXES]
     some = images[:: max(len(images) // LOOKED_AT, 1)][:LOOKED_AT]
@@ -116,7 +127,11 @@ def _look(gallery: Path) -> Words:
 
 
 def _try_out(gallery: Path, source: Path | None = None) -> Words:
-    """Replay a drive that lies here, beside the gallery, or beside or in its source; without one look at it."""
+    """Replay a drive that lies here, beside the gallery, or beside or in its source; without one look at it.
+
+    A replay that is here is looked at, unless the gallery or its calibration has changed since.
+    """
+    from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.readers.bag_files import is_bag
 
     around = dict.fromkeys([Path(), gallery.parent, *((source.parent, source) if source else ())])
@@ -125,6 +140,11 @@ def _try_out(gallery: Path, source: Path | None = None) -> Words:
         return _look(gallery)
     drive, topics = found
     run = Path("runs", drive.name if drive.is_dir() else drive.stem)
+    results, of = run / "results.json", _options(run)
+    if results.is_file() and of and (Path(of["drive"]), Path(of["gallery"])) == (drive, gallery):
+        ours = [path for path in (gallery / "gallery.json", gallery / CALIBRATION) if path.exists()]
+        if all(path.stat().st_mtime_ns < results.stat().st_mtime_ns for path in ours):
+            return _look(run)
     return ["evaluate", "bag", drive, *topics, "--gallery", gallery, "--output", run]
 
 
@@ -166,11 +186,20 @@ def _seen(args: argparse.Namespace) -> Words | None:
     if (args.what / "gallery.json").is_file():
         step = _try_out(args.what)
         return None if step[0] == "view" else step
-    found, of = (json.loads((args.what / f"{name}.json").read_text("utf-8")) for name in ("results", "run"))
-    options = of["options"] if isinstance(of, dict) and isinstance(of.get("options"), dict) else {}
-    drive, gallery = (Path(str(options.get(name))) for name in ("drive", "gallery"))
-    helps = calibration_helps(found) and drive.exists() and gallery.is_dir()
-    return ["calibrate", drive, "--gallery", gallery] if helps else None
+    found, options = json.loads((args.what / "results.json").read_text("utf-8")), _options(args.what)
+    if not options or not calibration_helps(found):
+        return None
+    drive, gallery = Path(options["drive"]), Path(options["gallery"])
+    return ["calibrate", drive, "--gallery", gallery] if drive.exists() and gallery.is_dir() else None
+
+
+def _options(run: Path) -> dict[str, str]:
+    """Return the paths of the drive and the gallery that a run is of, where it notes them."""
+    try:
+        options = json.loads((run / "run.json").read_text("utf-8"))["options"]
+        return {name: str(options[name]) for name in ("drive", "gallery")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def _trained(args: argparse.Namespace) -> Path:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geowarp_ros.files import quoted
+
 if TYPE_CHECKING:
     from geowarp_ros.config import LocalizerConfig
     from geowarp_ros.model.describer import Describer
@@ -66,6 +68,7 @@ def calibrate_by_itself(
         GalleryError: A drive calibrated the gallery, or it cannot be read or written.
     """
     from geowarp_ros.evaluation.selfcalibration import WITHIN_M, self_calibrate
+    from geowarp_ros.gallery.manifest import CALIBRATION
     from geowarp_ros.gallery.store import Gallery
     from geowarp_ros.localizer import of_gallery
     from geowarp_ros.model.describer import open_describer
@@ -81,7 +84,7 @@ def calibrate_by_itself(
     own, limits, wanted = found.calibration.own, found.share, found.calibration.min_confidence
     print(
         f"{path}: {own.alike} of {own.asked} photographs look like another place of this gallery"
-        f" [{limits.low:.1%}, {limits.high:.1%}]"
+        f" (95 %: {100 * limits.low:.1f} to {100 * limits.high:.1f} %)"
     )
     for one in found.look_alikes[:NAMED]:
         print(f"  {one.name} like {one.like}, {one.apart_m:,.0f} m apart, confidence {one.confidence:.3f}")
@@ -92,10 +95,10 @@ def calibrate_by_itself(
         )
     if store:
         print(f"  a fix from confidence {wanted:.3f} instead of {own.before:.3f}, for a robot that stays inside")
-    elif wanted < own.before:
+    elif wanted < own.before and not (path / CALIBRATION).exists():
         print(
-            f"  for a robot that never leaves what the gallery shows, 'geowarp gallery calibrate {path}"
-            f" --never-outside' makes it a fix from confidence {wanted:.3f} instead of {own.before:.3f}"
+            f"  an answer is a fix from confidence {own.before:.3f}; {wanted:.3f} is enough if the robot never"
+            f" leaves what the gallery shows: geowarp gallery calibrate {quoted(path)} --never-outside"
         )
     return True
 
@@ -127,7 +130,7 @@ def describe_calibration(summary: Mapping[str, Any]) -> str:
     """Return the calibration of a gallery's plain values as one line."""
     found, gallery = summary["calibration"], summary["gallery"]
     if found is None:
-        return f"none of its own; 'geowarp calibrate DRIVE --gallery {gallery}' measures one"
+        return f"none of its own; 'geowarp calibrate DRIVE --gallery {quoted(gallery)}' measures one"
     if found["by"] == "unknown":
         return str(found["problem"])
     if found["problem"]:

@@ -34,7 +34,7 @@ from geowarp_ros import __version__
 from geowarp_ros.cameras import Camera
 from geowarp_ros.config import Section, first_problem
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.files import write_whole
+from geowarp_ros.files import quoted, write_whole
 from geowarp_ros.gallery.index.compressed import Kind
 from geowarp_ros.gallery.local import Form
 from geowarp_ros.keypoints.detector import KeypointConfig
@@ -250,7 +250,8 @@ def read_manifest(folder: Path, *, with_index: bool = True) -> Manifest:
     elif isinstance(index, dict) and index.pop("whitened", 0) != 0:
         raise GalleryError(
             f"{path}: its index is of PCA-whitened descriptors, which are no longer supported; make it again"
-            f" (geowarp gallery index {folder}), then calibrate again if it was calibrated (geowarp calibrate)"
+            f" (geowarp gallery index {quoted(folder)}), then calibrate again if it was calibrated"
+            " (geowarp calibrate)"
         )
     try:
         return Manifest.model_validate(values)

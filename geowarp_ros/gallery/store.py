@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geowarp_ros.cameras import ESTIMATED, Camera
 from geowarp_ros.errors import GalleryError, ImageError
+from geowarp_ros.files import quoted
 from geowarp_ros.gallery.alignment.aligned import Alignment, Photograph
 from geowarp_ros.gallery.alignment.stored import open_alignment
 from geowarp_ros.gallery.files import check_size, map_array
@@ -209,7 +210,8 @@ class Gallery:
                 raise _without_model(self.path, model, f"is model {fingerprint} now")
             raise GalleryError(
                 f"{self.path}: was made by model {model.fingerprint} ({kind}), the model given is {fingerprint};"
-                f" use its model, or upgrade the gallery (geowarp gallery upgrade {self.path} --model {name})"
+                f" use its model, or upgrade the gallery"
+                f" (geowarp gallery upgrade {quoted(self.path)} --model {name})"
             )
 
     @cached_property
@@ -293,6 +295,12 @@ class Gallery:
         """The photographs' own poses, by stored row; None where the gallery is not aligned or nothing is tied."""
         stored = self.manifest.alignment
         return None if stored is None else open_alignment(self.path, stored, self.manifest.segments)
+
+    @property
+    def tied(self) -> int:
+        """Number of places, without those removed, that the alignment ties; 0 without one."""
+        numbers = self.numbers.stored(np.arange(len(self)))
+        return 0 if self.alignment is None else int(np.count_nonzero(self.alignment.tied[numbers]))
 
     def _photograph(self, index: int) -> Photograph | None:
         """Return what a camera's pose is measured against; None without keypoints, a camera or an alignment.
@@ -481,8 +489,8 @@ def _without_model(folder: Path, model: StoredModel, lack: str) -> GalleryError:
         file = "its file was not noted, and the model that ships is another one"
     return GalleryError(
         f"{folder}: was made by model {model.fingerprint} ({kind}); {file}: give it (--model FILE;"
-        f" geowarp gallery upgrade {folder} --model FILE notes it), or describe the gallery anew"
-        f" (geowarp gallery upgrade {folder} --model default)"
+        f" geowarp gallery upgrade {quoted(folder)} --model FILE notes it), or describe the gallery anew"
+        f" (geowarp gallery upgrade {quoted(folder)} --model default)"
     )
 
 

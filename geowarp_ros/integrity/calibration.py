@@ -28,7 +28,7 @@ from geowarp_ros.config import (
     first_problem,
 )
 from geowarp_ros.errors import GalleryError
-from geowarp_ros.files import write_whole
+from geowarp_ros.files import quoted, write_whole
 from geowarp_ros.gallery.manifest import CALIBRATION, PLACES, read_manifest
 from geowarp_ros.integrity.evidence import FEATURES, SIGNS, feature_row
 from geowarp_ros.integrity.logistic import LEAST_OF_EACH, Logistic, fit_logistic
@@ -298,7 +298,7 @@ def stale(calibration: Calibration, gallery: Path) -> str:
     """Why a calibration by a gallery's own photographs no longer holds, and what to do; empty if it holds."""
     if calibration.own is None or calibration.own.photographs == photographs_in(gallery):
         return ""
-    command = f"geowarp gallery calibrate {gallery} --never-outside"
+    command = f"geowarp gallery calibrate {quoted(gallery)} --never-outside"
     return f"photographs were added or removed since; '{command}' makes it anew"
 
 

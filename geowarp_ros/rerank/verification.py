@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from geowarp_ros.config import LocalizerConfig, VerificationConfig
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.files import quoted
 from geowarp_ros.gallery.alignment.aligned import LOCATED, RAYLESS, SEEN, Photograph
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.keypoints.detector import KeypointConfig, Keypoints, Kind
@@ -150,12 +151,13 @@ def build_pairing(gallery: Gallery, method: str, config: LocalizerConfig) -> Pai
     if stored is None:
         raise GalleryError(
             f"{gallery.path}: stores no keypoints, and {method} matches {kind};"
-            f" 'geowarp gallery upgrade {gallery.path} --keypoints {kind}' makes them"
+            f" 'geowarp gallery upgrade {quoted(gallery.path)} --keypoints {kind}' makes them"
         )
     if stored.kind != kind:
         raise GalleryError(
             f"{gallery.path}: its keypoints are {stored}, and {method} matches {kind}; use {stored.kind}, or build"
-            f" it again with them (geowarp gallery build … --output {gallery.path} --replace --keypoints {kind})"
+            f" it again with them (geowarp gallery build … --output {quoted(gallery.path)} --replace"
+            f" --keypoints {kind})"
         )
     if method == kind:
         return Neighbours(stored, config.position.verification)

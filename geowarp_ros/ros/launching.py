@@ -21,7 +21,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from geowarp_ros.errors import ConfigError
-from geowarp_ros.files import expanded
+from geowarp_ros.files import expanded, quoted
 
 PACKAGE, NAME = "geowarp_ros", "geowarp_localizer"
 
@@ -127,7 +127,7 @@ def gallery_datum(gallery: str) -> tuple[float, float, float]:
     except (OSError, ValueError, AttributeError):
         raise ConfigError(f"gallery = {gallery!r}: expected the folder of a gallery") from None
     if not stored:
-        raise ConfigError(f"{manifest}: no datum; store it with: geowarp gallery datum {gallery} --centre")
+        raise ConfigError(f"{manifest}: no datum; store it with: geowarp gallery datum {quoted(gallery)} --centre")
     latitude, longitude, altitude = map(float, stored)
     return latitude, longitude, altitude
 

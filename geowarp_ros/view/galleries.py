@@ -11,6 +11,7 @@ import numpy as np
 
 from geowarp_ros.attitude import BODY_FROM_OPTICAL, heading
 from geowarp_ros.evaluation.scene import Columns, Ground, column, positions, scene
+from geowarp_ros.files import quoted
 from geowarp_ros.gallery.store import Gallery
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.types import FloatArray, Image
@@ -99,7 +100,7 @@ def facts(gallery: Gallery) -> list[str]:
     extent = np.ptp(enu[:, :2], axis=0) if len(enu) else np.zeros(2)
     found = [f"{len(gallery):,} places", f"{extent[0]:,.0f} m east-west, {extent[1]:,.0f} m north-south"]
     if (stored := gallery.manifest.alignment) is not None:
-        found.append(f"{stored.summary.tied:,} aligned")
+        found.append(f"{gallery.tied:,} aligned")
         if stored.summary.residual_m is not None:
             found[-1] += f", {stored.summary.residual_m:.2f} m from their tags in the median"
     return found
@@ -110,7 +111,8 @@ def _notes(gallery: Gallery) -> list[str]:
     if stored is not None:
         return list(stored.summary.lines)
     return [
-        f"Not aligned: geowarp gallery align {gallery.path} finds where its photographs were taken and looked."
+        f"Not aligned: geowarp gallery align {quoted(gallery.path)}"
+        " finds where its photographs were taken and looked."
     ]
 
 

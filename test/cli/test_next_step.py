@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -131,6 +132,22 @@ def test_a_drive_that_lies_here_is_replayed_with_the_topics_that_it_takes(
     assert said_after("localize", capsys, gallery=Path("gallery")) == (
         f"next: geowarp evaluate bag 'c the drive' {run}\n"
     )
+    drive, replay = here / "c the drive", here / "runs" / "c the drive"
+    (here / "gallery").mkdir()
+    (here / "gallery" / "gallery.json").touch()
+    replay.mkdir(parents=True)
+    (replay / "results.json").touch()
+    options = {"drive": drive.name, "gallery": "gallery"}
+    (replay / "run.json").write_text(json.dumps({"options": options}))
+    os.utime(here / "gallery" / "gallery.json", (1, 1))
+    assert said_after("localize", capsys, gallery=Path("gallery")) == "next: geowarp view 'runs/c the drive'\n"
+    (here / "gallery" / "calibration.json").touch()
+    os.utime(replay / "results.json", (2, 2))  # it was calibrated since
+    assert f"evaluate bag 'c the drive' {run}\n" in said_after("localize", capsys, gallery=Path("gallery"))
+    (here / "gallery" / "calibration.json").unlink()
+    (replay / "run.json").write_text(json.dumps({"options": {**options, "gallery": "another"}}))
+    assert f"evaluate bag 'c the drive' {run}\n" in said_after("localize", capsys, gallery=Path("gallery"))
+    shutil.rmtree(here / "gallery")
     # a calibration over the only drive is not judged by it
     assert said_after("calibrate", capsys, gallery=Path("gallery"), source=Path("c the drive")) == look
     found = find_drive([here])
@@ -149,6 +166,18 @@ def test_doctor_finds_the_photographs_or_the_gallery(here: Path, capsys: pytest.
     assert (
         said_after("doctor", capsys, gallery=None) == "next: geowarp gallery build PHOTOGRAPHS --output gallery\n"
     )
+    (here / "my phone" / "Camera").mkdir(parents=True)
+    (here / "my phone" / "Camera" / "@500000@4982950@32@T@@@.jpg").touch()
+    build = "next: geowarp gallery build 'my phone' --output gallery\n"
+    assert said_after("doctor", capsys, gallery=None) == build
+    (here / "my phone" / "gallery").mkdir()
+    for made in (
+        "gallery/gallery.json",
+        "Camera/positions.csv",
+    ):  # which a build of the folder would not read as one
+        (here / "my phone" / made).touch()
+        assert find_photographs(here) is None
+        (here / "my phone" / made).unlink()
     (here / "street view").mkdir()
     (here / "street view" / "@500000@4982950@32@T@@@.jpg").touch()
     (here / "gallery").mkdir()  # something else

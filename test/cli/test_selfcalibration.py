@@ -78,14 +78,17 @@ def test_the_life_of_a_calibration_by_the_gallerys_own_photographs(
     assert "look like" not in said() and not (g / CALIBRATION).exists()
     assert geowarp(*build, "--replace") == 0
     shown = said()
-    assert f"{g}: 0 of {PLACES} photographs look like another place of this gallery [0.0%, 24.2%]\n" in shown
+    assert (
+        f"{g}: 0 of {PLACES} photographs look like another place of this gallery (95 %: 0.0 to 24.2 %)\n" in shown
+    )
     # odds of 99, by the upper end over the share on the drive that calibrated the model
     odds = 99 * 3.8415 / (PLACES + 3.8415) / 0.4
-    wanted = f"from confidence {odds / (1 + odds):.3f} instead of 0.990"
-    assert f"'geowarp gallery calibrate {g} --never-outside' makes it a fix {wanted}\n" in shown
+    wanted = odds / (1 + odds)
+    assert f"from confidence 0.990; {wanted:.3f} is enough if the robot never leaves" in shown
+    assert f": geowarp gallery calibrate {g} --never-outside\n" in shown
     assert info()[0] is None
     assert geowarp(*calibrate, "--never-outside") == 0
-    assert f"a fix {wanted}, for a robot that stays inside\n" in said()
+    assert f"a fix from confidence {wanted:.3f} instead of 0.990, for a robot that stays inside\n" in said()
     found, line = info()
     assert found is not None and (found["by"], found["alike"], found["problem"]) == ("own photographs", 0, "")
     assert line.startswith("calibration by its own photographs, for a robot that stays inside: 0 of 12 look like")

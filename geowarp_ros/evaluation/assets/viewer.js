@@ -594,7 +594,7 @@ class Viewer {
     else parts.push(make("p", "label", this.scene.no_images || "no pictures at hand"));
     const [std, error] = [drive.heading_std[row], drive.heading_error[row]];
     parts.push(this.facts([
-      ["confidence", known(drive.confidence[row]) ? drive.confidence[row].toFixed(2) : null],
+      ["confidence", known(drive.confidence[row]) ? drive.confidence[row].toFixed(3) : null],
       [drive.fixed[row] ? "position" : "its guess", this.map.geodetic(drive.X[row], drive.Y[row])],
       ["95 % within", known(drive.radius[row]) ? metres(drive.radius[row]) : null],
       ["heading", known(drive.heading[row]) ? `${drive.heading[row].toFixed(1)}°${known(std) ? ` ± ${std.toFixed(1)}°` : ""}` : null],
@@ -746,7 +746,7 @@ class Viewer {
       if (drive.judged && drive.order?.length !== 0 && drive.fixed.some((fixed, row) => fixed && this.badness(row) > 1)) add(null, "false fix", mark("false"));
       const lost = drive.fixed.length - fixes;
       if (lost || scene.kind === "live") {
-        add("lost", `${count(lost)} no fix`, mark("lost"));
+        add("lost", `${count(lost)} no fix`, drive.tx.some(known) ? mark("lost") : ""); // a cross is where it truly was
         this.legend.lastChild.append(mark("guess"), make("span", "", "its guess"));
       }
       if (drive.tx.some(known)) {
@@ -763,7 +763,7 @@ class Viewer {
     else {
       add("places", `${count(tied)} aligned`, mark("place"));
       if (tied < places.x.length) add(null, `${count(places.x.length - tied)} not tied`, mark("untied"));
-      if (this.suspicious.size) add(null, `${count(this.suspicious.size)} suspicious tags`, mark("suspicious"));
+      if (this.suspicious.size) add(null, `${count(this.suspicious.size)} suspicious tag${this.suspicious.size === 1 ? "" : "s"}`, mark("suspicious"));
       add("moved", "from the tag", mark("tag"));
     }
     if ((places.heading || []).some(known) || (places.own_heading || []).some(known)) add("headings", "headings", mark("heading"));

@@ -89,7 +89,7 @@ def extend(
     came = new & usable
     told = (
         f"{came.sum()} new photographs aligned with {(area & usable & ~came).sum()} about them;"
-        f" {(usable & ~area).sum()} others stay as they were ('geowarp gallery align --anew' aligns all)",
+        f" {(usable & ~area).sum()} others stay as they were (geowarp gallery align --anew aligns all)",
         *(said.lines if len(rows) else ()),
     )
     squares = [(n, std**2) for n, std in ((kept.sum(), tag_std_m), (said.tied, said.tag_std_m)) if n]

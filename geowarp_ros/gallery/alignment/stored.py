@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.files import quoted
 from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.files import check_size, map_array, next_folder
 from geowarp_ros.gallery.manifest import (
@@ -115,7 +116,7 @@ def open_alignment(folder: Path, stored: StoredAlignment, segments: Sequence[Seg
         if segment.name in opened.changed:
             raise GalleryError(
                 f"{folder}: its alignment {stored.name} is of other keypoints than those of segment"
-                f" {segment.name}; align it again (geowarp gallery align {folder})"
+                f" {segment.name}; align it again (geowarp gallery align {quoted(folder)})"
             )
     return _select(opened.then, opened.numbers)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from geowarp_ros.attitude import BODY_FROM_OPTICAL, heading
 from geowarp_ros.cameras import Camera
 from geowarp_ros.errors import GalleryError
+from geowarp_ros.files import quoted
 from geowarp_ros.gallery.alignment.aligned import Alignment
 from geowarp_ros.gallery.alignment.aligning import Report, Suspect, align
 from geowarp_ros.gallery.alignment.comparisons import ComparedPairs
@@ -75,7 +76,7 @@ def align_gallery(
         if manifest.keypoints is None:
             raise GalleryError(
                 f"{gallery}: stores no keypoints, which an alignment needs; make them first"
-                f" (geowarp gallery upgrade {gallery})"
+                f" (geowarp gallery upgrade {quoted(gallery)})"
             )
         opened = Gallery.of_manifest(gallery, manifest)
         found = None
@@ -192,7 +193,7 @@ def draw_alignment(gallery: Gallery) -> Image:
     """Draw an aligned gallery as a map; see :func:`geowarp_ros.gallery.alignment.picture.alignment_picture`."""
     stored, alignment = gallery.manifest.alignment, gallery.alignment
     if stored is None:
-        raise GalleryError(f"{gallery.path}: is not aligned (geowarp gallery align {gallery.path})")
+        raise GalleryError(f"{gallery.path}: is not aligned (geowarp gallery align {quoted(gallery.path)})")
     summary = stored.summary
     latitude, longitude, _ = gallery.geodetic.T
     tags = LocalFrame(*stored.datum).to_enu(latitude, longitude)[:, :2]

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geowarp_ros import __version__
 from geowarp_ros.cli.parser import GALLERY, OWN_MODEL
 from geowarp_ros.errors import GeowarpError
+from geowarp_ros.files import quoted
 
 if TYPE_CHECKING:
     from geowarp_ros.config import LocalizerConfig
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from geowarp_ros.model.describer import Describer
 
 NEEDED = (
-    *("PIL", "argcomplete", "cv2", "faiss", "kornia", "lz4", "numpy", "pydantic", "pyproj", "rosbags"),
+    *("argcomplete", "cv2", "faiss", "kornia", "lz4", "numpy", "PIL", "pydantic", "pyproj", "rosbags"),
     *("safetensors", "scipy", "torch", "tqdm", "yaml"),
 )
 """Libraries without which nothing works, by the names of their modules."""
@@ -234,15 +235,15 @@ def _of_gallery(gallery: Gallery) -> Finding:
 
     manifest, advice, aligned = gallery.manifest, [], "not aligned"
     if manifest.format_version < FORMAT_VERSION or gallery.keypoint_config is None:
-        advice.append(f"geowarp gallery upgrade {gallery.path}")
+        advice.append(f"geowarp gallery upgrade {quoted(gallery.path)}")
     if manifest.alignment is None:
-        advice.append(f"geowarp gallery align {gallery.path} gives poses")
+        advice.append(f"geowarp gallery align {quoted(gallery.path)} gives poses")
     else:
-        aligned = f"{manifest.alignment.summary.tied:,} aligned"
+        aligned = f"{gallery.tied:,} aligned"
     version, fingerprint = manifest.format_version, gallery.model_fingerprint
     found = f"{len(gallery):,} places, {aligned}, format {version}, model {fingerprint}"
     if not len(gallery):
-        return Finding("gallery", "missing", found, f"geowarp gallery add {gallery.path} SOURCE")
+        return Finding("gallery", "missing", found, f"geowarp gallery add {quoted(gallery.path)} SOURCE")
     numbers = {"places": len(gallery), "format": version, "fingerprint": fingerprint}
     return here("gallery", found, "; ".join(advice), **numbers)
 
@@ -256,9 +257,9 @@ def _calibration(config: LocalizerConfig, describer: Describer, gallery: Gallery
     used, refused = find_calibration(config, describer.fingerprint, stored, file, gallery.path, gallery.spacing_m)
     found = "none: a rule of thumb decides"
     if used is not None:
-        found = f"{used.title}, of {used.samples:,} answers: a fix from confidence {used.min_confidence:.2f}"
+        found = f"{used.title}, of {used.samples:,} answers: a fix from confidence {used.min_confidence:.3f}"
     measured = used is not None and used.title == ON_A_DRIVE
-    advice = "" if measured else f"geowarp calibrate DRIVE --gallery {gallery.path} measures it here"
+    advice = "" if measured else f"geowarp calibrate DRIVE --gallery {quoted(gallery.path)} measures it here"
     return here("calibration", "; ".join([found, *refused]), advice)
 
 

@@ -13,7 +13,7 @@ function pictureOf(scene) {
 
 async function start() {
   const scene = await get("scene.json");
-  const title = scene.kind === "gallery" ? `gallery ${scene.title}` : scene.title;
+  const title = scene.kind === "gallery" && scene.title !== "gallery" ? `gallery ${scene.title}` : scene.title;
   document.title = `${title} · geowarp`;
   document.getElementById("title").textContent = title;
   document.getElementById("facts").textContent = [...scene.facts, ...(scene.kind === "drive" ? scene.notes : [])].join("  ·  ");

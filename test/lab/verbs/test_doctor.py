@@ -96,7 +96,7 @@ def test_a_calibration_applies_or_it_is_said_why_not(made: tuple[str, Gallery], 
     values |= {"intercept": 0.0, "min_confidence": 0.875, "position_std_m": 2.0, "scatter_gain": 1.0}
     values |= {"correct_within_m": 25.0, "samples": 84}
     for measured, state, said in (
-        (here, "ok", "the gallery's calibration, of 84 answers: a fix from confidence 0.88"),
+        (here, "ok", "the gallery's calibration, of 84 answers: a fix from confidence 0.875"),
         (here | {"rerank.mode": "fast"}, "warn", "is not used: it was measured with rerank.mode = 'fast'"),
     ):
         save_calibration(gallery.path / CALIBRATION, Calibration(**values, measured_with=measured))
