@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from geowarp_ros.catalogue.entries import CATALOGUE
 from geowarp_ros.config import LearnedMatcher
 from geowarp_ros.errors import ModelError
 from geowarp_ros.keypoints.detector import KeypointConfig, Kind
 from geowarp_ros.keypoints.learned import FORMS, LearnedKind, register
 from geowarp_ros.model.checkpoints import check_tensors
-from geowarp_ros.model.installed import find_weights
-from geowarp_ros.model.torch_files import load_torch
+from geowarp_ros.model.installed import find_stored, find_weights
+from geowarp_ros.model.published import read_state_dict
 
 _DERIVED = ("confidence_thresholds", "dkd.hw_grid")
 """Buffers of kornia's networks that are computed, and stored in some published files."""
@@ -94,12 +95,12 @@ def read_weights(name: str, path: Path) -> tuple[dict[str, Tensor], str]:
         ModelError: As :func:`load_keypoints`.
     """
     fingerprint = _read_network(name, path, path.stat().st_mtime_ns, torch.device("cpu")).weights
-    return _state(path), fingerprint
+    return _state(name, path), fingerprint
 
 
 def _load(name: str, weights: Path | str, parameter: str, device: torch.device | str) -> LoadedNetwork:
     try:
-        path = find_weights(weights or name)
+        path = find_weights(weights) if weights else find_stored(name)
     except ModelError as error:
         said = f"{parameter} = {str(weights)!r}: {name} needs weights: {error}"
         raise ModelError(said) from None
@@ -119,7 +120,7 @@ def _read_network(name: str, path: Path, stamp: int, device: torch.device) -> Lo
             f"{name} needs {of_kornia} of kornia, and kornia {kornia.__version__} here has none:"
             " pip install 'kornia>=0.9'"
         )
-    state = _state(path)
+    state = _state(name, path)
     network = build(made, state)
     inner = network.net if name == "xfeat" else network
     expected = inner.state_dict()
@@ -132,31 +133,25 @@ def _read_network(name: str, path: Path, stamp: int, device: torch.device) -> Lo
     return LoadedNetwork(network.eval().to(device), digest.hexdigest()[:16])
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def _state(name: str, path: Path) -> dict[str, Tensor]:
     """Read a state dict by kornia's keys: without wrappers and prefixes, LightGlue's layers nested."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"{path}: {what}, expected a file of weights")
-    try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else load_torch(path)
-    except ModelError:
-        raise
-    except Exception as error:  # torch and safetensors let nearly anything out
-        raise ModelError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from None
-    for wrapper in ("state_dict", "extractor"):  # LoFTR's authors wrap it, DISK's too
-        found = found.get(wrapper, found) if isinstance(found, Mapping) else found
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"{path}: holds no state dict")
+    found = read_state_dict(path)
+    if path.suffix == ".safetensors":  # LightGlue's for ALIKED and for DISK differ by their numbers alone
+        with safe_open(path, framework="pt") as file:
+            entry = CATALOGUE.get((file.metadata() or {}).get("name", ""))
+        if entry is not None and entry.importer != name:
+            raise ModelError(f"{path}: holds the weights of {entry.name}, expected those of {name}")
     prefixed = any(key.startswith("matcher.") for key in found)  # LighterGlue's file has a copy of XFeat, too
     return {
         re.sub(r"^(self_attn|cross_attn)\.(\d+)\.", r"transformers.\2.\1.", key.removeprefix("matcher.")): value
         for key, value in found.items()
-        if not (prefixed and key.startswith("extractor.")) and not _LEFT_OVER.fullmatch(key)
+        if not (prefixed and key.startswith("extractor."))
+        and not (name == "disk-lightglue" and _LEFT_OVER.fullmatch(key))
     }
 
 
 _LEFT_OVER = re.compile(r"log_assignment\.\d+\.r")
-"""LightGlue's authors' file for DISK has these numbers, which their code does not read."""
+"""The authors' file of LightGlue for DISK has these, which their code does not read; that for ALIKED has none."""
 
 _State: TypeAlias = Mapping[str, Tensor]
 
