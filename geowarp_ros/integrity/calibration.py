@@ -154,7 +154,7 @@ def named_settings_of(
     config: LocalizerConfig, model_fingerprint: str, stored: KeypointConfig | None
 ) -> dict[str, str]:
     """Return the same without the fingerprint of the weights that match, so that no file is read."""
-    keypoints = keypoints_used(config, stored)
+    keypoints = stored if config.position.estimate == "pose" else keypoints_used(config, stored)
     return {
         "model": model_fingerprint,
         "retrieval.candidates": str(config.retrieval.candidates),
@@ -259,7 +259,7 @@ def find_calibration(
     """
     here = settings_of(config, model_fingerprint, stored)
     refused: list[str] = []
-    for path in (gallery / CALIBRATION, _of_model(model, config.rerank.mode)):
+    for path in (gallery / CALIBRATION, _of_model(model, config, stored)):
         calibration = load_calibration(path)
         if calibration is None:
             continue
@@ -274,7 +274,7 @@ def models_calibration(
     config: LocalizerConfig, model_fingerprint: str, stored: KeypointConfig | None, model: Path
 ) -> tuple[Calibration | None, str]:
     """Return the calibration beside the model file, or None and why none applies."""
-    calibration = load_calibration(_of_model(model, config.rerank.mode))
+    calibration = load_calibration(_of_model(model, config, stored))
     if calibration is None:
         return None, f"none lies beside {model}"
     why = _why_not(calibration, settings_of(config, model_fingerprint, stored))
@@ -309,14 +309,20 @@ def stale(calibration: Calibration, gallery: Path) -> str:
     return f"photographs were added or removed since; '{command}' makes it anew"
 
 
-def beside_model(model: Path, mode: RerankMode) -> Path:
-    """Where the calibration lies that holds for any gallery of a model file, re-ranked in this mode."""
-    return model.with_name(f"{model.stem}.{mode}.calibration.json")
+def beside_model(model: Path, mode: RerankMode, verify: str = "sift") -> Path:
+    """Where the calibration lies that holds for any gallery of a model file.
+
+    Args:
+        model: The file.
+        mode: How candidates are re-ranked.
+        verify: What verifies them; ``auto`` is not among these.
+    """
+    return model.with_name(f"{model.stem}.{mode}.{'' if verify == 'sift' else f'{verify}.'}calibration.json")
 
 
-def _of_model(model: Path, mode: RerankMode) -> Path:
-    """The model's calibration for the mode; where there is none, another mode's: it is said why it is not used."""
-    path = beside_model(model, mode)
+def _of_model(model: Path, config: LocalizerConfig, stored: KeypointConfig | None) -> Path:
+    """The model's calibration for the settings; where there is none, another: it is said why it is not used."""
+    path = beside_model(model, config.rerank.mode, method_of(config.position.verify, stored))
     names = (f"{escape(model.stem)}{mode}.calibration.json" for mode in (".*", ""))  # "": of version 0.1
     others = [other for name in names for other in sorted(model.parent.glob(name))]
     return path if path.exists() else next(iter(others), path)

@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 import geowarp_ros.localizer
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
+from geowarp_ros.integrity.calibration import Calibration
 from geowarp_ros.pictures import FIGURE_PX
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.types import Answer, Candidate, Fix, Frame, Header, NoFix, Pair, Place
@@ -32,6 +33,7 @@ class Noting:
         self.candidates: tuple[Candidate, ...] = ()
         self.results: list[Fix | NoFix] = []
         self.gallery = gallery()
+        self.calibration: Calibration | None = None
 
     def localize(self, frame: Frame) -> Answer:
         self.frames.append(frame)
@@ -91,7 +93,14 @@ def test_guesses_without_a_fix_lead_to_the_calibration_unless_the_gallery_has_on
     assert said.out.count("; best guess a.png, 48.00000, 11.00000") == 2
     assert "2 of 2 images have a best guess and no fix" in said.err
     assert "geowarp calibrate DRIVE --gallery g" in said.err
-    Path("g/calibration.json").write_text("{}")
+    drive = Calibration(
+        features=("agreement",), mean=(0.5,), scale=(0.1,), weights=(1.0,), intercept=0.0, min_confidence=0.5,
+        position_std_m=3.0, scatter_gain=1.0, correct_within_m=25.0,
+    )  # fmt: skip
+    noting.calibration = drive.model_copy(update={"title": "the model's calibration"})
+    assert main(words) == 0
+    assert "geowarp calibrate DRIVE --gallery g" in capsys.readouterr().err
+    noting.calibration = drive
     assert main(words) == 0
     assert "calibrate" not in capsys.readouterr().err
 

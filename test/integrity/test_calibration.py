@@ -165,6 +165,13 @@ def test_the_gallerys_calibration_goes_before_the_models_and_others_are_said(tmp
     stored(beside_model(model, "exact"), "the model's for exact", **{"rerank.mode": "exact"})
     stored(beside_model(model, "gated"), "the model's")
     assert (found(exact), found()) == (("the model's for exact", []), ("the model's", []))
+    # and so has another verification
+    unverified = LocalizerConfig.model_validate({"position": {"verify": "none"}})
+    assert found(unverified)[0] == "none"
+    saved = settings_of(unverified, "abc", None)
+    of_none = calibration.model_copy(update={"title": "the model's without", "measured_with": saved})
+    save_calibration(beside_model(model, "gated", "none"), of_none)
+    assert (found(unverified), found()) == (("the model's without", []), ("the model's", []))
     # where the places lie 12 m apart: 3 m and 6 m in quadrature
     stored(tmp_path / CALIBRATION, "the gallery's")
     applies, _ = find_calibration(LocalizerConfig(), "abc", None, model, tmp_path, 12.0)
@@ -182,13 +189,13 @@ def test_stored_keypoints_are_another_measure_where_they_are_used(tmp_path: Path
     stored = KeypointConfig(count=1500)
     detected, matched = (settings_of(LocalizerConfig(), "abc", one) for one in (None, stored))
     assert matched == detected | {"keypoints": "sift, 1500 at 1.5x, contrast 0.03"}
-    for values in (
-        {"position": {"verify": "none"}},
-        {"position": {"verify": "orb"}},
-        {"position": {"verify": "orb"}, "rerank": {"method": "orb"}},
-    ):
+    for verify, method in (("none", "geowarp"), ("orb", "geowarp"), ("orb", "orb")):
+        values = {"position": {"verify": verify, "estimate": "cluster"}, "rerank": {"method": method}}
         config = LocalizerConfig.model_validate(values)
         assert settings_of(config, "abc", stored) == settings_of(config, "abc", None)
+        values["position"]["estimate"] = "pose"  # which is measured by the stored ones, whatever verifies
+        config = LocalizerConfig.model_validate(values)
+        assert settings_of(config, "abc", stored)["keypoints"] == "sift, 1500 at 1.5x, contrast 0.03"
     sift = LocalizerConfig.model_validate({"position": {"verify": "none"}, "rerank": {"method": "sift"}})
     assert settings_of(sift, "abc", stored)["keypoints"] == "sift, 1500 at 1.5x, contrast 0.03"
 
@@ -348,7 +355,9 @@ def test_a_calibration_beside_the_model_that_ships_was_measured_with_it() -> Non
         assert measured["model"] == fingerprint(load_model("default")), (
             "run the command of docs/integrity.md again"
         )
-        assert path == beside_model(DEFAULT_MODEL, measured["rerank.mode"])  # type: ignore[arg-type]
+        mode, verify = measured["rerank.mode"], measured["position.verify"]
+        assert path == beside_model(DEFAULT_MODEL, mode, verify)  # type: ignore[arg-type]
+        assert measured["keypoints"], "those of the poses"
         assert 0.0 < calibration.look_alikes < 1.0, "what a gallery's own photographs are compared with"
 
 

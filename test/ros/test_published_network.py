@@ -32,16 +32,17 @@ def photographs() -> list[Pixels]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Pixels]) -> Path:
-    """Photographs with positions, and models: CosPlace alone and with the local features of ours, and SALAD."""
+    """Photographs with positions, and models: CosPlace twice, with the local features of ours, and SALAD."""
     folder = tmp_path_factory.mktemp("robot")
     rows = ["filename,latitude,longitude"]
     for number, (pixels, latitude) in enumerate(zip(photographs, LATITUDES, strict=True)):
         Pillow.fromarray(pixels).save(folder / f"{number}.png")
         rows.append(f"{number}.png,{latitude},8.0")
     (folder / "positions.csv").write_text("\n".join(rows) + "\n")
-    torch.save(seeded_checkpoint(Case("cosplace", "ResNet18", 64)), folder / "published.pth")
-    method = ["import-weights", "--method", "cosplace", "--checkpoint", str(folder / "published.pth")]
-    assert main([*method, "--output", str(folder / "alone.safetensors")]) == 0
+    for name, encoder in (("alone", "ResNet18"), ("vgg", "VGG16")):
+        torch.save(seeded_checkpoint(Case("cosplace", encoder, 64)), folder / f"{name}.pth")
+        method = ["import-weights", "--method", "cosplace", "--checkpoint", str(folder / f"{name}.pth")]
+        assert main([*method, "--output", str(folder / f"{name}.safetensors")]) == 0
     both = ["combine", "--retrieval", str(folder / "alone.safetensors")]
     assert main([*both, "--output", str(folder / "both.safetensors")]) == 0
     small = dinov2("backbone.model.", 384, 1) | salad("aggregator.", 384, 128)
@@ -59,7 +60,8 @@ def robot(graph: None) -> Iterator[Robot]:
 
 
 @pytest.mark.parametrize(
-    ("name", "dimension", "warns"), [("alone", 64, True), ("both", 64, False), ("transformer", 8448, True)]
+    ("name", "dimension", "warns"),
+    [("alone", 64, True), ("vgg", 64, True), ("both", 64, False), ("transformer", 8448, True)],
 )
 def test_a_photograph_is_found_by_the_command_line_and_by_the_node(
     name: str,

@@ -354,7 +354,7 @@ def test_at_start_the_log_says_what_is_heard_and_published(
     until(lambda: robot.state() == "active", "activation")
     log = capfd.readouterr().err
     for said in (
-        "gallery g: 1 places, datum 55.7100000, 13.1900000; model default (f00d), torch on cpu (auto)",
+        "gallery g: 1 places, datum 55.7100000, 13.1900000; model its own (f00d), torch on cpu (auto)",
         "publishes /geowarp_localizer/fix [sensor_msgs/msg/NavSatFix], reliable, volatile, depth 10",
         "subscribed to /image [sensor_msgs/msg/Image], best effort, volatile, depth 5",
         "subscribed to /prior_fix [sensor_msgs/msg/NavSatFix], reliable, volatile, depth 5",

@@ -218,7 +218,9 @@ def described_by(
         # of a row that a killed run left half written, the rest is NaN
         todo = np.flatnonzero(~np.isfinite(found.sum(axis=1)))
         decoded = progress(
-            ahead(lambda row: (row, _prepared(teacher, photographs, row)), todo), len(todo), "asking the teacher"
+            ahead(lambda row: (row, _prepared(teacher, photographs, row)), todo),
+            len(todo),
+            "teacher: images",
         )
         readable = ((row, image) for row, image in decoded if image is not None)
         while batch := list(islice(readable, 16)):

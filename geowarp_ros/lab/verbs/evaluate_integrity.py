@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from geowarp_ros.model.installed import find_weights
     from geowarp_ros.progress import bar
     from geowarp_ros.readers import Source
+    from geowarp_ros.rerank.verification import method_of
 
     recipe = read_recipe(args.recipe)
     describer = open_describer(config)
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     _write(args.output, tables, asked, calibration, summary, args.recipe)
     print("\n".join(table.markdown() for table in tables))
     if args.store:
-        stored = beside_model(find_weights(config.model), config.rerank.mode)
+        verified_by = method_of(config.position.verify, gallery.keypoint_config)
+        stored = beside_model(find_weights(config.model), config.rerank.mode, verified_by)
         save_calibration(stored, calibration)
         print(f"Stored as {stored}")
     print(f"Written to {args.output}")
