@@ -18,7 +18,7 @@ from geowarp_ros.errors import CameraError
 from geowarp_ros.gallery.store import Gallery, own_model
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.images import check_image, image_of
-from geowarp_ros.integrity.calibration import Calibration, find_calibration, keypoints_used, settings_of
+from geowarp_ros.integrity.calibration import Calibration, find_calibration, keypoints_used, named_settings_of
 from geowarp_ros.integrity.evidence import gather_evidence
 from geowarp_ros.integrity.texture import refuse_textureless
 from geowarp_ros.integrity.verification import Verifier, build_verifier
@@ -28,7 +28,7 @@ from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.pose import estimate_pose
 from geowarp_ros.position import estimate_position
 from geowarp_ros.rerank import Reranker, build_reranker
-from geowarp_ros.rerank.verification import NO_POINTS, matched_pair, pairing_of
+from geowarp_ros.rerank.verification import NO_POINTS, Pairing, matched_pair, pairing_of
 from geowarp_ros.types import (
     Answer,
     Candidate,
@@ -89,6 +89,7 @@ class Localizer:
         verifier: Counts keypoint matches.
         config: All settings.
         calibration: Measured with these settings; None: a rule of thumb decides.
+        pairing: Pairs keypoints for a pose; None: what the settings say, if the gallery is aligned.
 
     Attributes:
         enu: Local frame of the poses.
@@ -102,6 +103,7 @@ class Localizer:
         verifier: Verifier,
         config: LocalizerConfig,
         calibration: Calibration | None = None,
+        pairing: Pairing | None = None,
     ) -> None:
         self.describer = describer
         self.gallery = gallery
@@ -111,7 +113,7 @@ class Localizer:
         self.calibration = calibration
         alignment, stored = gallery.alignment, gallery.keypoint_config
         self._keypoints = stored if alignment is not None else keypoints_used(config, stored)
-        self._pairing = None if alignment is None else pairing_of(gallery, config)
+        self._pairing = pairing or (None if alignment is None else pairing_of(gallery, config))
         self.enu = gallery.frame if alignment is None else LocalFrame(*alignment.datum)
 
     @classmethod
@@ -318,17 +320,18 @@ class Localizer:
     def reconfigured(self, config: LocalizerConfig) -> Localizer:
         """Return a localizer with other settings over the same model and gallery; unaffected parts are kept."""
         position, before = config.position, self.config.position
-        reranker, verifier, calibration = self.reranker, self.verifier, self.calibration
-        weights = config.matcher_weights != self.config.matcher_weights
-        if weights or (config.rerank, position.verification) != (self.config.rerank, before.verification):
+        reranker, verifier, calibration, pairing = self.reranker, self.verifier, self.calibration, self._pairing
+        other = config.matcher_weights != self.config.matcher_weights
+        if other or (config.rerank, position.verification) != (self.config.rerank, before.verification):
             reranker = build_reranker(config, self.gallery, self.describer)
-        if weights or _verification(position) != _verification(before):
-            verifier = build_verifier(config, self.gallery)
+        if other or _verification(position) != _verification(before):
+            verifier, pairing = build_verifier(config, self.gallery), None
         fingerprint = self.describer.fingerprint
         stored = self.gallery.keypoint_config
-        if settings_of(config, fingerprint, stored) != settings_of(self.config, fingerprint, stored):
+        now, then = (named_settings_of(each, fingerprint, stored) for each in (config, self.config))
+        if other or now != then:
             calibration = _calibration(config, self.describer, self.gallery)
-        return Localizer(self.describer, self.gallery, reranker, verifier, config, calibration)
+        return Localizer(self.describer, self.gallery, reranker, verifier, config, calibration, pairing)
 
     def warm_up(self) -> float:
         """Localise coloured blocks, so that the first real image does not pay for lazy initialisation.
@@ -349,7 +352,9 @@ class Localizer:
         best, gallery, matcher = ranked.candidates[0].index, self.gallery, self.verifier.matcher
         threshold = self.config.position.verification.threshold_px
         nothing = query.image.new_empty(0)  # who keeps answers keeps pixels and keypoints, half a megabyte each
-        kept = replace(query, image=nothing, local_features=nothing, original=None, _prepared={}, _compared={})
+        kept = replace(
+            query, image=nothing, local_features=nothing, original=None, _prepared={}, _compared={}, _matched={}
+        )
 
         def read() -> Pair:
             images = kept.pixels, gallery.image(best)

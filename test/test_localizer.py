@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from safetensors.torch import save_file
 
 from geowarp_ros import localizer as localizer_module
 from geowarp_ros.cameras import Camera
 from geowarp_ros.cli import main
 from geowarp_ros.config import LocalizerConfig, PoseConfig, SessionConfig, parse_config
-from geowarp_ros.errors import CameraError, GalleryError, ImageError
+from geowarp_ros.errors import CameraError, GalleryError, ImageError, ModelError
 from geowarp_ros.evaluation.asking import Question, way
 from geowarp_ros.evaluation.calibration import collect, collect_samples
 from geowarp_ros.evaluation.plain import plain_pictures
@@ -36,18 +37,28 @@ from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import fit_calibration, save_calibration, settings_of
 from geowarp_ros.integrity.texture import texture
 from geowarp_ros.keypoints.detector import Keypoints
+from geowarp_ros.keypoints.matching import Matched
 from geowarp_ros.localizer import Localizer
 from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer, open_describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from geowarp_ros.model.learned import keypoints_of
 from geowarp_ros.motion.session import Session
 from geowarp_ros.readers import Source, SourceImage
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.types import Answer, Frame, Gravity, Header, Image, Near, NoFix, Place, Pose, PoseMethod
+from test.untrained import state_of, store
 
 PLACES = 12
 SPACING_M = 40.0
 TOWN = LocalFrame(45.0, 7.0)
+
+ALIGNED = Alignment(
+    (45.0, 7.0, 0.0), np.zeros(PLACES, bool), np.zeros((PLACES, 3)), np.full((PLACES, 3, 3), np.nan),
+    np.ones(PLACES), np.full(PLACES, np.nan), np.full(PLACES, -1, np.int32), np.zeros((0, 3)),
+    np.zeros(PLACES + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32),
+)  # fmt: skip
+"""Of photographs of which none is tied to others."""
 
 
 def picture(seed: int) -> Image:
@@ -188,12 +199,7 @@ def test_in_an_aligned_gallery_the_pose_is_estimated_and_judged(
 
     monkeypatch.setattr(localizer_module, "estimate_pose", estimate)
     gallery = Gallery.open(gallery_path)
-    nothing = np.zeros(0, np.int32)
-    gallery.__dict__["alignment"] = Alignment(
-        (45.0, 7.0, 0.0), np.zeros(PLACES, bool), np.zeros((PLACES, 3)), np.full((PLACES, 3, 3), np.nan),
-        np.ones(PLACES), np.full(PLACES, np.nan), np.full(PLACES, -1, np.int32), np.zeros((0, 3)),
-        np.zeros(PLACES + 1, np.int64), nothing, nothing,
-    )  # fmt: skip
+    gallery.__dict__["alignment"] = ALIGNED
     aligned = Localizer.of(open_describer(config(model_path)), gallery, config(model_path), calibrated=False)
 
     camera = Camera(192, 144, 200.0, 200.0, 95.5, 71.5, source="lab.yaml")
@@ -447,6 +453,43 @@ def test_what_a_change_leaves_alone_is_kept(localizer: Localizer) -> None:
     assert fewer.reranker is localizer.reranker and fewer.verifier is not localizer.verifier
     none = changed(rerank={"method": "none"})
     assert none.reranker is not localizer.reranker and none.verifier is localizer.verifier
+
+
+def test_weights_in_use_may_be_removed_or_replaced(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that asks for no other network keeps the one that there is, for the pose, too."""
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(store(tmp_path, "xfeat", "xfeat-lighterglue")))
+    source = Source(tuple(source_image(i, partial(picture, i)) for i in range(2)), (), "drawn")
+    wanted = config(model_path, position={"verify": "xfeat-lighterglue"})
+    describer = open_describer(wanted)
+    build_gallery(source, describer, tmp_path / "gallery", keypoints=keypoints_of("xfeat"))
+    gallery = Gallery.open(tmp_path / "gallery")
+    gallery.__dict__["alignment"] = ALIGNED
+    localizer = Localizer.of(describer, gallery, wanted, calibrated=False)
+    stricter = wanted.model_copy(update={"position": wanted.position.model_copy(update={"min_confidence": 0.9})})
+    save_file(state_of("xfeat-lighterglue", 1), tmp_path / "xfeat-lighterglue.safetensors")
+    assert localizer.reconfigured(stricter)._pairing is localizer._pairing
+    (tmp_path / "xfeat-lighterglue.safetensors").unlink()
+    assert localizer.reconfigured(stricter)._pairing is localizer._pairing
+    with pytest.raises(ModelError, match="matcher_weights = '': xfeat-lighterglue needs weights"):
+        Localizer.of(describer, gallery, stricter)
+    other = wanted.model_copy(update={"matcher_weights": str(tmp_path / "other.safetensors")})
+    with pytest.raises(ModelError, match=r"other\.safetensors: does not exist"):
+        localizer.reconfigured(other)
+
+
+def test_who_keeps_an_answer_keeps_no_photograph(localizer: Localizer) -> None:
+    query = localizer.describer(picture(7))
+    place = np.zeros(1)  # stands for a photograph that a network matched
+    query.matched(place, "network", lambda: Matched(np.zeros((0, 2), np.int64), np.zeros(0, np.int8)))
+    ranked = localizer.rank(query)
+    kept = localizer._pair(query, ranked)
+    assert kept is not None and kept().matches >= 0
+    gone = weakref.ref(place)
+    del query, ranked, place
+    gc.collect()
+    assert gone() is None
 
 
 def test_an_image_may_be_a_path_a_pil_image_or_an_array(localizer: Localizer, tmp_path: Path) -> None:

@@ -143,7 +143,17 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str, stored: Keypoin
         config: The settings.
         model_fingerprint: The model.
         stored: Keypoints that the gallery stores; None: none, so that they are detected in its images.
+
+    Raises:
+        ModelError: The weights of a network that matches are absent or foreign.
     """
+    return named_settings_of(config, model_fingerprint, stored) | _matcher_weights(config)
+
+
+def named_settings_of(
+    config: LocalizerConfig, model_fingerprint: str, stored: KeypointConfig | None
+) -> dict[str, str]:
+    """Return the same without the fingerprint of the weights that match, so that no file is read."""
     keypoints = stored if config.position.estimate == "pose" else keypoints_used(config, stored)
     return {
         "model": model_fingerprint,
@@ -158,7 +168,6 @@ def settings_of(config: LocalizerConfig, model_fingerprint: str, stored: Keypoin
         "position.cluster_radius_m": f"{config.position.cluster_radius_m:g}",
         **_verification(config, stored),
         **({"keypoints": str(keypoints)} if keypoints else {}),
-        **_matcher_weights(config),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -218,6 +219,11 @@ def _store(entry: Entry, paths: Sequence[Path], notes: Mapping[str, str]) -> str
         model = import_weights(*pair, *paths)
     else:
         model = import_method(entry.importer, paths[0])
+    config = model.config
+    network = re.sub(r"\W", "", entry.encoder.partition(",")[0].split()[-1]).lower()  # resnet18, vitb14 …
+    if network not in config.encoder or config.depth:
+        cut = f", cut short to {config.depth} blocks" if config.depth else ""
+        raise ModelError(f"{paths[0]}: holds {config.encoder}{cut}, expected {entry.encoder} of {entry.name}")
     if model.descriptor_dim != entry.dimension:
         raise ModelError(
             f"{paths[0]}: makes descriptors of {model.descriptor_dim} values, expected the {entry.dimension}"

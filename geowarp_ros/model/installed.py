@@ -58,12 +58,21 @@ def find_weights(name: Path | str) -> Path:
     path = expanded(text)
     if path.is_file() or len(path.parts) != 1 or path.suffix:
         return path
-    stored = installed_weights(text)
+    return find_stored(text)
+
+
+def find_stored(name: str) -> Path:
+    """Return the file of weights that ``geowarp models get`` stored, whatever lies in the working directory.
+
+    Raises:
+        ModelError: There is none.
+    """
+    stored = installed_weights(name)
     if not stored.is_file():
-        known = f"'geowarp models get {text}' fetches them"
-        if text not in CATALOGUE:
-            known = f"'geowarp models' lists what can be had{did_you_mean(text, names())}"
-        raise ModelError(f"{text}: is no file, and no weights of that name lie in {weights_folder()}; {known}")
+        known = f"'geowarp models get {name}' fetches them"
+        if name not in CATALOGUE:
+            known = f"'geowarp models' lists what can be had{did_you_mean(name, names())}"
+        raise ModelError(f"{name}: is no file, and no weights of that name lie in {weights_folder()}; {known}")
     return stored
 
 

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from geowarp_ros.catalogue.entries import CATALOGUE
 from geowarp_ros.config import LearnedMatcher
 from geowarp_ros.errors import ModelError
 from geowarp_ros.keypoints.detector import KeypointConfig, Kind
 from geowarp_ros.keypoints.learned import FORMS, LearnedKind, register
 from geowarp_ros.model.checkpoints import check_tensors, digest_of
-from geowarp_ros.model.installed import find_weights
+from geowarp_ros.model.installed import find_stored, find_weights
 from geowarp_ros.model.published import read_state_dict
 
 _DERIVED = ("confidence_thresholds", "dkd.hw_grid")
@@ -92,12 +94,12 @@ def read_weights(name: str, path: Path) -> tuple[dict[str, Tensor], str]:
         ModelError: As :func:`load_keypoints`.
     """
     fingerprint = _read_network(name, path, path.stat().st_mtime_ns, torch.device("cpu")).weights
-    return _state(path), fingerprint
+    return _state(name, path), fingerprint
 
 
 def _load(name: str, weights: Path | str, parameter: str, device: torch.device | str) -> LoadedNetwork:
     try:
-        path = find_weights(weights or name)
+        path = find_weights(weights) if weights else find_stored(name)
     except ModelError as error:
         said = f"{parameter} = {str(weights)!r}: {name} needs weights: {error}"
         raise ModelError(said) from None
@@ -117,7 +119,7 @@ def _read_network(name: str, path: Path, stamp: int, device: torch.device) -> Lo
             f"{name} needs {of_kornia} of kornia, and kornia {kornia.__version__} here has none:"
             " pip install 'kornia>=0.9'"
         )
-    state = _state(path)
+    state = _state(name, path)
     network = build(made, state)
     inner = network.net if name == "xfeat" else network
     expected = inner.state_dict()
@@ -127,19 +129,25 @@ def _read_network(name: str, path: Path, stamp: int, device: torch.device) -> Lo
     return LoadedNetwork(network.eval().to(device), digest_of(state))
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def _state(name: str, path: Path) -> dict[str, Tensor]:
     """Read a state dict by kornia's keys: without wrappers and prefixes, LightGlue's layers nested."""
     found = read_state_dict(path)
+    if path.suffix == ".safetensors":  # LightGlue's for ALIKED and for DISK differ by their numbers alone
+        with safe_open(path, framework="pt") as file:
+            entry = CATALOGUE.get((file.metadata() or {}).get("name", ""))
+        if entry is not None and entry.importer != name:
+            raise ModelError(f"{path}: holds the weights of {entry.name}, expected those of {name}")
     prefixed = any(key.startswith("matcher.") for key in found)  # LighterGlue's file has a copy of XFeat, too
     return {
         re.sub(r"^(self_attn|cross_attn)\.(\d+)\.", r"transformers.\2.\1.", key.removeprefix("matcher.")): value
         for key, value in found.items()
-        if not (prefixed and key.startswith("extractor.")) and not _LEFT_OVER.fullmatch(key)
+        if not (prefixed and key.startswith("extractor."))
+        and not (name == "disk-lightglue" and _LEFT_OVER.fullmatch(key))
     }
 
 
 _LEFT_OVER = re.compile(r"log_assignment\.\d+\.r")
-"""LightGlue's authors' file for DISK has these numbers, which their code does not read."""
+"""The authors' file of LightGlue for DISK has these, which their code does not read; that for ALIKED has none."""
 
 _State: TypeAlias = Mapping[str, Tensor]
 

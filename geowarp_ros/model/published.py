@@ -22,7 +22,7 @@ from geowarp_ros.model.torch_files import load_torch
 
 _log = logging.getLogger(__name__)
 
-_WRAPPERS = ("state_dict", "model_state_dict", "extractor")
+_WRAPPERS = ("state_dict", "model_state_dict", "extractor")  # the last is of DISK
 # torchvision's names of what stands at place N of the truncated network
 RESNET_PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}
 _NOT_KEPT = re.compile(r"(layer4|fc|classifier)\.")
@@ -169,10 +169,10 @@ def _read_pth(path: Path) -> Any:
         return load_torch(path)
     except ModelError:
         raise
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:  # torch's own text advises to let the file run code
         raise ModelError(
-            f"{path}: is no state dict of plain tensors (anything else could run code): {_last_line(error)}; where"
-            " the authors' code runs, save its state_dict alone with torch.save"
+            f"{path}: is no state dict of plain tensors (anything else could run code); where the authors' code"
+            " runs, save its state_dict alone with torch.save"
         ) from None
     except Exception as error:  # torch's unpickler lets a damaged file raise nearly anything
         raise ModelError(f"{path}: is truncated or not a file of torch.save: {_last_line(error)}") from None

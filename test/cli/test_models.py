@@ -42,8 +42,9 @@ def tiny(site: Site, monkeypatch: pytest.MonkeyPatch) -> GeoWarp:
     torch.save(model.state_dict(), file)
     method = Method(lambda _: {"encoder": "resnet18", "resolution": 96}, dict, source="here")
     entry = dataclasses.replace(
-        CATALOGUE["salad"], name="tiny", importer="tiny", dimension=256, url=site.put("t.pth", file.getvalue())
-    )
+        CATALOGUE["salad"], name="tiny", importer="tiny", encoder="ResNet18", dimension=256,
+        url=site.put("t.pth", file.getvalue()),
+    )  # fmt: skip
     monkeypatch.setitem(METHODS, "tiny", method)
     monkeypatch.setitem(CATALOGUE, "tiny", entry)
     return model.eval()

@@ -23,6 +23,8 @@ from geowarp_ros.model.learned import load_keypoints
 from geowarp_ros.model.methods import METHODS, Method
 from test.catalogue.serving import Site
 from test.model.conftest import Models
+from test.model.published_layouts import Case, seeded_checkpoint
+from test.model.transformer_layout import dinov2, seeded
 from test.model.weights import published
 
 
@@ -181,6 +183,18 @@ def test_what_a_browser_must_fetch_is_said(tmp_path: Path) -> None:
         get("mixvpr-resnet50-512", [str(tmp_path / "absent.ckpt")])
     with pytest.raises(ModelError, match="is made of 1 file, 2 are given"):
         get("mixvpr-resnet50-512", ["a", "b"])
+
+
+def test_another_network_of_the_same_dimension_is_refused(tmp_path: Path, weights: Path) -> None:
+    torch.save(seeded_checkpoint(Case("cosplace", "ResNet50", 512)), tmp_path / "a.pth")
+    with pytest.raises(ModelError, match=r"a\.pth: holds resnet50_layer4, expected ResNet18, GeM, linear of cos"):
+        get("cosplace-resnet18-512", [str(tmp_path / "a.pth")])
+    torch.save(seeded(dinov2("", 384, 1), 0), tmp_path / "b.pth")
+    with pytest.raises(ModelError, match=r"holds dinov2_vits14, cut short to 1 blocks, expected ViT-S/14, GeM of"):
+        get("dinov2-vits14", [str(tmp_path / "b.pth")])
+    assert not list(weights.iterdir())
+    torch.save(seeded_checkpoint(Case("cosplace", "ResNet18", 512)), tmp_path / "a.pth")
+    get("cosplace-resnet18-512", [str(tmp_path / "a.pth")])
 
 
 def test_the_papers_pairs_come_from_two_files(models: Models, tmp_path: Path, site: Site) -> None:

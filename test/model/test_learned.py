@@ -71,6 +71,24 @@ def test_weights_are_found_by_their_own_name_or_asked_for(tmp_path: Path, monkey
     store(tmp_path, "aliked")
     assert keypoints_of("aliked").weights == load_keypoints("aliked") and keypoints_of("aliked").kind == "aliked"
     assert keypoints_of("sift") == KeypointConfig()
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "aliked").write_text("an executable of that name")
+    (folder / "loftr").write_text("likewise")
+    assert load_keypoints("aliked") == load_keypoints("aliked", tmp_path / "aliked.safetensors")
+    with pytest.raises(ModelError, match="'geowarp models get loftr' fetches"):
+        load_matcher("loftr")
+
+
+def test_lightglue_for_other_keypoints_is_refused(tmp_path: Path) -> None:
+    """Shapes do not tell ALIKED's from DISK's; what their authors left in the file does, and what was stored."""
+    with pytest.raises(ModelError, match=r"aliked-lightglue: not the weights .* unexpected: log_assignment\.0\.r"):
+        load("aliked-lightglue", _saved("disk-lightglue", tmp_path))
+    save_file(state_of("disk-lightglue"), tmp_path / "a.safetensors", {"name": "disk-lightglue"})
+    with pytest.raises(ModelError, match=r"holds the weights of disk-lightglue, expected those of aliked-light"):
+        load("aliked-lightglue", tmp_path / "a.safetensors")
+    assert load("disk-lightglue", tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("name", ["xfeat", "disk-lightglue", "loftr"])
@@ -82,11 +100,11 @@ def test_files_that_are_no_such_weights(name: str, tmp_path: Path) -> None:
     refused("absent.pt", r"absent\.pt: does not exist, expected a state dict")
     refused(".", "is a folder, expected a state dict")
     (tmp_path / "text.pt").write_text("no weights")
-    refused("text.pt", r"text\.pt: is no state dict of plain tensors")
+    refused("text.pt", r"text\.pt: is no state dict of plain tensors \(anything else could run code\); where the")
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "other.pt")
     refused("other.pt", rf"other\.pt: {name}: not the weights of this network: \d+ missing.*1 unexpected")
     torch.save([1, 2], tmp_path / "list.pt")
-    refused("list.pt", r"list\.pt: holds list, expected a state dict of named tensors")
+    refused("list.pt", r"list\.pt: holds list, expected a state dict")
     state = {key: value.clone() for key, value in state_of(name).items()}
     key = next(key for key in state if key.endswith("weight"))
     state[key].view(-1)[0] = float("nan")
