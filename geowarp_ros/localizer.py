@@ -319,9 +319,10 @@ class Localizer:
         """Return a localizer with other settings over the same model and gallery; unaffected parts are kept."""
         position, before = config.position, self.config.position
         reranker, verifier, calibration = self.reranker, self.verifier, self.calibration
-        if (config.rerank, position.verification) != (self.config.rerank, before.verification):
+        weights = config.matcher_weights != self.config.matcher_weights
+        if weights or (config.rerank, position.verification) != (self.config.rerank, before.verification):
             reranker = build_reranker(config, self.gallery, self.describer)
-        if _verification(position) != _verification(before):
+        if weights or _verification(position) != _verification(before):
             verifier = build_verifier(config, self.gallery)
         fingerprint = self.describer.fingerprint
         stored = self.gallery.keypoint_config

@@ -137,6 +137,13 @@ def test_keypoints_are_not_detected_where_nobody_asks(localizer: Localizer, mode
     assert "keypoints" in verified.localize(picture(7)).header.timing_ms
 
 
+def test_other_weights_of_a_matcher_replace_those_loaded(localizer: Localizer, model_path: Path) -> None:
+    same = localizer.reconfigured(localizer.config)
+    assert (same.reranker, same.verifier) == (localizer.reranker, localizer.verifier)
+    other = localizer.reconfigured(localizer.config.model_copy(update={"matcher_weights": "other.pt"}))
+    assert other.reranker is not localizer.reranker and other.verifier is not localizer.verifier
+
+
 @pytest.mark.parametrize(("mode", "unit"), [("exact", "mean cosine"), ("fast", "correlation")])
 def test_reranking_orders_by_score_and_keeps_the_rest(
     mode: str, unit: str, localizer: Localizer, model_path: Path

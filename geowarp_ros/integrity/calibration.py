@@ -167,10 +167,12 @@ def _matcher_weights(config: LocalizerConfig) -> dict[str, str]:
     methods = {config.rerank.method, config.position.verify} & set(get_args(LearnedMatcher))
     if not methods:
         return {}
+    from geowarp_ros.model.describer import choose_device
     from geowarp_ros.model.learned import load_matcher
 
-    loaded = [load_matcher(cast(LearnedMatcher, m), config.matcher_weights).weights for m in sorted(methods)]
-    return {"matcher_weights": ", ".join(loaded)}
+    device = choose_device(config.device)  # where they are loaded already
+    found = (load_matcher(cast(LearnedMatcher, m), config.matcher_weights, device) for m in sorted(methods))
+    return {"matcher_weights": ", ".join(one.weights for one in found)}
 
 
 def _verification(config: LocalizerConfig, stored: KeypointConfig | None) -> dict[str, str]:

@@ -63,7 +63,8 @@ class GeometricVerifier:
         head, tail = ranked[: self._count], ranked[self._count :]
         counts = inliers_of(self.matcher, query, head, self._threshold)
         verified = [replace(candidate, inliers=count) for candidate, count in zip(head, counts, strict=True)]
-        return sorted(verified, key=lambda c: -max(c.inliers or 0, CHANCE_INLIERS)) + list(tail)
+        rest = [replace(candidate, inliers=None) for candidate in tail]  # a re-ranker may have counted others'
+        return sorted(verified, key=lambda c: -max(c.inliers or 0, CHANCE_INLIERS)) + rest
 
 
 def build_verifier(config: LocalizerConfig, gallery: Gallery) -> Verifier:

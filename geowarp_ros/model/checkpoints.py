@@ -123,11 +123,16 @@ def fingerprint(model: GeoWarp, *, warp: bool = True) -> str:
         warp: False: of the model as if it had no warping regression, on which nothing in a gallery depends.
     """
     config = model.config if warp else model.config.model_copy(update={"regression": False})
-    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
-    for key, tensor in sorted(model.state_dict().items()):
-        if not key.endswith(BATCH_COUNTER) and (warp or not key.startswith("regression.")):
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    kept = {key: t for key, t in model.state_dict().items() if warp or not key.startswith("regression.")}
+    kept = {key: tensor for key, tensor in kept.items() if not key.endswith(BATCH_COUNTER)}
+    return digest_of(kept, json.dumps(config.model_dump(), sort_keys=True))
+
+
+def digest_of(tensors: Mapping[str, Tensor], before: str = "") -> str:
+    """Return 16 hex digits that identify named tensors, and what goes before them."""
+    digest = hashlib.sha256(before.encode())
+    for key, tensor in sorted(tensors.items()):
+        digest.update(key.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

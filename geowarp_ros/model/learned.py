@@ -7,7 +7,6 @@ transformers", CVPR 2021.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,16 +15,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geowarp_ros.config import LearnedMatcher
 from geowarp_ros.errors import ModelError
 from geowarp_ros.keypoints.detector import KeypointConfig, Kind
 from geowarp_ros.keypoints.learned import FORMS, LearnedKind, register
-from geowarp_ros.model.checkpoints import check_tensors
+from geowarp_ros.model.checkpoints import check_tensors, digest_of
 from geowarp_ros.model.installed import find_weights
-from geowarp_ros.model.torch_files import load_torch
+from geowarp_ros.model.published import read_state_dict
 
 _DERIVED = ("confidence_thresholds", "dkd.hw_grid")
 """Buffers of kornia's networks that are computed, and stored in some published files."""
@@ -126,27 +124,12 @@ def _read_network(name: str, path: Path, stamp: int, device: torch.device) -> Lo
     computed = {key: expected[key] for key in _DERIVED if key in expected}
     check_tensors({**computed, **state}, expected, f"{path}: {name}")
     inner.load_state_dict({**computed, **state})
-    digest = hashlib.sha256()
-    for key, tensor in sorted(state.items()):
-        digest.update(key.encode() + tensor.detach().float().contiguous().numpy().tobytes())
-    return LoadedNetwork(network.eval().to(device), digest.hexdigest()[:16])
+    return LoadedNetwork(network.eval().to(device), digest_of(state))
 
 
 def _state(path: Path) -> dict[str, Tensor]:
     """Read a state dict by kornia's keys: without wrappers and prefixes, LightGlue's layers nested."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"{path}: {what}, expected a file of weights")
-    try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else load_torch(path)
-    except ModelError:
-        raise
-    except Exception as error:  # torch and safetensors let nearly anything out
-        raise ModelError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from None
-    for wrapper in ("state_dict", "extractor"):  # LoFTR's authors wrap it, DISK's too
-        found = found.get(wrapper, found) if isinstance(found, Mapping) else found
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"{path}: holds no state dict")
+    found = read_state_dict(path)
     prefixed = any(key.startswith("matcher.") for key in found)  # LighterGlue's file has a copy of XFeat, too
     return {
         re.sub(r"^(self_attn|cross_attn)\.(\d+)\.", r"transformers.\2.\1.", key.removeprefix("matcher.")): value

@@ -22,7 +22,7 @@ from geowarp_ros.model.torch_files import load_torch
 
 _log = logging.getLogger(__name__)
 
-_WRAPPERS = ("state_dict", "model_state_dict")
+_WRAPPERS = ("state_dict", "model_state_dict", "extractor")
 # torchvision's names of what stands at place N of the truncated network
 RESNET_PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}
 _NOT_KEPT = re.compile(r"(layer4|fc|classifier)\.")

@@ -154,8 +154,8 @@ class Session:
     def configure(self, config: SessionConfig) -> None:
         """Change the settings.
 
-        Odometry is forgotten if the maximum speed changes, the pace if re-ranking does, an IMU's measurements if
-        their standard deviation does.
+        Odometry is forgotten if the maximum speed changes, the pace if re-ranking, verification or pose do, an
+        IMU's measurements if their standard deviation does.
         """
         before, self._config = self._config, config
         if config.gravity_std_deg != before.gravity_std_deg:
@@ -163,7 +163,7 @@ class Session:
         self.prior.configure(config.prior)
         if config.tracking.max_speed_mps != before.tracking.max_speed_mps:
             self.odometer = Odometer(config.tracking.max_speed_mps, self.odometer.restarts)
-        if config.rerank != before.rerank:
+        if (config.rerank, config.position) != (before.rerank, before.position):
             self._pace.forget()
 
     def reset(self) -> None:

@@ -14,7 +14,7 @@ from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import ConfigError
 from geowarp_ros.files import expanded
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.model.installed import OWN
+from geowarp_ros.model.installed import OWN, find_weights
 
 if TYPE_CHECKING:  # they bring torch: an unconfigured node starts without it
     from geowarp_ros.localizer import Localizer
@@ -61,7 +61,9 @@ class SharedModel:
         from geowarp_ros.model.describer import open_describer
 
         named = of_gallery(config, expanded(config.gallery)) if config.gallery else config
-        key = named.model, config.device, config.precision, config.runtime, str(config.threads)
+        file = find_weights(named.model)
+        stamp = file.stat().st_mtime_ns if file.is_file() else 0  # tells it from one that took its place
+        key = str(file), str(stamp), config.device, config.precision, config.runtime, str(config.threads)
         with self._lock:  # two nodes that configure at once load one model
             describer = self._loaded.get(key) or open_describer(named)
             self._loaded[key] = describer

@@ -181,6 +181,13 @@ def test_only_the_first_candidates_are_looked_at_and_the_most_inliers_come_first
     assert [(c.index, c.inliers) for c in ranked] == [(7, 80), (5, 20), (6, 0), (8, None)]
 
 
+def test_inliers_of_another_matcher_are_not_compared_with_ones_own() -> None:
+    """A re-ranker counted those of more candidates than are verified, by its own matches."""
+    counted = [replace(candidate, inliers=300) for candidate in candidates_of([5, 6, 7])]
+    ranked = GeometricVerifier(Counts({5: 20, 6: 80}), 3.0, 2)(query_of(), counted)
+    assert [(c.index, c.inliers) for c in ranked] == [(6, 80), (5, 20), (7, None)]
+
+
 def test_what_chance_explains_changes_no_order() -> None:
     matcher = Counts({0: 5, 1: 7, 2: CHANCE_INLIERS})
     ranked = GeometricVerifier(matcher, 3.0, 3)(query_of(), candidates_of([0, 1, 2]))

@@ -13,6 +13,7 @@ from torch import Tensor
 from test.model import naive
 from test.model.conftest import picture
 from test.model.torchvision_layout import Shapes, shapes
+from test.model.transformer_layout import boq, layer, norm
 
 STAGES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7", "features": ""}
 """torchvision's name -> number of the layer in a sequence of a ResNet's children, or of VGG's features."""
@@ -96,13 +97,9 @@ def published_shapes(method: str, encoder: str, dimension: int) -> Shapes:
         head, _, rest = key.partition(".")
         numbered[".".join(part for part in (prefix, STAGES[head], rest) if part)] = shape
     if method == "boq":
-        return numbered | _boq(dimension)
+        return numbered | boq("aggregator.", 1024, 512, dimension // 512)
     channels = {"vgg16": 512, "resnet18_layer4": 512}.get(encoder, 2048)
-    return numbered | {"aggregation.1.p": (1,)} | _linear("aggregation.3", channels, dimension)
-
-
-def _linear(key: str, channels: int, out: int) -> Shapes:
-    return {f"{key}.weight": (out, channels), f"{key}.bias": (out,)}
+    return numbered | {"aggregation.1.p": (1,)} | layer("aggregation.3", dimension, channels)
 
 
 def _mixvpr(dimension: int) -> Shapes:
@@ -110,28 +107,10 @@ def _mixvpr(dimension: int) -> Shapes:
     found: Shapes = {}
     for mixer in range(4):
         key = f"aggregator.mix.{mixer}.mix"
-        found |= {f"{key}.0.weight": (400,), f"{key}.0.bias": (400,)}
-        found |= _linear(f"{key}.1", 400, 400) | _linear(f"{key}.3", 400, 400)
-    found |= _linear("aggregator.channel_proj", 1024, dimension // rows)
-    return found | _linear("aggregator.row_proj", 400, rows)
-
-
-def _boq(dimension: int, channels: int = 1024) -> Shapes:
-    width = channels // 2
-    found: Shapes = {"aggregator.proj_c.weight": (width, channels, 3, 3), "aggregator.proj_c.bias": (width,)}
-    found |= {"aggregator.norm_input.weight": (width,), "aggregator.norm_input.bias": (width,)}
-    for block in range(2):
-        key = f"aggregator.boqs.{block}"
-        found[f"{key}.queries"] = (1, 64, width)
-        for attention in ("encoder.self_attn", "self_attn", "cross_attn"):
-            inside: Shapes = {"in_proj_weight": (3 * width, width), "in_proj_bias": (3 * width,)}
-            inside |= _linear("out_proj", width, width)
-            found |= {f"{key}.{attention}.{name}": shape for name, shape in inside.items()}
-        for norm in ("encoder.norm1", "encoder.norm2", "norm_q", "norm_out"):
-            found |= {f"{key}.{norm}.weight": (width,), f"{key}.{norm}.bias": (width,)}
-        found |= _linear(f"{key}.encoder.linear1", width, 4 * width)
-        found |= _linear(f"{key}.encoder.linear2", 4 * width, width)
-    return found | _linear("aggregator.fc", 128, dimension // width)
+        found |= norm(f"{key}.0", 400)
+        found |= layer(f"{key}.1", 400, 400) | layer(f"{key}.3", 400, 400)
+    found |= layer("aggregator.channel_proj", dimension // rows, 1024)
+    return found | layer("aggregator.row_proj", rows, 400)
 
 
 def seeded_checkpoint(case: Case, seed: int = 0) -> dict[str, Tensor]:

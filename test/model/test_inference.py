@@ -18,7 +18,7 @@ from geowarp_ros.model.checkpoints import fingerprint
 from geowarp_ros.model.encoders import EncoderName
 from geowarp_ros.model.inference import Precision, for_inference
 from test.model.conftest import Models, needs_bfloat16
-from test.model.weights import CONVOLUTIONAL, make_model
+from test.model.weights import KINDS, make_model
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ def images(seed: int = 0, batch: int = 2, height: int = 70, width: int = 93) -> 
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("encoder", CONVOLUTIONAL)
+@pytest.mark.parametrize("encoder", KINDS)
 @pytest.mark.parametrize("onednn", [True, False])
 def test_every_encoder_fused_equals_itself(
     encoder: EncoderName, onednn: bool, models: Models, monkeypatch: pytest.MonkeyPatch
@@ -72,7 +72,7 @@ def test_the_model_stays_as_it_is_and_later_changes_do_not_reach_the_copy() -> N
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("encoder", CONVOLUTIONAL)
+@pytest.mark.parametrize("encoder", KINDS)
 def test_bfloat16_keeps_two_digits_and_hands_out_float32(encoder: EncoderName, models: Models) -> None:
     model = models(encoder)
     with torch.inference_mode():

@@ -79,14 +79,14 @@ def test_files_that_are_no_such_weights(name: str, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=said):
             load(name, tmp_path / file)
 
-    refused("absent.pt", r"absent\.pt: does not exist, expected a file of weights")
-    refused(".", "is a folder, expected a file of weights")
+    refused("absent.pt", r"absent\.pt: does not exist, expected a state dict")
+    refused(".", "is a folder, expected a state dict")
     (tmp_path / "text.pt").write_text("no weights")
-    refused("text.pt", r"text\.pt: cannot be read as weights")
+    refused("text.pt", r"text\.pt: is no state dict of plain tensors")
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "other.pt")
     refused("other.pt", rf"other\.pt: {name}: not the weights of this network: \d+ missing.*1 unexpected")
     torch.save([1, 2], tmp_path / "list.pt")
-    refused("list.pt", r"list\.pt: holds no state dict")
+    refused("list.pt", r"list\.pt: holds list, expected a state dict of named tensors")
     state = {key: value.clone() for key, value in state_of(name).items()}
     key = next(key for key in state if key.endswith("weight"))
     state[key].view(-1)[0] = float("nan")

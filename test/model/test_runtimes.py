@@ -26,7 +26,7 @@ from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.inference import for_inference
 from geowarp_ros.model.runtimes import OnnxLayers, Runtime, graph_of
 from test.model.conftest import Models, picture
-from test.model.weights import CONVOLUTIONAL, make_model, regression_of
+from test.model.weights import KINDS, make_model, regression_of
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-@pytest.mark.parametrize("encoder", CONVOLUTIONAL)
+@pytest.mark.parametrize("encoder", KINDS)
 def test_every_encoder_at_any_size_and_batch(encoder: EncoderName, models: Models) -> None:
     model = models(encoder)
     network = for_inference(model, CPU, "float32", "onnxruntime")

@@ -49,13 +49,17 @@ def salad(prefix: str, channels: int, width: int) -> Shapes:
 
 
 def boq(prefix: str, channels: int, width: int, rows: int) -> Shapes:
-    shapes = layer("proj_c", width, channels, 3, 3) | norm("norm_input", width) | layer("fc", rows, 128)
+    """Bag-of-Queries', in the order in which published_layouts.py seeds them."""
+    shapes = layer("proj_c", width, channels, 3, 3) | norm("norm_input", width)
     for block in ("boqs.0", "boqs.1"):
-        shapes |= encoder_layer(f"{block}.encoder", width, 4 * width)
-        shapes |= {f"{block}.queries": (1, 64, width)}
-        shapes |= attention(f"{block}.self_attn", width) | attention(f"{block}.cross_attn", width)
-        shapes |= norm(f"{block}.norm_q", width) | norm(f"{block}.norm_out", width)
-    return {prefix + key: shape for key, shape in shapes.items()}
+        shapes[f"{block}.queries"] = (1, 64, width)
+        for name in ("encoder.self_attn", "self_attn", "cross_attn"):
+            shapes |= attention(f"{block}.{name}", width)
+        for name in ("encoder.norm1", "encoder.norm2", "norm_q", "norm_out"):
+            shapes |= norm(f"{block}.{name}", width)
+        shapes |= layer(f"{block}.encoder.linear1", 4 * width, width)
+        shapes |= layer(f"{block}.encoder.linear2", width, 4 * width)
+    return {prefix + key: shape for key, shape in (shapes | layer("fc", rows, 128)).items()}
 
 
 def adapter(name: str, channels: int) -> Shapes:

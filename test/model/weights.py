@@ -19,6 +19,9 @@ AGGREGATIONS: tuple[AggregationName, ...] = ("gem", "netvlad")
 CONVOLUTIONAL: tuple[EncoderName, ...] = tuple(name for name in CHANNELS if not is_transformer(name))
 """Encoders whose layers are fused, and that ONNX Runtime computes."""
 
+KINDS: tuple[EncoderName, ...] = ("alexnet", "vgg16", "resnet18", "resnet50", "mobilenet_v2")
+"""Those of every kind of layer: what goes on behind layer3, or is deeper, has more of the same."""
+
 PAIRS = [(e, a) for e in ENCODERS for a in AGGREGATIONS]
 """The published checkpoints."""
 

@@ -429,15 +429,16 @@ def test_another_maximum_speed_forgets_the_odometry_and_widens_the_prior_by_it()
     assert listener.given == [(102, Near(48.0, 11.0, radius_m))]
 
 
-def test_a_budget_holds_from_the_next_image_and_another_re_ranking_forgets_the_costs(
-    clock: Callable[[float], None],
+@pytest.mark.parametrize("changed", [{"rerank": {"method": "sift"}}, {"position": {"verify": "orb"}}])
+def test_a_budget_holds_from_the_next_image_and_another_way_of_matching_forgets_the_costs(
+    changed: dict[str, Any], clock: Callable[[float], None]
 ) -> None:
     known, listener = Session(config()), Listener()
     listener.each_ms = 10.0
     known.localize(listener, frame(100))
     known.configure(config(latency_budget_ms=45.0))
     known.localize(listener, frame(101))
-    known.configure(config(latency_budget_ms=45.0, rerank={"method": "sift"}))
+    known.configure(config(latency_budget_ms=45.0, **changed))
     known.localize(listener, frame(102))
     assert listener.affordable == [None, 3, None]
 

@@ -22,11 +22,11 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from geowarp_ros.config import NodeConfig
-from geowarp_ros.errors import ConfigError
+from geowarp_ros.errors import ConfigError, GalleryError
 from geowarp_ros.gallery.making.build import build_gallery
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import Calibration, save_calibration
-from geowarp_ros.model.checkpoints import load_model, save_model
+from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
@@ -225,6 +225,19 @@ def test_one_model_is_loaded_for_all_and_freed_after_the_last(folder: Path) -> N
     del front, rear, other
     gc.collect()
     assert len(shared._loaded) == 0
+
+
+def test_a_model_that_took_anothers_place_is_loaded(tmp_path: Path, folder: Path) -> None:
+    """Although the old one is still in use; that it is not the gallery's is said of the new one."""
+    shared, model = SharedModel(), tmp_path / "model.safetensors"
+    model.write_bytes((folder / "model.safetensors").read_bytes())
+    config = NodeConfig(model=str(model), device="cpu", gallery=str(folder / "front"), autostart=False)
+    old = shared(config)
+    torch.manual_seed(4)
+    save_model(GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")), model)
+    new = load_model(model)
+    with pytest.raises(GalleryError, match=f"made by model {old.describer.fingerprint} .*{fingerprint(new)}"):
+        shared(config)
 
 
 @pytest.mark.parametrize(

@@ -59,40 +59,50 @@ def robot(graph: None) -> Iterator[Robot]:
     robot.close()
 
 
+SAID = "the model has no warping regression: rerank.mode = 'gated' is the fast mode alone"
+
+
+def built(folder: Path, name: str) -> Path:
+    """The gallery of a model, made when first asked for."""
+    gallery, words = folder / name, ["--model", str(folder / f"{name}.safetensors"), "--device", "cpu"]
+    if not gallery.exists():
+        assert main(["gallery", "build", str(folder / "positions.csv"), "--output", str(gallery), *words]) == 0
+    return gallery
+
+
 @pytest.mark.parametrize(
     ("name", "dimension", "warns"),
     [("alone", 64, True), ("vgg", 64, True), ("both", 64, False), ("transformer", 8448, True)],
 )
-def test_a_photograph_is_found_by_the_command_line_and_by_the_node(
+def test_a_photograph_is_found_by_the_command_line(
     name: str,
     dimension: int,
     warns: bool,
     folder: Path,
-    photographs: list[Pixels],
-    robot: Robot,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    model, gallery = folder / f"{name}.safetensors", folder / name
-    words = ["--model", str(model), "--device", "cpu"]
-    assert main(["gallery", "build", str(folder / "positions.csv"), "--output", str(gallery), *words]) == 0
+    gallery = built(folder, name)
     assert json.loads((gallery / "gallery.json").read_text())["model"]["descriptor_dim"] == dimension
     capsys.readouterr()
-    assert main(["localize", str(folder / "2.png"), "--gallery", str(gallery), "--json", *words]) == 0
+    caplog.clear()
+    assert main(["localize", str(folder / "2.png"), "--gallery", str(gallery), "--json", "--device", "cpu"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["latitude"] == pytest.approx(LATITUDES[2], abs=1e-6)
-    said = "the model has no warping regression: rerank.mode = 'gated' is the fast mode alone"
-    assert (said in caplog.text) == warns
+    assert (SAID in caplog.text) == warns
 
-    parameters = {"model": model, "gallery": gallery, "device": "cpu"}
-    given = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
-    process = NodeProcess(*given)
+
+@pytest.mark.parametrize("name", ["vgg", "transformer"])
+def test_the_node_finds_them_by_the_gallerys_own_model(
+    name: str, folder: Path, photographs: list[Pixels], robot: Robot
+) -> None:
+    process = NodeProcess("-p", f"gallery:={built(folder, name)}", "-p", "device:=cpu")
     try:
         process.says("activate: now active")
         _first_fix(robot, lambda: robot.show(image_message(photographs[1], stamp_s=10.0)))
         for number in (2, 0):
             fix = robot.answer(image_message(photographs[number], stamp_s=20.0 + number))
             assert (fix.status.status, fix.latitude) == (0, pytest.approx(LATITUDES[number], abs=1e-6))
-        assert any(said in line for line in process.lines) == warns
+        assert any(SAID in line for line in process.lines)
     finally:
         process.close()

@@ -26,12 +26,12 @@ from geowarp_ros.images import resize_shorter, to_tensor
 from geowarp_ros.lab.training.data import Photographs, ahead
 from geowarp_ros.lab.training.descriptor_losses import squared_distances
 from geowarp_ros.model.aggregation import GeM, l2_norm
-from geowarp_ros.model.checkpoints import check_tensors, load_model
+from geowarp_ros.model.checkpoints import check_tensors, digest_of, load_model
 from geowarp_ros.model.describer import Describer
 from geowarp_ros.model.encoders import CHANNELS
 from geowarp_ros.model.geowarp import GeoWarp
 from geowarp_ros.model.installed import find_weights
-from geowarp_ros.model.torch_files import load_torch
+from geowarp_ros.model.published import read_state_dict
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.types import Image
 
@@ -141,10 +141,7 @@ class SqueezeNet(nn.Module):
     @property
     def fingerprint(self) -> str:
         """16 hex digits that identify its weights."""
-        digest = hashlib.sha256()
-        for key, tensor in sorted(self.state_dict().items()):
-            digest.update(key.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return digest_of(self.state_dict())
 
     def prepare(self, image: Image) -> Image:
         """Return an image at the working resolution."""
@@ -172,13 +169,7 @@ def load_teacher(name: Path | str, device: torch.device | str = "cpu") -> Teache
     path = find_weights(name)
     if path.suffix not in (".pt", ".pth"):
         return Network(load_model(path, device), device)
-    if not path.is_file():
-        raise ModelError(f"{path}: does not exist, expected a model or torchvision's SqueezeNet 1.0 state dict")
-    try:
-        state = load_torch(path)
-        features = {key: value for key, value in state.items() if key.startswith("features.")}
-    except Exception as error:  # torch.load raises many types for damaged files
-        raise ModelError(f"{path}: is no state dict: {error}") from None
+    features = {key: value for key, value in read_state_dict(path).items() if key.startswith("features.")}
     teacher = SqueezeNet()
     try:
         check_tensors(features, teacher.state_dict(), str(path))
