@@ -521,7 +521,7 @@ def test_a_paths_camera_is_that_of_its_folder(localizer: Localizer, tmp_path: Pa
 
 def test_an_answer_reads_as_one_line_and_shows_its_pair(localizer: Localizer) -> None:
     answer = localizer.localize(picture(4))
-    assert re.fullmatch(r"Fix 45\.00000, 7\.0\d+ ± \d+(\.\d)? m, confidence [01]\.\d\d, 04\.png", repr(answer))
+    assert re.fullmatch(r"Fix 45\.00000, 7\.0\d+ ± \d+(\.\d)? m, confidence [01]\.\d{3}, 04\.png", repr(answer))
     shown = answer._repr_html_()
     assert repr(answer).split(",")[0] in shown and 'src="data:image/jpeg;base64,' in shown
     refused = localizer.localize(np.full((72, 96, 3), 127, np.uint8))

@@ -235,7 +235,8 @@ STEPS: dict[str, Callable[[argparse.Namespace], Words | None]] = {
     ],
     "train_distill": _distilled,
     "train_retrieval": lambda args: [
-        *("train", "warp", *args.source, "--model", _trained(args), "--output", "runs/warp")
+        *("train", "warp", *args.source, "--model", _trained(args), "--output", "runs/warp"),
+        *(("--hold-out", *map(str, held)) if (held := getattr(args, "hold_out", None)) else ()),
     ],
     "train_warp": lambda args: _build(args.source[0], "--model", _trained(args)),
     "train_finish": lambda args: _build(find_photographs(Path()), "--model", args.output),

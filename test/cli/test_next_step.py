@@ -73,6 +73,10 @@ def test_what_a_verb_ends_with_is_a_command_that_can_be_run(
     made = shlex.quote(str(here / "made"))
     assert steps["evaluate_bag"] == f"next: geowarp view {made}\n"
     assert steps["train_finish"].startswith("next: geowarp gallery build 'IMG photos' --model ")
+    held = said_after(
+        "train_retrieval", capsys, source=[Path("IMG photos")], output=Path("made"), hold_out=["0.2"]
+    )
+    assert held.endswith(" --output runs/warp --hold-out 0.2\n"), "without splits it has to be said again"
     for source, step in (("IMG photos", "gallery build 'IMG photos' --model"), ("r.yaml", "train finish r.yaml")):
         taught = {"source": [Path(source)], "data": Path(), "output": Path("made")}
         assert said_after("train_distill", capsys, **taught).startswith(f"next: geowarp {step} ")

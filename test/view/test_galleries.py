@@ -81,6 +81,8 @@ def test_an_alignment_gives_own_positions_headings_points_and_suspicious_tags(
     assert places["own_std"][1:] == pytest.approx(given.position_std_m[1:], abs=0.006)
     assert places["suspicious"] == [2]
     assert shown["points"]["of"] == 9 and len(shown["points"]["x"]) == 9
+    remove_from_gallery(path, ["003.png"])
+    assert "3 aligned" in show_gallery(Gallery.open(path)).scene()["facts"][-1], "of those that are there"
 
 
 def test_very_many_points_are_thinned(views: Views, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
