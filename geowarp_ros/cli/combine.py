@@ -27,12 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Combine the models and say what was written."""
-    from geowarp_ros.model.checkpoints import fingerprint, load_model, save_model
+    from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, save_model
     from geowarp_ros.model.combination import combine
+    from geowarp_ros.model.installed import find_weights
 
     retrieval, matching = load_model(args.retrieval), load_model(args.matching)
     model = combine(retrieval, matching, args.retrieval_weight)
     notes = {"retrieval": fingerprint(retrieval), "matching": fingerprint(matching)}
+    for part, given in (("retrieval", args.retrieval), ("matching", args.matching)):
+        noted = read_header(find_weights(given))
+        notes |= {f"{part}_{note}": noted[note] for note in ("name", "licence", "source") if note in noted}
     save_model(model, args.output, half=args.half, notes=notes)
     config, warp = model.config, "with" if model.regression is not None else "without"
     print(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from geowarp_ros.cli import main
-from geowarp_ros.model.checkpoints import load_model, read_header
+from geowarp_ros.model.checkpoints import fingerprint, load_model, read_header, save_model
+from geowarp_ros.model.methods import import_method
 from test.model.published_layouts import Case, seeded_checkpoint
 
 
@@ -35,6 +36,18 @@ def test_a_method_is_imported_and_what_it_left_to_chance_is_said(
     assert "random" not in capsys.readouterr().out
     model = load_model(tmp_path / "m")
     assert (model.channels, model.config.resolution) == (512, 240)
+
+
+def test_a_combined_model_keeps_whose_its_parts_are(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOWARP_WEIGHTS", str(tmp_path))
+    model = import_method("cosplace", checkpoint)
+    save_model(model, tmp_path / "theirs.safetensors", notes={"name": "theirs", "licence": "GPL-3.0"})
+    assert main(["combine", "--retrieval", "theirs", "--output", str(tmp_path / "both.safetensors")]) == 0
+    notes = read_header(tmp_path / "both.safetensors")
+    assert notes["retrieval"] == fingerprint(model)
+    assert (notes["retrieval_name"], notes["retrieval_licence"]) == ("theirs", "GPL-3.0")
 
 
 @pytest.mark.parametrize(
