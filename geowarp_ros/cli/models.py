@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.cli.parser import Existing
+from geowarp_ros.errors import ModelError
 
 if TYPE_CHECKING:
     from geowarp_ros.catalogue.entries import Entry
@@ -31,6 +33,8 @@ class Source(Existing):
 
 
 SOURCE = Source("a file of weights", file=True)
+
+_log = logging.getLogger(__name__)
 
 _HEAD = (
     "name", "for", "published", "values", "image", "licence", "commercial", "MB", "its authors' Recall@1", "here"
@@ -84,7 +88,11 @@ def _row(entry: Entry) -> dict[str, Any]:
 
     path = DEFAULT_MODEL if entry.name == "default" else installed_weights(entry.name)
     present = path.is_file()
-    record = read_record(entry.name) if present else None
+    record = None
+    try:
+        record = read_record(entry.name) if present else None
+    except ModelError as error:  # the others can be listed
+        _log.warning("%s", error)
     recall = entry.recall
     return {
         "name": entry.name,

@@ -221,7 +221,8 @@ def _store(entry: Entry, paths: Sequence[Path], notes: Mapping[str, str]) -> str
         model = import_method(entry.importer, paths[0])
     config = model.config
     network = re.sub(r"\W", "", entry.encoder.partition(",")[0].split()[-1]).lower()  # resnet18, vitb14 …
-    if network not in config.encoder or config.depth:
+    registers = config.encoder.endswith("_reg")  # no entry has them
+    if network not in config.encoder or registers or config.depth:
         cut = f", cut short to {config.depth} blocks" if config.depth else ""
         raise ModelError(f"{paths[0]}: holds {config.encoder}{cut}, expected {entry.encoder} of {entry.name}")
     if model.descriptor_dim != entry.dimension:

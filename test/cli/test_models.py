@@ -73,7 +73,9 @@ def test_alone_it_lists_everything_a_line_each(capsys: pytest.CaptureFixture[str
     assert " ask " in by_name["mixvpr-resnet50-512"] and " 6.2 " in by_name["xfeat"]
 
 
-def test_json_is_an_object_a_line(tiny: GeoWarp, capsys: pytest.CaptureFixture[str], weights: Path) -> None:
+def test_json_is_an_object_a_line(
+    tiny: GeoWarp, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, weights: Path
+) -> None:
     main(["models", "get", "tiny"])
     capsys.readouterr()
     rows = {row["name"]: row for row in map(json.loads, printed("models --json", capsys).splitlines())}
@@ -87,6 +89,11 @@ def test_json_is_an_object_a_line(tiny: GeoWarp, capsys: pytest.CaptureFixture[s
     recall = rows["boq-dinov2-12288"]["recall"]
     assert {**recall, "source": recall["source"][: len(expected["source"])]} == expected  # type: ignore[arg-type]
     assert rows["xfeat"]["size_bytes"] == 6_247_949 and rows["xfeat"]["for"] == "keypoints"
+    (weights / "tiny.json").write_text("{")  # the others are listed all the same
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert list(rows) == list(CATALOGUE) and rows["tiny"]["fingerprint"] is None
+    assert "tiny.json: is damaged" in caplog.text
 
 
 def test_get_shows_how_far_it_is_and_says_the_licence(

@@ -192,6 +192,9 @@ def test_another_network_of_the_same_dimension_is_refused(tmp_path: Path, weight
     torch.save(seeded(dinov2("", 384, 1), 0), tmp_path / "b.pth")
     with pytest.raises(ModelError, match=r"holds dinov2_vits14, cut short to 1 blocks, expected ViT-S/14, GeM of"):
         get("dinov2-vits14", [str(tmp_path / "b.pth")])
+    torch.save(seeded(dinov2("", 384, 12, registers=4), 0), tmp_path / "c.pth")
+    with pytest.raises(ModelError, match=r"holds dinov2_vits14_reg, expected ViT-S/14, GeM of"):
+        get("dinov2-vits14", [str(tmp_path / "c.pth")])
     assert not list(weights.iterdir())
     torch.save(seeded_checkpoint(Case("cosplace", "ResNet18", 512)), tmp_path / "a.pth")
     get("cosplace-resnet18-512", [str(tmp_path / "a.pth")])
