@@ -24,7 +24,7 @@ from PIL import ImageDraw, ImageFont
 
 from geowarp_ros.errors import ImageError
 from geowarp_ros.geodesy import LocalFrame
-from geowarp_ros.types import Answer, Fix, FloatArray, Image, NoFix, ScoreUnit
+from geowarp_ros.types import Answer, Fix, FloatArray, Image, NoFix, ScoreUnit, confidence_text
 
 WIDTH_PX = 800
 """Width of the node's picture of an answer."""
@@ -172,7 +172,7 @@ def _title(answer: Answer) -> str:
 def _doubts(answer: Answer) -> str:
     result = answer.result
     said = result.detail if isinstance(result, NoFix) else ""
-    return said or f"confidence {result.confidence:.2f}"
+    return said or f"confidence {confidence_text(result.confidence)}"
 
 
 def _metres(value: float) -> str:

@@ -13,7 +13,7 @@ from geowarp_ros.config import PositionConfig
 from geowarp_ros.geodesy import LocalFrame
 from geowarp_ros.integrity.calibration import Calibration, covariance_of
 from geowarp_ros.integrity.trust import NEES_95, UNCALIBRATED
-from geowarp_ros.types import Candidate, Evidence, Fix, FloatArray, NoFix, Pose
+from geowarp_ros.types import Candidate, Evidence, Fix, FloatArray, NoFix, Pose, confidence_text
 
 UNCONTRASTED = 0.5
 """Uncalibrated confidence when every candidate agrees: nothing tells a gallery's only place from no place."""
@@ -222,8 +222,7 @@ def _min_confidence(config: PositionConfig, calibration: Calibration | None) -> 
 
 
 def _no_fix(evidence: Evidence, confidence: float, wanted: float, config: PositionConfig) -> NoFix:
-    # rounded down: what is not enough does not look like it
-    said = f"confidence {math.floor(1000.0 * confidence) / 1000.0:.3f}, at least {wanted:.3f} wanted"
+    said = f"confidence {confidence_text(confidence)}, at least {wanted:.3f} wanted"
     if evidence.agreement < 0.5:
         squares = (evidence.east_north_m**2).sum(axis=1)
         spread = float(np.sqrt(np.average(squares, weights=evidence.weights)))

@@ -30,6 +30,11 @@ too far from one another. ``jump``: the motion, by the track or by odometry, doe
 ``unknown``: a recorded NO_FIX does not say."""
 
 
+def confidence_text(confidence: float) -> str:
+    """Return a confidence with three digits, rounded down: what is not enough does not look like it."""
+    return f"{math.floor(1000.0 * confidence + 1e-9) / 1000.0:.3f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """One geotagged photograph of the gallery.
@@ -390,7 +395,7 @@ class Answer:
     def __repr__(self) -> str:
         """Return one line for people."""
         result = self.result
-        words = [f"confidence {result.confidence:.3f}", *(c.place.name for c in self.candidates[:1])]
+        words = [f"confidence {confidence_text(result.confidence)}", *(c.place.name for c in self.candidates[:1])]
         if isinstance(result, Fix):
             place = f"{result.latitude_deg:.5f}, {result.longitude_deg:.5f}"
             parts = [f"Fix {place} ± {result.std_m:.{0 if result.std_m >= 1 else 1}f} m"]

@@ -104,7 +104,7 @@ def test_the_title_says_where_and_the_line_below_what_it_rests_on(
     answer_picture(answered(smooth, posed, BEST, points=points))
     assert given["title"] == "fix  50.00000, 8.00000  ± 2 m,  heading 274.9 ± 0.4°"
     assert given["detail"].split("   ·   ") == [
-        "3 of 6 matched keypoints agree on one view", "confidence 0.90", "score 0.700",
+        "3 of 6 matched keypoints agree on one view", "confidence 0.900", "score 0.700",
     ]  # fmt: skip
     assert [side.name for side in given["sides"]] == ["query", "gallery/a.jpg"]
     answer_picture(answered(smooth, NoFix("low_confidence", "confidence 0.1, at least 0.5 wanted"), BEST))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from geowarp_ros.types import Answer, Candidate, Fix, Header, NoFix, Place
+from geowarp_ros.types import Answer, Candidate, Fix, Header, NoFix, Place, confidence_text
 
 COVARIANCE = np.arange(36.0).reshape(6, 6)
 PLAIN = Fix(55.69826, 13.19514, 20.0, np.diag([0.09, 0.04, 1.0]), 0.97)
@@ -53,3 +53,9 @@ def test_json_is_null_where_nothing_is_known() -> None:
     assert cluster["method"] == "cluster" and lost["method"] is None
     assert all(said[key] is None for said in (cluster, lost) for key in unknown)
     json.dumps(cluster, allow_nan=False)
+
+
+def test_a_confidence_that_is_not_enough_does_not_look_like_it() -> None:
+    assert [confidence_text(c) for c in (0.0, 0.5699, 0.57, 0.9949, 0.99999, 1.0)] == [
+        *("0.000", "0.569", "0.570", "0.994", "0.999", "1.000")
+    ]

@@ -62,10 +62,10 @@ class ExistingGallery(Existing):
 
 
 class ExistingModel(Existing):
-    """Type of an argument that names a model: a file, what ``geowarp models get`` stored, or a word for one.
+    """Type of an argument that names weights: a file, what ``geowarp models get`` stored, or a word for some.
 
     Args:
-        words: What else can be given.
+        words: What else can be given; an empty one leaves the choice to who reads it.
         what: What the file is.
     """
 
@@ -82,21 +82,6 @@ class ExistingModel(Existing):
         if path not in self.words:
             from geowarp_ros.model.installed import find_weights
 
-            super().check(find_weights(path))
-
-
-class ExistingWeights(Existing):
-    """Type of an argument that names weights: a file, or what ``geowarp models get`` stored under a name."""
-
-    def __call__(self, text: str) -> Any:
-        """Parse the argument: a text, for it goes where a parameter of the node goes; empty: by their own name."""
-        return str(expanded(text)) if text else ""
-
-    def check(self, path: Path | str) -> None:
-        """Refuse a file that is not there."""
-        from geowarp_ros.model.installed import find_weights
-
-        if path:
             super().check(find_weights(path))
 
 
@@ -168,7 +153,7 @@ GALLERY = ExistingGallery("a gallery")
 IMAGES = Existing("a folder of images, a CSV, a ROS bag or a video")
 MODEL = ExistingModel()
 OWN_MODEL = ExistingModel("gallery")
-WEIGHTS = ExistingWeights("a file of weights")
+WEIGHTS = ExistingModel("", what="a file of weights")
 RECIPE = Existing("a recipe (YAML)", file=True)
 DATA = Existing("a folder")
 NEW_FILE = NewFile("a file in a folder that exists", file=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geowarp_ros.files import quoted
+from geowarp_ros.types import confidence_text
 
 if TYPE_CHECKING:
     from geowarp_ros.config import LocalizerConfig
@@ -87,7 +88,8 @@ def calibrate_by_itself(
         f" (95 %: {100 * limits.low:.1f} to {100 * limits.high:.1f} %)"
     )
     for one in found.look_alikes[:NAMED]:
-        print(f"  {one.name} like {one.like}, {one.apart_m:,.0f} m apart, confidence {one.confidence:.3f}")
+        said = confidence_text(one.confidence)
+        print(f"  {one.name} like {one.like}, {one.apart_m:,.0f} m apart, confidence {said}")
     if own.fixes:
         print(
             f"  {own.fixes} would have been a fix there, were their places not in the gallery: a robot that leaves"

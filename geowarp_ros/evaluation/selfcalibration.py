@@ -136,12 +136,13 @@ def self_calibrate(
     if base is None:
         return SelfCalibrated(None, obstacle)
     localizer = Localizer.of(describer, gallery, config, calibrated=False)
+    localizer.calibration = base.at_spacing(gallery.spacing_m)
     with writing(gallery.path):
         here = photographs_in(gallery.path)
         rows = np.random.default_rng(seed).permutation(len(gallery))[:photographs].tolist()
         measured_with = settings_of(config, describer.fingerprint, stored)
         asked = {"photographs": here, "base": _digest(base), "within_m": within_m, **measured_with}
-        answers = _answers(localizer, base, rows, asked, within_m, progress)
+        answers = _answers(localizer, rows, asked, within_m, progress)
         most = _alike(answers)
         if not most.of:
             return SelfCalibrated(None, "none of its photographs is far enough from all others", answers)
@@ -172,7 +173,6 @@ def _digest(base: Calibration) -> str:
 
 def _answers(
     localizer: Localizer,
-    base: Calibration,
     rows: list[int],
     asked: dict[str, Any],
     within_m: float,
@@ -191,8 +191,6 @@ def _answers(
 
         journal = Journal(folder)
         journal.start(asked, take)
-        judging = localizer.reconfigured(localizer.config)
-        judging.calibration = base.at_spacing(gallery.spacing_m)
         elsewhere = way(localizer, without_places_within(gallery, 2 * within_m))
         questions = [question for row in rows if (question := _question(gallery, row)).name not in kept]
         label = "asking about the gallery's own photographs"
@@ -204,7 +202,7 @@ def _answers(
             progress=progress,
             label=label,
         ):
-            answer = _answer(judging, one, within_m)
+            answer = _answer(localizer, one, within_m)
             kept[answer.name] = answer
             journal.append(asdict(answer))
     except OSError as error:
@@ -217,13 +215,13 @@ def _question(gallery: Gallery, row: int) -> Question:
     return Question(place.name, lambda: gallery.image(row), place, lambda width_px, height_px: camera)
 
 
-def _answer(judging: Localizer, one: Asked, within_m: float) -> OwnAnswer:
+def _answer(localizer: Localizer, one: Asked, within_m: float) -> OwnAnswer:
     """Return what was found for a photograph, and whether it would have been a fix at a wrong position."""
     (ranked,) = one.ranked or (None,)
-    truth, calibration = one.question.truth, judging.calibration
+    truth, calibration = one.question.truth, localizer.calibration
     if ranked is None or ranked.evidence is None or truth is None or calibration is None:
         return OwnAnswer(one.question.name)
-    best, result = ranked.candidates[0].place, judging.judge(ranked)
+    best, result = ranked.candidates[0].place, localizer.judge(ranked)
     there = LocalFrame(truth.latitude_deg, truth.longitude_deg)
 
     def apart_m(latitude_deg: float, longitude_deg: float) -> float:

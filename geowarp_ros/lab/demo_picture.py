@@ -25,7 +25,7 @@ from geowarp_ros.model.describer import Warper
 from geowarp_ros.pictures import CANDIDATE, QUERY, warp_to_frame
 from geowarp_ros.rerank import RetrievalOrder
 from geowarp_ros.rerank.geowarp import GeoWarpReranker
-from geowarp_ros.types import Answer, Candidate, FloatArray, Frame, Image, NoFix
+from geowarp_ros.types import Answer, Candidate, FloatArray, Frame, Image, NoFix, confidence_text
 
 PAIRS = 4
 STRETCH_M = 20.0
@@ -243,7 +243,7 @@ def _caption(frame: LocalFrame, item: Answered, answer: Answer, best: Candidate)
         words = f"fix, {np.hypot(*error_en_m(frame, fix, item.truth)):.1f} m off"
     else:
         words = f"no fix: {result.reason if isinstance(result, NoFix) else 'unknown'}"
-    words += f"  ·  confidence {answer.confidence:.2f}"
+    words += f"  ·  confidence {confidence_text(answer.confidence)}"
     if best.score is not None and best.score_unwarped is not None:
         words += f"  ·  score {best.score:.3f}, unwarped {best.score_unwarped:.3f}"
     return words

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from geowarp_ros.config import NodeConfig
 from geowarp_ros.errors import EncodingError, GalleryError, GeowarpError, ImageError, ModelError
-from geowarp_ros.types import Answer, Fix, NoFix, NoFixReason
+from geowarp_ros.types import Answer, Fix, NoFix, NoFixReason, confidence_text
 
 WINDOW = 200
 """Number of recent images and answers from which percentiles and rates are computed."""
@@ -256,8 +256,8 @@ def _localization(
             values["heading (deg)"] = f"{counts.last.heading_deg:.1f} ± {counts.last.heading_std_deg:.1f}"
     if counts.confidences:
         median, high = _percentiles(counts.confidences)
-        values["confidence"] = f"{counts.confidences[-1]:.2f}"
-        values["confidence p50"], values["confidence p95"] = f"{median:.2f}", f"{high:.2f}"
+        values["confidence"] = confidence_text(counts.confidences[-1])
+        values["confidence p50"], values["confidence p95"] = confidence_text(median), confidence_text(high)
         values["candidates re-ranked p50"] = f"{_percentiles(counts.reranked)[0]:g}"
     values["over budget"] = counts.over_budget
     values.update({f"no time: {what}": count for what, count in sorted(counts.no_time.items())})
@@ -284,7 +284,7 @@ def _verdict(situation: Situation, counts: Statistics, config: NodeConfig) -> tu
     if config.latency_budget_ms and np.mean(counts.late) > LATE_SHARE:
         high = counts.latencies_ms["total"][1]
         return DiagnosticStatus.WARN, f"over budget: p95 {high:.0f} ms of {config.latency_budget_ms:g} ms"
-    return DiagnosticStatus.OK, f"fix, confidence {last.confidence:.2f}"
+    return DiagnosticStatus.OK, f"fix, confidence {confidence_text(last.confidence)}"
 
 
 def _input(situation: Situation, counts: Statistics, config: NodeConfig) -> tuple[bytes, str, dict[str, Any]]:

@@ -6,24 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from geowarp_ros.cli import main
 from geowarp_ros.config import LocalizerConfig, parse_config
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import load_calibration
 from geowarp_ros.localizer import Localizer
-from geowarp_ros.model.checkpoints import save_model
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from test.lab.studies.street import write_source
+from test.lab.studies.street import write_model, write_source
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model(GeoWarp(ModelConfig()), path)
-    return path
+    return write_model(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from geowarp_ros.cli import main
 from geowarp_ros.gallery.manifest import CALIBRATION
 from geowarp_ros.integrity.calibration import beside_model, load_calibration, save_calibration
-from geowarp_ros.model.checkpoints import save_model
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
-from test.lab.studies.street import PLACES, write_source
+from test.lab.studies.street import PLACES, write_model, write_source
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +33,7 @@ def geowarp(*words: object) -> int:
 def test_the_life_of_a_calibration_by_the_gallerys_own_photographs(
     street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.manual_seed(0)
-    model, g = tmp_path / "small.safetensors", tmp_path / "g"
-    save_model(GeoWarp(ModelConfig()), model)
+    model, g = write_model(tmp_path / "small.safetensors"), tmp_path / "g"
     by = ("--model", model, "--device", "cpu")
     build = ("gallery", "build", street, "--split", "gallery", "--output", g, "--no-align", *by)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import torch
 
 from geowarp_ros.config import LocalizerConfig, parse_config
 from geowarp_ros.errors import GalleryError
@@ -28,12 +27,10 @@ from geowarp_ros.integrity.calibration import (
     settings_of,
 )
 from geowarp_ros.localizer import Localizer
-from geowarp_ros.model.checkpoints import save_model
 from geowarp_ros.model.describer import Describer, open_describer
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.progress import Progress, silent
 from geowarp_ros.readers import read_source
-from test.lab.studies.street import PLACES, write_source
+from test.lab.studies.street import PLACES, write_model, write_source
 
 T = TypeVar("T")
 KNOWN = 0.4
@@ -42,10 +39,7 @@ KNOWN = 0.4
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model(GeoWarp(ModelConfig()), path)
-    return path
+    return write_model(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")

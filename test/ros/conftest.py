@@ -17,6 +17,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 """How long a test waits before it fails; nothing passes by waiting."""
+
+LATITUDES = (50.000, 50.001, 50.002, 50.003)
+"""Where :func:`colourful` photographs were taken, at 8° east."""
 
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
@@ -172,6 +176,15 @@ class Robot:
 
 def values(status: Any) -> dict[str, str]:
     return {item.key: item.value for item in status.values}
+
+
+def colourful(rows: int, columns: int, width: int, height: int) -> list[Pixels]:
+    """One picture for each of :data:`LATITUDES`: coarse noise, enlarged."""
+    generator = np.random.default_rng(7)
+    coarse = [generator.integers(0, 255, (rows, columns, 3), np.uint8) for _ in LATITUDES]
+    return [
+        np.asarray(Pillow.fromarray(small).resize((width, height), Pillow.Resampling.BICUBIC)) for small in coarse
+    ]
 
 
 def image_message(

@@ -178,7 +178,7 @@ def test_confidence_prior_rate_and_memory_are_said(statistics: Statistics) -> No
     statistics.count_image("rgb8", 1)
     rendered = render(statistics)
     found = values(rendered["front/loc: localization"])
-    assert (found["confidence"], found["confidence p50"], found["confidence p95"]) == ("1.00", "0.50", "0.95")
+    assert (found["confidence"], found["confidence p50"], found["confidence p95"]) == ("1.000", "0.500", "0.950")
     assert (found["prior"], found["map to odom"]) == ("within 50 m", "no odometry")
     received = values(rendered["front/loc: input"])
     assert (received["dropped"], received["dropped: above max_rate_hz"]) == ("2", "1")

@@ -32,11 +32,9 @@ from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
 from geowarp_ros.ros.process import LAST_S
 from geowarp_ros.types import Image as Pixels
-from test.ros.conftest import PATIENCE_S, Robot, image_message, seconds, until, values
+from test.ros.conftest import LATITUDES, PATIENCE_S, Robot, colourful, image_message, seconds, until, values
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
-
-LATITUDES = (50.000, 50.001, 50.002, 50.003)
 
 
 class NodeProcess:
@@ -106,9 +104,7 @@ class NodeProcess:
 
 @pytest.fixture(scope="module")
 def photographs() -> list[Pixels]:
-    generator = np.random.default_rng(7)
-    coarse = [generator.integers(0, 255, (6, 8, 3), np.uint8) for _ in LATITUDES]
-    return [np.asarray(Pillow.fromarray(small).resize((128, 96), Pillow.Resampling.BICUBIC)) for small in coarse]
+    return colourful(6, 8, 128, 96)
 
 
 @pytest.fixture(scope="module")

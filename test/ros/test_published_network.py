@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
@@ -15,19 +14,15 @@ from geowarp_ros.cli import main
 from geowarp_ros.types import Image as Pixels
 from test.model.published_layouts import Case, seeded_checkpoint
 from test.model.transformer_layout import dinov2, salad, seeded
-from test.ros.conftest import Robot, image_message
+from test.ros.conftest import LATITUDES, Robot, colourful, image_message
 from test.ros.test_process import NodeProcess, _first_fix
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("graph")]
 
-LATITUDES = (50.000, 50.001, 50.002, 50.003)
-
 
 @pytest.fixture(scope="module")
 def photographs() -> list[Pixels]:
-    generator = np.random.default_rng(7)
-    coarse = [generator.integers(0, 255, (15, 20, 3), np.uint8) for _ in LATITUDES]
-    return [np.asarray(Pillow.fromarray(small).resize((240, 180), Pillow.Resampling.BICUBIC)) for small in coarse]
+    return colourful(15, 20, 240, 180)
 
 
 @pytest.fixture(scope="module")

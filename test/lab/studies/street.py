@@ -7,8 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from geowarp_ros.geodesy import LocalFrame
+from geowarp_ros.model.checkpoints import save_model
+from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.types import Image
 
 PLACES = 12
@@ -19,6 +22,13 @@ def picture(seed: int, noise: int = 0) -> Image:
     image = np.asarray(cv2.resize(blocks, (96, 72), interpolation=cv2.INTER_CUBIC), int)
     image += np.random.default_rng(noise).integers(-5, 6, image.shape) * bool(noise)
     return np.asarray(image.clip(0, 255), np.uint8)
+
+
+def write_model(path: Path) -> Path:
+    """Write a model that nobody trained, always the same one."""
+    torch.manual_seed(0)
+    save_model(GeoWarp(ModelConfig()), path)
+    return path
 
 
 def write_source(folder: Path, seed: int, latitude: float) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from geowarp_ros.cameras import Camera
@@ -39,12 +38,10 @@ from geowarp_ros.lab.studies.priors import Within, ask_within, circle_elsewhere,
 from geowarp_ros.lab.studies.tables import Cell
 from geowarp_ros.lab.world.tags import Tags
 from geowarp_ros.localizer import Localizer
-from geowarp_ros.model.checkpoints import save_model
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
 from geowarp_ros.readers import read_source
 from geowarp_ros.readers.camera_files import write_camera
 from geowarp_ros.types import Evidence, Frame, Near, Place, Pose
-from test.lab.studies.street import PLACES, write_source
+from test.lab.studies.street import PLACES, write_model, write_source
 
 CALIBRATION = Calibration(
     features=("log_inliers",), mean=(math.log(21),), scale=(1.0,), weights=(2.0,), intercept=0.0,
@@ -216,9 +213,7 @@ def test_select_gives_the_camera_and_the_tags_that_a_recipe_says(tmp_path: Path)
 
 
 def test_the_verb_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    model = tmp_path / "small.safetensors"
-    save_model(GeoWarp(ModelConfig(encoder="resnet18", aggregation="gem")), model)
+    model = write_model(tmp_path / "small.safetensors")
     for name, seed, latitude in (("a", 0, 45.0), ("b", 100, 46.0)):
         write_source(tmp_path / name, seed, latitude)
     drives = [

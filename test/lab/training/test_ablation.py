@@ -7,12 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from geowarp_ros.cli import main
 from geowarp_ros.lab.training.ablation import LOSS_TABLE, Measured, Terms, markdown_table
-from geowarp_ros.model.checkpoints import save_model
-from geowarp_ros.model.geowarp import GeoWarp, ModelConfig
+from test.lab.studies.street import write_model
 
 
 def write_places(folder: Path, count: int) -> Path:
@@ -32,10 +30,7 @@ def write_places(folder: Path, count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(GeoWarp(ModelConfig()), path)
-    return path
+    return write_model(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
 def test_loss_table_is_table_3() -> None:
