@@ -175,9 +175,10 @@ def _contenders(models: Sequence[str], sets: Sets, config: DatasetConfig, output
     for name in (model for model in models if model != DENSEVLAD):
         describer = open_describer(config.localizer.model_copy(update={"model": name}))
         kind = describer.model.config
-        label = Path(name).stem
+        file = describer.model.file or Path(name)  # of "gallery" that of the model that ships
+        label = file.stem
         while any(label == other.label for other in found):
-            label = f"{Path(name).parent.name}/{label}"
+            label = f"{file.parent.name}/{label}"
         encoder, aggregation = kind.describing.encoder, kind.aggregation
         names = backbones.get(encoder, encoder), aggregations.get(aggregation, aggregation)
         found.append(Contender(label, *names, describer))

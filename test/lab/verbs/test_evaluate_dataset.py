@@ -65,6 +65,12 @@ def test_the_fast_mode_needs_no_regression_and_any_encoder_has_a_name(
     assert "| resnet18_layer4 | gem_linear + GeoWarp |" in capsys.readouterr().out
 
 
+def test_without_a_model_it_is_the_one_that_ships(folder: Path, tmp_path: Path) -> None:
+    command = ["evaluate", "dataset", str(folder), "--output", str(tmp_path), "--rerank", "none"]
+    assert main([*command, "--recalls", "1", "--thresholds", "25", "--device", "cpu"]) == 0
+    assert list(json.loads((tmp_path / "config.json").read_text())["models"]) == ["default"]
+
+
 def test_tables_plot_and_configuration_are_written_and_galleries_are_used_again(
     folder: Path, models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
